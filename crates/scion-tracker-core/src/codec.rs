@@ -1,0 +1,8 @@
+//! Bytes to requests, and replies to bytes. A codec translates and decides nothing.
+
+pub mod bencode;
+pub mod bep15;
+pub mod compact;
+pub mod connection;
+pub mod query;
+pub mod reply;

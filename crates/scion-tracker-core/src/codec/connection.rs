@@ -1,0 +1,1 @@
+//! Stateless UDP connection ids.

@@ -1,0 +1,1 @@
+//! The query string of HTTP announces and scrapes, both directions.

@@ -1,0 +1,1 @@
+//! Bencoded HTTP replies, both directions.

@@ -1,0 +1,124 @@
+//! The registry: who is in which swarm, and where.
+//!
+//! [`Registry`] states the obligations of a store; `contract` is the test suite that each store
+//! has to pass. [`memory`] is the one that answers in place.
+
+pub mod memory;
+
+use crate::address::{CompactAddr, IsdAs};
+use crate::request::{Event, Family};
+use crate::response::{PeerSink, Reach, Refusal, SwarmCounts};
+use crate::select::Policy;
+use crate::types::{InfoHash, PeerId, Rng, Time};
+
+/// A peer as it is kept: resolved, with nothing left to decide about where it is.
+///
+/// Its key inside the swarm is (`ia`, `addr`): the same IP and port in two ASes are two peers, and a
+/// new `id` at a known address replaces the old one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Presence {
+    /// The swarm.
+    pub info_hash: InfoHash,
+    /// The place, [`IsdAs::NONE`] if it has none.
+    pub ia: IsdAs,
+    /// Address and port.
+    pub addr: CompactAddr,
+    /// What it calls itself.
+    pub id: PeerId,
+    /// How others reach it. [`Reach::Ip`] if there is no place.
+    pub reach: Reach,
+    /// Whether the place was proven (SCION packet, operator's table) and not merely claimed.
+    pub verified: bool,
+    /// Has everything.
+    pub seeder: bool,
+    /// What has happened.
+    pub event: Event,
+}
+
+/// Which peers the requester asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// How many at most.
+    pub numwant: usize,
+    /// How they are chosen.
+    pub policy: &'a Policy,
+    /// Whom it can reach.
+    pub accepts: Accepts,
+}
+
+/// The peers that a requester can reach: the first set, and then, if that leaves room, the second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accepts {
+    /// Chosen first, by place.
+    pub first: Classes,
+    /// Fills what is left.
+    pub then: Classes,
+}
+
+/// A set of peer classes, one bit for each family and reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Classes(u8);
+
+impl Classes {
+    /// Nobody.
+    pub const NONE: Self = Self(0);
+
+    const fn bit(family: Family, reach: Reach) -> u8 {
+        let family = match family {
+            Family::V4 => 0,
+            Family::V6 => 3,
+        };
+        let reach = match reach {
+            Reach::Ip => 0,
+            Reach::Scion => 1,
+            Reach::Both => 2,
+        };
+        1 << (family + reach)
+    }
+
+    /// This set and one class more.
+    #[must_use]
+    pub const fn with(self, family: Family, reach: Reach) -> Self {
+        Self(self.0 | Self::bit(family, reach))
+    }
+
+    /// Whether peers of this family and reach are in the set.
+    pub const fn contains(self, family: Family, reach: Reach) -> bool {
+        self.0 & Self::bit(family, reach) != 0
+    }
+
+    /// Whether nobody is in the set.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// A store of swarms.
+///
+/// Obligations, each of them tested by the contract suite:
+/// - `announce` enters or refreshes the peer, then pushes peers of the swarm to the sink as
+///   `ask` has it: never the requester itself, nobody outside `accepts`, no seed if the requester
+///   is a seed or [`Event::Paused`], nobody twice, at most `numwant`; and returns the counts of the
+///   whole swarm with the requester in it.
+/// - With [`Event::Stopped`] it removes the peer, if one with this key *and this id* is there, and
+///   pushes nobody. A stranger's `stopped` changes nothing and makes no swarm.
+/// - [`Event::Completed`] counts a download once a peer, and only for a peer that was not known to
+///   be a seed.
+/// - A peer that has not announced for the lifetime is gone, without any announce to make it so.
+/// - At a ceiling the newcomer is refused with the [`Refusal`] of that ceiling, after idle swarms
+///   have been given up for it; those who are in are served as ever.
+/// - `scrape` of an unknown swarm is all zeros.
+pub trait Registry {
+    /// Enters, refreshes or removes a peer, and hands out others.
+    fn announce<S: PeerSink>(
+        &self,
+        presence: &Presence,
+        ask: &Ask<'_>,
+        now: Time,
+        rng: &mut Rng,
+        sink: &mut S,
+    ) -> Result<SwarmCounts, Refusal>;
+
+    /// The counts of a swarm.
+    fn scrape(&self, info_hash: &InfoHash) -> SwarmCounts;
+}

@@ -1,0 +1,194 @@
+//! What the tracker answers: peers, counts, refusals. Codecs turn these into bytes.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::address::{Host, IsdAs};
+use crate::types::PeerId;
+
+/// Over which network a peer can be reached at its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reach {
+    /// Over the ordinary Internet only.
+    Ip,
+    /// Over SCION only: the IP is one inside its AS and means nothing elsewhere.
+    Scion,
+    /// Over both, at the same IP and port.
+    Both,
+}
+
+impl Reach {
+    /// Whether the peer can be reached over the ordinary Internet.
+    pub const fn over_ip(self) -> bool {
+        matches!(self, Self::Ip | Self::Both)
+    }
+
+    /// Whether the peer can be reached over SCION.
+    pub const fn over_scion(self) -> bool {
+        matches!(self, Self::Scion | Self::Both)
+    }
+}
+
+/// A peer's address and port in network byte order, borrowed from where the registry keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddrBytes<'a> {
+    /// 4 bytes of address, 2 of port.
+    V4(&'a [u8; 6]),
+    /// 16 bytes of address, 2 of port.
+    V6(&'a [u8; 18]),
+}
+
+impl<'a> AddrBytes<'a> {
+    /// The bytes as they go on the wire.
+    pub const fn as_bytes(&self) -> &'a [u8] {
+        match self {
+            Self::V4(bytes) => *bytes,
+            Self::V6(bytes) => *bytes,
+        }
+    }
+
+    /// The address.
+    pub fn ip(&self) -> IpAddr {
+        match *self {
+            Self::V4(&[a, b, c, d, _, _]) => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+            Self::V6(bytes) => {
+                let mut octets = [0; 16];
+                octets.copy_from_slice(&bytes[..16]);
+                IpAddr::V6(Ipv6Addr::from(octets))
+            }
+        }
+    }
+
+    /// The port.
+    pub const fn port(&self) -> u16 {
+        match *self {
+            Self::V4(&[.., high, low]) | Self::V6(&[.., high, low]) => {
+                u16::from_be_bytes([high, low])
+            }
+        }
+    }
+}
+
+/// One peer of a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer<'a> {
+    /// Its place, [`IsdAs::NONE`] if unknown.
+    pub ia: IsdAs,
+    /// How it can be reached.
+    pub reach: Reach,
+    /// Its address and port.
+    pub addr: AddrBytes<'a>,
+    /// What it calls itself.
+    pub id: &'a PeerId,
+}
+
+/// Takes the peers of a reply, in the order in which they go out, while the registry's lock is held:
+/// copy and return. Codecs implement it by appending to the reply.
+pub trait PeerSink {
+    /// One more peer.
+    fn push(&mut self, peer: Peer<'_>);
+}
+
+/// Drops the peers: for announces that want none.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoPeers;
+
+impl PeerSink for NoPeers {
+    fn push(&mut self, _: Peer<'_>) {}
+}
+
+/// What is known of a swarm, the whole of it, as announce and scrape replies give it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SwarmCounts {
+    /// Seeds: `complete`.
+    pub seeders: u32,
+    /// All the others, partial seeds included: `incomplete`.
+    pub leechers: u32,
+    /// Leechers that do download, partial seeds left out: `downloaders` (BEP 21).
+    pub downloaders: u32,
+    /// Downloads completed, counted once a peer, independent of who is here now: `downloaded`.
+    pub completed: u32,
+}
+
+/// All of an announce reply but its peers, which went to the [`PeerSink`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnnounceReply {
+    /// The swarm, the requester included.
+    pub counts: SwarmCounts,
+    /// Seconds until the next regular announce, jittered.
+    pub interval: u32,
+    /// Seconds that a client has to leave between two announces.
+    pub min_interval: u32,
+    /// The requester as the tracker sees it: `external ip` (BEP 24).
+    pub observed: Host,
+    /// Something the requester should know, though it was served.
+    pub warning: Option<Warning>,
+}
+
+/// Said beside a full reply: `warning message`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Warning {
+    /// A claimed place was not taken over: the policy ignores claims, or the operator's table says
+    /// otherwise.
+    ClaimIgnored,
+    /// A `scion` address with a host other than the observed one was not taken over.
+    ScionHostUntrusted,
+}
+
+impl Warning {
+    /// What the client may read of it.
+    pub const fn message(self) -> &'static str {
+        match self {
+            Self::ClaimIgnored => "claimed ISD-AS ignored by this tracker's place policy",
+            Self::ScionHostUntrusted => {
+                "claimed SCION address ignored: its host is not the one this tracker sees"
+            }
+        }
+    }
+}
+
+/// Why a well-formed request is not served. Flat and `Copy`, to be counted by variant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// As many torrents as allowed, and none of them idle.
+    #[error("tracker is full: too many torrents")]
+    TorrentLimit,
+    /// As many peers in this swarm as allowed.
+    #[error("swarm is full")]
+    SwarmLimit,
+    /// As many peers from this host as allowed.
+    #[error("too many peers from your address")]
+    SourceLimit,
+    /// All the memory allowed is in use.
+    #[error("tracker is full: out of memory")]
+    MemoryLimit,
+}
+
+impl Refusal {
+    /// Every variant, for counters.
+    pub const ALL: [Self; 4] = [
+        Self::TorrentLimit,
+        Self::SwarmLimit,
+        Self::SourceLimit,
+        Self::MemoryLimit,
+    ];
+
+    /// A stable name for counters and logs.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::TorrentLimit => "torrent_limit",
+            Self::SwarmLimit => "swarm_limit",
+            Self::SourceLimit => "source_limit",
+            Self::MemoryLimit => "memory_limit",
+        }
+    }
+
+    /// After how many minutes it makes sense to come back (BEP 31 `retry in`); `None` for never.
+    pub const fn retry_in_minutes(self) -> Option<u32> {
+        match self {
+            Self::TorrentLimit | Self::MemoryLimit => Some(30),
+            Self::SwarmLimit | Self::SourceLimit => Some(60),
+        }
+    }
+}

@@ -1,0 +1,549 @@
+//! Peer selection: how many peers of which tier a requester gets, and the draw inside a tier.
+//!
+//! Tiers are as seen by the requester: its own AS, its own ISD, the other ISDs, peers without a
+//! place. Inside a tier, proven places come before claimed ones, so that nobody can buy a place
+//! among an AS's peers by naming the AS.
+//!
+//! A store counts its tiers into a [`Census`], asks [`plan`] how many to take of each, and draws
+//! them with [`Draw`]. The cost is O(numwant), whatever the size of the swarm.
+//!
+//! The constants are those of the simulation in `docs/selection.md`.
+
+use std::str::FromStr;
+
+use crate::address::IsdAs;
+use crate::types::Rng;
+
+/// Peers kept for the requester out of the other ASes of its ISD.
+pub const RESERVE_ISD: u16 = 2;
+/// Peers kept for the requester out of the other ISDs.
+pub const RESERVE_WORLD: u16 = 2;
+/// Peers kept for the requester out of those without a place. Without it a swarm whose only seed
+/// is on the plain Internet would be cut off from it as soon as one AS fills a reply.
+pub const RESERVE_UNPLACED: u16 = 2;
+/// [`Mode::Cap`]: same-AS peers, in percent of `numwant`.
+pub const CAP_PERCENT: u16 = 60;
+/// [`Mode::Cap`]: a reply with fewer peers is filled up to this many, nearest first.
+pub const CAP_FLOOR: u16 = 10;
+
+/// How peers are chosen by place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// The reserves, then nearest tier first up to `numwant`.
+    #[default]
+    Prefer,
+    /// A quota of same-AS peers, the reserves as the *limit* on remote ones, and a floor.
+    Cap,
+    /// Regardless of place: the baseline.
+    Random,
+}
+
+/// Not the name of a selection mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a selection mode is prefer, cap or random")]
+pub struct ModeError;
+
+impl FromStr for Mode {
+    type Err = ModeError;
+
+    fn from_str(s: &str) -> Result<Self, ModeError> {
+        match s {
+            "prefer" => Ok(Self::Prefer),
+            "cap" => Ok(Self::Cap),
+            "random" => Ok(Self::Random),
+            _ => Err(ModeError),
+        }
+    }
+}
+
+/// The numbers of a selection.
+///
+/// No reserve takes more than a quarter of a reply, so that a requester that wants few peers gets
+/// near ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// How peers are chosen.
+    pub mode: Mode,
+    /// See [`RESERVE_ISD`].
+    pub reserve_isd: u16,
+    /// See [`RESERVE_WORLD`].
+    pub reserve_world: u16,
+    /// See [`RESERVE_UNPLACED`].
+    pub reserve_unplaced: u16,
+    /// See [`CAP_PERCENT`].
+    pub cap_percent: u16,
+    /// See [`CAP_FLOOR`].
+    pub cap_floor: u16,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Prefer,
+            reserve_isd: RESERVE_ISD,
+            reserve_world: RESERVE_WORLD,
+            reserve_unplaced: RESERVE_UNPLACED,
+            cap_percent: CAP_PERCENT,
+            cap_floor: CAP_FLOOR,
+        }
+    }
+}
+
+impl Policy {
+    /// Whether a requester at this place is served by tiers. One without a place, and everybody in
+    /// [`Mode::Random`], gets a uniform draw over all whom it can reach.
+    pub fn by_tiers(&self, ia: IsdAs) -> bool {
+        self.mode != Mode::Random && !ia.is_none()
+    }
+}
+
+/// How near a peer is to the requester.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tier {
+    /// In the same AS.
+    SameAs,
+    /// In another AS of the same ISD.
+    SameIsd,
+    /// In another ISD.
+    OtherIsd,
+    /// Nobody knows.
+    Unplaced,
+}
+
+impl Tier {
+    /// All tiers, nearest first.
+    pub const ALL: [Self; 4] = [Self::SameAs, Self::SameIsd, Self::OtherIsd, Self::Unplaced];
+
+    /// The tier of a peer at `peer` for a requester at `requester`, which has a place.
+    pub fn between(requester: IsdAs, peer: IsdAs) -> Self {
+        if peer.is_none() {
+            Self::Unplaced
+        } else if peer == requester {
+            Self::SameAs
+        } else if peer.isd() == requester.isd() {
+            Self::SameIsd
+        } else {
+            Self::OtherIsd
+        }
+    }
+}
+
+/// Whether a place was proven or claimed. Peers without a place count as proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Standing {
+    /// By the SCION packet or the operator's table.
+    Proven,
+    /// By the client's word.
+    Claimed,
+}
+
+impl Standing {
+    /// Both, the one that goes first first.
+    pub const ALL: [Self; 2] = [Self::Proven, Self::Claimed];
+}
+
+/// Seeds and leechers, counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Peers that have everything.
+    pub seeds: u32,
+    /// All the others.
+    pub leechers: u32,
+}
+
+impl Tally {
+    /// Both together.
+    pub const fn total(self) -> u32 {
+        self.seeds + self.leechers
+    }
+
+    const fn of(self, want: Want) -> u32 {
+        match want {
+            Want::Anyone => self.total(),
+            Want::Leechers => self.leechers,
+        }
+    }
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.seeds += other.seeds;
+        self.leechers += other.leechers;
+    }
+}
+
+impl std::ops::Sub for Tally {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self {
+            seeds: self.seeds - other.seeds,
+            leechers: self.leechers - other.leechers,
+        }
+    }
+}
+
+/// Whom a requester has a use for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// A leecher: everybody.
+    Anyone,
+    /// A seed, or a partial seed: those who download.
+    Leechers,
+}
+
+/// What a swarm holds for one requester, by tier and standing. The requester is not in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Census {
+    tallies: [[Tally; 2]; 4],
+}
+
+impl Census {
+    /// The tally of one tier and standing.
+    pub const fn tally(&self, tier: Tier, standing: Standing) -> Tally {
+        self.tallies[tier as usize][standing as usize]
+    }
+
+    /// The tally of one tier and standing, to be counted into.
+    pub const fn tally_mut(&mut self, tier: Tier, standing: Standing) -> &mut Tally {
+        &mut self.tallies[tier as usize][standing as usize]
+    }
+
+    fn tier(&self, tier: Tier) -> Tally {
+        let [mut sum, claimed] = self.tallies[tier as usize];
+        sum += claimed;
+        sum
+    }
+}
+
+/// How many peers to take of one tier and standing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Quota {
+    /// Out of seeds and leechers together.
+    pub any: u32,
+    /// Out of the seeds alone. Not together with `any`.
+    pub seeds: u32,
+    /// Out of the leechers alone. Not together with `any`.
+    pub leechers: u32,
+}
+
+impl Quota {
+    /// How many in all.
+    pub const fn total(self) -> u32 {
+        self.any + self.seeds + self.leechers
+    }
+}
+
+/// How many peers to take of each tier and standing: never more than the census has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Plan {
+    quotas: [[Quota; 2]; 4],
+}
+
+impl Plan {
+    /// The quota of one tier and standing.
+    pub const fn quota(&self, tier: Tier, standing: Standing) -> Quota {
+        self.quotas[tier as usize][standing as usize]
+    }
+
+    /// How many peers the reply will have.
+    pub fn total(&self) -> u32 {
+        self.quotas
+            .iter()
+            .flatten()
+            .map(|quota| quota.total())
+            .sum()
+    }
+}
+
+/// Decides how many peers of which tier a requester with a place gets.
+pub fn plan(policy: &Policy, numwant: usize, want: Want, census: &Census) -> Plan {
+    let numwant = u32::try_from(numwant).unwrap_or(u32::MAX);
+    let has = Tier::ALL.map(|tier| census.tier(tier).of(want));
+    let reserve = [
+        0,
+        policy.reserve_isd,
+        policy.reserve_world,
+        policy.reserve_unplaced,
+    ]
+    .map(|peers| u32::from(peers).min(numwant / 4));
+
+    let mut take = [0; 4];
+    let mut left = numwant;
+    for tier in 1..4 {
+        take[tier] = has[tier].min(reserve[tier]).min(left);
+        left -= take[tier];
+    }
+    let reserved = take;
+    match policy.mode {
+        Mode::Cap => {
+            let quota = numwant.saturating_mul(u32::from(policy.cap_percent)) / 100;
+            take[0] = has[0].min(quota).min(left);
+            let floor = u32::from(policy.cap_floor).min(numwant);
+            left = floor.saturating_sub(take.iter().sum());
+        }
+        Mode::Prefer | Mode::Random => {}
+    }
+    for tier in 0..4 {
+        let more = (has[tier] - take[tier]).min(left);
+        take[tier] += more;
+        left -= more;
+    }
+
+    let mut plan = Plan::default();
+    let mut seeds_nearer = 0;
+    for (index, tier) in Tier::ALL.into_iter().enumerate() {
+        let mut sure_seeds = 0;
+        if want == Want::Anyone && index > 0 && seeds_nearer == 0 {
+            sure_seeds = reserved[index].div_ceil(2);
+        }
+        plan.quotas[index] = split(&census.tallies[index], take[index], want, sure_seeds);
+        seeds_nearer += census.tier(tier).seeds;
+    }
+    plan
+}
+
+/// Splits a tier's share: proven places first, and `sure_seeds` of it out of the seeds if there are.
+fn split(tallies: &[Tally; 2], take: u32, want: Want, sure_seeds: u32) -> [Quota; 2] {
+    let mut quotas = [Quota::default(); 2];
+    let mut left = take;
+    let mut sure_seeds = sure_seeds.min(take);
+    let by_kind = sure_seeds > 0;
+    for (quota, tally) in quotas.iter_mut().zip(tallies) {
+        quota.seeds = tally.seeds.min(sure_seeds);
+        sure_seeds -= quota.seeds;
+        left -= quota.seeds;
+    }
+    for (quota, tally) in quotas.iter_mut().zip(tallies) {
+        match want {
+            Want::Leechers => {
+                quota.leechers = tally.leechers.min(left);
+                left -= quota.leechers;
+            }
+            Want::Anyone if by_kind => {
+                quota.leechers = tally.leechers.min(left);
+                left -= quota.leechers;
+                let seeds = (tally.seeds - quota.seeds).min(left);
+                quota.seeds += seeds;
+                left -= seeds;
+            }
+            Want::Anyone => {
+                quota.any = tally.total().min(left);
+                left -= quota.any;
+            }
+        }
+    }
+    quotas
+}
+
+/// A draw of `count` different numbers below `total`, each number equally likely.
+///
+/// Stratified: `total` is cut into `count` strata, one number is drawn from each, and the whole is
+/// rotated by a random amount. No memory, no retries, and no number twice.
+#[derive(Debug)]
+pub struct Draw {
+    total: u64,
+    count: u64,
+    next: u64,
+    rotation: u64,
+}
+
+impl Draw {
+    /// A draw of `count` (at most `total`) numbers below `total`.
+    pub fn new(total: u32, count: u32, rng: &mut Rng) -> Self {
+        let (total, count) = (u64::from(total), u64::from(count.min(total)));
+        let rotation = if count == total { 0 } else { rng.u64(0..total) };
+        Self {
+            total,
+            count,
+            next: 0,
+            rotation,
+        }
+    }
+
+    /// The next number, until all are drawn.
+    #[inline]
+    pub fn next(&mut self, rng: &mut Rng) -> Option<u32> {
+        if self.next == self.count {
+            return None;
+        }
+        if self.count == self.total {
+            self.next += 1;
+            return Some(self.next as u32 - 1);
+        }
+        let low = self.next * self.total / self.count;
+        self.next += 1;
+        let size = self.next * self.total / self.count - low;
+        let mut number = self.rotation + low + u64::from(rng.u32(0..size as u32));
+        if number >= self.total {
+            number -= self.total;
+        }
+        Some(number as u32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn tally(seeds: u32, leechers: u32) -> Tally {
+        Tally { seeds, leechers }
+    }
+
+    fn census(proven: [Tally; 4]) -> Census {
+        Census {
+            tallies: proven.map(|tally| [tally, Tally::default()]),
+        }
+    }
+
+    /// Peers planned of each tier.
+    fn planned(policy: &Policy, numwant: usize, want: Want, census: &Census) -> [u32; 4] {
+        let plan = plan(policy, numwant, want, census);
+        Tier::ALL.map(|tier| {
+            Standing::ALL
+                .map(|s| plan.quota(tier, s).total())
+                .iter()
+                .sum()
+        })
+    }
+
+    #[test]
+    fn prefer_fills_nearest_first_behind_the_reserve() {
+        let policy = Policy::default();
+        let many = census([tally(10, 90); 4]);
+        let few_here = census([tally(1, 4), tally(1, 9), tally(10, 90), tally(10, 90)]);
+        let alone = census([tally(0, 0), tally(0, 0), tally(0, 0), tally(3, 1)]);
+        for (census, numwant, expected) in [
+            (&many, 50, [44, 2, 2, 2]),
+            (&many, 200, [100, 96, 2, 2]),
+            (&many, 8, [2, 2, 2, 2]),
+            (&many, 4, [1, 1, 1, 1]),
+            (&many, 3, [3, 0, 0, 0]),
+            (&many, 1, [1, 0, 0, 0]),
+            (&many, 0, [0, 0, 0, 0]),
+            (&few_here, 50, [5, 10, 33, 2]),
+            (&alone, 50, [0, 0, 0, 4]),
+        ] {
+            assert_eq!(
+                planned(&policy, numwant, Want::Anyone, census),
+                expected,
+                "{numwant}"
+            );
+        }
+    }
+
+    #[test]
+    fn cap_limits_remote_peers_and_fills_to_the_floor() {
+        let policy = Policy {
+            mode: Mode::Cap,
+            ..Policy::default()
+        };
+        let many = census([tally(10, 90), tally(10, 90), tally(10, 90), tally(0, 0)]);
+        let late = census([tally(0, 0), tally(1, 3), tally(10, 90), tally(0, 0)]);
+        assert_eq!(planned(&policy, 50, Want::Anyone, &many), [30, 2, 2, 0]);
+        assert_eq!(planned(&policy, 50, Want::Anyone, &late), [0, 4, 6, 0]);
+        assert_eq!(planned(&policy, 5, Want::Anyone, &late), [0, 4, 1, 0]);
+    }
+
+    #[test]
+    fn a_seed_gets_leechers_only() {
+        let census = census([tally(50, 1), tally(50, 1), tally(50, 1), tally(50, 0)]);
+        let plan = plan(&Policy::default(), 50, Want::Leechers, &census);
+        assert_eq!(plan.total(), 3);
+        for quota in plan.quotas.iter().flatten() {
+            assert_eq!((quota.any, quota.seeds), (0, 0));
+        }
+    }
+
+    #[test]
+    fn a_leecher_without_a_near_seed_gets_half_of_the_remote_reserve_from_seeds() {
+        let census = census([tally(0, 100), tally(0, 100), tally(1, 1000), tally(1, 1000)]);
+        let plan = plan(&Policy::default(), 50, Want::Anyone, &census);
+        let world = plan.quota(Tier::OtherIsd, Standing::Proven);
+        assert_eq!(
+            world,
+            Quota {
+                any: 0,
+                seeds: 1,
+                leechers: 1
+            }
+        );
+        assert_eq!(
+            plan.quota(Tier::Unplaced, Standing::Proven),
+            Quota {
+                any: 2,
+                ..Quota::default()
+            }
+        );
+        assert_eq!(plan.quota(Tier::SameIsd, Standing::Proven).leechers, 2);
+    }
+
+    #[test]
+    fn proven_places_come_before_claimed_ones() {
+        let mut census = census([tally(0, 5), tally(0, 0), tally(0, 0), tally(0, 0)]);
+        *census.tally_mut(Tier::SameAs, Standing::Claimed) = tally(0, 1000);
+        let plan = plan(&Policy::default(), 20, Want::Anyone, &census);
+        assert_eq!(plan.quota(Tier::SameAs, Standing::Proven).total(), 5);
+        assert_eq!(plan.quota(Tier::SameAs, Standing::Claimed).total(), 15);
+    }
+
+    #[test]
+    fn draws_are_uniform_and_never_repeat() {
+        let mut rng = Rng::with_seed(7);
+        for (total, count) in [(1, 1), (10, 3), (10, 10), (7, 6), (100, 50), (1000, 3)] {
+            let rounds = 20_000;
+            let mut seen = vec![0u32; total as usize];
+            for _ in 0..rounds {
+                let mut draw = Draw::new(total, count, &mut rng);
+                let mut numbers = Vec::new();
+                while let Some(number) = draw.next(&mut rng) {
+                    numbers.push(number);
+                    seen[number as usize] += 1;
+                }
+                assert_eq!(numbers.len(), count as usize);
+                numbers.sort_unstable();
+                numbers.dedup();
+                assert_eq!(numbers.len(), count as usize, "{total} {count}");
+            }
+            // Six standard deviations of a binomial, plus one.
+            let p = f64::from(count) / f64::from(total);
+            let mean = p * f64::from(rounds);
+            let margin = 6.0 * (mean * (1.0 - p)).sqrt() + 1.0;
+            for hits in seen {
+                assert!(
+                    (f64::from(hits) - mean).abs() <= margin,
+                    "{total} {count}: {hits} of {mean}"
+                );
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_plan_never_exceeds_census_or_numwant(
+            tallies: [[(u8, u8); 2]; 4],
+            numwant in 0usize..300,
+            cap: bool,
+            seed: bool,
+        ) {
+            let census = Census {
+                tallies: tallies.map(|t| t.map(|(s, l)| tally(u32::from(s), u32::from(l)))),
+            };
+            let mode = if cap { Mode::Cap } else { Mode::Prefer };
+            let want = if seed { Want::Leechers } else { Want::Anyone };
+            let plan = plan(&Policy { mode, ..Policy::default() }, numwant, want, &census);
+            let mut reachable = 0;
+            for (quota, tally) in plan.quotas.iter().flatten().zip(census.tallies.iter().flatten()) {
+                proptest::prop_assert!(quota.seeds <= tally.seeds);
+                proptest::prop_assert!(quota.leechers <= tally.leechers);
+                proptest::prop_assert!(quota.total() <= tally.total());
+                proptest::prop_assert!(quota.any == 0 || quota.total() == quota.any);
+                reachable += tally.of(want);
+            }
+            proptest::prop_assert!(plan.total() <= numwant as u32);
+            if !cap {
+                proptest::prop_assert_eq!(plan.total(), reachable.min(numwant as u32));
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! What happened, counted: one row per event, shared by all transports.
+//!
+//! A transport that handles batches counts into a [`Snapshot`] of its own and adds it once a batch.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Makes the enum of counters, its list and its labels from one table.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident = $label:literal,)*) => {
+        /// An event that is counted.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Counter { $($(#[$doc])* $name,)* }
+
+        impl Counter {
+            /// Every counter.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// A stable name, in the manner of metrics.
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// UDP: connect requests answered.
+    UdpConnects = "udp_connects",
+    /// UDP: announces answered with peers.
+    UdpAnnounces = "udp_announces",
+    /// UDP: scrapes answered.
+    UdpScrapes = "udp_scrapes",
+    /// UDP: requests answered with an error.
+    UdpErrors = "udp_errors",
+    /// UDP: datagrams too short, of unknown action or otherwise not BEP 15: dropped in silence.
+    UdpMalformed = "udp_malformed",
+    /// UDP: wrong, foreign or outdated connection ids: dropped in silence.
+    UdpBadConnectionId = "udp_bad_connection_id",
+    /// UDP: replies that the socket would not take.
+    UdpSendFailures = "udp_send_failures",
+    /// HTTP/1.1 and HTTP/2: announces answered with peers.
+    HttpAnnounces = "http_announces",
+    /// HTTP/1.1 and HTTP/2: scrapes answered.
+    HttpScrapes = "http_scrapes",
+    /// HTTP/1.1 and HTTP/2: requests answered with a failure reason.
+    HttpFailures = "http_failures",
+    /// HTTP/1.1 and HTTP/2: requests answered with a 4xx status.
+    HttpRejected = "http_rejected",
+    /// TCP connections accepted.
+    TcpConnections = "tcp_connections",
+    /// TCP connections closed at once because of the limit a source or the limit of all.
+    TcpRefused = "tcp_refused",
+    /// TCP connections ended by a deadline or a protocol error.
+    TcpAborted = "tcp_aborted",
+    /// TLS handshakes over TCP that failed.
+    TlsFailures = "tls_failures",
+    /// HTTP/3: announces answered with peers.
+    Http3Announces = "http3_announces",
+    /// HTTP/3: scrapes answered.
+    Http3Scrapes = "http3_scrapes",
+    /// HTTP/3: requests answered with a failure reason.
+    Http3Failures = "http3_failures",
+    /// HTTP/3: requests answered with a 4xx status, or streams reset for a malformed request.
+    Http3Rejected = "http3_rejected",
+    /// QUIC connections that completed the handshake.
+    QuicConnections = "quic_connections",
+    /// QUIC connection attempts refused because of the limit a source or the limit of all.
+    QuicRefused = "quic_refused",
+    /// QUIC connection attempts answered with Retry.
+    QuicRetries = "quic_retries",
+    /// QUIC connections ended by a deadline or a protocol error.
+    QuicAborted = "quic_aborted",
+    /// Announces refused: torrent ceiling.
+    RefusedTorrentLimit = "refused_torrent_limit",
+    /// Announces refused: peers a swarm.
+    RefusedSwarmLimit = "refused_swarm_limit",
+    /// Announces refused: peers a source.
+    RefusedSourceLimit = "refused_source_limit",
+    /// Announces refused: memory ceiling.
+    RefusedMemoryLimit = "refused_memory_limit",
+}
+
+impl From<scion_tracker_core::response::Refusal> for Counter {
+    fn from(refusal: scion_tracker_core::response::Refusal) -> Self {
+        use scion_tracker_core::response::Refusal;
+        match refusal {
+            Refusal::TorrentLimit => Self::RefusedTorrentLimit,
+            Refusal::SwarmLimit => Self::RefusedSwarmLimit,
+            Refusal::SourceLimit => Self::RefusedSourceLimit,
+            // Refusal is non_exhaustive; a new variant brings its counter here.
+            _ => Self::RefusedMemoryLimit,
+        }
+    }
+}
+
+/// Counters as they stood at one moment, or as one worker has counted since its last flush.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    values: [u64; Counter::ALL.len()],
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self {
+            values: [0; Counter::ALL.len()],
+        }
+    }
+}
+
+impl Snapshot {
+    /// One counter.
+    pub const fn get(&self, counter: Counter) -> u64 {
+        self.values[counter as usize]
+    }
+
+    pub(crate) const fn add(&mut self, counter: Counter, by: u64) {
+        self.values[counter as usize] += by;
+    }
+}
+
+/// The shared counters.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    values: [AtomicU64; Counter::ALL.len()],
+}
+
+impl Counters {
+    pub(crate) const fn new() -> Self {
+        Self {
+            values: [const { AtomicU64::new(0) }; Counter::ALL.len()],
+        }
+    }
+
+    pub(crate) fn add(&self, counter: Counter, by: u64) {
+        self.values[counter as usize].fetch_add(by, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count(&self, counter: Counter) {
+        self.add(counter, 1);
+    }
+
+    /// Adds a worker's own counts and empties them.
+    pub(crate) fn flush(&self, counts: &mut Snapshot) {
+        for (value, count) in self.values.iter().zip(&mut counts.values) {
+            if *count != 0 {
+                value.fetch_add(std::mem::take(count), Ordering::Relaxed);
+            }
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            values: std::array::from_fn(|i| self.values[i].load(Ordering::Relaxed)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flush_moves_the_counts() {
+        let counters = Counters::new();
+        let mut own = Snapshot::default();
+        own.add(Counter::UdpAnnounces, 3);
+        counters.flush(&mut own);
+        counters.count(Counter::UdpAnnounces);
+        assert_eq!(own, Snapshot::default());
+        assert_eq!(counters.snapshot().get(Counter::UdpAnnounces), 4);
+    }
+
+    #[test]
+    fn labels_are_unique() {
+        let mut labels: Vec<_> = Counter::ALL.iter().map(|c| c.label()).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), Counter::ALL.len());
+    }
+}

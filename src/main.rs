@@ -1,0 +1,2 @@
+//! The `scion-tracker` program.
+fn main() {}

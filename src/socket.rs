@@ -1,0 +1,3 @@
+//! Sockets that the transports run on.
+
+pub(crate) mod ip;

@@ -1,0 +1,53 @@
+"""transmission-daemon (Debian). Its torrent comes through the watch directory."""
+
+import json
+import os
+import shutil
+import subprocess
+
+NAME = "transmission"
+UNSUPPORTED = {}
+RPC = 9091
+
+
+def launch(peer):
+    watch = os.path.join(peer.state, "watch")
+    os.makedirs(watch)
+    shutil.copy(peer.torrent.path, watch)
+    settings = {
+        "bind-address-ipv4": "0.0.0.0",
+        "bind-address-ipv6": "::",
+        "dht-enabled": False,
+        "download-dir": peer.data,
+        "lpd-enabled": False,
+        "peer-port": peer.port,
+        "pex-enabled": False,
+        "port-forwarding-enabled": False,
+        "preallocation": 0,
+        "ratio-limit-enabled": False,
+        "rpc-bind-address": "127.0.0.1",
+        "rpc-port": RPC,
+        "rpc-whitelist-enabled": False,
+        "utp-enabled": False,
+        "watch-dir": watch,
+        "watch-dir-enabled": True,
+    }
+    with open(os.path.join(peer.state, "settings.json"), "w") as file:
+        json.dump(settings, file)
+    return peer.run(
+        ["transmission-daemon", "--foreground", "--log-debug", "--config-dir", peer.state],
+        env={"TR_CURL_SSL_NO_VERIFY": "1"},
+    )
+
+
+def take_leave(peer):
+    # On a signal, 3.00 ends before curl has sent `stopped` to an HTTP tracker.
+    subprocess.run(
+        peer.host.argv(["transmission-remote", str(RPC), "--torrent", "all", "--stop"]),
+        stdout=subprocess.DEVNULL, check=True, timeout=10,
+    )
+
+
+def version(_tools):
+    text = subprocess.run(["transmission-daemon", "--version"], capture_output=True, text=True)
+    return (text.stdout + text.stderr).split()[1]

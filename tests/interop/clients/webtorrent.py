@@ -1,0 +1,27 @@
+"""WebTorrent (npm) under Node, driven by peers/webtorrent_peer.mjs."""
+
+import json
+import os
+import signal
+
+NAME = "webtorrent"
+UNSUPPORTED = {}
+
+
+def launch(peer):
+    return peer.run(
+        [
+            peer.tools.node, peer.tools.peer_script("webtorrent_peer.mjs"),
+            peer.tools.node_modules, peer.torrent.path, peer.data, peer.port,
+        ],
+        env={"NODE_TLS_REJECT_UNAUTHORIZED": "0"},
+    )
+
+
+def take_leave(peer):
+    peer.process.signal(signal.SIGTERM)
+
+
+def version(tools):
+    with open(os.path.join(tools.node_modules, "webtorrent", "package.json")) as file:
+        return json.load(file)["version"]

@@ -1,0 +1,97 @@
+"""Gets the real clients with the system's own package managers, into a cache beside the build."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# Command that proves it is there -> Debian package that brings it.
+DEBIAN = {
+    "aria2c": "aria2",
+    "ip": "iproute2",
+    "node": "nodejs",
+    "npm": "npm",
+    "transmission-daemon": "transmission-daemon",
+}
+
+
+class Tools:
+    """Where the clients are, and which are not (`missing`: client -> reason)."""
+
+    def __init__(self, cache):
+        self.missing = {}
+        self.python = os.path.join(cache, "venv", "bin", "python")
+        self.node = "node"
+        self.node_modules = os.path.join(cache, "node", "node_modules")
+
+    @staticmethod
+    def peer_script(name):
+        return os.path.join(HERE, "peers", name)
+
+
+def install(cache):
+    """Idempotent; what fails is said on stderr and recorded in `missing`, never fatal here."""
+    os.makedirs(cache, exist_ok=True)
+    tools = Tools(cache)
+    _debian(tools)
+    _once(tools, cache, "venv", ["requirements.txt"], _venv, ("libtorrent", "aioquic"))
+    _once(tools, cache, "node", ["package.json", "package-lock.json"], _npm, ("webtorrent",))
+    return tools
+
+
+def _debian(tools):
+    wanted = [package for command, package in DEBIAN.items() if not shutil.which(command)]
+    if wanted and shutil.which("apt-get"):
+        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(["apt-get", "-q", "update"], stdout=sys.stderr, env=env, check=False)
+        for package in wanted:
+            command = ["apt-get", "-qy", "install", "--no-install-recommends", package]
+            subprocess.run(command, stdout=sys.stderr, env=env, check=False)
+    for command, client in [
+        ("aria2c", "aria2"), ("transmission-daemon", "transmission"),
+        ("node", "webtorrent"), ("npm", "webtorrent"),
+    ]:
+        if not shutil.which(command):
+            _missing(tools, client, f"no {command}: apt-get could not bring it")
+
+
+def _once(tools, cache, name, inputs, build, clients):
+    """Builds `cache/name` anew whenever one of its inputs changed."""
+    digest = hashlib.sha256()
+    for path in inputs:
+        with open(os.path.join(HERE, path), "rb") as file:
+            digest.update(file.read())
+    target, stamp = os.path.join(cache, name), os.path.join(cache, f"{name}.stamp")
+    if os.path.exists(stamp) and open(stamp).read() == digest.hexdigest():
+        return
+    shutil.rmtree(target, ignore_errors=True)
+    try:
+        build(target)
+    except (OSError, subprocess.CalledProcessError) as error:
+        for client in clients:
+            _missing(tools, client, str(error))
+        return
+    with open(stamp, "w") as file:
+        file.write(digest.hexdigest())
+
+
+def _venv(target):
+    subprocess.run([sys.executable, "-m", "venv", target], stdout=sys.stderr, check=True)
+    pip = [os.path.join(target, "bin", "pip"), "install", "-q", "-r"]
+    subprocess.run([*pip, os.path.join(HERE, "requirements.txt")], stdout=sys.stderr, check=True)
+
+
+def _npm(target):
+    os.makedirs(target)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(os.path.join(HERE, name), target)
+    # Without install scripts: the prebuilt WebRTC binary is an ordinary optional dependency.
+    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+    subprocess.run(command, cwd=target, stdout=sys.stderr, check=True)
+
+
+def _missing(tools, client, reason):
+    tools.missing[client] = reason
+    print(f"interop: NOT INSTALLED: {client}: {reason}", file=sys.stderr, flush=True)

@@ -1,0 +1,92 @@
+"""A private switched network: the harness is the switch, every host is a network namespace.
+
+`isolate` re-executes the caller in fresh network, mount and process-id namespaces, with a
+private /run/netns. Hence nothing here needs a unique name, two runs never meet, and the kernel
+removes every namespace, address and process when the harness ends, however it ends.
+"""
+
+import itertools
+import os
+import subprocess
+import sys
+
+PREFIX4, PREFIX6 = "10.77.0.", "fd77::"
+SWITCH = 254
+_INSIDE = "SCION_TRACKER_INTEROP_INSIDE"
+
+
+def inside():
+    """Whether this process is already the one within the namespaces."""
+    return os.environ.get(_INSIDE) == "1"
+
+
+def isolate():
+    """Returns only inside the namespaces; the process outside waits and passes the status on."""
+    if inside():
+        _switch()
+        return
+    if os.geteuid() != 0:
+        sys.exit("interop: network namespaces need root")
+    os.makedirs("/run/netns", exist_ok=True)
+    os.environ[_INSIDE] = "1"
+    unshare = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    os.execvp("unshare", [*unshare, sys.executable, *sys.argv])
+
+
+def _ip(*batches):
+    lines = "\n".join(batches) + "\n"
+    subprocess.run(["ip", "-batch", "-"], input=lines, text=True, check=True)
+
+
+def _switch():
+    subprocess.run(["mount", "-t", "tmpfs", "netns", "/run/netns"], check=True)
+    _ip(
+        "link set lo up",
+        "link add switch type bridge forward_delay 0 mcast_snooping 0",
+        "link set switch up",
+        f"addr add {PREFIX4}{SWITCH}/24 dev switch",
+        f"addr add {PREFIX6}{SWITCH:x}/64 dev switch nodad",
+    )
+
+
+class Host:
+    """A namespace with an IPv4 and an IPv6 address on the switch."""
+
+    _numbers = itertools.count(1)
+
+    def __init__(self, label):
+        number = next(Host._numbers)
+        if number >= SWITCH:
+            raise RuntimeError("the network is full: give fewer cases their own hosts")
+        self.name = f"h{number}-{label}"
+        self.ip4, self.ip6 = f"{PREFIX4}{number}", f"{PREFIX6}{number:x}"
+        port = f"port{number}"
+        _ip(
+            f"netns add {self.name}",
+            f"link add {port} type veth peer name eth0 netns {self.name}",
+            f"link set {port} master switch up",
+        )
+        inside = [
+            "link set lo up",
+            "link set eth0 up",
+            f"addr add {self.ip4}/24 dev eth0",
+            f"addr add {self.ip6}/64 dev eth0 nodad",
+            f"route add default via {PREFIX4}{SWITCH}",
+            f"route add ::/0 via {PREFIX6}{SWITCH:x}",
+        ]
+        subprocess.run(
+            ["ip", "-n", self.name, "-batch", "-"],
+            input="\n".join(inside) + "\n", text=True, check=True,
+        )
+
+    def argv(self, argv):
+        """The command line that runs `argv` on this host."""
+        return ["ip", "netns", "exec", self.name, *map(str, argv)]
+
+    def address(self, family):
+        """The address as it stands in a URL."""
+        return self.ip4 if family == 4 else f"[{self.ip6}]"
+
+    def remove(self):
+        """Frees the namespace; its number is not used again, so that late packets find nobody."""
+        subprocess.run(["ip", "netns", "del", self.name], check=False)

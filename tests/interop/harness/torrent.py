@@ -1,0 +1,101 @@
+"""Bencode, and private one-file torrents of random bytes."""
+
+import copy
+import hashlib
+import os
+
+PIECE = 64 * 1024
+NAME = "payload.bin"
+
+
+def bencode(value):
+    if isinstance(value, int):
+        return b"i%de" % value
+    if isinstance(value, str):
+        value = value.encode()
+    if isinstance(value, bytes):
+        return b"%d:%s" % (len(value), value)
+    if isinstance(value, list):
+        return b"l" + b"".join(map(bencode, value)) + b"e"
+    pairs = sorted((k.encode() if isinstance(k, str) else k, v) for k, v in value.items())
+    return b"d" + b"".join(bencode(k) + bencode(v) for k, v in pairs) + b"e"
+
+
+def bdecode(data):
+    """Decodes one whole value, strictly: sorted unique keys, nothing behind it."""
+    value, rest = _bdecode(data)
+    if rest:
+        raise ValueError(f"{len(rest)} bytes behind the value")
+    return value
+
+
+def _bdecode(data):
+    head = data[:1]
+    if head == b"i":
+        digits, _, rest = data[1:].partition(b"e")
+        if digits != b"%d" % int(digits):
+            raise ValueError(f"integer {digits!r}")
+        return int(digits), rest
+    if head == b"l":
+        items, data = [], data[1:]
+        while data[:1] != b"e":
+            item, data = _bdecode(data)
+            items.append(item)
+        return items, data[1:]
+    if head == b"d":
+        pairs, last, data = {}, None, data[1:]
+        while data[:1] != b"e":
+            key, data = _bdecode(data)
+            if last is not None and key <= last:
+                raise ValueError(f"key {key!r} after {last!r}")
+            last = key
+            pairs[key], data = _bdecode(data)
+        return pairs, data[1:]
+    length, colon, rest = data.partition(b":")
+    if not colon or not length.isdigit() or len(rest) < int(length):
+        raise ValueError(f"not bencode: {data[:40]!r}")
+    return rest[: int(length)], rest[int(length):]
+
+
+class Torrent:
+    """A private torrent (BEP 27): its peers come from its tracker alone."""
+
+    def __init__(self, directory, announce, size=1024 * 1024 + 4321):
+        self.payload = os.urandom(size)
+        self.sha256 = hashlib.sha256(self.payload).digest()
+        pieces = (self.payload[i:i + PIECE] for i in range(0, size, PIECE))
+        info = {
+            "length": size,
+            "name": NAME,
+            "piece length": PIECE,
+            "pieces": b"".join(hashlib.sha1(piece).digest() for piece in pieces),
+            "private": 1,
+        }
+        self.info_hash = hashlib.sha1(bencode(info)).digest()
+        self.path = os.path.join(directory, "case.torrent")
+        self._info = info
+        self._write({"announce": announce})
+
+    def _write(self, tracker):
+        with open(self.path, "wb") as file:
+            file.write(bencode({**tracker, "info": self._info}))
+
+    def without_tracker(self):
+        """The same torrent for a peer that is to wait for others to find it."""
+        quiet = copy.copy(self)
+        quiet.path = f"{self.path}.quiet"
+        quiet._write({})
+        return quiet
+
+    def place(self, directory):
+        """Lays the whole payload down for a seeder."""
+        with open(os.path.join(directory, NAME), "wb") as file:
+            file.write(self.payload)
+
+    def complete_in(self, directory):
+        """Whether exactly the payload lies there."""
+        try:
+            with open(os.path.join(directory, NAME), "rb") as file:
+                return hashlib.sha256(file.read()).digest() == self.sha256
+        except FileNotFoundError:
+            return False

@@ -1,0 +1,55 @@
+"""libtorrent as one peer: libtorrent_peer.py TORRENT DIRECTORY PORT. Leaves its tracker on SIGTERM."""
+
+import signal
+import sys
+import threading
+import time
+
+import libtorrent as lt
+
+torrent, directory, port = sys.argv[1:]
+
+session = lt.session({
+    "listen_interfaces": f"0.0.0.0:{port},[::]:{port}",
+    "enable_dht": False,
+    "enable_lsd": False,
+    "enable_upnp": False,
+    "enable_natpmp": False,
+    "allow_multiple_connections_per_ip": True,
+    # The tracker's certificate is its own; the bytes of the announce are what is looked at here.
+    "validate_https_trackers": False,
+    "stop_tracker_timeout": 3,
+    "alert_mask": lt.alert.category_t.tracker_notification
+    | lt.alert.category_t.error_notification
+    | lt.alert.category_t.status_notification
+    | lt.alert.category_t.connect_notification,
+})
+parameters = lt.load_torrent_file(torrent)
+parameters.save_path = directory
+parameters.flags &= ~lt.torrent_flags.auto_managed & ~lt.torrent_flags.paused
+handle = session.add_torrent(parameters)
+
+scraped = False
+leaving = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: leaving.set())
+
+
+def answers(patience):
+    """Prints every alert; whether a tracker answered or failed meanwhile."""
+    session.wait_for_alert(patience)
+    alerts = session.pop_alerts()
+    for alert in alerts:
+        print(alert, flush=True)
+    return any(isinstance(a, (lt.tracker_reply_alert, lt.tracker_error_alert)) for a in alerts)
+
+
+while not leaving.is_set():
+    if answers(200) and not scraped:
+        scraped = True
+        handle.scrape_tracker()
+
+# A paused session announces `stopped`.
+session.pause()
+end = time.monotonic() + 3
+while time.monotonic() < end and not answers(100):
+    pass

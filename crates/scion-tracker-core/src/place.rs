@@ -108,7 +108,7 @@ impl Places {
         let ip = announce
             .named_ip
             .filter(|_| trusted)
-            .unwrap_or(origin.host.ip());
+            .unwrap_or_else(|| origin.host.ip());
         let mut resolved = Resolved {
             ia: IsdAs::NONE,
             addr: CompactAddr::new(ip, port),

@@ -1,15 +1,28 @@
 //! The registry: who is in which swarm, and where.
 //!
-//! [`Registry`] states the obligations of a store; `contract` is the test suite that each store
-//! has to pass. [`memory`] is the one that answers in place.
+//! [`Registry`] states the obligations of a store; `contract` (feature `contract`) is the test suite
+//! that each store has to pass. [`memory`] is the one that answers in place.
 
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
 pub mod memory;
+
+mod fenwick;
+mod few;
+mod group;
+mod many;
+mod record;
+mod sources;
+mod swarm;
 
 use crate::address::{CompactAddr, IsdAs};
 use crate::request::{Event, Family};
 use crate::response::{PeerSink, Reach, Refusal, SwarmCounts};
 use crate::select::Policy;
 use crate::types::{InfoHash, PeerId, Rng, Time};
+
+/// The most peers that one announce is ever given; larger wishes are cut down to it.
+pub const MAX_NUMWANT: usize = 500;
 
 /// A peer as it is kept: resolved, with nothing left to decide about where it is.
 ///
@@ -38,7 +51,7 @@ pub struct Presence {
 /// Which peers the requester asks for.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'a> {
-    /// How many at most.
+    /// How many at most; never more than [`MAX_NUMWANT`].
     pub numwant: usize,
     /// How they are chosen.
     pub policy: &'a Policy,

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::address::{Host, IsdAs};
+use crate::address::{CompactAddr, Host, IsdAs};
 use crate::types::PeerId;
 
 /// Over which network a peer can be reached at its address.
@@ -43,6 +43,14 @@ impl<'a> AddrBytes<'a> {
         match self {
             Self::V4(bytes) => *bytes,
             Self::V6(bytes) => *bytes,
+        }
+    }
+
+    /// The same, owned.
+    pub const fn to_compact(&self) -> CompactAddr {
+        match *self {
+            Self::V4(bytes) => CompactAddr::V4(*bytes),
+            Self::V6(bytes) => CompactAddr::V6(*bytes),
         }
     }
 

@@ -157,10 +157,13 @@ impl Tally {
         self.seeds + self.leechers
     }
 
-    const fn of(self, want: Want) -> u32 {
-        match want {
-            Want::Anyone => self.total(),
-            Want::Leechers => self.leechers,
+    /// Those of one kind.
+    #[inline]
+    pub const fn of(self, kind: Kind) -> u32 {
+        match kind {
+            Kind::Anyone => self.seeds + self.leechers,
+            Kind::Seeds => self.seeds,
+            Kind::Leechers => self.leechers,
         }
     }
 }
@@ -183,6 +186,17 @@ impl std::ops::Sub for Tally {
     }
 }
 
+/// Which peers of a tally are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Seeds, then leechers.
+    Anyone,
+    /// Seeds alone.
+    Seeds,
+    /// Leechers alone.
+    Leechers,
+}
+
 /// Whom a requester has a use for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
@@ -190,6 +204,15 @@ pub enum Want {
     Anyone,
     /// A seed, or a partial seed: those who download.
     Leechers,
+}
+
+impl From<Want> for Kind {
+    fn from(want: Want) -> Self {
+        match want {
+            Want::Anyone => Self::Anyone,
+            Want::Leechers => Self::Leechers,
+        }
+    }
 }
 
 /// What a swarm holds for one requester, by tier and standing. The requester is not in it.
@@ -259,7 +282,7 @@ impl Plan {
 /// Decides how many peers of which tier a requester with a place gets.
 pub fn plan(policy: &Policy, numwant: usize, want: Want, census: &Census) -> Plan {
     let numwant = u32::try_from(numwant).unwrap_or(u32::MAX);
-    let has = Tier::ALL.map(|tier| census.tier(tier).of(want));
+    let has = Tier::ALL.map(|tier| census.tier(tier).of(want.into()));
     let reserve = [
         0,
         policy.reserve_isd,
@@ -334,6 +357,70 @@ fn split(tallies: &[Tally; 2], take: u32, want: Want, sure_seeds: u32) -> [Quota
         }
     }
     quotas
+}
+
+/// The peers of a swarm that one requester can reach, without the requester itself, in numbered
+/// pools: what a store shows of itself to be chosen from.
+pub trait Pools {
+    /// A peer, by whatever the store finds it again.
+    type Peer;
+
+    /// How many peers a pool has.
+    fn tally(&self, pool: Pool) -> Tally;
+
+    /// A peer of a pool, by its number among those of its kind.
+    fn peer(&self, pool: Pool, kind: Kind, number: u32) -> Self::Peer;
+}
+
+/// A set of peers to draw from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Pool {
+    /// All whom the requester can reach.
+    Everyone,
+    /// Those of one tier and standing.
+    Of(Tier, Standing),
+}
+
+/// Chooses up to `numwant` peers for a requester at `ia`.
+pub fn choose<P: Pools>(
+    policy: &Policy,
+    ia: IsdAs,
+    numwant: usize,
+    want: Want,
+    pools: &P,
+    rng: &mut Rng,
+    mut take: impl FnMut(P::Peer),
+) {
+    let mut draw = |pool: Pool, kind: Kind, count: u32, rng: &mut Rng| {
+        if count == 0 {
+            return;
+        }
+        let mut draw = Draw::new(pools.tally(pool).of(kind), count, rng);
+        while let Some(number) = draw.next(rng) {
+            take(pools.peer(pool, kind, number));
+        }
+    };
+    if !policy.by_tiers(ia) {
+        let reachable = pools.tally(Pool::Everyone).of(want.into());
+        let count = u32::try_from(numwant).unwrap_or(u32::MAX).min(reachable);
+        return draw(Pool::Everyone, want.into(), count, rng);
+    }
+    let mut census = Census::default();
+    for tier in Tier::ALL {
+        for standing in Standing::ALL {
+            *census.tally_mut(tier, standing) = pools.tally(Pool::Of(tier, standing));
+        }
+    }
+    let plan = plan(policy, numwant, want, &census);
+    for tier in Tier::ALL {
+        for standing in Standing::ALL {
+            let quota = plan.quota(tier, standing);
+            let pool = Pool::Of(tier, standing);
+            draw(pool, Kind::Anyone, quota.any, rng);
+            draw(pool, Kind::Seeds, quota.seeds, rng);
+            draw(pool, Kind::Leechers, quota.leechers, rng);
+        }
+    }
 }
 
 /// A draw of `count` different numbers below `total`, each number equally likely.
@@ -538,7 +625,7 @@ mod tests {
                 proptest::prop_assert!(quota.leechers <= tally.leechers);
                 proptest::prop_assert!(quota.total() <= tally.total());
                 proptest::prop_assert!(quota.any == 0 || quota.total() == quota.any);
-                reachable += tally.of(want);
+                reachable += tally.of(want.into());
             }
             proptest::prop_assert!(plan.total() <= numwant as u32);
             if !cap {

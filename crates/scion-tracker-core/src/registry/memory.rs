@@ -1,21 +1,48 @@
 //! The memory registry: answers in place, under one short lock a shard.
+//!
+//! Swarms are sharded by a keyed hash of the info hash. A shard is a list of entries and an index
+//! into it, so that a torrent costs 70 bytes besides its peers. Nothing waits and nothing allocates
+//! on the way of an announce that only refreshes a peer.
 
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use ahash::RandomState;
+use hashbrown::HashTable;
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::registry::many::Cursor;
+use crate::registry::record::Tick;
+use crate::registry::sources::Sources;
+use crate::registry::swarm::Swarm;
 use crate::registry::{Ask, Presence, Registry};
+use crate::request::Event;
 use crate::response::{PeerSink, Refusal, SwarmCounts};
 use crate::types::{InfoHash, Rng, Time};
 
+/// Shards: enough that two of a few dozen cores seldom meet.
+const SHARDS: usize = 1024;
+
+/// At a ceiling, one swarm in this many is given up at a time, if they are idle.
+const GIVE_UP_SHARE: usize = 64;
+
 /// What the registry may hold at most, and for how long.
+///
+/// At the ceiling of torrents or memory, swarms in which nobody has announced for three quarters of
+/// the peer lifetime are given up, those that have been silent longest first, one in 64 at a time;
+/// empty ones, kept for their count of downloads, go before them. If there is none, the newcomer is
+/// refused. A peer that announces on time is never given up for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ceilings {
     /// Swarms.
     pub torrents: usize,
     /// Peers in one swarm.
     pub peers_per_torrent: usize,
-    /// Peers of one host (IPv6: of one /64) in all swarms together.
+    /// Peers of one host (IPv6: of one /64) in all swarms together. Counted in a sketch that may
+    /// count some too many where there are millions of peers: set it in the hundreds or above.
     pub peers_per_source: u32,
     /// Bytes of memory for swarms and peers.
     pub memory: usize,
-    /// Seconds after its last announce for which a peer is kept.
+    /// Seconds after its last announce for which a peer is kept; 72 hours at most.
     pub peer_lifetime: u32,
 }
 
@@ -45,20 +72,144 @@ pub struct Totals {
 }
 
 /// Where a sweep stands. One sweep runs at a time.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Sweep {}
+#[derive(Debug, Clone, Copy)]
+pub struct Sweep {
+    shard: usize,
+    /// Entries below this one are still to be visited.
+    entry: usize,
+    cursor: Cursor,
+}
+
+impl Default for Sweep {
+    fn default() -> Self {
+        Self {
+            shard: 0,
+            entry: usize::MAX,
+            cursor: Cursor::START,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    info_hash: InfoHash,
+    completed: u32,
+    /// The last announce.
+    touched: Tick,
+    swarm: Swarm,
+}
+
+/// What a torrent costs besides its peers: the entry and its place in the index.
+const ENTRY_BYTES: usize = size_of::<Entry>() + 10;
+
+#[derive(Debug, Default)]
+struct Shard {
+    entries: Vec<Entry>,
+    /// Positions in `entries`, by info hash.
+    index: HashTable<u32>,
+    seeders: u64,
+    leechers: u64,
+}
+
+impl Shard {
+    fn find(&self, hash: u64, info_hash: &InfoHash) -> Option<usize> {
+        self.index
+            .find(hash, |at| {
+                self.entries[*at as usize].info_hash == *info_hash
+            })
+            .map(|at| *at as usize)
+    }
+
+    fn insert(&mut self, hash: u64, entry: Entry, keys: &RandomState) -> usize {
+        if self.entries.len() == self.entries.capacity() {
+            self.entries.reserve_exact((self.entries.len() / 8).max(2));
+        }
+        let at = self.entries.len();
+        self.entries.push(entry);
+        let entries = &self.entries;
+        self.index.insert_unique(hash, at as u32, |at| {
+            keys.hash_one(entries[*at as usize].info_hash)
+        });
+        at
+    }
+
+    /// Removes an entry; the last one takes its place.
+    fn remove(&mut self, at: usize, keys: &RandomState) -> Entry {
+        let last = self.entries.len() - 1;
+        let hash = |at: usize| keys.hash_one(self.entries[at].info_hash);
+        let (hash, last_hash) = (hash(at), hash(last));
+        if let Ok(found) = self.index.find_entry(hash, |found| *found as usize == at) {
+            found.remove();
+        }
+        if at != last
+            && let Some(moved) = self
+                .index
+                .find_mut(last_hash, |found| *found as usize == last)
+        {
+            *moved = at as u32;
+        }
+        let removed = self.entries.swap_remove(at);
+        if self.entries.capacity() > 2 * self.entries.len() + 16 {
+            let len = self.entries.len();
+            self.entries.shrink_to(len + len / 8);
+            let entries = &self.entries;
+            self.index
+                .shrink_to(len, |at| keys.hash_one(entries[*at as usize].info_hash));
+        }
+        removed
+    }
+
+    const fn enter(&mut self, seed: bool) {
+        if seed {
+            self.seeders += 1;
+        } else {
+            self.leechers += 1;
+        }
+    }
+
+    const fn leave(&mut self, seed: bool) {
+        if seed {
+            self.seeders -= 1;
+        } else {
+            self.leechers -= 1;
+        }
+    }
+}
+
+/// A shard on cache lines of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Aligned(Mutex<Shard>);
 
 /// Swarms in memory.
 #[derive(Debug)]
 pub struct Memory {
     ceilings: Ceilings,
+    keys: RandomState,
+    shards: Box<[Aligned]>,
+    sources: Sources,
+    torrents: AtomicUsize,
+    bytes: AtomicUsize,
+    /// When room was last made, in seconds, so that a flood cannot have it made all the time.
+    room_made: AtomicU32,
 }
 
 impl Memory {
     /// An empty registry. `keys` seed its hash functions and have to be unpredictable to peers.
     pub fn new(ceilings: Ceilings, keys: [u64; 4]) -> Self {
-        let _ = keys;
-        Self { ceilings }
+        let [a, b, c, d] = keys;
+        Self {
+            ceilings: Ceilings {
+                peer_lifetime: ceilings.peer_lifetime.min(Tick::MAX_SPAN),
+                ..ceilings
+            },
+            keys: RandomState::with_seeds(a, b, c, d),
+            shards: (0..SHARDS).map(|_| Aligned::default()).collect(),
+            sources: Sources::new(RandomState::with_seeds(d, c, b, a)),
+            torrents: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            room_made: AtomicU32::new(u32::MAX),
+        }
     }
 
     /// The ceilings.
@@ -68,30 +219,397 @@ impl Memory {
 
     /// What it holds now.
     pub fn totals(&self) -> Totals {
-        Totals::default()
+        let mut totals = Totals {
+            torrents: self.torrents.load(Ordering::Relaxed) as u64,
+            memory: self.bytes.load(Ordering::Relaxed) as u64,
+            ..Totals::default()
+        };
+        for shard in &self.shards {
+            let shard = shard.0.lock();
+            totals.seeders += shard.seeders;
+            totals.leechers += shard.leechers;
+        }
+        totals
     }
 
-    /// Removes peers that have not announced for the lifetime: visits about `budget` peers under one
-    /// lock and returns true when it has been round all swarms.
+    /// Removes peers that have not announced for the lifetime. Visits about `budget` peers and
+    /// torrents, holds one shard's lock at a time, and returns `true` when it has been round all of
+    /// them.
     pub fn sweep(&self, sweep: &mut Sweep, now: Time, budget: usize) -> bool {
-        let _ = (sweep, now, budget);
+        let now = Tick::at(now);
+        let mut budget = budget;
+        while sweep.shard < SHARDS {
+            let mut shard = self.shards[sweep.shard].0.lock();
+            sweep.entry = sweep.entry.min(shard.entries.len());
+            while sweep.entry > 0 {
+                if budget == 0 {
+                    return false;
+                }
+                budget -= 1;
+                let at = sweep.entry - 1;
+                if !self.expire(&mut shard, at, sweep, now, &mut budget) {
+                    return false;
+                }
+                sweep.cursor = Cursor::START;
+                sweep.entry = at;
+            }
+            sweep.entry = usize::MAX;
+            sweep.shard += 1;
+        }
+        *sweep = Sweep::default();
         true
+    }
+
+    /// Expires peers of one entry, and the entry if that leaves nothing worth keeping.
+    fn expire(
+        &self,
+        shard: &mut MutexGuard<'_, Shard>,
+        at: usize,
+        sweep: &mut Sweep,
+        now: Tick,
+        budget: &mut usize,
+    ) -> bool {
+        let entry = &mut shard.entries[at];
+        let before = entry.swarm.heap_bytes();
+        let (mut seeders, mut leechers) = (0, 0);
+        let lifetime = self.ceilings.peer_lifetime;
+        let finished = entry.swarm.expire(
+            &mut sweep.cursor,
+            budget,
+            now,
+            lifetime,
+            &self.keys,
+            |ia, addr, seed| {
+                self.sources.remove(ia, addr.socket_addr().ip());
+                if seed {
+                    seeders += 1;
+                } else {
+                    leechers += 1;
+                }
+            },
+        );
+        self.account(before, entry.swarm.heap_bytes());
+        let empty = entry.swarm.len() == 0 && entry.completed == 0;
+        shard.seeders -= seeders;
+        shard.leechers -= leechers;
+        if empty {
+            self.drop_entry(shard, at);
+        }
+        finished
+    }
+
+    /// Takes a change of an allocation into the books.
+    fn account(&self, before: usize, after: usize) {
+        match after.cmp(&before) {
+            std::cmp::Ordering::Greater => {
+                self.bytes.fetch_add(after - before, Ordering::Relaxed);
+            }
+            std::cmp::Ordering::Less => {
+                self.bytes.fetch_sub(before - after, Ordering::Relaxed);
+            }
+            std::cmp::Ordering::Equal => {}
+        }
+    }
+
+    /// Removes an entry and its peers.
+    fn drop_entry(&self, shard: &mut Shard, at: usize) {
+        let entry = shard.remove(at, &self.keys);
+        self.account(entry.swarm.heap_bytes() + ENTRY_BYTES, 0);
+        self.torrents.fetch_sub(1, Ordering::Relaxed);
+        entry.swarm.drain(|ia, addr, seed| {
+            self.sources.remove(ia, addr.socket_addr().ip());
+            shard.leave(seed);
+        });
+    }
+
+    /// Gives up idle swarms, at most once a second. `false` if there was none.
+    ///
+    /// Visits every torrent twice: first to learn how long the idle ones have been silent, then to
+    /// give up those who have been for longest. A few milliseconds a million torrents, paid by one
+    /// announce a second, one shard locked at a time.
+    fn make_room(&self, now: Time) -> bool {
+        /// Ages are told apart in this many steps.
+        const STEPS: usize = 64;
+        let second = now.as_secs();
+        if self.room_made.swap(second, Ordering::Relaxed) == second {
+            return false;
+        }
+        let now = Tick::at(now);
+        let lifetime = self.ceilings.peer_lifetime;
+        let idle = lifetime / 4 * 3;
+        let step = |entry: &Entry| {
+            let age = entry.touched.age(now);
+            if entry.swarm.len() == 0 {
+                Some(STEPS - 1)
+            } else if age > idle {
+                // From just idle to past its lifetime: 0 to the last step but one.
+                let span = (lifetime - idle).max(1);
+                Some((((age - idle) * 60 / span) as usize).min(STEPS - 2))
+            } else {
+                None
+            }
+        };
+        let mut ages = [0usize; STEPS];
+        for shard in &self.shards {
+            for entry in &shard.0.lock().entries {
+                if let Some(step) = step(entry) {
+                    ages[step] += 1;
+                }
+            }
+        }
+        let goal = (self.torrents.load(Ordering::Relaxed) / GIVE_UP_SHARE).max(1);
+        let mut given_up = 0;
+        for oldest in (0..STEPS).rev().filter(|step| ages[*step] > 0) {
+            for shard in &self.shards {
+                let mut shard = shard.0.lock();
+                for at in (0..shard.entries.len()).rev() {
+                    if given_up < goal && step(&shard.entries[at]) == Some(oldest) {
+                        self.drop_entry(&mut shard, at);
+                        given_up += 1;
+                    }
+                }
+            }
+            if given_up >= goal {
+                break;
+            }
+        }
+        given_up > 0
+    }
+
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+        // The index inside the shard goes by the low and the highest bits.
+        self.shards[(hash >> 40) as usize % SHARDS].0.lock()
+    }
+
+    /// Whether a peer that is not here may enter.
+    fn admit(&self, presence: &Presence, swarm: Option<&Swarm>) -> Result<(), Refusal> {
+        let ceilings = &self.ceilings;
+        if swarm.is_some_and(|swarm| swarm.len() >= ceilings.peers_per_torrent) {
+            return Err(Refusal::SwarmLimit);
+        }
+        let ip = presence.addr.socket_addr().ip();
+        if self.sources.count(presence.ia, ip) >= ceilings.peers_per_source {
+            return Err(Refusal::SourceLimit);
+        }
+        if self.bytes.load(Ordering::Relaxed) >= ceilings.memory {
+            return Err(Refusal::MemoryLimit);
+        }
+        if swarm.is_none() && self.torrents.load(Ordering::Relaxed) >= ceilings.torrents {
+            return Err(Refusal::TorrentLimit);
+        }
+        Ok(())
+    }
+
+    fn enter<S: PeerSink>(
+        &self,
+        presence: &Presence,
+        ask: &Ask<'_>,
+        now: Time,
+        rng: &mut Rng,
+        sink: &mut S,
+    ) -> Result<SwarmCounts, Refusal> {
+        let tick = Tick::at(now);
+        let hash = self.keys.hash_one(presence.info_hash);
+        let mut guard = self.shard(hash);
+        let shard = &mut *guard;
+        let found = shard.find(hash, &presence.info_hash);
+        let swarm = found.map(|at| &shard.entries[at].swarm);
+        let place = swarm.and_then(|swarm| swarm.find(presence, &self.keys));
+        let was_seed = swarm
+            .zip(place)
+            .and_then(|(swarm, place)| swarm.head(place))
+            .map(|head| head.flags.seed());
+        if place.is_none() {
+            self.admit(presence, swarm)?;
+            self.sources
+                .add(presence.ia, presence.addr.socket_addr().ip());
+        }
+        let at = found.unwrap_or_else(|| {
+            self.torrents.fetch_add(1, Ordering::Relaxed);
+            self.account(0, ENTRY_BYTES);
+            let (info_hash, swarm) = (presence.info_hash, Swarm::new());
+            let entry = Entry {
+                info_hash,
+                completed: 0,
+                touched: tick,
+                swarm,
+            };
+            shard.insert(hash, entry, &self.keys)
+        });
+        let entry = &mut shard.entries[at];
+        let before = entry.swarm.heap_bytes();
+        let (place, completes) = entry.swarm.enter(presence, place, tick, &self.keys);
+        self.account(before, entry.swarm.heap_bytes());
+        entry.touched = tick;
+        entry.completed = entry.completed.saturating_add(u32::from(completes));
+        entry
+            .swarm
+            .hand_out(presence, place, ask, &self.keys, rng, sink);
+        let counts = entry.swarm.counts(entry.completed);
+        if let Some(seed) = was_seed {
+            shard.leave(seed);
+        }
+        shard.enter(presence.seeder);
+        Ok(counts)
+    }
+
+    fn leave(&self, presence: &Presence) -> SwarmCounts {
+        let hash = self.keys.hash_one(presence.info_hash);
+        let mut guard = self.shard(hash);
+        let shard = &mut *guard;
+        let Some(at) = shard.find(hash, &presence.info_hash) else {
+            return SwarmCounts::default();
+        };
+        let entry = &mut shard.entries[at];
+        if let Some(place) = entry.swarm.find(presence, &self.keys)
+            && let Some(head) = entry.swarm.head(place)
+            && head.id == presence.id
+        {
+            let before = entry.swarm.heap_bytes();
+            entry.swarm.remove(place, &self.keys);
+            self.account(before, entry.swarm.heap_bytes());
+            self.sources
+                .remove(presence.ia, presence.addr.socket_addr().ip());
+            shard.leave(head.flags.seed());
+        }
+        let entry = &shard.entries[at];
+        let counts = entry.swarm.counts(entry.completed);
+        if entry.swarm.len() == 0 && entry.completed == 0 {
+            self.drop_entry(shard, at);
+        }
+        counts
     }
 }
 
 impl Registry for Memory {
     fn announce<S: PeerSink>(
         &self,
-        _: &Presence,
-        _: &Ask<'_>,
-        _: Time,
-        _: &mut Rng,
-        _: &mut S,
+        presence: &Presence,
+        ask: &Ask<'_>,
+        now: Time,
+        rng: &mut Rng,
+        sink: &mut S,
     ) -> Result<SwarmCounts, Refusal> {
-        Err(Refusal::MemoryLimit)
+        if presence.event == Event::Stopped {
+            return Ok(self.leave(presence));
+        }
+        match self.enter(presence, ask, now, rng, sink) {
+            Err(Refusal::TorrentLimit | Refusal::MemoryLimit) if self.make_room(now) => {
+                self.enter(presence, ask, now, rng, sink)
+            }
+            done => done,
+        }
     }
 
-    fn scrape(&self, _: &InfoHash) -> SwarmCounts {
-        SwarmCounts::default()
+    fn scrape(&self, info_hash: &InfoHash) -> SwarmCounts {
+        let hash = self.keys.hash_one(info_hash);
+        let shard = self.shard(hash);
+        let Some(at) = shard.find(hash, info_hash) else {
+            return SwarmCounts::default();
+        };
+        let entry = &shard.entries[at];
+        entry.swarm.counts(entry.completed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::CompactAddr;
+    use crate::address::IsdAs;
+    use crate::registry::contract::{self, Subject};
+    use crate::registry::{Accepts, Classes};
+    use crate::response::{NoPeers, Reach};
+    use crate::select::Policy;
+    use crate::types::PeerId;
+
+    struct InMemory;
+
+    impl Subject for InMemory {
+        type Registry = Memory;
+
+        fn make(&self, ceilings: Ceilings) -> Memory {
+            Memory::new(ceilings, [1, 2, 3, 4])
+        }
+
+        fn settle(&self, registry: &Memory, now: Time) {
+            let mut sweep = Sweep::default();
+            // An odd budget, so that every resumption is met.
+            while !registry.sweep(&mut sweep, now, 7) {}
+        }
+    }
+
+    #[test]
+    fn passes_the_contract() {
+        contract::run(&InMemory);
+    }
+
+    fn enter(memory: &Memory, torrent: u32, number: u32, ia: IsdAs, now: Time, event: Event) {
+        let mut hash = [0; 20];
+        hash[..4].copy_from_slice(&torrent.to_le_bytes());
+        let ip = std::net::IpAddr::from(number.to_be_bytes());
+        let presence = Presence {
+            info_hash: InfoHash(hash),
+            ia,
+            addr: CompactAddr::new(ip, 6881),
+            id: PeerId([7; 20]),
+            reach: Reach::Ip,
+            verified: true,
+            seeder: number.is_multiple_of(2),
+            event,
+        };
+        let accepts = Accepts {
+            first: Classes::NONE,
+            then: Classes::NONE,
+        };
+        let ask = Ask {
+            numwant: 0,
+            policy: &Policy::default(),
+            accepts,
+        };
+        let mut rng = Rng::with_seed(1);
+        memory
+            .announce(&presence, &ask, now, &mut rng, &mut NoPeers)
+            .unwrap();
+    }
+
+    /// One of 350 places.
+    fn spread(number: u32) -> IsdAs {
+        IsdAs::from_u64(u64::from(number % 50 + 1) << 48 | u64::from(number % 7 + 1))
+    }
+
+    /// What goes in comes out again of the books: totals, memory and sources.
+    #[test]
+    fn the_books_balance() {
+        let memory = Memory::new(Ceilings::default(), [1, 2, 3, 4]);
+        let start = Time::from_secs(0);
+        for number in 0..3000 {
+            let ia = spread(number);
+            enter(&memory, number % 40, number, ia, start, Event::None);
+        }
+        let full = memory.totals();
+        assert_eq!(
+            (full.torrents, full.seeders, full.leechers),
+            (40, 1500, 1500)
+        );
+        assert!(full.memory > 3000 * 29);
+        for number in (0..3000).step_by(3) {
+            let ia = spread(number);
+            enter(&memory, number % 40, number, ia, start, Event::Stopped);
+        }
+        let totals = memory.totals();
+        assert_eq!(totals.seeders + totals.leechers, 2000);
+        InMemory.settle(&memory, Time::from_secs(10_000));
+        assert_eq!(memory.totals(), Totals::default());
+        for number in 0..3000 {
+            let ia = spread(number);
+            let ip = std::net::IpAddr::from(u32::to_be_bytes(number));
+            assert_eq!(memory.sources.count(ia, ip), 0);
+        }
+    }
+
+    #[test]
+    fn an_entry_is_small() {
+        assert_eq!(size_of::<Entry>(), 56);
     }
 }

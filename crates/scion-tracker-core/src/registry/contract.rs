@@ -1,0 +1,740 @@
+//! The test suite that every [`Registry`] has to pass: its obligations, one function each.
+//!
+//! A store calls [`run`] from a test of its own. The functions assert, with seeded randomness.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
+
+use crate::address::{CompactAddr, IsdAs};
+use crate::registry::memory::Ceilings;
+use crate::registry::{Accepts, Ask, Classes, MAX_NUMWANT, Presence, Registry};
+use crate::request::{Event, Family};
+use crate::response::{Peer, PeerSink, Reach, Refusal, SwarmCounts};
+use crate::select::{Mode, Policy};
+use crate::types::{InfoHash, PeerId, Rng, Time};
+
+/// A store under test.
+pub trait Subject {
+    /// The store.
+    type Registry: Registry;
+
+    /// An empty store with these ceilings.
+    fn make(&self, ceilings: Ceilings) -> Self::Registry;
+
+    /// Lets the store do what it does by itself in the course of time, up to `now`.
+    fn settle(&self, registry: &Self::Registry, now: Time);
+}
+
+/// Runs the whole suite.
+pub fn run<S: Subject>(subject: &S) {
+    hands_out_everybody_but_the_requester(subject);
+    keys_peers_by_isd_as_and_address(subject);
+    replaces_the_id_at_a_known_address(subject);
+    ignores_stopped_from_strangers(subject);
+    removes_who_stops(subject);
+    counts_a_completed_download_once(subject);
+    keeps_seeds_from_seeds(subject);
+    counts_partial_seeds_apart(subject);
+    never_exceeds_numwant_nor_repeats(subject);
+    hands_out_only_whom_the_requester_reaches(subject);
+    fills_with_the_second_set(subject);
+    prefers_the_near(subject);
+    puts_proven_places_first(subject);
+    reaches_every_peer(subject);
+    expires_the_silent(subject);
+    keeps_the_ceilings(subject);
+    gives_up_idle_swarms_at_the_ceiling(subject);
+    agrees_with_a_plain_model(subject);
+}
+
+/// A fluent peer for the tests.
+#[derive(Debug, Clone, Copy)]
+struct Who(Presence);
+
+impl Who {
+    fn new(ia: &str, ip: &str, port: u16) -> Self {
+        let ip: IpAddr = ip.parse().expect("an address");
+        let ia: IsdAs = ia.parse().expect("an ISD-AS");
+        let mut id = *b"-XX0001-000000000000";
+        id[18..].copy_from_slice(&port.to_be_bytes());
+        Self(Presence {
+            info_hash: InfoHash([1; 20]),
+            ia,
+            addr: CompactAddr::new(ip, port),
+            id: PeerId(id),
+            reach: if ia.is_none() { Reach::Ip } else { Reach::Both },
+            verified: !ia.is_none(),
+            seeder: false,
+            event: Event::None,
+        })
+    }
+
+    fn seed(self) -> Self {
+        Self(Presence {
+            seeder: true,
+            ..self.0
+        })
+    }
+
+    fn event(self, event: Event) -> Self {
+        Self(Presence { event, ..self.0 })
+    }
+
+    fn torrent(self, number: u32) -> Self {
+        let mut hash = [0; 20];
+        hash[16..].copy_from_slice(&number.to_be_bytes());
+        Self(Presence {
+            info_hash: InfoHash(hash),
+            ..self.0
+        })
+    }
+}
+
+/// Key of a peer in a reply.
+type Key = (IsdAs, CompactAddr);
+
+#[derive(Default)]
+struct Got(Vec<(Key, PeerId)>);
+
+impl PeerSink for Got {
+    fn push(&mut self, peer: Peer<'_>) {
+        self.0.push(((peer.ia, peer.addr.to_compact()), *peer.id));
+    }
+}
+
+/// All that an IP requester with SCION reaches.
+fn everybody() -> Accepts {
+    let mut first = Classes::NONE;
+    for family in [Family::V4, Family::V6] {
+        for reach in [Reach::Ip, Reach::Scion, Reach::Both] {
+            first = first.with(family, reach);
+        }
+    }
+    Accepts {
+        first,
+        then: Classes::NONE,
+    }
+}
+
+/// A registry with the clock and randomness of a test around it.
+struct Bench<R> {
+    registry: R,
+    rng: Rng,
+    now: Time,
+    policy: Policy,
+    accepts: Accepts,
+}
+
+impl<R: Registry> Bench<R> {
+    fn new<S: Subject<Registry = R>>(subject: &S) -> Self {
+        Self::with(subject, Ceilings::default())
+    }
+
+    fn with<S: Subject<Registry = R>>(subject: &S, ceilings: Ceilings) -> Self {
+        Self {
+            registry: subject.make(ceilings),
+            rng: Rng::with_seed(0x5c10),
+            now: Time::from_secs(100),
+            policy: Policy::default(),
+            accepts: everybody(),
+        }
+    }
+
+    fn ask(&mut self, who: Who, numwant: usize) -> Result<(Got, SwarmCounts), Refusal> {
+        let ask = Ask {
+            numwant,
+            policy: &self.policy,
+            accepts: self.accepts,
+        };
+        let mut got = Got::default();
+        let counts = self
+            .registry
+            .announce(&who.0, &ask, self.now, &mut self.rng, &mut got)?;
+        Ok((got, counts))
+    }
+
+    fn peers(&mut self, who: Who, numwant: usize) -> Vec<Key> {
+        let (got, _) = self.ask(who, numwant).expect("served");
+        got.0.into_iter().map(|(key, _)| key).collect()
+    }
+
+    fn counts(&mut self, who: Who) -> (u32, u32) {
+        let (_, counts) = self.ask(who, 0).expect("served");
+        (counts.seeders, counts.leechers)
+    }
+}
+
+/// A host that no other number has, in either family.
+fn numbered(ia: &str, number: u32) -> Who {
+    let [_, a, b, c] = number.to_be_bytes();
+    let ip = if number.is_multiple_of(3) {
+        format!("2001:db8::{a:x}:{b:x}{c:02x}")
+    } else {
+        format!("10.{a}.{b}.{c}")
+    };
+    Who::new(ia, &ip, 6881)
+}
+
+/// Small, at the edge between forms, and big.
+const SIZES: [u32; 7] = [1, 2, 20, 32, 33, 100, 1000];
+
+fn hands_out_everybody_but_the_requester<S: Subject>(subject: &S) {
+    for size in SIZES.into_iter().filter(|size| *size < MAX_NUMWANT as u32) {
+        for ia in ["0-0", "1-ff00:0:110"] {
+            let mut bench = Bench::new(subject);
+            for number in 0..size {
+                bench.peers(numbered(ia, number), 0);
+            }
+            for number in 0..size {
+                let me = numbered(ia, number);
+                let peers = bench.peers(me, MAX_NUMWANT);
+                assert_eq!(peers.len(), size as usize - 1, "{size} {ia}");
+                assert!(!peers.contains(&(me.0.ia, me.0.addr)));
+                assert_eq!(peers.iter().collect::<HashSet<_>>().len(), peers.len());
+            }
+        }
+    }
+}
+
+fn keys_peers_by_isd_as_and_address<S: Subject>(subject: &S) {
+    let mut bench = Bench::new(subject);
+    let here = Who::new("1-ff00:0:110", "10.0.0.1", 6881);
+    let there = Who::new("1-ff00:0:111", "10.0.0.1", 6881);
+    let nowhere = Who::new("0-0", "10.0.0.1", 6881);
+    let mut other_port = Who::new("1-ff00:0:110", "10.0.0.1", 6882);
+    other_port.0.id = here.0.id;
+    for (expected, who) in [
+        (1, here),
+        (2, there),
+        (3, nowhere),
+        (4, other_port),
+        (4, here),
+    ] {
+        assert_eq!(bench.counts(who), (0, expected));
+    }
+}
+
+fn replaces_the_id_at_a_known_address<S: Subject>(subject: &S) {
+    let mut bench = Bench::new(subject);
+    let old = numbered("1-1", 1);
+    let mut new = old;
+    new.0.id = PeerId([9; 20]);
+    bench.peers(old, 0);
+    assert_eq!(bench.counts(new), (0, 1));
+    let (got, _) = bench.ask(numbered("1-1", 2), 9).expect("served");
+    assert_eq!(got.0, [((new.0.ia, new.0.addr), new.0.id)]);
+}
+
+fn ignores_stopped_from_strangers<S: Subject>(subject: &S) {
+    for size in SIZES {
+        let mut bench = Bench::new(subject);
+        for number in 0..size {
+            bench.peers(numbered("1-1", number), 0);
+        }
+        let mut forged = numbered("1-1", 0).event(Event::Stopped);
+        forged.0.id = PeerId([9; 20]);
+        for stranger in [
+            forged,
+            numbered("1-1", size + 7).event(Event::Stopped),
+            numbered("1-2", 0).event(Event::Stopped),
+            numbered("0-0", 0).event(Event::Stopped),
+        ] {
+            let (got, counts) = bench.ask(stranger, 50).expect("served");
+            assert!(got.0.is_empty());
+            assert_eq!((counts.seeders, counts.leechers), (0, size));
+        }
+    }
+    let mut bench = Bench::with(
+        subject,
+        Ceilings {
+            torrents: 1,
+            ..Ceilings::default()
+        },
+    );
+    bench.peers(numbered("1-1", 0).torrent(8).event(Event::Stopped), 9);
+    bench.peers(numbered("1-1", 0).torrent(9), 9);
+}
+
+fn removes_who_stops<S: Subject>(subject: &S) {
+    for size in SIZES {
+        let mut bench = Bench::new(subject);
+        let who = |number: u32| {
+            let ia = ["1-1", "1-2", "2-1", "0-0"][number as usize % 4];
+            let who = numbered(ia, number);
+            if number.is_multiple_of(2) {
+                who.seed()
+            } else {
+                who
+            }
+        };
+        for number in 0..size {
+            bench.peers(who(number), 0);
+        }
+        for number in 0..size {
+            let (_, counts) = bench
+                .ask(who(number).event(Event::Stopped), 9)
+                .expect("served");
+            assert_eq!(counts.seeders + counts.leechers, size - number - 1);
+        }
+        assert_eq!(
+            bench.registry.scrape(&InfoHash([1; 20])),
+            SwarmCounts::default()
+        );
+    }
+}
+
+fn counts_a_completed_download_once<S: Subject>(subject: &S) {
+    let mut bench = Bench::new(subject);
+    let who = numbered("1-1", 1);
+    let completed =
+        |bench: &mut Bench<S::Registry>, who: Who| bench.ask(who, 0).expect("served").1.completed;
+    assert_eq!(completed(&mut bench, who.event(Event::Started)), 0);
+    // Completed with bytes left is no completed download.
+    assert_eq!(completed(&mut bench, who.event(Event::Completed)), 0);
+    assert_eq!(completed(&mut bench, who.seed().event(Event::Completed)), 1);
+    assert_eq!(completed(&mut bench, who.seed().event(Event::Completed)), 1);
+    assert_eq!(completed(&mut bench, who), 1);
+    assert_eq!(completed(&mut bench, who.seed().event(Event::Completed)), 1);
+    let seed = numbered("1-1", 2).seed();
+    assert_eq!(completed(&mut bench, seed.event(Event::Started)), 1);
+    assert_eq!(completed(&mut bench, seed.event(Event::Completed)), 1);
+    // Whose start another tracker, or this one before its restart, has seen.
+    assert_eq!(
+        completed(
+            &mut bench,
+            numbered("1-1", 3).seed().event(Event::Completed)
+        ),
+        2
+    );
+    for number in 1..=3 {
+        bench.peers(numbered("1-1", number).event(Event::Stopped), 0);
+    }
+    let left = bench.registry.scrape(&InfoHash([1; 20]));
+    assert_eq!((left.seeders, left.leechers, left.completed), (0, 0, 2));
+    bench.now = Time::from_secs(500_000);
+    subject.settle(&bench.registry, bench.now);
+    assert_eq!(bench.registry.scrape(&InfoHash([1; 20])).completed, 2);
+}
+
+fn keeps_seeds_from_seeds<S: Subject>(subject: &S) {
+    for size in SIZES.into_iter().filter(|size| *size < MAX_NUMWANT as u32) {
+        for ia in ["0-0", "1-1"] {
+            let mut bench = Bench::new(subject);
+            for number in 0..size {
+                bench.peers(numbered("1-1", number).seed(), 0);
+                bench.peers(numbered("1-1", 5000 + number), 0);
+            }
+            for asking in [
+                numbered(ia, 9000).seed(),
+                numbered(ia, 9001).event(Event::Paused),
+            ] {
+                let leechers = bench.counts(asking).1 - u32::from(!asking.0.seeder);
+                let peers = bench.peers(asking, MAX_NUMWANT);
+                assert_eq!(peers.len() as u32, leechers);
+                for number in 0..size {
+                    let seed = numbered("1-1", number);
+                    assert!(!peers.contains(&(seed.0.ia, seed.0.addr)));
+                }
+            }
+        }
+    }
+}
+
+fn counts_partial_seeds_apart<S: Subject>(subject: &S) {
+    for size in SIZES {
+        let mut bench = Bench::new(subject);
+        for number in 0..size {
+            bench.peers(numbered("1-1", number), 0);
+        }
+        let (_, counts) = bench
+            .ask(numbered("1-1", 0).event(Event::Paused), 0)
+            .expect("served");
+        assert_eq!((counts.leechers, counts.downloaders), (size, size - 1));
+        let (_, counts) = bench.ask(numbered("1-1", 0), 0).expect("served");
+        assert_eq!((counts.leechers, counts.downloaders), (size, size));
+    }
+}
+
+fn never_exceeds_numwant_nor_repeats<S: Subject>(subject: &S) {
+    for mode in [Mode::Prefer, Mode::Cap, Mode::Random] {
+        for size in SIZES {
+            let mut bench = Bench::new(subject);
+            bench.policy.mode = mode;
+            for number in 0..size {
+                let ia = ["1-1", "1-2", "2-1", "0-0", "1-1"][number as usize % 5];
+                let mut who = numbered(ia, number);
+                who.0.verified &= number.is_multiple_of(2);
+                bench.peers(
+                    if number.is_multiple_of(3) {
+                        who.seed()
+                    } else {
+                        who
+                    },
+                    0,
+                );
+            }
+            for numwant in [0, 1, 2, 3, 5, 10, 50, 200] {
+                for ia in ["0-0", "1-1", "1-3", "3-1"] {
+                    let peers = bench.peers(numbered(ia, 7777), numwant);
+                    assert!(peers.len() <= numwant);
+                    if mode != Mode::Cap {
+                        // Those asked for before are peers, too.
+                        assert!(
+                            peers.len() >= numwant.min(size as usize),
+                            "{mode:?} {size} {numwant}"
+                        );
+                    }
+                    assert_eq!(peers.iter().collect::<HashSet<_>>().len(), peers.len());
+                    bench.peers(numbered(ia, 7777).event(Event::Stopped), 0);
+                }
+            }
+        }
+    }
+}
+
+fn hands_out_only_whom_the_requester_reaches<S: Subject>(subject: &S) {
+    for size in SIZES {
+        let mut bench = Bench::new(subject);
+        let who = |number: u32| {
+            let ia = ["1-1", "1-2", "2-1", "0-0"][number as usize % 4];
+            let mut who = numbered(ia, number);
+            if ia != "0-0" && number % 8 < 4 {
+                who.0.reach = Reach::Scion;
+            }
+            who
+        };
+        for number in 0..size {
+            bench.peers(who(number), 0);
+        }
+        for family in [Family::V4, Family::V6] {
+            for reach in [Reach::Ip, Reach::Scion, Reach::Both] {
+                let classes = Classes::NONE.with(family, reach);
+                bench.accepts = Accepts {
+                    first: classes,
+                    then: Classes::NONE,
+                };
+                let mut expected: Vec<Key> = (0..size)
+                    .map(who)
+                    .filter(|who| {
+                        let ip = who.0.addr.socket_addr().ip();
+                        who.0.reach == reach && Family::of(ip) == family
+                    })
+                    .map(|who| (who.0.ia, who.0.addr))
+                    .collect();
+                for asking in [numbered("1-1", 8888), numbered("0-0", 8888)] {
+                    let mut peers = bench.peers(asking, MAX_NUMWANT);
+                    bench.peers(asking.event(Event::Stopped), 0);
+                    peers.sort_unstable();
+                    expected.sort_unstable();
+                    assert_eq!(peers, expected);
+                }
+            }
+        }
+    }
+}
+
+fn fills_with_the_second_set<S: Subject>(subject: &S) {
+    for size in SIZES {
+        let mut bench = Bench::new(subject);
+        for number in 0..size {
+            bench.peers(numbered("0-0", number), 0);
+        }
+        let v4 = Classes::NONE.with(Family::V4, Reach::Ip);
+        let v6 = Classes::NONE.with(Family::V6, Reach::Ip);
+        bench.accepts = Accepts {
+            first: v4,
+            then: v6,
+        };
+        let fours = size as usize - size.div_ceil(3) as usize;
+        let peers = bench.peers(Who::new("0-0", "192.0.2.1", 1), 50);
+        let got = peers
+            .iter()
+            .filter(|(_, addr)| matches!(addr, CompactAddr::V4(_)))
+            .count();
+        assert_eq!(got, fours.min(50));
+        assert_eq!(peers.len(), (size as usize).min(50));
+    }
+}
+
+fn prefers_the_near<S: Subject>(subject: &S) {
+    // Peers an AS, peers asked for, peers got by tier: same AS, same ISD, other ISD, unplaced.
+    for (each, numwant, expected) in [
+        (3, 50, [2, 3, 3, 3]),
+        (8, 16, [7, 5, 2, 2]),
+        (8, 50, [7, 8, 8, 8]),
+        (100, 50, [44, 2, 2, 2]),
+        (300, 200, [194, 2, 2, 2]),
+    ] {
+        let mut bench = Bench::new(subject);
+        for (base, ia) in [(0, "1-1"), (1000, "1-2"), (2000, "2-1"), (3000, "0-0")] {
+            for number in 0..each {
+                bench.peers(numbered(ia, base + number), 0);
+            }
+        }
+        let mut got = [0; 4];
+        for (ia, _) in bench.peers(numbered("1-1", 0), numwant) {
+            match ia.to_string().as_str() {
+                "1-1" => got[0] += 1,
+                "1-2" => got[1] += 1,
+                "2-1" => got[2] += 1,
+                _ => got[3] += 1,
+            }
+        }
+        assert_eq!(got, expected, "{each} {numwant}");
+    }
+}
+
+fn puts_proven_places_first<S: Subject>(subject: &S) {
+    for each in [5, 50] {
+        let mut bench = Bench::new(subject);
+        for number in 0..each {
+            bench.peers(numbered("1-1", number), 0);
+            let mut claimed = numbered("1-1", 1000 + number);
+            claimed.0.verified = false;
+            bench.peers(claimed, 0);
+        }
+        let proven: HashSet<Key> = (0..each)
+            .map(|number| numbered("1-1", number).0)
+            .map(|presence| (presence.ia, presence.addr))
+            .collect();
+        let numwant = each as usize;
+        let peers = bench.peers(numbered("1-1", 9999), numwant);
+        assert!(peers.len() == numwant && peers.iter().all(|key| proven.contains(key)));
+    }
+}
+
+/// Every peer is handed out sooner or later, and none much more often than the others.
+fn reaches_every_peer<S: Subject>(subject: &S) {
+    for (size, numwant) in [(20u32, 5usize), (200, 20)] {
+        let mut bench = Bench::new(subject);
+        for number in 0..size {
+            let ia = ["0-0", "1-1", "1-2", "2-1"][number as usize % 4];
+            bench.peers(numbered(ia, number), 0);
+        }
+        let rounds = 4000;
+        let mut hits: BTreeMap<Key, u32> = BTreeMap::new();
+        for _ in 0..rounds {
+            for key in bench.peers(numbered("0-0", 0), numwant) {
+                *hits.entry(key).or_default() += 1;
+            }
+        }
+        assert_eq!(hits.len() as u32, size - 1);
+        let mean = f64::from(rounds) * numwant as f64 / f64::from(size - 1);
+        for (key, hits) in hits {
+            let off = (f64::from(hits) - mean).abs();
+            assert!(off < 6.0 * mean.sqrt(), "{key:?}: {hits} of {mean}");
+        }
+    }
+}
+
+fn expires_the_silent<S: Subject>(subject: &S) {
+    for size in SIZES {
+        let mut bench = Bench::new(subject);
+        for number in 0..size {
+            let ia = ["1-1", "1-2", "2-1", "0-0"][number as usize % 4];
+            let who = numbered(ia, number);
+            bench.peers(
+                if number.is_multiple_of(2) {
+                    who.seed()
+                } else {
+                    who
+                },
+                0,
+            );
+        }
+        let lifetime = Ceilings::default().peer_lifetime;
+        bench.now = Time::from_secs(100 + lifetime - 60);
+        let loyal = size / 2;
+        for number in 0..loyal {
+            let ia = ["1-1", "1-2", "2-1", "0-0"][number as usize % 4];
+            let who = numbered(ia, number);
+            bench.peers(
+                if number.is_multiple_of(2) {
+                    who.seed()
+                } else {
+                    who
+                },
+                0,
+            );
+        }
+        subject.settle(&bench.registry, bench.now);
+        let counts = bench.registry.scrape(&InfoHash([1; 20]));
+        assert_eq!(counts.seeders + counts.leechers, size);
+        bench.now = Time::from_secs(100 + lifetime + 60);
+        subject.settle(&bench.registry, bench.now);
+        let counts = bench.registry.scrape(&InfoHash([1; 20]));
+        assert_eq!(
+            (counts.seeders, counts.leechers),
+            (loyal.div_ceil(2), loyal / 2)
+        );
+        let peers = bench.peers(numbered("1-1", 9999), MAX_NUMWANT);
+        assert_eq!(peers.len(), (loyal as usize).min(MAX_NUMWANT));
+        bench.peers(numbered("1-1", 9999).event(Event::Stopped), 0);
+        bench.now = Time::from_secs(100 + 3 * lifetime);
+        subject.settle(&bench.registry, bench.now);
+        assert_eq!(
+            bench.registry.scrape(&InfoHash([1; 20])),
+            SwarmCounts::default()
+        );
+    }
+}
+
+fn keeps_the_ceilings<S: Subject>(subject: &S) {
+    let small = Ceilings {
+        peers_per_torrent: 40,
+        ..Ceilings::default()
+    };
+    let mut bench = Bench::with(subject, small);
+    for number in 0..40 {
+        bench.peers(numbered("1-1", number), 0);
+    }
+    let newcomer = bench.ask(numbered("1-1", 40), 50);
+    assert_eq!(newcomer.err(), Some(Refusal::SwarmLimit));
+    assert_eq!(bench.peers(numbered("1-1", 3), 50).len(), 39);
+    bench.peers(numbered("1-1", 3).event(Event::Stopped), 0);
+    bench.peers(numbered("1-1", 40), 0);
+
+    let small = Ceilings {
+        peers_per_source: 20,
+        ..Ceilings::default()
+    };
+    let mut bench = Bench::with(subject, small);
+    let one_host =
+        |number: u32| Who::new("1-1", "10.0.0.1", 1000 + (number % 7) as u16).torrent(number / 7);
+    for number in 0..20 {
+        bench.peers(one_host(number), 0);
+    }
+    assert_eq!(
+        bench.ask(one_host(20), 50).err(),
+        Some(Refusal::SourceLimit)
+    );
+    bench.peers(one_host(0), 0);
+    bench.peers(Who::new("1-2", "10.0.0.1", 1000), 0);
+    bench.peers(one_host(7).event(Event::Stopped), 0);
+    bench.peers(one_host(20), 0);
+
+    let small = Ceilings {
+        torrents: 20,
+        ..Ceilings::default()
+    };
+    let mut bench = Bench::with(subject, small);
+    for number in 0..20 {
+        bench.peers(numbered("1-1", number).torrent(number), 0);
+    }
+    let newcomer = numbered("1-1", 20);
+    assert_eq!(
+        bench.ask(newcomer.torrent(20), 50).err(),
+        Some(Refusal::TorrentLimit)
+    );
+    bench.peers(newcomer.torrent(3), 50);
+    bench.peers(numbered("1-1", 7).torrent(7).event(Event::Stopped), 0);
+    bench.peers(newcomer.torrent(20), 50);
+
+    let small = Ceilings {
+        memory: 40_000,
+        ..Ceilings::default()
+    };
+    let mut bench = Bench::with(subject, small);
+    let mut entered = 0;
+    let refusal = loop {
+        match bench.ask(numbered("1-1", entered).torrent(entered / 4), 0) {
+            Ok(_) => entered += 1,
+            Err(refusal) => break refusal,
+        }
+        assert!(entered < 4000, "40 kB hold no 4000 peers");
+    };
+    assert_eq!(refusal, Refusal::MemoryLimit);
+    assert!(entered > 100, "40 kB hold more than {entered} peers");
+    bench.peers(numbered("1-1", 0).torrent(0), 0);
+}
+
+fn gives_up_idle_swarms_at_the_ceiling<S: Subject>(subject: &S) {
+    let small = Ceilings {
+        torrents: 20,
+        ..Ceilings::default()
+    };
+    let mut bench = Bench::with(subject, small);
+    for number in 0..20 {
+        bench.now = Time::from_secs(100 + 60 * number);
+        bench.peers(numbered("1-1", number).torrent(number), 0);
+    }
+    // Torrent 0 is the eldest, but it is alive; torrent 1 has been silent for longest.
+    bench.now = Time::from_secs(2000);
+    bench.peers(numbered("1-1", 0).torrent(0), 0);
+    bench.now = Time::from_secs(100 + 60 + small.peer_lifetime - 100);
+    bench.peers(numbered("1-1", 99).torrent(99), 0);
+    let alive = |bench: &Bench<S::Registry>, number| {
+        let who = numbered("1-1", 0).torrent(number);
+        bench.registry.scrape(&who.0.info_hash).leechers == 1
+    };
+    assert!(alive(&bench, 99) && alive(&bench, 0) && alive(&bench, 2));
+    assert!(!alive(&bench, 1));
+}
+
+/// Random announces against a map, in a swarm that grows and shrinks through every form.
+fn agrees_with_a_plain_model<S: Subject>(subject: &S) {
+    let mut bench = Bench::new(subject);
+    bench.policy.mode = Mode::Random;
+    let mut model: BTreeMap<Key, Presence> = BTreeMap::new();
+    let mut rng = Rng::with_seed(42);
+    for step in 0..12_000u32 {
+        let crowd = if step / 2000 % 2 == 0 { 110 } else { 24 };
+        let mut who = numbered(
+            ["1-1", "1-2", "2-1", "0-0"][rng.usize(0..4)],
+            rng.u32(0..crowd),
+        );
+        who.0.seeder = rng.u8(0..3) == 0;
+        if !who.0.ia.is_none() {
+            who.0.verified = rng.u8(0..8) > 0;
+            who.0.reach = if rng.u8(0..8) > 0 {
+                Reach::Both
+            } else {
+                Reach::Scion
+            };
+        }
+        let shrinking = step / 2000 % 2 == 1;
+        let leaves = rng.u8(0..10) < if shrinking { 7 } else { 2 };
+        // Those who came in a crowd leave in one.
+        if leaves
+            && shrinking
+            && let Some((_, presence)) = model.iter().next()
+        {
+            who.0 = *presence;
+        }
+        who.0.event = if leaves { Event::Stopped } else { Event::None };
+        let key = (who.0.ia, who.0.addr);
+        let (got, counts) = bench.ask(who, MAX_NUMWANT).expect("served");
+        if leaves {
+            model.remove(&key);
+            assert!(got.0.is_empty());
+        } else {
+            model.insert(key, who.0);
+            let mut expected: Vec<Key> = model
+                .iter()
+                .filter(|(other, presence)| {
+                    **other != key
+                        && !(who.0.seeder && presence.seeder)
+                        // The same host under another ISD-AS is the requester itself.
+                        && !(other.1 == key.1 && presence.id == who.0.id)
+                })
+                .map(|(key, _)| *key)
+                .collect();
+            let mut peers: Vec<Key> = got.0.into_iter().map(|(key, _)| key).collect();
+            peers.sort_unstable();
+            expected.sort_unstable();
+            assert!(
+                peers == expected,
+                "step {step}: {} peers of {}",
+                peers.len(),
+                expected.len()
+            );
+        }
+        let seeders = model.values().filter(|presence| presence.seeder).count();
+        assert_eq!(counts.seeders as usize, seeders, "step {step}");
+        assert_eq!(
+            counts.leechers as usize,
+            model.len() - seeders,
+            "step {step}"
+        );
+    }
+}

@@ -1,0 +1,212 @@
+//! A swarm of a few peers: one exact allocation, searched from end to end.
+
+use arrayvec::ArrayVec;
+
+use crate::address::{CompactAddr, IsdAs};
+use crate::registry::record::{Packed, Record, family};
+use crate::registry::{Classes, Presence};
+use crate::response::Peer;
+use crate::select::{Kind, Pool, Pools, Standing, Tally, Tier};
+
+/// The most peers that are kept this way. Above, finding one costs more than an index does.
+pub(super) const MOST: usize = 32;
+
+/// A peer that carries its place with it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Placed<P> {
+    ia: [u8; 8],
+    pub(super) record: Record<P>,
+}
+
+impl<P: Packed> Placed<P> {
+    pub(super) const fn new(ia: IsdAs, record: Record<P>) -> Self {
+        Self {
+            ia: ia.to_u64().to_be_bytes(),
+            record,
+        }
+    }
+
+    pub(super) const fn ia(&self) -> IsdAs {
+        IsdAs::from_u64(u64::from_be_bytes(self.ia))
+    }
+
+    pub(super) fn peer(&self) -> Peer<'_> {
+        Peer {
+            ia: self.ia(),
+            reach: self.record.flags.class().reach(),
+            addr: self.record.addr.bytes(),
+            id: &self.record.id,
+        }
+    }
+}
+
+/// At most [`MOST`] peers, in no order.
+#[derive(Debug, Default)]
+pub(super) struct Few<P>(pub(super) Box<[Placed<P>]>);
+
+impl<P: Packed> Few<P> {
+    pub(super) fn find(&self, ia: IsdAs, addr: &CompactAddr) -> Option<usize> {
+        let addr = P::pack(addr)?;
+        let ia = ia.to_u64().to_be_bytes();
+        self.0
+            .iter()
+            .position(|peer| peer.record.addr == addr && peer.ia == ia)
+    }
+
+    /// Appends a peer; returns its position.
+    pub(super) fn insert(&mut self, peer: Placed<P>) -> usize {
+        let mut peers = std::mem::take(&mut self.0).into_vec();
+        peers.reserve_exact(1);
+        peers.push(peer);
+        self.0 = peers.into_boxed_slice();
+        self.0.len() - 1
+    }
+
+    pub(super) fn remove(&mut self, position: usize) {
+        let mut peers = std::mem::take(&mut self.0).into_vec();
+        peers.swap_remove(position);
+        self.0 = peers.into_boxed_slice();
+    }
+
+    pub(super) fn tally(&self) -> (Tally, u32) {
+        let mut tally = Tally::default();
+        let mut partial = 0;
+        for peer in &self.0 {
+            if peer.record.flags.seed() {
+                tally.seeds += 1;
+            } else {
+                tally.leechers += 1;
+                partial += u32::from(peer.record.flags.partial());
+            }
+        }
+        (tally, partial)
+    }
+
+    /// Removes those whom `keep` does not want.
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&Placed<P>) -> bool) {
+        if self.0.iter().all(&mut keep) {
+            return;
+        }
+        let mut peers = std::mem::take(&mut self.0).into_vec();
+        peers.retain(keep);
+        self.0 = peers.into_boxed_slice();
+    }
+
+    pub(super) const fn heap_bytes(&self) -> usize {
+        self.0.len() * size_of::<Placed<P>>()
+    }
+
+    pub(super) fn update(&mut self, position: usize, head: Record<()>) {
+        let record = &mut self.0[position].record;
+        *record = head.at(record.addr);
+    }
+
+    pub(super) fn view(&self, me: &Presence, position: usize, classes: Classes) -> View<'_, P> {
+        View::new(&self.0, me.ia, position, classes)
+    }
+}
+
+/// What one requester can reach, sorted into pools.
+pub(super) struct View<'a, P> {
+    peers: &'a [Placed<P>],
+    /// Positions in `peers`, by pool, seeds before leechers in each.
+    order: ArrayVec<u8, MOST>,
+    /// Where the seeds and then the leechers of each pool begin in `order`, and where all ends.
+    starts: [u8; POOLS * 2 + 1],
+    all: Tally,
+}
+
+/// Four tiers of two standings each.
+const POOLS: usize = 8;
+
+const fn pool_index(tier: Tier, standing: Standing) -> usize {
+    tier as usize * 2 + standing as usize
+}
+
+impl<'a, P: Packed> View<'a, P> {
+    fn new(peers: &'a [Placed<P>], ia: IsdAs, me: usize, classes: Classes) -> Self {
+        const OUT: u8 = u8::MAX;
+        let mut slots = [OUT; MOST];
+        let mut starts = [0u8; POOLS * 2 + 1];
+        let mut all = Tally::default();
+        for (position, (peer, slot)) in peers.iter().zip(&mut slots).enumerate() {
+            let flags = peer.record.flags;
+            let class = flags.class();
+            if position == me || !classes.contains(family(&peer.record.addr.bytes()), class.reach())
+            {
+                continue;
+            }
+            let tier = Tier::between(ia, peer.ia());
+            *slot = (pool_index(tier, class.standing()) * 2 + usize::from(!flags.seed())) as u8;
+            starts[usize::from(*slot) + 1] += 1;
+            if flags.seed() {
+                all.seeds += 1;
+            } else {
+                all.leechers += 1;
+            }
+        }
+        for index in 1..starts.len() {
+            starts[index] += starts[index - 1];
+        }
+        let mut next = starts;
+        let mut sorted = [0; MOST];
+        for (position, slot) in slots.iter().enumerate().filter(|(_, slot)| **slot != OUT) {
+            let at = &mut next[usize::from(*slot)];
+            sorted[usize::from(*at)] = position as u8;
+            *at += 1;
+        }
+        let order = sorted.into_iter().take(all.total() as usize).collect();
+        Self {
+            peers,
+            order,
+            starts,
+            all,
+        }
+    }
+}
+
+impl<'a, P: Packed> Pools for View<'a, P> {
+    type Peer = Peer<'a>;
+
+    fn tally(&self, pool: Pool) -> Tally {
+        match pool {
+            Pool::Everyone => self.all,
+            Pool::Of(tier, standing) => {
+                let slot = pool_index(tier, standing) * 2;
+                let [seeds, leechers, end] = [0, 1, 2].map(|i| u32::from(self.starts[slot + i]));
+                Tally {
+                    seeds: leechers - seeds,
+                    leechers: end - leechers,
+                }
+            }
+        }
+    }
+
+    fn peer(&self, pool: Pool, kind: Kind, number: u32) -> Peer<'a> {
+        let number = number as usize;
+        let at = match (pool, kind) {
+            (Pool::Of(tier, standing), kind) => {
+                let slot = pool_index(tier, standing) * 2 + usize::from(kind == Kind::Leechers);
+                usize::from(self.starts[slot]) + number
+            }
+            (Pool::Everyone, Kind::Anyone) => number,
+            // The kind is scattered over the pools.
+            (Pool::Everyone, kind) => self.nth_of(kind, number),
+        };
+        self.peers[usize::from(self.order[at])].peer()
+    }
+}
+
+impl<P> View<'_, P> {
+    fn nth_of(&self, kind: Kind, mut number: usize) -> usize {
+        let first = usize::from(kind == Kind::Leechers);
+        for slot in (first..POOLS * 2).step_by(2) {
+            let [start, end] = [slot, slot + 1].map(|i| usize::from(self.starts[i]));
+            if number < end - start {
+                return start + number;
+            }
+            number -= end - start;
+        }
+        0
+    }
+}

@@ -1,0 +1,229 @@
+//! How one peer is packed: 29 bytes for IPv4, 41 for IPv6, in the reply's own byte order.
+
+use crate::address::CompactAddr;
+use crate::registry::Presence;
+use crate::request::{Event, Family};
+use crate::response::{AddrBytes, Reach};
+use crate::select::Standing;
+use crate::types::{PeerId, Time};
+
+/// The coarse clock of the records: 8 seconds a tick, so that 16 bits last for 145 hours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tick([u8; 2]);
+
+impl Tick {
+    const SECONDS: u32 = 8;
+    /// The longest span that can be told from the clock's having gone round, in seconds: 72 hours.
+    pub(super) const MAX_SPAN: u32 = 72 * 3600;
+
+    pub(super) const fn at(time: Time) -> Self {
+        Self(((time.as_secs() / Self::SECONDS) as u16).to_be_bytes())
+    }
+
+    /// Seconds from this tick to `now`.
+    pub(super) const fn age(self, now: Self) -> u32 {
+        let ticks = u16::from_be_bytes(now.0).wrapping_sub(u16::from_be_bytes(self.0));
+        ticks as u32 * Self::SECONDS
+    }
+}
+
+/// What is known of a peer besides its address, in one byte:
+///
+/// ```text
+/// bit 0    seed
+/// bit 1    partial seed (BEP 21)
+/// bit 2    its completed download has been counted
+/// bit 3-4  reach: 0 IP, 1 SCION, 2 both
+/// bit 5    its place was claimed, not proven
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Flags(u8);
+
+impl Flags {
+    const SEED: u8 = 1;
+    const PARTIAL: u8 = 2;
+    const COMPLETED: u8 = 4;
+
+    pub(super) const fn of(presence: &Presence) -> Self {
+        let mut bits = Class::of(presence).0 << 3;
+        if presence.seeder {
+            bits |= Self::SEED;
+        } else if matches!(presence.event, Event::Paused) {
+            bits |= Self::PARTIAL;
+        }
+        Self(bits)
+    }
+
+    pub(super) const fn seed(self) -> bool {
+        self.0 & Self::SEED != 0
+    }
+
+    pub(super) const fn partial(self) -> bool {
+        self.0 & Self::PARTIAL != 0
+    }
+
+    pub(super) const fn class(self) -> Class {
+        Class(self.0 >> 3)
+    }
+
+    /// Carries over what was known of the peer (`None` for a newcomer), and tells whether this
+    /// announce completes a download that has not been counted.
+    pub(super) fn succeed(&mut self, before: Option<Self>, event: Event) -> bool {
+        let counted = before.is_some_and(|before| before.0 & Self::COMPLETED != 0);
+        let was_seed = before.is_some_and(Self::seed);
+        let completes = event == Event::Completed && self.seed() && !counted && !was_seed;
+        if counted || completes {
+            self.0 |= Self::COMPLETED;
+        }
+        completes
+    }
+}
+
+/// Peers that are stored together: same reach, same standing. Three bits of [`Flags`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Class(u8);
+
+impl Class {
+    const fn of(presence: &Presence) -> Self {
+        let reach = match presence.reach {
+            Reach::Ip => 0,
+            Reach::Scion => 1,
+            Reach::Both => 2,
+        };
+        let claimed = !presence.verified && !presence.ia.is_none();
+        Self(reach | (claimed as u8) << 2)
+    }
+
+    pub(super) const fn reach(self) -> Reach {
+        match self.0 & 3 {
+            0 => Reach::Ip,
+            1 => Reach::Scion,
+            _ => Reach::Both,
+        }
+    }
+
+    pub(super) const fn standing(self) -> Standing {
+        if self.0 & 4 == 0 {
+            Standing::Proven
+        } else {
+            Standing::Claimed
+        }
+    }
+}
+
+/// An address as the records keep it.
+pub(super) trait Packed: Copy + Eq + std::fmt::Debug + 'static {
+    /// `None` if an address of this family does not fit.
+    fn pack(addr: &CompactAddr) -> Option<Self>;
+    fn bytes(&self) -> AddrBytes<'_>;
+}
+
+impl Packed for [u8; 6] {
+    fn pack(addr: &CompactAddr) -> Option<Self> {
+        match addr {
+            CompactAddr::V4(bytes) => Some(*bytes),
+            CompactAddr::V6(_) => None,
+        }
+    }
+
+    #[inline]
+    fn bytes(&self) -> AddrBytes<'_> {
+        AddrBytes::V4(self)
+    }
+}
+
+/// The first 12 bytes of an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2).
+const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+
+/// Holds both families: IPv4 in its mapped form, which no IPv6 peer has (see
+/// [`CompactAddr::new`]).
+impl Packed for [u8; 18] {
+    fn pack(addr: &CompactAddr) -> Option<Self> {
+        match addr {
+            CompactAddr::V4(bytes) => {
+                let mut mapped = [0; 18];
+                mapped[..12].copy_from_slice(&MAPPED);
+                mapped[12..].copy_from_slice(bytes);
+                Some(mapped)
+            }
+            CompactAddr::V6(bytes) => Some(*bytes),
+        }
+    }
+
+    #[inline]
+    fn bytes(&self) -> AddrBytes<'_> {
+        match (self.first_chunk::<12>(), self.last_chunk::<6>()) {
+            (Some(&MAPPED), Some(v4)) => AddrBytes::V4(v4),
+            _ => AddrBytes::V6(self),
+        }
+    }
+}
+
+pub(super) const fn family(addr: &AddrBytes<'_>) -> Family {
+    match addr {
+        AddrBytes::V4(_) => Family::V4,
+        AddrBytes::V6(_) => Family::V6,
+    }
+}
+
+/// One peer. All bytes, so that it packs without padding.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Record<P> {
+    pub(super) addr: P,
+    pub(super) id: PeerId,
+    pub(super) seen: Tick,
+    pub(super) flags: Flags,
+}
+
+impl<P> Record<P> {
+    /// All but the address.
+    pub(super) const fn head(&self) -> Record<()> {
+        Record {
+            addr: (),
+            id: self.id,
+            seen: self.seen,
+            flags: self.flags,
+        }
+    }
+
+    /// The same, at an address.
+    pub(super) const fn at<Q: Copy>(&self, addr: Q) -> Record<Q> {
+        Record {
+            addr,
+            id: self.id,
+            seen: self.seen,
+            flags: self.flags,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_have_no_padding() {
+        assert_eq!(size_of::<Record<[u8; 6]>>(), 29);
+        assert_eq!(size_of::<Record<[u8; 18]>>(), 41);
+    }
+
+    #[test]
+    fn ticks_go_round() {
+        let tick = |secs| Tick::at(Time::from_secs(secs));
+        assert_eq!(tick(0).age(tick(7)), 0);
+        assert_eq!(tick(0).age(tick(80)), 80);
+        let late = 65_535 * 8;
+        assert_eq!(tick(late).age(tick(late + 16)), 16);
+    }
+
+    #[test]
+    fn mapped_addresses_come_back_as_ipv4() {
+        let four = CompactAddr::new("10.0.0.1".parse().unwrap(), 6881);
+        let six = CompactAddr::new("2001:db8::1".parse().unwrap(), 6881);
+        for addr in [four, six] {
+            let packed = <[u8; 18]>::pack(&addr).unwrap();
+            assert_eq!(packed.bytes().as_bytes(), addr.as_bytes());
+        }
+        assert!(<[u8; 6]>::pack(&six).is_none());
+    }
+}

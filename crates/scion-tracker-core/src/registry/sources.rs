@@ -1,0 +1,97 @@
+//! How many peers a host has in all swarms together, in constant memory.
+//!
+//! A count-min sketch (Cormode and Muthukrishnan, 2005) of two rows: it never counts too few, and
+//! too many by about the number of peers over the width of a row. A map would cost as much as the
+//! peers themselves, and a flood of sources would fill it.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use ahash::RandomState;
+
+use crate::address::IsdAs;
+
+/// Cells a row: 2 MiB for both.
+const WIDTH: usize = 1 << 18;
+
+#[derive(Debug)]
+pub(super) struct Sources {
+    cells: Box<[AtomicU32]>,
+    keys: RandomState,
+}
+
+impl Sources {
+    pub(super) fn new(keys: RandomState) -> Self {
+        Self {
+            cells: (0..2 * WIDTH).map(|_| AtomicU32::new(0)).collect(),
+            keys,
+        }
+    }
+
+    /// At least as many peers as the host has.
+    pub(super) fn count(&self, ia: IsdAs, ip: IpAddr) -> u32 {
+        let [first, second] = self.row_cells(ia, ip);
+        first
+            .load(Ordering::Relaxed)
+            .min(second.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn add(&self, ia: IsdAs, ip: IpAddr) {
+        for cell in self.row_cells(ia, ip) {
+            cell.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn remove(&self, ia: IsdAs, ip: IpAddr) {
+        for cell in self.row_cells(ia, ip) {
+            cell.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn row_cells(&self, ia: IsdAs, ip: IpAddr) -> [&AtomicU32; 2] {
+        let host = match ip {
+            IpAddr::V4(ip) => u64::from(u32::from(ip)),
+            // A /64 is one subscriber: its addresses are his to choose.
+            IpAddr::V6(ip) => (u128::from(ip) >> 64) as u64 | 1 << 63,
+        };
+        let hash = self.keys.hash_one((ia.to_u64(), host));
+        let first = hash as usize % WIDTH;
+        let second = (hash >> 32) as usize % WIDTH;
+        [&self.cells[first], &self.cells[WIDTH + second]]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_by_isd_as_and_host() {
+        let sources = Sources::new(RandomState::with_seeds(1, 2, 3, 4));
+        let here: IsdAs = "1-ff00:0:110".parse().unwrap();
+        let there: IsdAs = "1-ff00:0:111".parse().unwrap();
+        let ip = "10.0.0.1".parse().unwrap();
+        sources.add(here, ip);
+        sources.add(here, ip);
+        sources.add(there, ip);
+        assert_eq!(sources.count(here, ip), 2);
+        sources.remove(here, ip);
+        assert_eq!(sources.count(here, ip), 1);
+        assert_eq!(sources.count(there, ip), 1);
+        assert_eq!(sources.count(IsdAs::NONE, ip), 0);
+    }
+
+    #[test]
+    fn an_ipv6_subscriber_is_one_source() {
+        let sources = Sources::new(RandomState::with_seeds(1, 2, 3, 4));
+        sources.add(IsdAs::NONE, "2001:db8::1".parse().unwrap());
+        assert_eq!(
+            sources.count(IsdAs::NONE, "2001:db8::2".parse().unwrap()),
+            1
+        );
+        assert_eq!(
+            sources.count(IsdAs::NONE, "2001:db8:0:1::1".parse().unwrap()),
+            0
+        );
+    }
+}

@@ -1,0 +1,390 @@
+//! One swarm, in the form that fits its size, and how it goes from one form to the next.
+
+use ahash::RandomState;
+use arrayvec::ArrayVec;
+
+use crate::address::{CompactAddr, IsdAs};
+use crate::registry::few::{self, Few, Placed};
+use crate::registry::many::{self, Many};
+use crate::registry::record::{Flags, Packed, Record, Tick};
+use crate::registry::{Ask, MAX_NUMWANT, Presence};
+use crate::request::Event;
+use crate::response::{Peer, PeerSink, SwarmCounts};
+use crate::select::{self, Pools, Want};
+use crate::types::Rng;
+
+/// A big swarm becomes a small one again at this size.
+const FEW_AGAIN: u32 = few::MOST as u32 / 2;
+
+/// The peers of one torrent.
+#[derive(Debug)]
+pub(super) enum Swarm {
+    /// A few peers, all of them IPv4.
+    Four(Few<[u8; 6]>),
+    /// A few peers of either family.
+    Mixed(Few<[u8; 18]>),
+    /// More than a few.
+    Many(Box<Many>),
+}
+
+/// Where a peer is in a swarm, until the next change.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Place {
+    Few(usize),
+    Many(many::Slot),
+}
+
+impl Swarm {
+    pub(super) fn new() -> Self {
+        Self::Four(Few::default())
+    }
+
+    pub(super) fn counts(&self, completed: u32) -> SwarmCounts {
+        let (tally, partial) = match self {
+            Self::Four(few) => few.tally(),
+            Self::Mixed(few) => few.tally(),
+            Self::Many(many) => many.tally(),
+        };
+        SwarmCounts {
+            seeders: tally.seeds,
+            leechers: tally.leechers,
+            downloaders: tally.leechers - partial,
+            completed,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Four(few) => few.0.len(),
+            Self::Mixed(few) => few.0.len(),
+            Self::Many(many) => many.tally().0.total() as usize,
+        }
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Four(few) => few.heap_bytes(),
+            Self::Mixed(few) => few.heap_bytes(),
+            Self::Many(many) => many.heap_bytes(),
+        }
+    }
+
+    pub(super) fn find(&self, presence: &Presence, keys: &RandomState) -> Option<Place> {
+        let (ia, addr) = (presence.ia, &presence.addr);
+        match self {
+            Self::Four(few) => few.find(ia, addr).map(Place::Few),
+            Self::Mixed(few) => few.find(ia, addr).map(Place::Few),
+            Self::Many(many) => many.find(ia, addr, keys).map(Place::Many),
+        }
+    }
+
+    /// What is kept of a peer, its address left out.
+    pub(super) fn head(&self, place: Place) -> Option<Record<()>> {
+        match (self, place) {
+            (Self::Four(few), Place::Few(at)) => Some(few.0[at].record.head()),
+            (Self::Mixed(few), Place::Few(at)) => Some(few.0[at].record.head()),
+            (Self::Many(many), Place::Many(slot)) => Some(many.head(slot)),
+            _ => None,
+        }
+    }
+
+    /// Enters a peer, or refreshes it at `place`. Returns where it is now, and whether this announce
+    /// completes a download.
+    pub(super) fn enter(
+        &mut self,
+        presence: &Presence,
+        place: Option<Place>,
+        now: Tick,
+        keys: &RandomState,
+    ) -> (Place, bool) {
+        let before = place
+            .and_then(|place| self.head(place))
+            .map(|head| head.flags);
+        let mut flags = Flags::of(presence);
+        let completes = flags.succeed(before, presence.event);
+        let head = Record {
+            addr: (),
+            id: presence.id,
+            seen: now,
+            flags,
+        };
+        let (ia, addr) = (presence.ia, &presence.addr);
+        let place = match place {
+            None => self.insert(ia, addr, head, keys),
+            Some(place) => {
+                match (&mut *self, place) {
+                    (Self::Four(few), Place::Few(at)) => few.update(at, head),
+                    (Self::Mixed(few), Place::Few(at)) => few.update(at, head),
+                    (Self::Many(many), Place::Many(slot)) => {
+                        return (
+                            Place::Many(many.update(slot, ia, addr, head, keys)),
+                            completes,
+                        );
+                    }
+                    // A place is of the form that gave it.
+                    _ => {}
+                }
+                place
+            }
+        };
+        (place, completes)
+    }
+
+    fn insert(
+        &mut self,
+        ia: IsdAs,
+        addr: &CompactAddr,
+        head: Record<()>,
+        keys: &RandomState,
+    ) -> Place {
+        if self.len() == few::MOST && !matches!(self, Self::Many(_)) {
+            self.grow(keys);
+        }
+        if let (Self::Four(few), CompactAddr::V6(_)) = (&*self, addr) {
+            let mixed = few.0.iter().map(|peer| {
+                let addr = peer.record.addr;
+                let mapped = pack_mixed(&CompactAddr::V4(addr));
+                Placed::new(peer.ia(), peer.record.at(mapped))
+            });
+            *self = Self::Mixed(Few(mixed.collect()));
+        }
+        match self {
+            Self::Four(few) => {
+                let addr = match *addr {
+                    CompactAddr::V4(addr) => addr,
+                    // An IPv6 peer has made this swarm a mixed one.
+                    CompactAddr::V6(_) => [0; 6],
+                };
+                Place::Few(few.insert(Placed::new(ia, head.at(addr))))
+            }
+            Self::Mixed(few) => Place::Few(few.insert(Placed::new(ia, head.at(pack_mixed(addr))))),
+            Self::Many(many) => Place::Many(many.insert(ia, addr, head, keys)),
+        }
+    }
+
+    fn grow(&mut self, keys: &RandomState) {
+        let mut many = Box::<Many>::default();
+        self.for_each(|ia, addr, head| {
+            many.insert(ia, &addr, head, keys);
+        });
+        *self = Self::Many(many);
+    }
+
+    /// Makes a big swarm that has become small a small one again.
+    fn settle(&mut self) {
+        let Self::Many(many) = self else { return };
+        if many.tally().0.total() > FEW_AGAIN {
+            return;
+        }
+        let mut four = Vec::new();
+        let mut mixed = Vec::new();
+        many.for_each(|ia, addr, head| {
+            if let CompactAddr::V4(addr) = addr {
+                four.push(Placed::new(ia, head.at(addr)));
+            }
+            mixed.push(Placed::new(ia, head.at(pack_mixed(&addr))));
+        });
+        *self = if four.len() == mixed.len() {
+            Self::Four(Few(four.into_boxed_slice()))
+        } else {
+            Self::Mixed(Few(mixed.into_boxed_slice()))
+        };
+    }
+
+    fn for_each(&self, mut each: impl FnMut(IsdAs, CompactAddr, Record<()>)) {
+        fn all<P: Packed>(few: &Few<P>, each: &mut impl FnMut(IsdAs, CompactAddr, Record<()>)) {
+            for peer in &few.0 {
+                each(
+                    peer.ia(),
+                    peer.record.addr.bytes().to_compact(),
+                    peer.record.head(),
+                );
+            }
+        }
+        match self {
+            Self::Four(few) => all(few, &mut each),
+            Self::Mixed(few) => all(few, &mut each),
+            Self::Many(many) => many.for_each(each),
+        }
+    }
+
+    pub(super) fn remove(&mut self, place: Place, keys: &RandomState) {
+        match (&mut *self, place) {
+            (Self::Four(few), Place::Few(at)) => few.remove(at),
+            (Self::Mixed(few), Place::Few(at)) => few.remove(at),
+            (Self::Many(many), Place::Many(slot)) => {
+                many.remove(slot, keys);
+                self.settle();
+            }
+            // A place is of the form that gave it.
+            _ => {}
+        }
+    }
+
+    /// Removes the peers that have been silent for longer than `lifetime` seconds and tells `gone`
+    /// of each. Visits `budget` peers at most; `false` if there are more.
+    pub(super) fn expire(
+        &mut self,
+        cursor: &mut many::Cursor,
+        budget: &mut usize,
+        now: Tick,
+        lifetime: u32,
+        keys: &RandomState,
+        mut gone: impl FnMut(IsdAs, &CompactAddr, bool),
+    ) -> bool {
+        fn retain<P: Packed>(
+            few: &mut Few<P>,
+            now: Tick,
+            lifetime: u32,
+            gone: &mut impl FnMut(IsdAs, &CompactAddr, bool),
+        ) {
+            let old = |peer: &Placed<P>| peer.record.seen.age(now) > lifetime;
+            for peer in few.0.iter().filter(|peer| old(peer)) {
+                let addr = peer.record.addr.bytes().to_compact();
+                gone(peer.ia(), &addr, peer.record.flags.seed());
+            }
+            few.retain(|peer| !old(peer));
+        }
+        match self {
+            Self::Many(many) => {
+                let finished = many.expire(cursor, budget, keys, |ia, addr, head| {
+                    let old = head.seen.age(now) > lifetime;
+                    if old {
+                        gone(ia, addr, head.flags.seed());
+                    }
+                    old
+                });
+                if finished {
+                    self.settle();
+                }
+                finished
+            }
+            Self::Four(few) => {
+                *budget = budget.saturating_sub(few.0.len());
+                retain(few, now, lifetime, &mut gone);
+                true
+            }
+            Self::Mixed(few) => {
+                *budget = budget.saturating_sub(few.0.len());
+                retain(few, now, lifetime, &mut gone);
+                true
+            }
+        }
+    }
+
+    /// Tells `gone` of every peer, for a swarm that is to be dropped.
+    pub(super) fn drain(&self, mut gone: impl FnMut(IsdAs, &CompactAddr, bool)) {
+        self.for_each(|ia, addr, head| gone(ia, &addr, head.flags.seed()));
+    }
+
+    /// Chooses peers for the one at `place` and hands them to the sink, shuffled.
+    pub(super) fn hand_out<S: PeerSink>(
+        &self,
+        presence: &Presence,
+        place: Place,
+        ask: &Ask<'_>,
+        keys: &RandomState,
+        rng: &mut Rng,
+        sink: &mut S,
+    ) {
+        let numwant = ask.numwant.min(MAX_NUMWANT);
+        if numwant == 0 {
+            return;
+        }
+        let mut chosen = ArrayVec::new();
+        for classes in [ask.accepts.first, ask.accepts.then] {
+            if classes.is_empty() || chosen.len() == numwant {
+                continue;
+            }
+            let left = numwant - chosen.len();
+            match (self, place) {
+                (Self::Four(few), Place::Few(at)) => {
+                    choose(
+                        presence,
+                        ask,
+                        left,
+                        &few.view(presence, at, classes),
+                        rng,
+                        &mut chosen,
+                    );
+                }
+                (Self::Mixed(few), Place::Few(at)) => {
+                    choose(
+                        presence,
+                        ask,
+                        left,
+                        &few.view(presence, at, classes),
+                        rng,
+                        &mut chosen,
+                    );
+                }
+                (Self::Many(many), Place::Many(slot)) => {
+                    let view = many.view(presence, slot, classes, keys);
+                    choose(presence, ask, left, &view, rng, &mut chosen);
+                }
+                // A place is of the form that gave it.
+                _ => {}
+            }
+        }
+        push_shuffled(&chosen, presence, rng, sink);
+    }
+}
+
+fn pack_mixed(addr: &CompactAddr) -> [u8; 18] {
+    // Both families fit.
+    Packed::pack(addr).unwrap_or([0; 18])
+}
+
+fn choose<'a, V: Pools<Peer = Peer<'a>>>(
+    presence: &Presence,
+    ask: &Ask<'_>,
+    numwant: usize,
+    view: &V,
+    rng: &mut Rng,
+    chosen: &mut ArrayVec<Peer<'a>, MAX_NUMWANT>,
+) {
+    let want = if presence.seeder || presence.event == Event::Paused {
+        Want::Leechers
+    } else {
+        Want::Anyone
+    };
+    select::choose(ask.policy, presence.ia, numwant, want, view, rng, |peer| {
+        // `numwant` peers at most, which fit.
+        let _ = chosen.try_push(peer);
+    });
+}
+
+/// Hands the peers over in an order in which each may stand anywhere: a random start and a random
+/// stride that has no factor in common with their number.
+fn push_shuffled<S: PeerSink>(
+    chosen: &ArrayVec<Peer<'_>, MAX_NUMWANT>,
+    presence: &Presence,
+    rng: &mut Rng,
+    sink: &mut S,
+) {
+    /// Primes above [`MAX_NUMWANT`].
+    const STRIDES: [usize; 16] = [
+        503, 509, 521, 523, 541, 547, 557, 563, 569, 571, 577, 587, 593, 599, 601, 607,
+    ];
+    let count = chosen.len();
+    if count == 0 {
+        return;
+    }
+    let draw = rng.u64(..);
+    let stride = STRIDES[(draw & 15) as usize] % count;
+    let mut at = ((draw >> 32) as usize * count) >> 32;
+    for peer in chosen.iter().map(|_| {
+        let peer = &chosen[at];
+        at += stride;
+        if at >= count {
+            at -= count;
+        }
+        peer
+    }) {
+        // The requester under another place, from an earlier announce: itself all the same.
+        let itself = peer.addr.as_bytes() == presence.addr.as_bytes() && *peer.id == presence.id;
+        if !itself {
+            sink.push(*peer);
+        }
+    }
+}

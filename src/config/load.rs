@@ -1,0 +1,179 @@
+//! Where the configuration comes from, and what is said when it is wrong.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
+
+use confique::meta::{FieldKind, Meta};
+use confique::{Config as _, Layer as _};
+
+use super::{Config, Layer};
+
+/// All variables of the environment that set something begin like this.
+const PREFIX: &str = "SCION_TRACKER_";
+/// Variables that are not settings: the file itself.
+const OTHERS: [&str; 1] = ["SCION_TRACKER_CONFIG"];
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("{}:{line}:{column}: {message}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// From 1, in characters.
+        column: usize,
+        /// What is wrong there.
+        message: String,
+    },
+    /// A variable of the environment is not what it should be.
+    #[error("{message}")]
+    Environment {
+        /// Which, and why.
+        message: String,
+    },
+    /// The values are good one by one and not together.
+    #[error("{message}")]
+    Contradiction {
+        /// Which, and why.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads the file, if one is given, and the environment; `flags` go before both.
+    pub fn load(file: Option<&Path>, flags: Layer) -> Result<Self, ConfigError> {
+        let mut layers = vec![flags, from_env()?];
+        if let Some(path) = file {
+            let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+                path: path.into(),
+                source,
+            })?;
+            layers.push(from_toml(path, &text)?);
+        }
+        Self::from_layers(layers)
+    }
+
+    /// Joins layers, the strongest first, over the defaults.
+    pub(crate) fn from_layers(
+        layers: impl IntoIterator<Item = Layer>,
+    ) -> Result<Self, ConfigError> {
+        let contradiction = |message| ConfigError::Contradiction { message };
+        let layer = layers
+            .into_iter()
+            .map(with_all_listeners)
+            .chain([Layer::default_values()])
+            .fold(Layer::empty(), Layer::with_fallback);
+        let config = Self::from_layer(layer).map_err(|error| contradiction(error.to_string()))?;
+        config.check().map_err(contradiction)?;
+        Ok(config)
+    }
+}
+
+/// The settings as a TOML file, with their documentation and their defaults.
+pub fn template() -> String {
+    let template = confique::toml::template::<Config>(confique::toml::FormatOptions::default());
+    // The fences of examples in the documentation.
+    let lines = template.lines().filter(|line| !line.starts_with("# ```"));
+    lines.flat_map(|line| [line, "\n"]).collect()
+}
+
+/// Names of variables in the environment that look like settings and are none, each with what may
+/// have been meant.
+pub(crate) fn strangers() -> Vec<(String, Option<&'static str>)> {
+    let mut known = Vec::new();
+    env_keys(&Config::META, &mut known);
+    env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .filter(|name| name.starts_with(PREFIX))
+        .filter(|name| !known.contains(&name.as_str()) && !OTHERS.contains(&name.as_str()))
+        .map(|name| {
+            let meant = closest(&name, known.iter().copied());
+            (name, meant)
+        })
+        .collect()
+}
+
+fn env_keys(meta: &'static Meta, keys: &mut Vec<&'static str>) {
+    for field in meta.fields {
+        match field.kind {
+            FieldKind::Leaf { env, .. } => keys.extend(env),
+            FieldKind::Nested { meta } => env_keys(meta, keys),
+        }
+    }
+}
+
+/// A source that names one listener names them all.
+fn with_all_listeners(mut layer: Layer) -> Layer {
+    let listen = &mut layer.listen;
+    if !listen.is_empty() {
+        for list in [
+            &mut listen.udp,
+            &mut listen.http,
+            &mut listen.https,
+            &mut listen.http3,
+        ] {
+            list.get_or_insert_default();
+        }
+    }
+    layer
+}
+
+fn from_env() -> Result<Layer, ConfigError> {
+    Layer::from_env().map_err(|error| ConfigError::Environment {
+        // The alternate form has the source in it.
+        message: format!("{error:#}"),
+    })
+}
+
+pub(super) fn from_toml(path: &Path, text: &str) -> Result<Layer, ConfigError> {
+    toml::from_str(text).map_err(|error: toml::de::Error| {
+        let start = error.span().map_or(0, |span| span.start);
+        let before = text.get(..start).unwrap_or_default();
+        let column = before
+            .chars()
+            .rev()
+            .take_while(|char| *char != '\n')
+            .count()
+            + 1;
+        ConfigError::File {
+            path: path.into(),
+            line: before.matches('\n').count() + 1,
+            column,
+            message: with_suggestion(error.message()),
+        }
+    })
+}
+
+/// serde quotes the unknown key first and then all that it knows.
+fn with_suggestion(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let meant = quoted
+        .next()
+        .filter(|_| message.starts_with("unknown field"))
+        .and_then(|key| closest(key, quoted));
+    match meant {
+        Some(meant) => format!("{message}; did you mean `{meant}`?"),
+        None => message.into(),
+    }
+}
+
+/// The candidate that is nearly the same text, if there is one.
+fn closest<'a>(text: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .map(|candidate| (strsim::jaro_winkler(text, candidate), candidate))
+        .filter(|(likeness, _)| *likeness > 0.85)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, candidate)| candidate)
+}

@@ -1,0 +1,309 @@
+//! Values of the configuration: how they are written in TOML and in the environment.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use ipnet::IpNet;
+use scion_tracker_core::address::{AddressError, IsdAs};
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde::{Deserialize, de};
+
+/// The longest duration, in seconds: a year.
+pub(super) const LONGEST: u32 = 365 * 24 * 60 * 60;
+
+/// Where a listener listens, and whom it believes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Address and port. `[::]` also serves IPv4; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Proxies that are believed about where a request comes from.
+    pub proxies: Vec<IpNet>,
+    /// Whether the proxies begin each connection with a PROXY protocol version 2 header.
+    pub proxy_protocol: bool,
+}
+
+/// The text is not an address with a port.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a listener is an address with a port, as in [::]:6969 or 192.0.2.1:6969, or a port alone")]
+pub struct ListenerError;
+
+impl From<SocketAddr> for Listener {
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            address,
+            proxies: Vec::new(),
+            proxy_protocol: false,
+        }
+    }
+}
+
+impl FromStr for Listener {
+    type Err = ListenerError;
+
+    /// Reads an address with a port, or a port alone, for all addresses.
+    fn from_str(s: &str) -> Result<Self, ListenerError> {
+        let s = s.trim();
+        s.parse()
+            .or_else(|_| {
+                s.parse()
+                    .map(|port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
+            })
+            .map(Self::from)
+            .map_err(|_| ListenerError)
+    }
+}
+
+impl<'de> Deserialize<'de> for Listener {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ListenerVisitor)
+    }
+}
+
+struct ListenerVisitor;
+
+impl<'de> Visitor<'de> for ListenerVisitor {
+    type Value = Listener;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an address with a port, or a table with such an `address`")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Listener, E> {
+        text.parse().map_err(E::custom)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Listener, A::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            #[serde(deserialize_with = "text")]
+            address: Listener,
+            #[serde(default)]
+            proxies: Vec<IpNet>,
+            #[serde(default)]
+            proxy_protocol: bool,
+        }
+        let table = Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
+        Ok(Listener {
+            address: table.address.address,
+            proxies: table.proxies,
+            proxy_protocol: table.proxy_protocol,
+        })
+    }
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// Not the name of a log format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a log format is text or json")]
+pub struct LogFormatError;
+
+impl FromStr for LogFormat {
+    type Err = LogFormatError;
+
+    fn from_str(s: &str) -> Result<Self, LogFormatError> {
+        match s {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(LogFormatError),
+        }
+    }
+}
+
+/// Anything that is written as a text.
+pub(super) fn text<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: fmt::Display>,
+{
+    String::deserialize(deserializer)?
+        .parse()
+        .map_err(D::Error::custom)
+}
+
+/// A number of seconds, or a text such as "30m": more than nothing, at most a year.
+pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    deserializer.deserialize_any(NumberOrText {
+        expecting: "a duration of up to a year: \"30m\", \"1h 30m\" or a number of seconds",
+        number: Duration::from_secs,
+        text: |text| humantime::parse_duration(text).ok(),
+        accept: |duration| {
+            !duration.is_zero() && *duration <= Duration::from_secs(u64::from(LONGEST))
+        },
+    })
+}
+
+/// A duration as it is written on the command line.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, de::value::Error> {
+    duration(de::value::StrDeserializer::new(text))
+}
+
+/// A number of bytes, or a text such as "2GiB".
+pub(super) fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    deserializer
+        .deserialize_any(NumberOrText {
+            expecting: "a size: \"512MiB\", \"2GB\" or a number of bytes",
+            number: |bytes| bytes,
+            text: |text| text.parse::<ByteSize>().ok().map(|size| size.as_u64()),
+            accept: |bytes| usize::try_from(*bytes).is_ok(),
+        })
+        .map(|bytes| bytes as usize)
+}
+
+struct NumberOrText<T> {
+    expecting: &'static str,
+    number: fn(u64) -> T,
+    text: fn(&str) -> Option<T>,
+    accept: fn(&T) -> bool,
+}
+
+impl<T> Visitor<'_> for NumberOrText<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expecting)
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
+        Some((self.number)(number))
+            .filter(self.accept)
+            .ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(number), &self))
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
+        match u64::try_from(number) {
+            Ok(number) => self.visit_u64(number),
+            Err(_) => Err(E::invalid_value(de::Unexpected::Signed(number), &self)),
+        }
+    }
+
+    /// The environment has texts only.
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        let parsed = match text.parse() {
+            Ok(number) => Some((self.number)(number)),
+            Err(_) => (self.text)(text),
+        };
+        parsed
+            .filter(self.accept)
+            .ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+    }
+}
+
+/// A table of networks and the ISD-AS that each is in.
+pub(super) fn prefixes<'de, D>(deserializer: D) -> Result<BTreeMap<IpNet, IsdAs>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    #[derive(Deserialize)]
+    #[serde(try_from = "String")]
+    struct Place(IsdAs);
+
+    impl TryFrom<String> for Place {
+        type Error = AddressError;
+
+        fn try_from(text: String) -> Result<Self, AddressError> {
+            IsdAs::parse_place(&text).map(Self)
+        }
+    }
+
+    let table = BTreeMap::<IpNet, Place>::deserialize(deserializer)?;
+    Ok(table
+        .into_iter()
+        .map(|(net, Place(ia))| (net, ia))
+        .collect())
+}
+
+/// The environment's form of [`prefixes`] is not `NETWORK=ISD-AS,NETWORK=ISD-AS`.
+#[derive(Debug, thiserror::Error)]
+#[error("{text:?} is not NETWORK=ISD-AS, as in 10.1.0.0/16=1-ff00:0:110")]
+pub(super) struct PrefixError {
+    text: String,
+}
+
+pub(super) fn prefixes_from_env(list: &str) -> Result<BTreeMap<IpNet, IsdAs>, PrefixError> {
+    let read = |text: &str| {
+        let (net, ia) = text.split_once('=')?;
+        Some((
+            net.trim().parse().ok()?,
+            IsdAs::parse_place(ia.trim()).ok()?,
+        ))
+    };
+    list.split(',')
+        .map(|text| read(text).ok_or_else(|| PrefixError { text: text.into() }))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, seconds) in [
+            ("30m", 1800),
+            ("1h 30m", 5400),
+            ("1800", 1800),
+            ("1y", 31_557_600),
+        ] {
+            let expected = Some(Duration::from_secs(seconds)).filter(|_| seconds < LONGEST.into());
+            assert_eq!(parse_duration(text).ok(), expected, "{text}");
+        }
+        for bad in [
+            "",
+            "0",
+            "0s",
+            "-1",
+            "5 parsecs",
+            "400d",
+            "18446744073709551616",
+        ] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        let parse = |text| {
+            size::<de::value::StrDeserializer<'_, de::value::Error>>(
+                de::value::StrDeserializer::new(text),
+            )
+        };
+        assert_eq!(parse("2GiB"), Ok(2 << 30));
+        assert_eq!(parse("1.5 MB"), Ok(1_500_000));
+        assert_eq!(parse("4096"), Ok(4096));
+        assert!(parse("many").unwrap_err().to_string().contains("a size"));
+    }
+
+    #[test]
+    fn listeners() {
+        let address = |text: &str| text.parse::<Listener>().map(|it| it.address.to_string());
+        assert_eq!(address("192.0.2.1:80").as_deref(), Ok("192.0.2.1:80"));
+        assert_eq!(address("[::1]:0").as_deref(), Ok("[::1]:0"));
+        assert_eq!(address("6969").as_deref(), Ok("[::]:6969"));
+        for bad in ["", "::1", "localhost:80", "[::]:65536", "192.0.2.1"] {
+            assert_eq!(address(bad), Err(ListenerError), "{bad}");
+        }
+    }
+
+    #[test]
+    fn prefixes_of_the_environment() {
+        let table = prefixes_from_env("10.1.0.0/16=1-ff00:0:110, 2001:db8::/32=64-559").unwrap();
+        assert_eq!(table.len(), 2);
+        for bad in ["", "10.1.0.0/16", "10.1.0.0/16=1-0", "10.1.0.0/33=1-1"] {
+            assert!(prefixes_from_env(bad).is_err(), "{bad}");
+        }
+    }
+}

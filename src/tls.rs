@@ -1,1 +1,234 @@
 //! Certificates: loaded from PEM files, or self-signed once and kept; reloaded without dropping connections.
+
+mod make;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{CipherSuite, ServerConfig, SupportedProtocolVersion, version};
+use rustls_pki_types::pem::{self, PemObject as _};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+pub use make::{MakeError, authority};
+
+use crate::config::Tls;
+
+/// Why there is no certificate to serve.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// A PEM file is missing or not one.
+    #[error("cannot read {what} from {}", path.display())]
+    Pem {
+        /// What it should be.
+        what: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: pem::Error,
+    },
+    /// Certificate and key are read but do not serve.
+    #[error("cannot use the certificate {} with the key {}", cert.display(), key.display())]
+    Unusable {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
+    /// The self-signed certificate cannot be made or kept.
+    #[error("cannot make a self-signed certificate")]
+    Make(#[from] MakeError),
+    /// The key for session tickets cannot be made.
+    #[error("cannot set up TLS")]
+    Setup(#[from] rustls::Error),
+}
+
+/// The certificate that all listeners serve, and where it is from.
+#[derive(Debug)]
+pub struct Certificates {
+    current: Arc<Current>,
+    /// None: self-signed, nothing to load anew.
+    files: Option<Files>,
+    tickets: Arc<dyn ProducesTickets>,
+}
+
+#[derive(Debug)]
+struct Files {
+    cert: PathBuf,
+    key: PathBuf,
+    /// Of both files, when they were last loaded or tried.
+    modified: Mutex<[Option<SystemTime>; 2]>,
+}
+
+impl Certificates {
+    /// Loads the configured files; without any, the self-signed certificate that is kept in
+    /// `data_dir`, which is made if it is not there or does not name all of [`Tls::names`]. Without
+    /// a directory it is made and not kept.
+    pub fn load(tls: &Tls, data_dir: Option<&Path>) -> Result<Self, TlsError> {
+        let (key, files) = match (&tls.cert, &tls.key) {
+            (Some(cert), Some(key)) => {
+                let files = Files {
+                    cert: cert.clone(),
+                    key: key.clone(),
+                    modified: Mutex::default(),
+                };
+                files.changed();
+                (read(cert, key)?, Some(files))
+            }
+            _ => (make::self_signed(&tls.names, data_dir)?, None),
+        };
+        Ok(Self {
+            current: Arc::new(Current(ArcSwap::from_pointee(key))),
+            files,
+            tickets: ring::Ticketer::new()?,
+        })
+    }
+
+    /// Whether the certificate is signed by itself, so that clients can only know it by its
+    /// fingerprint.
+    pub const fn is_self_signed(&self) -> bool {
+        self.files.is_none()
+    }
+
+    /// SHA-256 of the certificate, in the usual pairs of digits.
+    pub fn fingerprint(&self) -> String {
+        fingerprint(&self.current.0.load().cert[0])
+    }
+
+    /// Loads the files again; connections that are up keep what they have. If that fails, the
+    /// current certificate stays.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        let Some(files) = &self.files else {
+            return Ok(());
+        };
+        files.changed();
+        self.current
+            .0
+            .store(Arc::new(read(&files.cert, &files.key)?));
+        Ok(())
+    }
+
+    /// Whether a file has another time of modification than when it was last loaded or this was
+    /// last asked.
+    pub(crate) fn changed(&self) -> bool {
+        self.files.as_ref().is_some_and(Files::changed)
+    }
+
+    /// For TLS 1.3 and 1.2 over TCP.
+    pub fn server_config(&self, alpn: &[&[u8]]) -> ServerConfig {
+        self.config(alpn, &[&version::TLS13, &version::TLS12])
+    }
+
+    /// For QUIC: TLS 1.3 only, no early data.
+    pub fn quic_config(&self, alpn: &[&[u8]]) -> ServerConfig {
+        self.config(alpn, &[&version::TLS13])
+    }
+
+    fn config(
+        &self,
+        alpn: &[&[u8]],
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> ServerConfig {
+        #[expect(
+            clippy::expect_used,
+            reason = "fails only for a provider without suites for a version"
+        )]
+        let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
+            .with_protocol_versions(versions)
+            .expect("the provider has suites for TLS 1.2 and 1.3")
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&self.current) as _);
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        // Most clients name AES-256 first, whose SHA-384 is a tenth of a handshake.
+        config.ignore_client_order = true;
+        config.ticketer = Arc::clone(&self.tickets);
+        config.send_tls13_tickets = 1;
+        config
+    }
+}
+
+impl Files {
+    /// Compares the times of modification with the remembered ones, and remembers them.
+    fn changed(&self) -> bool {
+        let now =
+            [&self.cert, &self.key].map(|path| path.metadata().and_then(|it| it.modified()).ok());
+        let mut known = self.modified.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *known, now) != now
+    }
+}
+
+/// ring's suites, AES-128-GCM first.
+fn provider() -> CryptoProvider {
+    let mut provider = ring::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| {
+        !matches!(
+            suite.suite(),
+            CipherSuite::TLS13_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+        )
+    });
+    provider
+}
+
+/// What a handshake gets. Swapped as a whole.
+struct Current(ArcSwap<CertifiedKey>);
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
+impl fmt::Debug for Current {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Current")
+            .field(&fingerprint(&self.0.load().cert[0]))
+            .finish()
+    }
+}
+
+fn read(cert: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
+    let pem = |what, path: &Path| {
+        let path = path.to_path_buf();
+        move |source| TlsError::Pem { what, path, source }
+    };
+    let chain = CertificateDer::pem_file_iter(cert)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .and_then(|chain| {
+            if chain.is_empty() {
+                Err(pem::Error::NoItemsFound)
+            } else {
+                Ok(chain)
+            }
+        })
+        .map_err(pem("a certificate", cert))?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(pem("a private key", key))?;
+    CertifiedKey::from_der(chain, private, &provider()).map_err(|source| TlsError::Unusable {
+        cert: cert.into(),
+        key: key.into(),
+        source,
+    })
+}
+
+fn fingerprint(cert: &CertificateDer<'_>) -> String {
+    use fmt::Write as _;
+    let hash = ring::cipher_suite::TLS13_AES_128_GCM_SHA256
+        .tls13()
+        .map(|suite| suite.common.hash_provider.hash(cert));
+    let mut text = String::new();
+    for byte in hash.iter().flat_map(|hash| hash.as_ref()) {
+        let separator = if text.is_empty() { "" } else { ":" };
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{separator}{byte:02X}");
+    }
+    text
+}

@@ -1,0 +1,163 @@
+//! Certificates that are made here: the self-signed one of a tracker, and a small authority for
+//! tests and labs.
+
+use std::fs::{self, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose,
+};
+use rustls::client::verify_server_name;
+use rustls::server::ParsedCertificate;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::{PrivateKeyDer, ServerName};
+
+use super::{provider, read};
+
+/// Names that a certificate has in any case.
+const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+
+/// Modes of files with and without a key in them.
+const PRIVATE: u32 = 0o600;
+const PUBLIC: u32 = 0o644;
+
+/// Why a certificate could not be made or kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MakeError {
+    /// A name is neither a DNS name nor an IP address.
+    #[error("{0:?} is neither a host name nor an IP address")]
+    Name(String),
+    /// The certificate cannot be generated.
+    #[error("cannot generate it")]
+    Generate(#[from] rcgen::Error),
+    /// What was generated cannot be used.
+    #[error("cannot use it")]
+    Use(#[from] rustls::Error),
+    /// A file cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The self-signed certificate of this directory; made, if there is none for all these names.
+pub(super) fn self_signed(
+    names: &[String],
+    directory: Option<&Path>,
+) -> Result<CertifiedKey, MakeError> {
+    let names = with_own_names(names);
+    let files = directory.map(|dir| (dir.join("self-signed.pem"), dir.join("self-signed.key")));
+    if let Some((cert, key)) = &files
+        && let Ok(kept) = read(cert, key)
+        && names_all(&kept, &names)
+    {
+        return Ok(kept);
+    }
+    let params = params(&names)?;
+    let key = KeyPair::generate()?;
+    let cert = params.self_signed(&key)?;
+    if let (Some(directory), Some((cert_file, key_file))) = (directory, &files) {
+        fs::create_dir_all(directory).map_err(cannot_write(directory))?;
+        write(key_file, &key.serialize_pem(), PRIVATE)?;
+        write(cert_file, &cert.pem(), PUBLIC)?;
+    }
+    let chain = vec![cert.der().clone()];
+    Ok(CertifiedKey::from_der(
+        chain,
+        PrivateKeyDer::from(key),
+        &provider(),
+    )?)
+}
+
+/// Makes an authority, and a certificate for these names and localhost that it has signed. Writes
+/// `ca.pem`, `ca.key`, `cert.pem` and `key.pem` into the directory, which is made if need be.
+pub fn authority(directory: &Path, names: &[String]) -> Result<(), MakeError> {
+    fs::create_dir_all(directory).map_err(cannot_write(directory))?;
+
+    let mut params_ca = CertificateParams::default();
+    params_ca
+        .distinguished_name
+        .push(DnType::CommonName, "scion-tracker test authority");
+    params_ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params_ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let ca = CertifiedIssuer::self_signed(params_ca, KeyPair::generate()?)?;
+
+    let mut params = params(&with_own_names(names))?;
+    params.use_authority_key_identifier_extension = true;
+    let key = KeyPair::generate()?;
+    let cert = params.signed_by(&key, &ca)?;
+
+    write(
+        &directory.join("ca.key"),
+        &ca.key().serialize_pem(),
+        PRIVATE,
+    )?;
+    write(&directory.join("ca.pem"), &ca.as_ref().pem(), PUBLIC)?;
+    write(&directory.join("key.pem"), &key.serialize_pem(), PRIVATE)?;
+    write(&directory.join("cert.pem"), &cert.pem(), PUBLIC)
+}
+
+fn params(names: &[String]) -> Result<CertificateParams, MakeError> {
+    if let Some(bad) = names
+        .iter()
+        .find(|name| ServerName::try_from(name.as_str()).is_err())
+    {
+        return Err(MakeError::Name(bad.clone()));
+    }
+    let mut params = CertificateParams::new(names)?;
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "scion-tracker");
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    Ok(params)
+}
+
+fn with_own_names(names: &[String]) -> Vec<String> {
+    let host = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    let mut all: Vec<String> = NAMES.map(String::from).into();
+    // The host's name may be anything, so it must not fail the rest.
+    all.extend(Some(host).filter(|host| ServerName::try_from(host.as_str()).is_ok()));
+    all.extend_from_slice(names);
+    all
+}
+
+fn names_all(kept: &CertifiedKey, names: &[String]) -> bool {
+    let Ok(cert) = kept.end_entity_cert().and_then(ParsedCertificate::try_from) else {
+        return false;
+    };
+    names.iter().all(|name| {
+        ServerName::try_from(name.as_str())
+            .is_ok_and(|name| verify_server_name(&cert, &name).is_ok())
+    })
+}
+
+/// Writes a file whole or not at all.
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), MakeError> {
+    let directory = path.parent().unwrap_or_else(|| Path::new("."));
+    tempfile::Builder::new()
+        .permissions(Permissions::from_mode(mode))
+        .tempfile_in(directory)
+        .and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.as_file().sync_all()?;
+            file.persist(path)?;
+            Ok(())
+        })
+        .map_err(cannot_write(path))
+}
+
+fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> MakeError {
+    let path = path.to_path_buf();
+    move |source| MakeError::Write { path, source }
+}

@@ -1,1 +1,191 @@
-//! UDP and TCP sockets on IPv4 and IPv6: dual stack, SO_REUSEPORT, buffer sizes.
+//! UDP and TCP sockets on the ordinary Internet: dual stack, and one a worker on the same port.
+//!
+//! The sockets of a listener share its port with SO_REUSEPORT, and the kernel spreads the load over
+//! them. SO_REUSEPORT alone would also let a *second tracker* of the same user share the port, so
+//! that each would see half of the peers. Therefore the first socket of a group is bound without it:
+//! that fails if anybody has the port. Only then it gets the option, which lets the other sockets
+//! of the group in, and nobody who tries as we do.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::num::NonZeroUsize;
+
+use socket2::{Domain, Socket, Type};
+
+/// Connections that wait to be accepted, a socket. The kernel has a limit of its own.
+const BACKLOG: i32 = 4096;
+
+/// Binds a UDP socket for each worker. With port 0 they share the port that is picked.
+pub(crate) fn udp(
+    address: SocketAddr,
+    workers: NonZeroUsize,
+    receive_buffer: usize,
+) -> io::Result<Vec<UdpSocket>> {
+    let sockets = group(address, workers, |domain| {
+        let socket = Socket::new(domain, Type::DGRAM, None)?;
+        // As far as the kernel lets us (net.core.rmem_max).
+        socket.set_recv_buffer_size(receive_buffer)?;
+        Ok(socket)
+    })?;
+    Ok(sockets.into_iter().map(UdpSocket::from).collect())
+}
+
+/// Binds a nonblocking TCP listener for each worker. With port 0 they share the port that is picked.
+pub(crate) fn tcp(address: SocketAddr, workers: NonZeroUsize) -> io::Result<Vec<TcpListener>> {
+    let sockets = group(address, workers, |domain| {
+        let socket = Socket::new(domain, Type::STREAM, None)?;
+        // Connections of the previous run may still be in TIME-WAIT.
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    })?;
+    Ok(sockets.into_iter().map(TcpListener::from).collect())
+}
+
+fn group(
+    address: SocketAddr,
+    workers: NonZeroUsize,
+    new: impl Fn(Domain) -> io::Result<Socket>,
+) -> io::Result<Vec<Socket>> {
+    let first = match first(address, &new) {
+        Err(error) if address.is_ipv6() && address.ip().is_unspecified() && no_ipv6(&error) => {
+            let fallback = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+            tracing::info!("this system has no IPv6: listening on {fallback} for {address}");
+            first(fallback, &new)?
+        }
+        other => other?,
+    };
+    // Other systems have the option without the spreading.
+    if !cfg!(any(target_os = "linux", target_os = "android")) || workers.get() == 1 {
+        listen(&first)?;
+        return Ok(vec![first]);
+    }
+    first.set_reuse_port(true)?;
+    listen(&first)?;
+    let address = local_address(&first)?;
+    let mut sockets = vec![first];
+    for _ in 1..workers.get() {
+        let socket = open(address, &new)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        listen(&socket)?;
+        sockets.push(socket);
+    }
+    Ok(sockets)
+}
+
+fn first(address: SocketAddr, new: &impl Fn(Domain) -> io::Result<Socket>) -> io::Result<Socket> {
+    let socket = open(address, new)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn open(address: SocketAddr, new: &impl Fn(Domain) -> io::Result<Socket>) -> io::Result<Socket> {
+    let socket = new(Domain::for_address(address))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    Ok(socket)
+}
+
+fn listen(socket: &Socket) -> io::Result<()> {
+    match socket.r#type()? {
+        Type::STREAM => socket.listen(BACKLOG),
+        _ => Ok(()),
+    }
+}
+
+fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
+    socket
+        .local_addr()?
+        .as_socket()
+        .ok_or_else(|| io::Error::other("a socket of an unknown family"))
+}
+
+/// Whether this is how a system without IPv6 answers.
+fn no_ipv6(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::net::{Ipv6Addr, TcpStream};
+    use std::time::Duration;
+
+    use super::*;
+
+    const THREE: NonZeroUsize = NonZeroUsize::new(3).unwrap();
+
+    fn any() -> SocketAddr {
+        (Ipv6Addr::UNSPECIFIED, 0).into()
+    }
+
+    #[test]
+    fn a_group_shares_one_port_and_its_load() {
+        let sockets = udp(any(), THREE, 1 << 16).unwrap();
+        let port = sockets[0].local_addr().unwrap().port();
+        assert_ne!(port, 0);
+        let clients = 96;
+        for _ in 0..clients {
+            let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            client.send_to(b"x", (Ipv4Addr::LOCALHOST, port)).unwrap();
+        }
+        let mut received = [0; 3];
+        for (socket, received) in sockets.iter().zip(&mut received) {
+            assert_eq!(socket.local_addr().unwrap().port(), port);
+            socket
+                .set_read_timeout(Some(Duration::from_millis(50)))
+                .unwrap();
+            while socket.recv_from(&mut [0; 8]).is_ok() {
+                *received += 1;
+            }
+        }
+        assert_eq!(received.iter().sum::<usize>(), clients);
+        if cfg!(target_os = "linux") {
+            assert!(received.iter().all(|n| *n > 0), "{received:?}");
+        }
+    }
+
+    #[test]
+    fn connections_reach_all_listeners_of_a_group() {
+        let listeners = tcp(any(), THREE).unwrap();
+        let port = listeners[0].local_addr().unwrap().port();
+        let clients: Vec<_> = (0..96)
+            .map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap())
+            .collect();
+        let accepted: Vec<_> = listeners
+            .iter()
+            .map(|listener| std::iter::from_fn(|| listener.accept().ok()).count())
+            .collect();
+        assert_eq!(accepted.iter().sum::<usize>(), clients.len());
+        if cfg!(target_os = "linux") {
+            assert!(accepted.iter().all(|n| *n > 0), "{accepted:?}");
+        }
+    }
+
+    #[test]
+    fn a_second_tracker_cannot_join_the_group() {
+        let sockets = udp(any(), THREE, 1 << 16).unwrap();
+        let taken = sockets[0].local_addr().unwrap();
+        assert_eq!(
+            udp(taken, THREE, 1 << 16).unwrap_err().kind(),
+            ErrorKind::AddrInUse
+        );
+        let listeners = tcp(any(), THREE).unwrap();
+        let taken = listeners[0].local_addr().unwrap();
+        assert_eq!(tcp(taken, THREE).unwrap_err().kind(), ErrorKind::AddrInUse);
+        drop(listeners);
+        tcp(taken, THREE).unwrap();
+    }
+
+    #[test]
+    fn loopback_v6_leaves_v4_alone() {
+        let v6 = udp((Ipv6Addr::LOCALHOST, 0).into(), THREE, 1 << 16).unwrap();
+        let port = v6[0].local_addr().unwrap().port();
+        assert!(UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok());
+    }
+}

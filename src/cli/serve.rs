@@ -1,0 +1,225 @@
+//! `scion-tracker serve`: runs the tracker until it is told to stop.
+
+use std::future::Future;
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use confique::Layer as _;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use scion_tracker_core::place::PlacePolicy;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{self, Config, ConfigError, Layer, Listener, LogFormat};
+use crate::server::{Handle, Server};
+
+/// Flags of `serve`, each of which beats the environment, which beats the file.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args)]
+pub(super) struct Args {
+    /// Configuration file [env: SCION_TRACKER_CONFIG].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the tracker keeps what has to survive a restart.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Serve UDP here. Naming any listener turns off all that are not named. Repeatable.
+    #[arg(long, value_name = "ADDR:PORT")]
+    udp: Vec<Listener>,
+    /// Serve HTTP/1.1 and HTTP/2 here. Repeatable.
+    #[arg(long, value_name = "ADDR:PORT")]
+    http: Vec<Listener>,
+    /// Serve HTTP/1.1 and HTTP/2 over TLS here. Repeatable.
+    #[arg(long, value_name = "ADDR:PORT")]
+    https: Vec<Listener>,
+    /// Serve HTTP/3 here. Repeatable.
+    #[arg(long, value_name = "ADDR:PORT")]
+    http3: Vec<Listener>,
+    /// How long clients wait between announces.
+    #[arg(long, value_name = "DURATION", value_parser = config::parse_duration)]
+    interval: Option<Duration>,
+    /// How soon clients may announce again without an event.
+    #[arg(long, value_name = "DURATION", value_parser = config::parse_duration)]
+    min_interval: Option<Duration>,
+    /// What becomes of places that clients claim: accept, prefix-only or ignore.
+    #[arg(long, value_name = "POLICY")]
+    place_policy: Option<PlacePolicy>,
+    /// What is logged: error, warn, info, debug or trace, also by module.
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<String>,
+    /// How the log is written: text or json.
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+impl Args {
+    /// These flags, and where they say nothing the others.
+    pub(super) fn over(self, other: Self) -> Self {
+        let listeners = if self.names_listeners() {
+            &self
+        } else {
+            &other
+        };
+        Self {
+            udp: listeners.udp.clone(),
+            http: listeners.http.clone(),
+            https: listeners.https.clone(),
+            http3: listeners.http3.clone(),
+            config: self.config.or(other.config),
+            data_dir: self.data_dir.or(other.data_dir),
+            interval: self.interval.or(other.interval),
+            min_interval: self.min_interval.or(other.min_interval),
+            place_policy: self.place_policy.or(other.place_policy),
+            log: self.log.or(other.log),
+            log_format: self.log_format.or(other.log_format),
+        }
+    }
+
+    const fn names_listeners(&self) -> bool {
+        let Self {
+            udp,
+            http,
+            https,
+            http3,
+            ..
+        } = self;
+        !(udp.is_empty() && http.is_empty() && https.is_empty() && http3.is_empty())
+    }
+
+    fn layer(self) -> Layer {
+        let mut layer = Layer::empty();
+        if self.names_listeners() {
+            layer.listen.udp = Some(self.udp);
+            layer.listen.http = Some(self.http);
+            layer.listen.https = Some(self.https);
+            layer.listen.http3 = Some(self.http3);
+        }
+        layer.data_dir = self.data_dir;
+        layer.announce.interval = self.interval;
+        layer.announce.min_interval = self.min_interval;
+        layer.places.policy = self.place_policy;
+        layer.log.level = self.log;
+        layer.log.format = self.log_format;
+        layer
+    }
+
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let file = self
+            .config
+            .clone()
+            .or_else(|| std::env::var_os("SCION_TRACKER_CONFIG").map(PathBuf::from));
+        let config = Config::load(file.as_deref(), self.layer())?;
+        start_log(&config.log)?;
+        for (name, meant) in config::strangers() {
+            let hint = meant
+                .map(|name| format!("; did you mean {name}?"))
+                .unwrap_or_default();
+            tracing::warn!("the environment variable {name} sets nothing{hint}");
+        }
+        raise_file_limit();
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(config.workers().get())
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?
+            .block_on(serve(config))
+    }
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let server = Server::bind(config)?;
+    // Before anybody is told that we are there: a signal right after that has to be heard.
+    let stop = stop_signal()?;
+    let hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+
+    let mut urls = String::new();
+    for listening in server.listeners() {
+        tracing::info!("{listening} is bound");
+        urls += &listening.url();
+        urls += "\n";
+    }
+    super::print(&urls).context("cannot write to standard output")?;
+    notify(&[NotifyState::Ready]);
+
+    let reloads = reload_on(hangup, server.handle());
+    let running = server.run(async {
+        stop.await;
+        tracing::info!("stopping");
+        notify(&[NotifyState::Stopping]);
+    });
+    tokio::select! {
+        result = running => Ok(result?),
+        () = reloads => Ok(()),
+    }
+}
+
+/// Ends with the first SIGTERM or SIGINT.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Reloads the certificate on each SIGHUP. Never ends.
+async fn reload_on(mut hangup: Signal, handle: Handle) {
+    loop {
+        if hangup.recv().await.is_none() {
+            return std::future::pending().await;
+        }
+        let started = NotifyState::monotonic_usec_now();
+        notify(&[
+            NotifyState::Reloading,
+            started.unwrap_or(NotifyState::Status("reloading")),
+        ]);
+        match handle.reload() {
+            Ok(()) => tracing::info!("certificate reloaded"),
+            Err(error) => {
+                tracing::error!("{:#}; the old certificate stays", anyhow::Error::new(error))
+            }
+        }
+        notify(&[NotifyState::Ready]);
+    }
+}
+
+/// Tells systemd, if it started us.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!("cannot notify the service manager: {error}");
+    }
+}
+
+fn start_log(log: &config::Log) -> anyhow::Result<()> {
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(log_filter(log)?)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    let started = match log.format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    started
+        .map_err(anyhow::Error::from_boxed)
+        .context("cannot start the log")
+}
+
+pub(super) fn log_filter(log: &config::Log) -> Result<EnvFilter, ConfigError> {
+    EnvFilter::try_new(&log.level).map_err(|error| ConfigError::Contradiction {
+        message: format!("log.level {:?}: {error}", log.level),
+    })
+}
+
+/// A connection is a file, and the soft limit is 1024 on most systems.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!("cannot raise the limit of open files: {error}");
+    }
+}

@@ -1,0 +1,91 @@
+//! A tracker for a test, on free ports of the loopback.
+
+use std::net::SocketAddr;
+use std::thread::{self, JoinHandle};
+
+use scion_tracker::config::Listener;
+use scion_tracker::server::{Handle, Kind, Listening, RunError};
+use scion_tracker::{Config, Server};
+use tokio_util::sync::CancellationToken;
+
+/// The defaults, with one listener of each kind on a free port of 127.0.0.1 and two workers.
+pub(crate) fn config() -> Config {
+    let any = vec![Listener::from(SocketAddr::from(([127, 0, 0, 1], 0)))];
+    let mut config = Config::default();
+    config.data_dir = Some(concat!(env!("CARGO_TARGET_TMPDIR"), "/data").into());
+    config.workers = 2.try_into().ok();
+    config.listen.udp = any.clone();
+    config.listen.http = any.clone();
+    config.listen.https = any.clone();
+    config.listen.http3 = any;
+    config
+}
+
+/// A tracker that runs on threads of its own, for tests of either color. It stops when dropped.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) handle: Handle,
+    listeners: Vec<Listening>,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<Result<(), RunError>>>,
+}
+
+/// Starts a tracker. When this returns, it can be reached.
+pub(crate) fn start(config: Config) -> Running {
+    let server = Server::bind(config).unwrap();
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    Running {
+        handle: server.handle(),
+        listeners: server.listeners().collect(),
+        stop,
+        thread: Some(thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(server.run(stopped.cancelled_owned()))
+        })),
+    }
+}
+
+impl Running {
+    /// Where the first listener of this kind is.
+    pub(crate) fn address(&self, kind: Kind) -> SocketAddr {
+        self.listeners
+            .iter()
+            .find(|it| it.kind == kind)
+            .unwrap()
+            .address
+    }
+
+    /// Where to announce over the first listener of this kind.
+    pub(crate) fn url(&self, kind: Kind) -> String {
+        self.listeners
+            .iter()
+            .find(|it| it.kind == kind)
+            .unwrap()
+            .url()
+    }
+
+    /// Stops it and waits for its end.
+    pub(crate) fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap().unwrap();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            self.end();
+        }
+    }
+}

@@ -9,11 +9,13 @@ pub mod memory;
 
 mod fenwick;
 mod few;
+mod forest;
 mod group;
 mod many;
 mod record;
 mod sources;
 mod swarm;
+mod view;
 
 use crate::address::{CompactAddr, IsdAs};
 use crate::request::{Event, Family};

@@ -10,7 +10,7 @@ use ahash::RandomState;
 use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::registry::many::Cursor;
+use crate::registry::forest::Cursor;
 use crate::registry::record::Tick;
 use crate::registry::sources::Sources;
 use crate::registry::swarm::Swarm;

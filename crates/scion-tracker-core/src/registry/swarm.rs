@@ -5,6 +5,7 @@ use arrayvec::ArrayVec;
 
 use crate::address::{CompactAddr, IsdAs};
 use crate::registry::few::{self, Few, Placed};
+use crate::registry::forest::Cursor;
 use crate::registry::many::{self, Many};
 use crate::registry::record::{Flags, Packed, Record, Tick};
 use crate::registry::{Ask, MAX_NUMWANT, Presence};
@@ -225,7 +226,7 @@ impl Swarm {
     /// of each. Visits `budget` peers at most; `false` if there are more.
     pub(super) fn expire(
         &mut self,
-        cursor: &mut many::Cursor,
+        cursor: &mut Cursor,
         budget: &mut usize,
         now: Tick,
         lifetime: u32,

@@ -1,0 +1,291 @@
+//! The peers of one class in a big swarm, by ISD and AS, numbered through with running sums.
+
+use ahash::RandomState;
+use hashbrown::HashTable;
+
+use crate::address::IsdAs;
+use crate::registry::fenwick::Fenwick;
+use crate::registry::group::Group;
+use crate::registry::record::{Class, Packed, Record};
+use crate::response::Peer;
+use crate::select::{Kind, Tally};
+
+/// The peers of one class and family.
+#[derive(Debug)]
+pub(super) struct Forest<P> {
+    pub(super) class: Class,
+    /// Whether these are peers without a place: one ISD, 0, with one AS, 0, in it.
+    pub(super) unplaced: bool,
+    pub(super) isds: Vec<Isd<P>>,
+    pub(super) sums: Fenwick,
+    /// Positions in `isds`, by ISD.
+    isd_index: HashTable<u32>,
+    /// Positions in `isds` and its `groups`, by ISD-AS.
+    group_index: HashTable<(u32, u32)>,
+    /// Bytes of the heap behind it.
+    pub(super) bytes: usize,
+}
+
+/// A group's share of the lists, sums and indexes around it, room to grow included.
+const fn group_bytes<P>() -> usize {
+    (size_of::<Group<P>>() + size_of::<Tally>()) * 3 / 2 + 2 * size_of::<[u32; 2]>()
+}
+
+/// The same for an ISD.
+const fn isd_bytes<P>() -> usize {
+    (size_of::<Isd<P>>() + size_of::<Tally>()) * 3 / 2 + 2 * size_of::<u32>()
+}
+
+#[derive(Debug)]
+pub(super) struct Isd<P> {
+    isd: u16,
+    pub(super) groups: Vec<Group<P>>,
+    pub(super) sums: Fenwick,
+}
+
+/// How far an expiry has come. All bounds are exclusive, and run downwards.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cursor {
+    pub(super) six: u32,
+    pub(super) forest: u32,
+    isd: u32,
+    group: u32,
+    position: u32,
+}
+
+impl Cursor {
+    pub(super) const START: Self = Self {
+        six: 2,
+        forest: u32::MAX,
+        isd: u32::MAX,
+        group: u32::MAX,
+        position: u32::MAX,
+    };
+}
+
+pub(super) const fn one(seed: bool) -> Tally {
+    Tally {
+        seeds: seed as u32,
+        leechers: !seed as u32,
+    }
+}
+
+impl<P: Packed + std::hash::Hash> Forest<P> {
+    pub(super) fn new(class: Class, unplaced: bool) -> Self {
+        Self {
+            class,
+            unplaced,
+            isds: Vec::new(),
+            sums: Fenwick::default(),
+            isd_index: HashTable::new(),
+            group_index: HashTable::new(),
+            bytes: size_of::<Self>(),
+        }
+    }
+
+    pub(super) fn find_isd(&self, isd: u16, keys: &RandomState) -> Option<u32> {
+        if let [only] = self.isds.as_slice() {
+            return (only.isd == isd).then_some(0);
+        }
+        self.isd_index
+            .find(keys.hash_one(isd), |at| self.isds[*at as usize].isd == isd)
+            .copied()
+    }
+
+    pub(super) fn find_group(&self, ia: IsdAs, keys: &RandomState) -> Option<(u32, u32)> {
+        if let [Isd { groups, .. }] = self.isds.as_slice()
+            && let [only] = groups.as_slice()
+        {
+            return (only.ia == ia).then_some((0, 0));
+        }
+        self.group_index
+            .find(keys.hash_one(ia), |(isd, group)| {
+                self.isds[*isd as usize].groups[*group as usize].ia == ia
+            })
+            .copied()
+    }
+
+    pub(super) fn find_or_make_group(&mut self, ia: IsdAs, keys: &RandomState) -> (u32, u32) {
+        if let Some(found) = self.find_group(ia, keys) {
+            return found;
+        }
+        let number = ia.isd().0;
+        let isd = self.find_isd(number, keys).unwrap_or_else(|| {
+            self.isds.push(Isd {
+                isd: number,
+                groups: Vec::new(),
+                sums: Fenwick::default(),
+            });
+            self.sums.push_empty();
+            self.bytes += isd_bytes::<P>();
+            let at = self.isds.len() as u32 - 1;
+            let isds = &self.isds;
+            self.isd_index
+                .insert_unique(keys.hash_one(number), at, |at| {
+                    keys.hash_one(isds[*at as usize].isd)
+                });
+            at
+        });
+        let node = &mut self.isds[isd as usize];
+        node.groups.push(Group::new(ia));
+        node.sums.push_empty();
+        self.bytes += group_bytes::<P>();
+        let at = (isd, node.groups.len() as u32 - 1);
+        let isds = &self.isds;
+        self.group_index
+            .insert_unique(keys.hash_one(ia), at, |(isd, group)| {
+                keys.hash_one(isds[*isd as usize].groups[*group as usize].ia)
+            });
+        at
+    }
+
+    pub(super) fn add(&mut self, isd: u32, group: u32, tally: Tally) {
+        self.sums.add(isd as usize, tally);
+        self.isds[isd as usize].sums.add(group as usize, tally);
+    }
+
+    pub(super) fn sub(&mut self, isd: u32, group: u32, tally: Tally) {
+        self.sums.sub(isd as usize, tally);
+        self.isds[isd as usize].sums.sub(group as usize, tally);
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        ia: IsdAs,
+        record: Record<P>,
+        keys: &RandomState,
+    ) -> (u32, u32, u32) {
+        let (isd, group) = self.find_or_make_group(ia, keys);
+        let node = &mut self.isds[isd as usize].groups[group as usize];
+        let before = node.heap_bytes();
+        let position = node.insert(record, keys);
+        self.bytes = self.bytes + node.heap_bytes() - before;
+        self.add(isd, group, one(record.flags.seed()));
+        (isd, group, position)
+    }
+
+    /// Removes a peer, but not its group if that becomes empty.
+    pub(super) fn remove(&mut self, isd: u32, group: u32, position: u32, keys: &RandomState) {
+        let node = &mut self.isds[isd as usize].groups[group as usize];
+        let before = node.heap_bytes();
+        let removed = node.remove(position, keys);
+        self.bytes = self.bytes + node.heap_bytes() - before;
+        self.sub(isd, group, one(removed.flags.seed()));
+    }
+
+    pub(super) fn is_empty_group(&self, isd: u32, group: u32) -> bool {
+        self.isds[isd as usize].groups[group as usize].len() == 0
+    }
+
+    /// Removes an empty group, and its ISD if that was the last; the last ones take their places.
+    pub(super) fn remove_group(&mut self, isd: u32, group: u32, keys: &RandomState) {
+        let node = &mut self.isds[isd as usize];
+        self.bytes -= group_bytes::<P>() + node.groups[group as usize].heap_bytes();
+        let ia = node.groups[group as usize].ia;
+        if let Ok(entry) = self
+            .group_index
+            .find_entry(keys.hash_one(ia), |at| *at == (isd, group))
+        {
+            entry.remove();
+        }
+        let last = node.groups.len() as u32 - 1;
+        if group != last {
+            let moved = keys.hash_one(node.groups[last as usize].ia);
+            if let Some(at) = self.group_index.find_mut(moved, |at| *at == (isd, last)) {
+                *at = (isd, group);
+            }
+        }
+        node.groups.swap_remove(group as usize);
+        node.sums.swap_remove_empty(group as usize);
+        if node.groups.is_empty() {
+            self.remove_isd(isd, keys);
+        }
+    }
+
+    pub(super) fn remove_isd(&mut self, isd: u32, keys: &RandomState) {
+        self.bytes -= isd_bytes::<P>();
+        let hash = keys.hash_one(self.isds[isd as usize].isd);
+        if let Ok(entry) = self.isd_index.find_entry(hash, |at| *at == isd) {
+            entry.remove();
+        }
+        let last = self.isds.len() as u32 - 1;
+        if isd != last {
+            let moved = &self.isds[last as usize];
+            if let Some(at) = self
+                .isd_index
+                .find_mut(keys.hash_one(moved.isd), |at| *at == last)
+            {
+                *at = isd;
+            }
+            for group in 0..moved.groups.len() as u32 {
+                let hash = keys.hash_one(moved.groups[group as usize].ia);
+                if let Some(at) = self.group_index.find_mut(hash, |at| *at == (last, group)) {
+                    *at = (isd, group);
+                }
+            }
+        }
+        self.isds.swap_remove(isd as usize);
+        self.sums.swap_remove_empty(isd as usize);
+    }
+
+    /// The `number`th peer of a kind in this forest.
+    #[inline]
+    pub(super) fn nth(&self, kind: Kind, number: u32) -> Peer<'_> {
+        let (isd, number) = self.sums.find(kind, number);
+        let isd = &self.isds[isd];
+        let (group, number) = isd.sums.find(kind, number);
+        let group = &isd.groups[group];
+        let record = group.nth(kind, number);
+        Peer {
+            ia: group.ia,
+            reach: self.class.reach(),
+            addr: record.addr.bytes(),
+            id: &record.id,
+        }
+    }
+
+    /// Visits peers from the cursor downwards; `false` if the budget ended first.
+    pub(super) fn expire(
+        &mut self,
+        cursor: &mut Cursor,
+        budget: &mut usize,
+        keys: &RandomState,
+        gone: &mut impl FnMut(IsdAs, &Record<P>) -> bool,
+    ) -> bool {
+        cursor.isd = cursor.isd.min(self.isds.len() as u32);
+        while cursor.isd > 0 {
+            let isd = cursor.isd - 1;
+            cursor.group = cursor
+                .group
+                .min(self.isds[isd as usize].groups.len() as u32);
+            // Whatever is removed is replaced by what was visited before.
+            while cursor.group > 0 {
+                let at = cursor.group - 1;
+                let group = &self.isds[isd as usize].groups[at as usize];
+                let ia = group.ia;
+                cursor.position = cursor.position.min(group.len() as u32);
+                while cursor.position > 0 {
+                    if *budget == 0 {
+                        return false;
+                    }
+                    *budget -= 1;
+                    cursor.position -= 1;
+                    let group = &self.isds[isd as usize].groups[at as usize];
+                    if gone(ia, &group.peers()[cursor.position as usize]) {
+                        self.remove(isd, at, cursor.position, keys);
+                    }
+                }
+                cursor.position = u32::MAX;
+                cursor.group = at;
+                if self.is_empty_group(isd, at) {
+                    // With the last group its ISD goes, and `at` is zero.
+                    self.remove_group(isd, at, keys);
+                }
+            }
+            cursor.group = u32::MAX;
+            cursor.isd = isd;
+        }
+        cursor.isd = u32::MAX;
+        true
+    }
+}

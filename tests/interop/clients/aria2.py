@@ -4,7 +4,13 @@ import signal
 import subprocess
 
 NAME = "aria2"
-UNSUPPORTED = {}
+BY_NAME = set()
+
+
+def unsupported(scheme, family, _seed):
+    if (scheme, family) == ("udp", 6):
+        return "it sends UDP announces from its IPv4 DHT socket alone"
+    return None
 
 
 def launch(peer):
@@ -21,7 +27,7 @@ def launch(peer):
         "--bt-tracker-timeout=10", "--bt-tracker-connect-timeout=10",
         # Seeds until it is told to stop; with --seed-time=0 it would never announce `completed`.
         "--seed-ratio=0.0", f"--check-integrity={str(peer.seed).lower()}",
-        "-T", peer.torrent.path,
+        "-T", peer.torrent_file,
     ])
 
 

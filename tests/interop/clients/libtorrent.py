@@ -4,13 +4,17 @@ import signal
 import subprocess
 
 NAME = "libtorrent"
-UNSUPPORTED = {}
+BY_NAME = set()
+
+
+def unsupported(_scheme, _family, _seed):
+    return None
 
 
 def launch(peer):
     return peer.run([
         peer.tools.python, peer.tools.peer_script("libtorrent_peer.py"),
-        peer.torrent.path, peer.data, peer.port,
+        peer.torrent_file, peer.data, peer.port,
     ])
 
 

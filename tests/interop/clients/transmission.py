@@ -6,14 +6,21 @@ import shutil
 import subprocess
 
 NAME = "transmission"
-UNSUPPORTED = {}
 RPC = 9091
+# Its resolver takes `[address]` of a UDP tracker for a name.
+BY_NAME = {("udp", 6)}
+
+
+def unsupported(scheme, family, seed):
+    if (scheme, family, seed) == ("udp", 6, False):
+        return "3.00 reads the 18-byte peers of a UDP reply over IPv6 as 6-byte ones"
+    return None
 
 
 def launch(peer):
     watch = os.path.join(peer.state, "watch")
     os.makedirs(watch)
-    shutil.copy(peer.torrent.path, watch)
+    shutil.copy(peer.torrent_file, watch)
     settings = {
         "bind-address-ipv4": "0.0.0.0",
         "bind-address-ipv6": "::",

@@ -5,14 +5,20 @@ import os
 import signal
 
 NAME = "webtorrent"
-UNSUPPORTED = {}
+BY_NAME = set()
+
+
+def unsupported(scheme, family, _seed):
+    if (scheme, family) == ("udp", 6):
+        return "it announces over UDP from an IPv4 socket alone"
+    return None
 
 
 def launch(peer):
     return peer.run(
         [
             peer.tools.node, peer.tools.peer_script("webtorrent_peer.mjs"),
-            peer.tools.node_modules, peer.torrent.path, peer.data, peer.port,
+            peer.tools.node_modules, peer.torrent_file, peer.data, peer.port,
         ],
         env={"NODE_TLS_REJECT_UNAUTHORIZED": "0"},
     )

@@ -1,6 +1,7 @@
 """Gets the real clients with the system's own package managers, into a cache beside the build."""
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -15,6 +16,9 @@ DEBIAN = {
     "npm": "npm",
     "transmission-daemon": "transmission-daemon",
 }
+
+
+_FOUND = "_SCION_TRACKER_INTEROP_MISSING"
 
 
 class Tools:
@@ -32,12 +36,20 @@ class Tools:
 
 
 def install(cache):
-    """Idempotent; what fails is said on stderr and recorded in `missing`, never fatal here."""
-    os.makedirs(cache, exist_ok=True)
+    """Idempotent; what fails is said on stderr and recorded in `missing`, never fatal here.
+
+    To be called outside the namespaces, where there is a way out, and again inside them, where
+    it only repeats what it found.
+    """
     tools = Tools(cache)
+    if _FOUND in os.environ:
+        tools.missing = json.loads(os.environ[_FOUND])
+        return tools
+    os.makedirs(cache, exist_ok=True)
     _debian(tools)
     _once(tools, cache, "venv", ["requirements.txt"], _venv, ("libtorrent", "aioquic"))
     _once(tools, cache, "node", ["package.json", "package-lock.json"], _npm, ("webtorrent",))
+    os.environ[_FOUND] = json.dumps(tools.missing)
     return tools
 
 

@@ -10,9 +10,10 @@ import os
 import subprocess
 import sys
 
-PREFIX4, PREFIX6 = "10.77.0.", "fd77::"
+# Transmission speaks UDP over IPv6 only from an address in 2000::/3, and shuns loopback peers.
+PREFIX4, PREFIX6 = "10.77.0.", "2001:db8:77::"
 SWITCH = 254
-_INSIDE = "SCION_TRACKER_INTEROP_INSIDE"
+_INSIDE = "_SCION_TRACKER_INTEROP_INSIDE"
 
 
 def inside():
@@ -47,6 +48,15 @@ def _switch():
         f"addr add {PREFIX4}{SWITCH}/24 dev switch",
         f"addr add {PREFIX6}{SWITCH:x}/64 dev switch nodad",
     )
+
+
+def name_hosts(directory, addresses):
+    """Names for all hosts, in place of the system's; the mount is as private as the rest."""
+    path = os.path.join(directory, "hosts")
+    with open(path, "w") as file:
+        file.write("127.0.0.1 localhost\n::1 localhost\n")
+        file.writelines(f"{address} {name}\n" for name, address in addresses.items())
+    subprocess.run(["mount", "--bind", path, "/etc/hosts"], check=True)
 
 
 class Host:

@@ -13,8 +13,9 @@ class Peer:
 
     port = PORT
 
-    def __init__(self, tools, client, directory, torrent, seed):
+    def __init__(self, tools, client, directory, torrent, announce, seed):
         self.tools, self.client, self.torrent, self.seed = tools, client, torrent, seed
+        self.torrent_file = torrent.file(announce)
         self.data = os.path.join(directory, "data")
         self.state = os.path.join(directory, "state")
         os.makedirs(self.data)

@@ -10,14 +10,22 @@ class Failed(Exception):
     """A case failed; the text says what was expected."""
 
 
-class Process:
-    """A command on a host; stdout and stderr go to one log file."""
+class Skipped(Exception):
+    """A case cannot be run here; the text says why. `allowed` tells whether CI may accept that."""
 
-    def __init__(self, host, argv, log, cwd=None, env=None):
+    def __init__(self, reason, allowed):
+        super().__init__(reason)
+        self.allowed = allowed
+
+
+class Process:
+    """A command on a host; stderr goes to the log file, and stdout too unless it has its own."""
+
+    def __init__(self, host, argv, log, stdout=None, cwd=None, env=None):
         self.log = log
-        with open(log, "ab") as sink:
+        with open(log, "ab") as errors, open(stdout or log, "ab") as output:
             self._child = subprocess.Popen(
-                host.argv(argv), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
+                host.argv(argv), stdin=subprocess.DEVNULL, stdout=output, stderr=errors,
                 cwd=cwd, env={**os.environ, **(env or {})}, start_new_session=True,
             )
 
@@ -26,7 +34,7 @@ class Process:
         return self._child.poll()
 
     def output(self):
-        with open(self.log, errors="replace") as log:
+        with open(self.log, encoding="utf-8", errors="replace") as log:
             return log.read()
 
     def signal(self, which):
@@ -44,6 +52,19 @@ class Process:
             self._child.wait()
             return None
         return time.monotonic() - began
+
+
+def output_of(host, argv, deadline):
+    """Runs a command on a host to its end; its stdout."""
+    try:
+        done = subprocess.run(
+            host.argv(argv), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=deadline
+        )
+    except subprocess.TimeoutExpired:
+        raise Failed(f"{argv[1]}: not over within {deadline} s") from None
+    if done.returncode != 0:
+        raise Failed(f"{argv[1]}: status {done.returncode}\n{done.stderr[-2000:]}")
+    return done.stdout
 
 
 def wait_for(what, probe, deadline, alive=()):

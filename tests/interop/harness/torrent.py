@@ -1,8 +1,8 @@
 """Bencode, and private one-file torrents of random bytes."""
 
-import copy
 import hashlib
 import os
+import tempfile
 
 PIECE = 64 * 1024
 NAME = "payload.bin"
@@ -60,7 +60,7 @@ def _bdecode(data):
 class Torrent:
     """A private torrent (BEP 27): its peers come from its tracker alone."""
 
-    def __init__(self, directory, announce, size=1024 * 1024 + 4321):
+    def __init__(self, directory, size=1024 * 1024 + 4321):
         self.payload = os.urandom(size)
         self.sha256 = hashlib.sha256(self.payload).digest()
         pieces = (self.payload[i:i + PIECE] for i in range(0, size, PIECE))
@@ -72,20 +72,15 @@ class Torrent:
             "private": 1,
         }
         self.info_hash = hashlib.sha1(bencode(info)).digest()
-        self.path = os.path.join(directory, "case.torrent")
-        self._info = info
-        self._write({"announce": announce})
+        self._directory, self._info = directory, info
 
-    def _write(self, tracker):
-        with open(self.path, "wb") as file:
+    def file(self, announce):
+        """A torrent file with that announce URL; None: for a peer that waits to be found."""
+        tracker = {"announce": announce} if announce else {}
+        handle, path = tempfile.mkstemp(".torrent", dir=self._directory)
+        with open(handle, "wb") as file:
             file.write(bencode({**tracker, "info": self._info}))
-
-    def without_tracker(self):
-        """The same torrent for a peer that is to wait for others to find it."""
-        quiet = copy.copy(self)
-        quiet.path = f"{self.path}.quiet"
-        quiet._write({})
-        return quiet
+        return path
 
     def place(self, directory):
         """Lays the whole payload down for a seeder."""

@@ -19,6 +19,8 @@ session = lt.session({
     # The tracker's certificate is its own; the bytes of the announce are what is looked at here.
     "validate_https_trackers": False,
     "stop_tracker_timeout": 3,
+    # A peer that was not ready at the first try is tried again while the case still runs.
+    "min_reconnect_time": 1,
     "alert_mask": lt.alert.category_t.tracker_notification
     | lt.alert.category_t.error_notification
     | lt.alert.category_t.status_notification

@@ -1,0 +1,72 @@
+"""The tracker under test, on a host of its own."""
+
+import http.client
+import os
+import re
+import urllib.parse
+
+from harness.net import Host, name_hosts
+from harness.process import Failed, Process, wait_for
+from harness.torrent import bdecode
+
+LISTENERS = {"udp": ("--udp", 6969), "http": ("--http", 6969), "https": ("--https", 6443), "h3": ("--http3", 6443)}
+
+
+class Tracker:
+    """Serving on every listener, over both families, once the constructor returns."""
+
+    def __init__(self, binary, directory):
+        self.host = Host("tracker")
+        name_hosts(directory, {"tracker4.test": self.host.ip4, "tracker6.test": self.host.ip6})
+        self.data = os.path.join(directory, "tracker-data")
+        self.announced = os.path.join(directory, "tracker-stdout")
+        self.log = os.path.join(directory, "tracker-log")
+        os.makedirs(self.data)
+        listeners = [part for flag, port in LISTENERS.values() for part in (flag, f"[::]:{port}")]
+        self.process = Process(
+            self.host,
+            [binary, "serve", "--data-dir", self.data, *listeners,
+             "--interval", "30m", "--min-interval", "5s"],
+            self.log, stdout=self.announced, cwd=directory,
+        )
+        try:
+            self.ports = wait_for("an announce URL for every listener", self._ports, 20, [self.process])
+        except Failed as failed:
+            raise Failed(f"{failed}\n{self._said()}") from None
+
+    def _said(self):
+        with open(self.announced) as urls, open(self.log, errors="replace") as log:
+            return f"stdout: {urls.read()}\nstderr: {log.read()[-4000:]}"
+
+    def _ports(self):
+        with open(self.announced) as file:
+            lines = re.findall(r"^(\w+)://\S*:(\d+)/announce$", file.read(), re.MULTILINE)
+        ports = {scheme: int(port) for scheme, port in lines}
+        return ports if LISTENERS.keys() <= ports.keys() else None
+
+    def url(self, scheme, family, by_name=False):
+        """The announce URL with the literal address of that family, or a name for it."""
+        host = f"tracker{family}.test" if by_name else self.host.address(family)
+        return f"{scheme}://{host}:{self.ports[scheme]}/announce"
+
+    def get(self, path):
+        """Status and body of an HTTP GET from the switch."""
+        connection = http.client.HTTPConnection(self.host.ip4, self.ports["http"], timeout=5)
+        try:
+            connection.request("GET", path, headers={"Connection": "close"})
+            reply = connection.getresponse()
+            return reply.status, reply.read()
+        finally:
+            connection.close()
+
+    def swarm(self, info_hash):
+        """(complete, incomplete, downloaded) as a scrape tells it."""
+        status, body = self.get(f"/scrape?info_hash={urllib.parse.quote(info_hash, safe='')}")
+        if status != 200:
+            raise Failed(f"scrape: status {status}: {body[:200]!r}")
+        counts = bdecode(body).get(b"files", {}).get(info_hash, {})
+        return tuple(counts.get(key, 0) for key in (b"complete", b"incomplete", b"downloaded"))
+
+    def stop(self):
+        """Seconds that SIGTERM took, None when it had to be killed."""
+        return self.process.stop(patience=15)

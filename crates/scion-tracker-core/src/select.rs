@@ -423,50 +423,65 @@ pub fn choose<P: Pools>(
     }
 }
 
-/// A draw of `count` different numbers below `total`, each number equally likely.
+/// A draw of `count` different numbers below `total`, each number equally likely (to one in 2^32 over
+/// the stratum's size).
 ///
 /// Stratified: `total` is cut into `count` strata, one number is drawn from each, and the whole is
-/// rotated by a random amount. No memory, no retries, and no number twice.
+/// rotated by a random amount. No memory, no retries, no division a number, and no number twice.
 #[derive(Debug)]
 pub struct Draw {
     total: u64,
     count: u64,
-    next: u64,
-    rotation: u64,
+    left: u64,
+    /// Where the next stratum begins, rotated.
+    low: u64,
+    /// Every stratum has this many numbers, and `total % count` of them one more.
+    size: u64,
+    spare: u64,
+    /// Spreads the longer strata evenly (Bresenham).
+    carry: u64,
 }
 
 impl Draw {
     /// A draw of `count` (at most `total`) numbers below `total`.
+    #[inline]
     pub fn new(total: u32, count: u32, rng: &mut Rng) -> Self {
         let (total, count) = (u64::from(total), u64::from(count.min(total)));
-        let rotation = if count == total { 0 } else { rng.u64(0..total) };
-        Self {
-            total,
-            count,
-            next: 0,
-            rotation,
-        }
+        let low = if count == total { 0 } else { below(total, rng) };
+        let (size, spare) = if count == 0 { (0, 0) } else { (total / count, total % count) };
+        Self { total, count, left: count, low, size, spare, carry: 0 }
     }
 
     /// The next number, until all are drawn.
     #[inline]
     pub fn next(&mut self, rng: &mut Rng) -> Option<u32> {
-        if self.next == self.count {
+        if self.left == 0 {
             return None;
         }
-        if self.count == self.total {
-            self.next += 1;
-            return Some(self.next as u32 - 1);
+        self.left -= 1;
+        let mut size = self.size;
+        self.carry += self.spare;
+        if self.carry >= self.count {
+            self.carry -= self.count;
+            size += 1;
         }
-        let low = self.next * self.total / self.count;
-        self.next += 1;
-        let size = self.next * self.total / self.count - low;
-        let mut number = self.rotation + low + u64::from(rng.u32(0..size as u32));
+        let within = if size == 1 { 0 } else { below(size, rng) };
+        let mut number = self.low + within;
         if number >= self.total {
             number -= self.total;
         }
+        self.low += size;
+        if self.low >= self.total {
+            self.low -= self.total;
+        }
         Some(number as u32)
     }
+}
+
+/// A number below `bound`, which is below 2^32, by one multiplication.
+#[inline]
+fn below(bound: u64, rng: &mut Rng) -> u64 {
+    (u64::from(rng.u32(..)) * bound) >> 32
 }
 
 #[cfg(test)]

@@ -383,7 +383,7 @@ fn push_shuffled<S: PeerSink>(
         peer
     }) {
         // The requester under another place, from an earlier announce: itself all the same.
-        let itself = peer.addr.as_bytes() == presence.addr.as_bytes() && *peer.id == presence.id;
+        let itself = peer.addr.to_compact() == presence.addr && *peer.id == presence.id;
         if !itself {
             sink.push(*peer);
         }

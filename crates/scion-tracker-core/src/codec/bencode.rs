@@ -1,1 +1,491 @@
-//! Bencode (BEP 3): the writer of the replies, and a bounded check for what strangers send.
+//! Bencode (BEP 3): the writer through which every HTTP reply goes, and a reader for what strangers
+//! send. The reader checks the whole input first, without recursion and to a bounded depth, and then
+//! hands out views into it; neither allocates.
+
+use std::fmt;
+use std::io::Write as _;
+
+/// How deep lists and dictionaries may be nested. A scrape reply, the deepest of ours, needs three.
+pub const MAX_DEPTH: usize = 16;
+
+/// Appends bencode to a buffer. Whoever writes a dictionary writes its keys sorted.
+#[derive(Debug)]
+pub struct Writer<'a> {
+    out: &'a mut Vec<u8>,
+}
+
+impl<'a> Writer<'a> {
+    /// Writes behind what the buffer holds.
+    pub const fn new(out: &'a mut Vec<u8>) -> Self {
+        Self { out }
+    }
+
+    /// An integer.
+    pub fn int(&mut self, n: impl Into<u64>) {
+        self.out.push(b'i');
+        push_decimal(n.into(), self.out);
+        self.out.push(b'e');
+    }
+
+    /// A byte string; also a dictionary's key.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        push_decimal(bytes.len() as u64, self.out);
+        self.out.push(b':');
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// A byte string of at most 99 bytes, formatted in place.
+    pub(crate) fn text(&mut self, text: impl fmt::Display) {
+        // Two digits are set aside for the length; one of them is taken back if it was not needed.
+        let start = self.out.len();
+        self.out.extend_from_slice(b"00:");
+        // Writing to a Vec cannot fail.
+        let _ = write!(self.out, "{text}");
+        let length = self.out.len() - start - 3;
+        debug_assert!(length < 100, "a text of {length} bytes");
+        self.out[start] += (length / 10) as u8;
+        self.out[start + 1] += (length % 10) as u8;
+        if length < 10 {
+            self.out.remove(start);
+        }
+    }
+
+    /// Bencode that was written elsewhere.
+    pub fn raw(&mut self, bencode: &[u8]) {
+        self.out.extend_from_slice(bencode);
+    }
+
+    /// Opens a list; [`Writer::end`] closes it.
+    pub fn list(&mut self) {
+        self.out.push(b'l');
+    }
+
+    /// Opens a dictionary; [`Writer::end`] closes it.
+    pub fn dict(&mut self) {
+        self.out.push(b'd');
+    }
+
+    /// Closes what was opened last.
+    pub fn end(&mut self) {
+        self.out.push(b'e');
+    }
+}
+
+/// Appends a number in decimal.
+pub(crate) fn push_decimal(mut n: u64, out: &mut Vec<u8>) {
+    if n < 10 {
+        out.push(b'0' + n as u8);
+        return;
+    }
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    while n > 0 {
+        at -= 1;
+        digits[at] = b'0' + (n % 10) as u8;
+        n /= 10;
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// Why bytes are not bencode, or not bencode that we take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BencodeError {
+    /// The input ends inside a value.
+    #[error("bencode is cut short")]
+    Truncated,
+    /// A byte that begins no value, or a dictionary key that is no string.
+    #[error("not bencode")]
+    Syntax,
+    /// An integer that is empty, has a leading zero or plus, or does not fit 64 bits.
+    #[error("bencode holds a malformed integer")]
+    Integer,
+    /// A string length with a leading zero, or one beyond what memory can hold.
+    #[error("bencode holds a malformed string length")]
+    Length,
+    /// Nested deeper than [`MAX_DEPTH`].
+    #[error("bencode is nested too deeply")]
+    Depth,
+    /// Something follows the value.
+    #[error("bencode is followed by other data")]
+    Trailing,
+}
+
+/// A bencoded value, a view into the bytes it was read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// An integer. Those from 2^63 to 2^64 - 1 are in here as well, hence the width.
+    Int(i128),
+    /// A byte string.
+    Bytes(&'a [u8]),
+    /// A list.
+    List(List<'a>),
+    /// A dictionary.
+    Dict(Dict<'a>),
+}
+
+impl<'a> Value<'a> {
+    /// Reads one value that fills all of the input.
+    pub fn read(input: &'a [u8]) -> Result<Self, BencodeError> {
+        match check(input)? {
+            length if length == input.len() => {}
+            _ => return Err(BencodeError::Trailing),
+        }
+        next(&mut &*input).ok_or(BencodeError::Syntax)
+    }
+
+    /// The integer, if it is one of 0..2^64.
+    pub fn as_u64(&self) -> Option<u64> {
+        match self {
+            Self::Int(n) => u64::try_from(*n).ok(),
+            _ => None,
+        }
+    }
+
+    /// The string, if it is one.
+    pub const fn as_bytes(&self) -> Option<&'a [u8]> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// The list, if it is one.
+    pub const fn as_list(&self) -> Option<List<'a>> {
+        match self {
+            Self::List(list) => Some(*list),
+            _ => None,
+        }
+    }
+
+    /// The dictionary, if it is one.
+    pub const fn as_dict(&self) -> Option<Dict<'a>> {
+        match self {
+            Self::Dict(dict) => Some(*dict),
+            _ => None,
+        }
+    }
+}
+
+/// A list: what stands between its `l` and its `e`, checked. Iterates over its values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct List<'a>(&'a [u8]);
+
+impl<'a> Iterator for List<'a> {
+    type Item = Value<'a>;
+
+    fn next(&mut self) -> Option<Value<'a>> {
+        next(&mut self.0)
+    }
+}
+
+/// A dictionary: what stands between its `d` and its `e`, checked. Iterates over keys and values in
+/// the order in which they stand, which need not be sorted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dict<'a>(&'a [u8]);
+
+impl<'a> Dict<'a> {
+    /// The value of a key; of the first one, if it stands there twice.
+    pub fn get(mut self, key: &str) -> Option<Value<'a>> {
+        self.find(|(name, _)| *name == key.as_bytes())
+            .map(|(_, value)| value)
+    }
+}
+
+impl<'a> Iterator for Dict<'a> {
+    type Item = (&'a [u8], Value<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let key = next(&mut self.0)?.as_bytes()?;
+        Some((key, next(&mut self.0)?))
+    }
+}
+
+/// Takes one value off checked input.
+fn next<'a>(rest: &mut &'a [u8]) -> Option<Value<'a>> {
+    let (value, length) = match rest.first()? {
+        b'i' => {
+            let (n, length) = int(rest).ok()?;
+            (Value::Int(n), length)
+        }
+        b'l' => {
+            let length = check(rest).ok()?;
+            (Value::List(List(&rest[1..length - 1])), length)
+        }
+        b'd' => {
+            let length = check(rest).ok()?;
+            (Value::Dict(Dict(&rest[1..length - 1])), length)
+        }
+        _ => {
+            let (bytes, length) = string(rest).ok()?;
+            (Value::Bytes(bytes), length)
+        }
+    };
+    *rest = &rest[length..];
+    Some(value)
+}
+
+/// Which container is open, and for a dictionary what has to come next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Open {
+    List,
+    Key,
+    Value,
+}
+
+/// Walks over one value and returns its length.
+fn check(input: &[u8]) -> Result<usize, BencodeError> {
+    let mut open = [Open::List; MAX_DEPTH];
+    let mut depth = 0_usize;
+    let mut at = 0;
+    loop {
+        let rest = &input[at..];
+        let top = depth.checked_sub(1).map(|top| open[top]);
+        let first = *rest.first().ok_or(BencodeError::Truncated)?;
+        if first == b'e' {
+            if !matches!(top, Some(Open::List | Open::Key)) {
+                return Err(BencodeError::Syntax);
+            }
+            depth -= 1;
+            at += 1;
+        } else {
+            match top {
+                Some(Open::Key) if first.is_ascii_digit() => open[depth - 1] = Open::Value,
+                Some(Open::Key) => return Err(BencodeError::Syntax),
+                Some(Open::Value) => open[depth - 1] = Open::Key,
+                Some(Open::List) | None => {}
+            }
+            match first {
+                b'l' | b'd' if depth == MAX_DEPTH => return Err(BencodeError::Depth),
+                b'l' | b'd' => {
+                    open[depth] = if first == b'l' { Open::List } else { Open::Key };
+                    depth += 1;
+                    at += 1;
+                }
+                b'i' => at += int(rest)?.1,
+                _ => at += string(rest)?.1,
+            }
+        }
+        if depth == 0 {
+            return Ok(at);
+        }
+    }
+}
+
+/// `i`, an optional minus, digits, `e`: the number and how many bytes it took.
+fn int(input: &[u8]) -> Result<(i128, usize), BencodeError> {
+    // An `i`, a sign, 20 digits and an `e`: look no further.
+    let window = &input[1..input.len().min(24)];
+    let Some(end) = window.iter().position(|b| *b == b'e') else {
+        return Err(if input.len() < 24 {
+            BencodeError::Truncated
+        } else {
+            BencodeError::Integer
+        });
+    };
+    let text = &window[..end];
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    let negative = digits.len() != text.len();
+    let leading_zero = digits.len() > 1 && digits[0] == b'0';
+    if digits.is_empty() || leading_zero || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(BencodeError::Integer);
+    }
+    let n = digits
+        .iter()
+        .fold(0_i128, |n, digit| n * 10 + i128::from(digit - b'0'));
+    let n = if negative { -n } else { n };
+    let fits = n >= i128::from(i64::MIN) && n <= i128::from(u64::MAX) && !(negative && n == 0);
+    if !fits {
+        return Err(BencodeError::Integer);
+    }
+    Ok((n, end + 2))
+}
+
+/// Digits, a colon, bytes: the bytes and how many the whole took.
+fn string(input: &[u8]) -> Result<(&[u8], usize), BencodeError> {
+    let digits = input.iter().take_while(|b| b.is_ascii_digit()).count();
+    if digits == 0 {
+        return Err(BencodeError::Syntax);
+    }
+    // Nine digits are more than any reply that we read.
+    if digits > 9 || (digits > 1 && input[0] == b'0') {
+        return Err(BencodeError::Length);
+    }
+    match input.get(digits) {
+        Some(b':') => {}
+        Some(_) => return Err(BencodeError::Syntax),
+        None => return Err(BencodeError::Truncated),
+    }
+    let length = input[..digits]
+        .iter()
+        .fold(0, |n, digit| n * 10 + usize::from(digit - b'0'));
+    let start = digits + 1;
+    let bytes = input
+        .get(start..start + length)
+        .ok_or(BencodeError::Truncated)?;
+    Ok((bytes, start + length))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+    use serde_bencode::value::Value as Other;
+
+    use super::*;
+
+    fn same(ours: &Value<'_>, other: &Other) -> bool {
+        match (ours, other) {
+            (Value::Int(a), Other::Int(b)) => *a == i128::from(*b),
+            (Value::Bytes(a), Other::Bytes(b)) => a == b,
+            (Value::List(a), Other::List(b)) => {
+                a.count() == b.len() && a.zip(b).all(|(a, b)| same(&a, b))
+            }
+            (Value::Dict(a), Other::Dict(b)) => {
+                let keys: std::collections::HashSet<_> = a.map(|(key, _)| key).collect();
+                // The other one keeps the last of two equal keys.
+                a.count() != keys.len()
+                    || keys.len() == b.len() && { *a }
+                        .all(|(key, value)| b.get(key).is_some_and(|b| same(&value, b)))
+            }
+            _ => false,
+        }
+    }
+
+    fn any_value() -> impl Strategy<Value = Other> {
+        let leaf = prop_oneof![
+            any::<i64>().prop_map(Other::Int),
+            prop::collection::vec(any::<u8>(), 0..40).prop_map(Other::Bytes),
+        ];
+        leaf.prop_recursive(6, 60, 6, |inner| {
+            let key = prop::collection::vec(any::<u8>(), 0..8);
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Other::List),
+                prop::collection::hash_map(key, inner, 0..6).prop_map(Other::Dict),
+            ]
+        })
+    }
+
+    #[test]
+    fn writer_snapshot() {
+        let mut out = Vec::new();
+        let mut writer = Writer::new(&mut out);
+        writer.dict();
+        writer.bytes(b"a");
+        writer.int(0_u32);
+        writer.bytes(b"b");
+        writer.list();
+        writer.int(u64::MAX);
+        writer.bytes(b"");
+        writer.raw(b"i7e");
+        writer.end();
+        writer.end();
+        assert_eq!(out, b"d1:ai0e1:bli18446744073709551615e0:i7eee");
+    }
+
+    #[test]
+    fn reader_takes_what_bep_3_allows_and_nothing_else() {
+        for good in [
+            "i0e",
+            "i-1e",
+            "i18446744073709551615e",
+            "i-9223372036854775808e",
+            "0:",
+            "4:spam",
+            "le",
+            "de",
+            "d1:bi1e1:ai2ee",
+            "lli1eed0:leee",
+        ] {
+            assert!(Value::read(good.as_bytes()).is_ok(), "{good}");
+        }
+        for (bad, error) in [
+            ("", BencodeError::Truncated),
+            ("i", BencodeError::Truncated),
+            ("i1", BencodeError::Truncated),
+            ("ie", BencodeError::Integer),
+            ("i-e", BencodeError::Integer),
+            ("i-0e", BencodeError::Integer),
+            ("i01e", BencodeError::Integer),
+            ("i+1e", BencodeError::Integer),
+            ("i1 e", BencodeError::Integer),
+            ("i18446744073709551616e", BencodeError::Integer),
+            ("i-9223372036854775809e", BencodeError::Integer),
+            ("i999999999999999999999999e", BencodeError::Integer),
+            ("1:", BencodeError::Truncated),
+            ("1", BencodeError::Truncated),
+            ("01:a", BencodeError::Length),
+            ("9999999999:a", BencodeError::Length),
+            ("999999999:a", BencodeError::Truncated),
+            ("1a", BencodeError::Syntax),
+            ("x", BencodeError::Syntax),
+            ("e", BencodeError::Syntax),
+            ("l", BencodeError::Truncated),
+            ("d1:ae", BencodeError::Syntax),
+            ("di1ei1ee", BencodeError::Syntax),
+            ("dlei1ee", BencodeError::Syntax),
+            ("i1ei2e", BencodeError::Trailing),
+            ("le\n", BencodeError::Trailing),
+        ] {
+            assert_eq!(Value::read(bad.as_bytes()), Err(error), "{bad}");
+        }
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let nested = |n: usize| [vec![b'l'; n], vec![b'e'; n]].concat();
+        assert!(Value::read(&nested(MAX_DEPTH)).is_ok());
+        for n in [MAX_DEPTH + 1, 200_000] {
+            assert_eq!(Value::read(&nested(n)), Err(BencodeError::Depth));
+        }
+        let dicts = b"d1:a".repeat(200_000);
+        assert_eq!(Value::read(&dicts), Err(BencodeError::Depth));
+    }
+
+    #[test]
+    fn the_first_of_two_equal_keys_counts() {
+        let value = Value::read(b"d1:ai1e1:ai2ee").unwrap();
+        assert_eq!(value.as_dict().unwrap().get("a"), Some(Value::Int(1)));
+        assert_eq!(value.as_dict().unwrap().get("b"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn reads_what_another_encoder_writes(value in any_value()) {
+            let bytes = serde_bencode::to_bytes(&value).unwrap();
+            prop_assert!(same(&Value::read(&bytes).unwrap(), &value));
+            for end in 0..bytes.len() {
+                prop_assert!(Value::read(&bytes[..end]).is_err());
+            }
+        }
+
+        #[test]
+        fn what_it_accepts_another_decoder_accepts(bytes in "[deil0-3:a-]{0,24}") {
+            if let Ok(ours) = Value::read(bytes.as_bytes()) {
+                let other: Other = serde_bencode::from_bytes(bytes.as_bytes()).unwrap();
+                prop_assert!(same(&ours, &other));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Value::read(&bytes);
+        }
+
+        #[test]
+        fn the_writer_agrees_with_another_decoder(n: u64, bytes: Vec<u8>) {
+            let mut out = Vec::new();
+            let mut writer = Writer::new(&mut out);
+            writer.dict();
+            writer.bytes(b"bytes");
+            writer.bytes(&bytes);
+            writer.bytes(b"n");
+            writer.int(n >> 1);
+            writer.end();
+            let other: HashMap<String, Other> = serde_bencode::from_bytes(&out).unwrap();
+            prop_assert_eq!(&other["bytes"], &Other::Bytes(bytes));
+            prop_assert_eq!(&other["n"], &Other::Int((n >> 1) as i64));
+        }
+    }
+}

@@ -1,1 +1,183 @@
-//! Stateless UDP connection ids.
+//! Stateless UDP connection ids (BEP 15): proof that a requester receives what is sent to its
+//! address, without remembering anybody.
+
+use std::net::IpAddr;
+
+use siphasher::sip::SipHasher24;
+use subtle::ConstantTimeEq;
+
+use crate::address::Host;
+use crate::types::Time;
+
+/// The 64 bits that a client gets by `connect` and repeats in each request.
+///
+/// ```text
+/// byte 0      low 8 bits of the number of the window in which it was issued
+/// bytes 1-7   56 bits of SipHash-2-4, keyed, over
+///             ISD-AS 8 bytes | host 16 bytes, IPv4 mapped | window number 8 bytes, all big endian
+/// ```
+///
+/// 56 bits suffice: the only attack is to guess, online, one announce a guess, for one spoofed
+/// source and window. At a million guesses a second the first of them passes after some 1100 years,
+/// and enters one peer, whose address then times out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// Windows into which the validity is divided at most: the finer, the less an id outlives it, and
+/// well below 256, so that a window is known by 8 bits.
+const WINDOWS: u32 = 128;
+
+/// Issues connection ids and checks them.
+///
+/// An id is valid for the validity and up to one window longer; a window is a 128th part of the
+/// validity, but at least a second. Ids of before a restart are invalid: the key is another one.
+#[derive(Clone)]
+pub struct ConnectionIds {
+    hasher: SipHasher24,
+    /// Seconds.
+    window: u32,
+    /// In windows.
+    max_age: u32,
+}
+
+impl std::fmt::Debug for ConnectionIds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Never the key.
+        f.debug_struct("ConnectionIds")
+            .field("window", &self.window)
+            .field("max_age", &self.max_age)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ConnectionIds {
+    /// `key` has to be random, and the same for all sockets among which a client's packets may be
+    /// spread.
+    pub fn new(key: [u8; 16], validity_secs: u32) -> Self {
+        let window = validity_secs.div_ceil(WINDOWS).max(1);
+        Self {
+            hasher: SipHasher24::new_with_key(&key),
+            window,
+            max_age: validity_secs.div_ceil(window),
+        }
+    }
+
+    /// The id of this host from now on.
+    pub fn issue(&self, host: &Host, now: Time) -> ConnectionId {
+        let window = now.as_secs() / self.window;
+        ConnectionId(u64::from(window) << 56 | self.mac(host, window))
+    }
+
+    /// Whether the id was issued to this host and has not expired. One hash, constant-time compare.
+    pub fn check(&self, id: ConnectionId, host: &Host, now: Time) -> bool {
+        let current = now.as_secs() / self.window;
+        let age = u32::from((current as u8).wrapping_sub((id.0 >> 56) as u8));
+        if age > self.max_age || age > current {
+            return false;
+        }
+        let mac = self.mac(host, current - age);
+        (id.0 & MAC_MASK).ct_eq(&mac).into()
+    }
+
+    fn mac(&self, host: &Host, window: u32) -> u64 {
+        let ip = match host.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        let mut message = [0; 32];
+        message[..8].copy_from_slice(&host.ia.to_u64().to_be_bytes());
+        message[8..24].copy_from_slice(&ip.octets());
+        message[24..].copy_from_slice(&u64::from(window).to_be_bytes());
+        self.hasher.hash(&message) & MAC_MASK
+    }
+}
+
+const MAC_MASK: u64 = (1 << 56) - 1;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KEY: [u8; 16] = *b"sixteen key byte";
+
+    fn host(ia: &str, ip: &str) -> Host {
+        Host::new(ia.parse().unwrap(), ip.parse().unwrap())
+    }
+
+    #[test]
+    fn snapshot() {
+        let ids = ConnectionIds::new(KEY, 120);
+        let id = ids.issue(&host("1-ff00:0:110", "10.0.0.1"), Time::from_secs(0x1ff));
+        assert_eq!(format!("{:016x}", id.0), "ff692c2f92556154");
+    }
+
+    #[test]
+    fn valid_for_the_validity_and_little_longer() {
+        let host = host("0-0", "192.0.2.1");
+        for validity in [0, 1, 60, 120, 121, 128, 129, 256, 1800, 3600, 86_400] {
+            let ids = ConnectionIds::new(KEY, validity);
+            let window = validity.div_ceil(WINDOWS).max(1);
+            for issued in [0, 1, 59, 1000, 12_345, 1 << 20] {
+                let id = ids.issue(&host, Time::from_secs(issued));
+                for age in [0, validity / 2, validity] {
+                    let now = Time::from_secs(issued + age);
+                    assert!(ids.check(id, &host, now), "{validity} {issued} {age}");
+                }
+                for age in [1, 2, 100, 1 << 8, 1 << 10, 1 << 16, 1 << 20] {
+                    let now = Time::from_secs(issued + validity + 2 * window + age);
+                    assert!(!ids.check(id, &host, now), "{validity} {issued} {age}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_window_of_the_future_is_refused() {
+        let ids = ConnectionIds::new(KEY, 120);
+        let host = host("0-0", "192.0.2.1");
+        let id = ids.issue(&host, Time::from_secs(200));
+        assert!(!ids.check(id, &host, Time::from_secs(199)));
+        assert!(!ids.check(id, &host, Time::from_secs(0)));
+    }
+
+    #[test]
+    fn bound_to_host_place_and_key() {
+        let ids = ConnectionIds::new(KEY, 120);
+        let now = Time::from_secs(1000);
+        let own = host("1-ff00:0:110", "10.0.0.1");
+        let id = ids.issue(&own, now);
+        assert!(ids.check(id, &own, now));
+        for other in [
+            host("1-ff00:0:110", "10.0.0.2"),
+            host("1-ff00:0:111", "10.0.0.1"),
+            host("2-ff00:0:110", "10.0.0.1"),
+            host("0-0", "10.0.0.1"),
+        ] {
+            assert!(!ids.check(id, &other, now), "{other}");
+        }
+        assert!(!ConnectionIds::new([7; 16], 120).check(id, &own, now));
+        // A dual-stack socket sees the same host.
+        let mapped = ids.issue(&host("0-0", "::ffff:10.0.0.1"), now);
+        assert!(ids.check(mapped, &host("0-0", "10.0.0.1"), now));
+    }
+
+    proptest! {
+        #[test]
+        fn every_flipped_bit_is_noticed(bit in 0..64_u32, now in 0..100_000_u32, ip: IpAddr) {
+            let ids = ConnectionIds::new(KEY, 600);
+            let host = Host::ip_only(ip);
+            let now = Time::from_secs(now);
+            let ConnectionId(id) = ids.issue(&host, now);
+            prop_assert!(ids.check(ConnectionId(id), &host, now));
+            prop_assert!(!ids.check(ConnectionId(id ^ 1 << bit), &host, now));
+        }
+
+        #[test]
+        fn guesses_fail(id: u64, now: u32, ip: IpAddr) {
+            let ids = ConnectionIds::new(KEY, 600);
+            prop_assert!(!ids.check(ConnectionId(id), &Host::ip_only(ip), Time::from_secs(now)));
+        }
+    }
+}

@@ -1,1 +1,366 @@
-//! The query string of HTTP announces and scrapes, both directions.
+//! The query string of HTTP announces and scrapes (BEP 3, 7, 21, 23, 48), both directions.
+//!
+//! Where clients differ, this is what is read:
+//! - Values are percent-encoded in either case. A `+` is a plus and not a space: info hashes are
+//!   bytes, and no client of today sends a space as `+`.
+//! - `info_hash`, `peer_id`, `port`, `left`, `ia` and `scion` may stand once. Of any other field
+//!   the first one counts, so that what a tracker's URL carries goes before what a client appends.
+//! - An optional field with an empty value is as good as absent, but for `ia` and `scion`: those
+//!   are read or refused, so that nobody is taken for a clearnet peer by mistake.
+//! - Keys are compared as they stand; unknown ones are skipped.
+
+mod escape;
+mod write;
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
+
+use crate::address::{AddressError, IsdAs, ScionAddr};
+use crate::request::{Announce, Claim, Event, ScionClaim};
+use crate::types::{InfoHash, PeerId};
+
+use escape::decode;
+pub(crate) use write::write_claim;
+pub use write::{write_announce, write_scrape};
+
+/// The longest query that is read, in bytes: a scrape of 100 hashes, every byte percent-encoded,
+/// takes 7,100.
+pub const MAX_QUERY: usize = 8192;
+
+/// An announce, and how it wants its reply written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnnounceQuery {
+    /// The announce.
+    pub announce: Announce,
+    /// `compact=1` or `compact=0` (BEP 23).
+    pub compact: Option<bool>,
+    /// `no_peer_id=1`: peer ids may be left out.
+    pub no_peer_id: bool,
+}
+
+/// Makes the enum of errors, its list, labels and messages from one table.
+macro_rules! query_errors {
+    ($($(#[$doc:meta])* $name:ident = $label:literal, $message:literal;)*) => {
+        /// Why a request is refused before the tracker sees it. The message is for the client's
+        /// eyes: a `failure reason`, or the error of BEP 15.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+        #[non_exhaustive]
+        pub enum QueryError { $($(#[$doc])* #[error($message)] $name,)* }
+
+        impl QueryError {
+            /// Every variant, for counters.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// A stable name for counters and logs.
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)* }
+            }
+
+            /// What the client may read: the same text as `Display`.
+            pub const fn message(self) -> &'static str {
+                match self { $(Self::$name => $message,)* }
+            }
+        }
+    };
+}
+
+query_errors! {
+    /// Longer than [`MAX_QUERY`].
+    TooLong = "too_long", "request is too long";
+    /// No `info_hash`.
+    NoInfoHash = "no_info_hash", "info_hash is missing";
+    /// An `info_hash` of another length than 20 or 32 bytes, or badly encoded.
+    BadInfoHash = "bad_info_hash", "info_hash must be 20 percent-encoded bytes";
+    /// More hashes in a scrape than allowed.
+    TooManyInfoHashes = "too_many_info_hashes", "too many info_hash fields in one scrape";
+    /// No `peer_id`.
+    NoPeerId = "no_peer_id", "peer_id is missing";
+    /// A `peer_id` of another length than 20 bytes, or badly encoded.
+    BadPeerId = "bad_peer_id", "peer_id must be 20 percent-encoded bytes";
+    /// No `port`.
+    NoPort = "no_port", "port is missing";
+    /// Not one of 1..=65535.
+    BadPort = "bad_port", "port must be a number from 1 to 65535";
+    /// No `left`.
+    NoLeft = "no_left", "left is missing";
+    /// Not a number below 2^64.
+    BadLeft = "bad_left", "left must be a number of bytes";
+    /// Not a number below 2^64.
+    BadUploaded = "bad_uploaded", "uploaded must be a number of bytes";
+    /// Not a number below 2^64.
+    BadDownloaded = "bad_downloaded", "downloaded must be a number of bytes";
+    /// A field that may stand once stands twice.
+    Repeated = "repeated", "info_hash, peer_id, port, left, ia and scion may stand only once";
+    /// An `ia` that is no ISD-AS.
+    BadIa = "bad_ia", "ia must be an ISD-AS, as in 1-ff00:0:110";
+    /// An `ia` that names no single AS.
+    WildcardIa = "wildcard_ia", "ia with a zero ISD or AS is a wildcard and names no place";
+    /// A `scion` that is neither 0, 1 nor an address.
+    BadScion = "bad_scion", "scion must be 1 or an address, as in 1-ff00:0:110,[192.0.2.1]:6881";
+    /// A `scion` address whose ISD-AS names no single AS.
+    WildcardScion = "wildcard_scion", "scion with a zero ISD or AS is a wildcard and names no host";
+    /// BEP 41 URL data that is cut short or longer than what is read.
+    BadUrlData = "bad_url_data", "URL data is cut short or too long";
+}
+
+/// Reads the query of an announce: what stands behind the `?`.
+pub fn parse_announce(query: &str) -> Result<AnnounceQuery, QueryError> {
+    if query.len() > MAX_QUERY {
+        return Err(QueryError::TooLong);
+    }
+    let mut info_hash = None;
+    let mut peer_id = None;
+    let mut port = None;
+    let mut left = None;
+    let mut claim = ClaimFields::default();
+    let mut uploaded = None;
+    let mut downloaded = None;
+    let mut event = None;
+    let mut numwant = None;
+    let mut compact = None;
+    let mut no_peer_id = None;
+    let mut key = None;
+    let mut named_ip = None;
+    for (name, value) in pairs(query.as_bytes()) {
+        match name {
+            b"info_hash" => once(&mut info_hash, read_info_hash(value)?)?,
+            b"peer_id" => once(&mut peer_id, read_peer_id(value)?)?,
+            b"port" => once(&mut port, read_port(value)?)?,
+            b"left" => once(&mut left, read_u64(value).ok_or(QueryError::BadLeft)?)?,
+            b"ia" => claim.read_ia(value)?,
+            b"scion" => claim.read_scion(value)?,
+            _ if value.is_empty() => {}
+            b"uploaded" => first(
+                &mut uploaded,
+                read_u64(value).ok_or(QueryError::BadUploaded)?,
+            ),
+            b"downloaded" => first(
+                &mut downloaded,
+                read_u64(value).ok_or(QueryError::BadDownloaded)?,
+            ),
+            b"event" => first(&mut event, read_event(value)),
+            b"numwant" => first(&mut numwant, read_numwant(value)),
+            b"compact" => first(&mut compact, read_flag(value)),
+            b"no_peer_id" => first(&mut no_peer_id, read_flag(value) == Some(true)),
+            b"key" => first(&mut key, read_key(value)),
+            b"ip" | b"ipv4" | b"ipv6" => named_ip = named_ip.or_else(|| read_ip(value)),
+            _ => {}
+        }
+    }
+    Ok(AnnounceQuery {
+        announce: Announce {
+            info_hash: info_hash.ok_or(QueryError::NoInfoHash)?,
+            peer_id: peer_id.ok_or(QueryError::NoPeerId)?,
+            port: port.ok_or(QueryError::NoPort)?,
+            left: left.ok_or(QueryError::NoLeft)?,
+            uploaded: uploaded.unwrap_or(0),
+            downloaded: downloaded.unwrap_or(0),
+            event: event.unwrap_or_default(),
+            numwant: numwant.flatten(),
+            key: key.flatten(),
+            claim: claim.claim(),
+            named_ip,
+        },
+        compact: compact.flatten(),
+        no_peer_id: no_peer_id.unwrap_or(false),
+    })
+}
+
+/// Reads the query of a scrape: its hashes, in order, with their duplicates (BEP 48).
+pub fn parse_scrape(query: &str, max: usize) -> Result<Vec<InfoHash>, QueryError> {
+    if query.len() > MAX_QUERY {
+        return Err(QueryError::TooLong);
+    }
+    let mut hashes = Vec::new();
+    for (name, value) in pairs(query.as_bytes()) {
+        if name != b"info_hash" {
+            continue;
+        }
+        if hashes.len() == max {
+            return Err(QueryError::TooManyInfoHashes);
+        }
+        hashes.push(read_info_hash(value)?);
+    }
+    if hashes.is_empty() {
+        return Err(QueryError::NoInfoHash);
+    }
+    Ok(hashes)
+}
+
+/// Reads only where the requester says that it is: for the query of a UDP tracker's URL (BEP 41).
+pub(crate) fn parse_claim(query: &[u8]) -> Result<Claim, QueryError> {
+    let mut claim = ClaimFields::default();
+    for (name, value) in pairs(query) {
+        match name {
+            b"ia" => claim.read_ia(value)?,
+            b"scion" => claim.read_scion(value)?,
+            _ => {}
+        }
+    }
+    Ok(claim.claim())
+}
+
+/// Names and values as they stand, still encoded. A name without `=` has an empty value.
+fn pairs(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    query
+        .split(|b| *b == b'&')
+        .map(|pair| match pair.iter().position(|b| *b == b'=') {
+            Some(at) => (&pair[..at], &pair[at + 1..]),
+            None => (pair, &[][..]),
+        })
+}
+
+fn once<T>(field: &mut Option<T>, value: T) -> Result<(), QueryError> {
+    if field.is_some() {
+        return Err(QueryError::Repeated);
+    }
+    *field = Some(value);
+    Ok(())
+}
+
+fn first<T>(field: &mut Option<T>, value: T) {
+    if field.is_none() {
+        *field = Some(value);
+    }
+}
+
+#[derive(Default)]
+struct ClaimFields {
+    ia: Option<IsdAs>,
+    scion: Option<ScionClaim>,
+}
+
+impl ClaimFields {
+    fn read_ia(&mut self, value: &[u8]) -> Result<(), QueryError> {
+        let mut text = [0; 32];
+        let text = decode_text(value, &mut text).ok_or(QueryError::BadIa)?;
+        let ia = IsdAs::parse_place(text).map_err(|error| match error {
+            AddressError::Wildcard => QueryError::WildcardIa,
+            _ => QueryError::BadIa,
+        })?;
+        once(&mut self.ia, ia)
+    }
+
+    /// `1`: reads SCION peer lists. `0`: says that it does not. Else the address.
+    fn read_scion(&mut self, value: &[u8]) -> Result<(), QueryError> {
+        let mut text = [0; 96];
+        let scion = match decode_text(value, &mut text).ok_or(QueryError::BadScion)? {
+            "0" => ScionClaim::Absent,
+            "1" => ScionClaim::Capable,
+            address => {
+                ScionClaim::At(address.parse::<ScionAddr>().map_err(|error| match error {
+                    AddressError::Wildcard => QueryError::WildcardScion,
+                    _ => QueryError::BadScion,
+                })?)
+            }
+        };
+        once(&mut self.scion, scion)
+    }
+
+    fn claim(self) -> Claim {
+        Claim {
+            ia: self.ia,
+            scion: self.scion.unwrap_or_default(),
+        }
+    }
+}
+
+fn decode_text<'b, const N: usize>(value: &[u8], buffer: &'b mut [u8; N]) -> Option<&'b str> {
+    decode(value, buffer).and_then(|text| std::str::from_utf8(text).ok())
+}
+
+/// 20 bytes, or 32 of a version 2 torrent, truncated as BEP 52 has it.
+fn read_info_hash(value: &[u8]) -> Result<InfoHash, QueryError> {
+    decode(value, &mut [0; 32])
+        .and_then(InfoHash::from_slice)
+        .ok_or(QueryError::BadInfoHash)
+}
+
+fn read_peer_id(value: &[u8]) -> Result<PeerId, QueryError> {
+    let mut id = [0; 20];
+    match decode(value, &mut id) {
+        Some(bytes) if bytes.len() == 20 => Ok(PeerId(id)),
+        _ => Err(QueryError::BadPeerId),
+    }
+}
+
+fn read_port(value: &[u8]) -> Result<NonZeroU16, QueryError> {
+    read_u64(value)
+        .and_then(|n| u16::try_from(n).ok())
+        .and_then(NonZeroU16::new)
+        .ok_or(QueryError::BadPort)
+}
+
+/// Digits and nothing else.
+fn read_u64(value: &[u8]) -> Option<u64> {
+    let mut decoded = [0; 24];
+    let digits = match value.contains(&b'%') {
+        true => decode(value, &mut decoded)?,
+        false => value,
+    };
+    if digits.is_empty() {
+        return None;
+    }
+    let mut n = 0_u64;
+    for byte in digits {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        n = n.checked_mul(10)?.checked_add(u64::from(digit))?;
+    }
+    Some(n)
+}
+
+fn read_event(value: &[u8]) -> Event {
+    match value {
+        b"started" => Event::Started,
+        b"completed" => Event::Completed,
+        b"stopped" => Event::Stopped,
+        b"paused" => Event::Paused,
+        _ => Event::None,
+    }
+}
+
+/// A wish, not a demand: what cannot be read (`-1`, `None`) leaves it to the tracker, and what is
+/// beyond all measure is a wish for much.
+fn read_numwant(value: &[u8]) -> Option<u32> {
+    if !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let n = read_u64(value).unwrap_or(u64::MAX);
+    Some(u32::try_from(n).unwrap_or(u32::MAX))
+}
+
+fn read_flag(value: &[u8]) -> Option<bool> {
+    match value {
+        b"1" => Some(true),
+        b"0" => Some(false),
+        _ => None,
+    }
+}
+
+/// Up to eight hexadecimal digits. Clients that send other bytes prove nothing by them.
+fn read_key(value: &[u8]) -> Option<u32> {
+    let mut text = [0; 8];
+    let text = decode_text(value, &mut text)?;
+    // from_str_radix would take a sign.
+    text.bytes()
+        .all(|b| b.is_ascii_hexdigit())
+        .then(|| u32::from_str_radix(text, 16).ok())?
+}
+
+/// An address or an endpoint (BEP 7), whose port is of no interest. `None` is what some send who
+/// have none.
+fn read_ip(value: &[u8]) -> Option<IpAddr> {
+    let mut text = [0; 64];
+    let text = decode_text(value, &mut text)?;
+    let ip = match text.parse::<IpAddr>() {
+        Ok(ip) => ip,
+        Err(_) => text.parse::<SocketAddr>().ok()?.ip(),
+    };
+    (!ip.is_unspecified()).then_some(ip.to_canonical())
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,357 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const HASH: &str = "info_hash=%91S~%f0%16%ferU%7fi%1e(Q%cb%9dj%c9g%f8%98";
+const REST: &str = "peer_id=-LT2110-2Hk2RLxj.gRc&port=6881&left=7";
+
+fn announce_with(extra: &str) -> Result<AnnounceQuery, QueryError> {
+    parse_announce(&format!("{HASH}&{REST}&{extra}"))
+}
+
+fn read(extra: &str) -> Announce {
+    announce_with(extra).unwrap().announce
+}
+
+#[test]
+fn every_field() {
+    let query = announce_with(
+        "uploaded=1&downloaded=2&event=started&numwant=80&key=23a77969&compact=1&no_peer_id=1\
+         &ia=1-ff00%3a0%3A110&scion=1-ff00:0:110,%5B10.0.0.1%5D:6881&ip=192.0.2.1&supportcrypto=1",
+    )
+    .unwrap();
+    let ia: IsdAs = "1-ff00:0:110".parse().unwrap();
+    let announce = Announce {
+        info_hash: "91537ef016fe72557f691e2851cb9d6ac967f898".parse().unwrap(),
+        peer_id: PeerId(*b"-LT2110-2Hk2RLxj.gRc"),
+        port: NonZeroU16::new(6881).unwrap(),
+        left: 7,
+        uploaded: 1,
+        downloaded: 2,
+        event: Event::Started,
+        numwant: Some(80),
+        key: Some(0x23a7_7969),
+        claim: Claim {
+            ia: Some(ia),
+            scion: ScionClaim::At("1-ff00:0:110,10.0.0.1:6881".parse().unwrap()),
+        },
+        named_ip: Some("192.0.2.1".parse().unwrap()),
+    };
+    let expected = AnnounceQuery {
+        announce,
+        compact: Some(true),
+        no_peer_id: true,
+    };
+    assert_eq!(query, expected);
+    let mut out = String::new();
+    write_announce(&query, &mut out);
+    assert_eq!(
+        out,
+        "info_hash=%91S~%F0%16%FErU%7Fi%1E%28Q%CB%9Dj%C9g%F8%98&peer_id=-LT2110-2Hk2RLxj.gRc\
+         &port=6881&uploaded=1&downloaded=2&left=7&event=started&numwant=80&key=23A77969\
+         &compact=1&no_peer_id=1&ip=192.0.2.1&ia=1-ff00:0:110\
+         &scion=1-ff00:0:110,%5B10.0.0.1%5D:6881"
+    );
+}
+
+#[test]
+fn nothing_optional() {
+    let expected = Announce::new(
+        "91537ef016fe72557f691e2851cb9d6ac967f898".parse().unwrap(),
+        PeerId(*b"-LT2110-2Hk2RLxj.gRc"),
+        NonZeroU16::new(6881).unwrap(),
+        7,
+    );
+    for extra in [
+        "",
+        "&",
+        "&&",
+        "event=&numwant=&key=&ip=&compact=&uploaded=&x",
+        "=",
+        "=1",
+    ] {
+        let query = announce_with(extra).unwrap();
+        assert_eq!(query.announce, expected, "{extra}");
+        assert_eq!((query.compact, query.no_peer_id), (None, false), "{extra}");
+    }
+}
+
+#[test]
+fn required_fields() {
+    let fields = [
+        (HASH, QueryError::NoInfoHash),
+        ("peer_id=-LT2110-2Hk2RLxj.gRc", QueryError::NoPeerId),
+        ("port=6881", QueryError::NoPort),
+        ("left=7", QueryError::NoLeft),
+    ];
+    for (i, (field, error)) in fields.iter().enumerate() {
+        let others = || fields.iter().enumerate().filter(move |(j, _)| *j != i);
+        let without: Vec<_> = others().map(|(_, (field, _))| *field).collect();
+        let without = without.join("&");
+        assert_eq!(parse_announce(&without), Err(*error), "{field}");
+        assert!(parse_announce(&format!("{without}&{field}")).is_ok());
+        let twice = format!("{without}&{field}&{field}");
+        assert_eq!(parse_announce(&twice), Err(QueryError::Repeated));
+    }
+    assert_eq!(parse_announce(""), Err(QueryError::NoInfoHash));
+}
+
+#[test]
+fn bad_values_are_refused() {
+    let id = "a".repeat(20);
+    for (query, error) in [
+        ("info_hash=".to_owned(), QueryError::BadInfoHash),
+        (
+            format!("info_hash={}", "a".repeat(19)),
+            QueryError::BadInfoHash,
+        ),
+        (
+            format!("info_hash={}", "a".repeat(21)),
+            QueryError::BadInfoHash,
+        ),
+        (
+            format!("info_hash={}", "a".repeat(33)),
+            QueryError::BadInfoHash,
+        ),
+        (
+            format!("info_hash={}%", "a".repeat(20)),
+            QueryError::BadInfoHash,
+        ),
+        (format!("{HASH}&peer_id={id}a"), QueryError::BadPeerId),
+        (
+            format!("{HASH}&peer_id={}", &id[1..]),
+            QueryError::BadPeerId,
+        ),
+        (
+            format!("{HASH}&peer_id=%zz{}", &id[1..]),
+            QueryError::BadPeerId,
+        ),
+    ] {
+        assert_eq!(parse_announce(&query), Err(error), "{query}");
+    }
+    for port in [
+        "",
+        "0",
+        "65536",
+        "-1",
+        "+1",
+        "1.0",
+        "0x10",
+        " 1",
+        "99999999999999999999999",
+    ] {
+        let query = format!("{HASH}&peer_id={id}&left=0&port={port}");
+        assert_eq!(parse_announce(&query), Err(QueryError::BadPort), "{port}");
+    }
+    for left in ["", "-1", "18446744073709551616", "None", "1e3"] {
+        let query = format!("{HASH}&peer_id={id}&port=1&left={left}");
+        assert_eq!(parse_announce(&query), Err(QueryError::BadLeft), "{left}");
+    }
+    for (extra, error) in [
+        ("uploaded=-1", QueryError::BadUploaded),
+        ("downloaded=x", QueryError::BadDownloaded),
+        ("ia=", QueryError::BadIa),
+        ("ia", QueryError::BadIa),
+        ("ia=1", QueryError::BadIa),
+        ("ia=1-ff00:0:110%20", QueryError::BadIa),
+        ("ia=1-ff00:0:110%ff", QueryError::BadIa),
+        (
+            "ia=1-ff00:0:1100000000000000000000000000000",
+            QueryError::BadIa,
+        ),
+        ("ia=0-0", QueryError::WildcardIa),
+        ("ia=1-0", QueryError::WildcardIa),
+        ("ia=1-1&ia=1-1", QueryError::Repeated),
+        ("scion=", QueryError::BadScion),
+        ("scion", QueryError::BadScion),
+        ("scion=2", QueryError::BadScion),
+        ("scion=1-1,10.0.0.1", QueryError::BadScion),
+        ("scion=1-1,10.0.0.1:0", QueryError::BadScion),
+        ("scion=0-1,10.0.0.1:1", QueryError::WildcardScion),
+        ("scion=0&scion=1", QueryError::Repeated),
+    ] {
+        assert_eq!(announce_with(extra), Err(error), "{extra}");
+    }
+    let long = format!("x={}", "a".repeat(MAX_QUERY));
+    assert_eq!(announce_with(&long), Err(QueryError::TooLong));
+    assert_eq!(parse_scrape(&long, 1), Err(QueryError::TooLong));
+}
+
+#[test]
+fn what_clients_send_is_borne() {
+    assert_eq!(read("event=paused").event, Event::Paused);
+    assert_eq!(read("event=nonsense").event, Event::None);
+    for (numwant, expected) in [
+        ("0", Some(0)),
+        ("-1", None),
+        ("-200", None),
+        ("None", None),
+        ("4294967296", Some(u32::MAX)),
+        ("99999999999999999999999999", Some(u32::MAX)),
+    ] {
+        assert_eq!(read(&format!("numwant={numwant}")).numwant, expected);
+    }
+    for (key, expected) in [
+        ("882362DC", Some(0x8823_62dc)),
+        ("7", Some(7)),
+        ("%c7e%cbR%8f%a2%9f%07", None),
+        ("0123456789", None),
+        ("+1", None),
+    ] {
+        assert_eq!(read(&format!("key={key}")).key, expected, "{key}");
+    }
+    assert_eq!(read("port%20=1&INFO_HASH=1&left2=").left, 7);
+    let v2 = format!("info_hash={}&{REST}", "%ab".repeat(32));
+    assert_eq!(
+        parse_announce(&v2).unwrap().announce.info_hash,
+        InfoHash([0xab; 20])
+    );
+    let same = format!("info_hash={0}&peer_id={0}&port=1&left=0", "a+".repeat(10));
+    let same = parse_announce(&same).unwrap().announce;
+    assert_eq!(same.info_hash.0, same.peer_id.0);
+    assert_eq!(same.info_hash.0, *b"a+a+a+a+a+a+a+a+a+a+");
+}
+
+#[test]
+fn named_addresses() {
+    for (extra, expected) in [
+        ("ip=192.0.2.1", Some("192.0.2.1")),
+        ("ipv6=None&ipv4=None", None),
+        ("ipv6=None&ipv4=192.0.2.1", Some("192.0.2.1")),
+        ("ipv6=2001%3adb8%3A%3a1&ip=192.0.2.1", Some("2001:db8::1")),
+        ("ipv6=[2001:db8::1]:6881", Some("2001:db8::1")),
+        ("ipv4=192.0.2.1:6881", Some("192.0.2.1")),
+        ("ip=::ffff:192.0.2.1", Some("192.0.2.1")),
+        ("ip=0.0.0.0&ipv6=::", None),
+        ("ip=example.org", None),
+        ("ip=1-ff00:0:110,10.0.0.1", None),
+    ] {
+        let expected = expected.map(|ip| ip.parse().unwrap());
+        assert_eq!(read(extra).named_ip, expected, "{extra}");
+    }
+}
+
+#[test]
+fn the_first_of_repeated_optional_fields_counts() {
+    let query =
+        announce_with("numwant=5&numwant=6&compact=0&compact=1&event=stopped&event=started")
+            .unwrap();
+    assert_eq!(query.announce.numwant, Some(5));
+    assert_eq!(query.announce.event, Event::Stopped);
+    assert_eq!(query.compact, Some(false));
+}
+
+#[test]
+fn scrapes() {
+    let hash = "91537ef016fe72557f691e2851cb9d6ac967f898".parse().unwrap();
+    let other = InfoHash(*b"aaaaaaaaaaaaaaaaaaaa");
+    let three = format!("{HASH}&x=1&info_hash=aaaaaaaaaaaaaaaaaaaa&{HASH}");
+    assert_eq!(parse_scrape(&three, 3), Ok(vec![hash, other, hash]));
+    assert_eq!(parse_scrape(&three, 2), Err(QueryError::TooManyInfoHashes));
+    assert_eq!(parse_scrape("", 3), Err(QueryError::NoInfoHash));
+    assert_eq!(parse_scrape("info_hash=1", 3), Err(QueryError::BadInfoHash));
+    let hundred = format!("info_hash={}", "%ff".repeat(20));
+    let hundred = vec![hundred; 100].join("&");
+    assert_eq!(parse_scrape(&hundred, 100).map(|v| v.len()), Ok(100));
+    let mut out = String::new();
+    write_scrape(&[hash, other], &mut out);
+    assert_eq!(
+        out,
+        "info_hash=%91S~%F0%16%FErU%7Fi%1E%28Q%CB%9Dj%C9g%F8%98&info_hash=aaaaaaaaaaaaaaaaaaaa"
+    );
+}
+
+#[test]
+fn labels_are_unique_and_messages_are_those_of_display() {
+    let mut labels: Vec<_> = QueryError::ALL.iter().map(|e| e.label()).collect();
+    labels.sort_unstable();
+    labels.dedup();
+    assert_eq!(labels.len(), QueryError::ALL.len());
+    for error in QueryError::ALL {
+        assert_eq!(error.to_string(), error.message());
+    }
+}
+
+/// An announce of any kind.
+pub(crate) fn any_announce() -> impl Strategy<Value = Announce> {
+    let scion = prop_oneof![
+        Just(ScionClaim::Absent),
+        Just(ScionClaim::Capable),
+        (1_u16.., 1_u64..1 << 48, any::<IpAddr>(), 1_u16..).prop_map(|(isd, asn, ip, port)| {
+            let ia = IsdAs::from_u64(u64::from(isd) << 48 | asn);
+            ScionClaim::At(ScionAddr::new(ia, ip, port).unwrap())
+        }),
+    ];
+    let ia = (1_u16.., 1_u64..1 << 48)
+        .prop_map(|(isd, asn)| IsdAs::from_u64(u64::from(isd) << 48 | asn));
+    let event = prop_oneof![
+        Just(Event::None),
+        Just(Event::Started),
+        Just(Event::Completed),
+        Just(Event::Stopped),
+        Just(Event::Paused),
+    ];
+    let named_ip = any::<Option<IpAddr>>().prop_map(|ip| {
+        ip.map(|ip| ip.to_canonical())
+            .filter(|ip| !ip.is_unspecified())
+    });
+    let fixed = (
+        any::<[u8; 20]>(),
+        any::<[u8; 20]>(),
+        1_u16..,
+        any::<[u64; 3]>(),
+    );
+    let optional = (any::<Option<u32>>(), any::<Option<u32>>(), named_ip);
+    (fixed, event, optional, prop::option::of(ia), scion).prop_map(
+        |((hash, id, port, bytes), event, (numwant, key, named_ip), ia, scion)| Announce {
+            info_hash: InfoHash(hash),
+            peer_id: PeerId(id),
+            port: NonZeroU16::new(port).unwrap(),
+            left: bytes[0],
+            uploaded: bytes[1],
+            downloaded: bytes[2],
+            event,
+            numwant,
+            key,
+            claim: Claim { ia, scion },
+            named_ip,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn announces_round_trip(
+        announce in any_announce(),
+        compact: Option<bool>,
+        no_peer_id: bool,
+    ) {
+        let query = AnnounceQuery { announce, compact, no_peer_id };
+        let mut text = String::new();
+        write_announce(&query, &mut text);
+        prop_assert_eq!(parse_announce(&text), Ok(query));
+        for end in 0..text.len() {
+            let _ = parse_announce(&text[..end]);
+        }
+    }
+
+    #[test]
+    fn scrapes_round_trip(hashes in prop::collection::vec(any::<[u8; 20]>(), 1..20)) {
+        let hashes: Vec<_> = hashes.into_iter().map(InfoHash).collect();
+        let mut text = String::new();
+        write_scrape(&hashes, &mut text);
+        prop_assert_eq!(parse_scrape(&text, hashes.len()), Ok(hashes));
+    }
+
+    #[test]
+    fn any_text_is_read_or_refused(
+        parts in prop::collection::vec(
+            ("info_hash|peer_id|port|left|ia|scion|ip|key|event|numwant", "[%0-9a-f:,\\[\\]-]{0,40}|.{0,30}"),
+            0..8,
+        ),
+    ) {
+        let text: Vec<_> = parts.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let _ = parse_announce(&text.join("&"));
+        let _ = parse_scrape(&text.join("&"), 3);
+    }
+}

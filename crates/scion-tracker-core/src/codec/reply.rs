@@ -1,1 +1,254 @@
-//! Bencoded HTTP replies, both directions.
+//! Bencoded HTTP replies (BEP 3, 7, 21, 23, 24, 31, 48), both directions: the tracker's side here,
+//! the client's in `reply/read.rs`.
+
+mod read;
+
+use crate::address::IsdAs;
+use crate::codec::bencode::Writer;
+use crate::codec::compact::{push_scion, with_ip_bytes};
+use crate::codec::query::AnnounceQuery;
+use crate::request::{Origin, ScionClaim};
+use crate::response::{AddrBytes, AnnounceReply, Peer, PeerSink, SwarmCounts};
+use crate::types::InfoHash;
+
+pub use read::{
+    AnnounceAnswer, AnswerPeer, Failure, ReplyError, Retry, ScrapeAnswer, parse_announce_reply,
+    parse_scrape_reply,
+};
+
+/// How an announce reply lists its peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `peers` and `peers6` as packed lists (BEP 23, BEP 7).
+    Compact,
+    /// `peers` as dictionaries of `ip`, `peer id`, `port` (BEP 3).
+    Dictionaries {
+        /// Whether `peer id` is in them.
+        peer_ids: bool,
+    },
+    /// `peers` as dictionaries of `ia`, `id`, `ip`, `peer id`, `port`: what the first SCION
+    /// tracker's clients read. `ia` is `0-0` for a peer that is not reached over SCION.
+    ScionDictionaries {
+        /// Whether `id` and `peer id`, which are the same, are in them.
+        peer_ids: bool,
+    },
+    /// `peers` and `peers6` as in [`Form::Compact`], and beside them the packed `peers_scion4` and
+    /// `peers_scion6`. A peer that is reached both ways is in the SCION list only.
+    ScionCompact,
+}
+
+impl Form {
+    /// The form that this requester reads.
+    pub fn of(origin: &Origin, query: &AnnounceQuery) -> Self {
+        let claim = &query.announce.claim;
+        let peer_ids = !query.no_peer_id;
+        let compact = query.compact;
+        if claim.scion != ScionClaim::Absent && compact == Some(true) {
+            Self::ScionCompact
+        } else if origin.is_scion() || claim.is_scion() {
+            Self::ScionDictionaries { peer_ids }
+        } else if compact == Some(false) {
+            Self::Dictionaries { peer_ids }
+        } else {
+            Self::Compact
+        }
+    }
+}
+
+/// Collects the peers of one reply in the form in which they go out, and then writes the reply.
+/// Made once a worker or connection and reset for each reply: then nothing is allocated.
+#[derive(Debug)]
+pub struct Peers {
+    form: Form,
+    /// Packed, or the dictionaries of the list.
+    peers: Vec<u8>,
+    peers6: Vec<u8>,
+    scion4: Vec<u8>,
+    scion6: Vec<u8>,
+}
+
+impl Peers {
+    /// Nobody yet.
+    pub const fn new(form: Form) -> Self {
+        Self {
+            form,
+            peers: Vec::new(),
+            peers6: Vec::new(),
+            scion4: Vec::new(),
+            scion6: Vec::new(),
+        }
+    }
+
+    /// Forgets the peers and keeps their room.
+    pub fn reset(&mut self, form: Form) {
+        self.form = form;
+        self.peers.clear();
+        self.peers6.clear();
+        self.scion4.clear();
+        self.scion6.clear();
+    }
+
+    /// Appends the whole reply with the peers collected.
+    pub fn write(&self, reply: &AnnounceReply, out: &mut Vec<u8>) {
+        let lists = self.peers.len() + self.peers6.len() + self.scion4.len() + self.scion6.len();
+        // The other fields take 130 to 250 bytes.
+        out.reserve(lists + 256);
+        let mut writer = Writer::new(out);
+        writer.dict();
+        writer.bytes(b"complete");
+        writer.int(reply.counts.seeders);
+        writer.bytes(b"downloaded");
+        writer.int(reply.counts.completed);
+        // BEP 24: the address as it is, 4 or 16 bytes.
+        writer.bytes(b"external ip");
+        with_ip_bytes(reply.observed.ip(), |ip| writer.bytes(ip));
+        writer.bytes(b"incomplete");
+        writer.int(reply.counts.leechers);
+        writer.bytes(b"interval");
+        writer.int(reply.interval);
+        writer.bytes(b"min interval");
+        writer.int(reply.min_interval);
+        writer.bytes(b"peers");
+        match self.form {
+            Form::Compact | Form::ScionCompact => writer.bytes(&self.peers),
+            Form::Dictionaries { .. } | Form::ScionDictionaries { .. } => {
+                writer.list();
+                writer.raw(&self.peers);
+                writer.end();
+            }
+        }
+        if !self.peers6.is_empty() {
+            writer.bytes(b"peers6");
+            writer.bytes(&self.peers6);
+        }
+        if self.form == Form::ScionCompact {
+            // Also when empty: the client sees that the tracker knows of them.
+            writer.bytes(b"peers_scion4");
+            writer.bytes(&self.scion4);
+            writer.bytes(b"peers_scion6");
+            writer.bytes(&self.scion6);
+        }
+        if let Some(warning) = reply.warning {
+            writer.bytes(b"warning message");
+            writer.bytes(warning.message().as_bytes());
+        }
+        writer.end();
+    }
+
+    /// A dictionary of the list. The keys are sorted.
+    fn push_dictionary(&mut self, peer: &Peer<'_>, ia: Option<IsdAs>, peer_ids: bool) {
+        let scion = ia.is_some();
+        let mut writer = Writer::new(&mut self.peers);
+        writer.dict();
+        if let Some(ia) = ia {
+            writer.bytes(b"ia");
+            writer.text(ia);
+        }
+        if scion && peer_ids {
+            writer.bytes(b"id");
+            writer.bytes(&peer.id.0);
+        }
+        writer.bytes(b"ip");
+        writer.text(peer.addr.ip());
+        if peer_ids {
+            writer.bytes(b"peer id");
+            writer.bytes(&peer.id.0);
+        }
+        writer.bytes(b"port");
+        writer.int(peer.addr.port());
+        writer.end();
+    }
+}
+
+impl PeerSink for Peers {
+    fn push(&mut self, peer: Peer<'_>) {
+        match self.form {
+            Form::ScionCompact if peer.reach.over_scion() => match peer.addr {
+                AddrBytes::V4(_) => push_scion(&peer, &mut self.scion4),
+                AddrBytes::V6(_) => push_scion(&peer, &mut self.scion6),
+            },
+            Form::ScionDictionaries { peer_ids } => {
+                let ia = match peer.reach.over_scion() {
+                    true => peer.ia,
+                    false => IsdAs::NONE,
+                };
+                self.push_dictionary(&peer, Some(ia), peer_ids);
+            }
+            // An address that means nothing outside its AS never goes into a plain list.
+            _ if !peer.reach.over_ip() => {}
+            Form::Compact | Form::ScionCompact => match peer.addr {
+                AddrBytes::V4(bytes) => self.peers.extend_from_slice(bytes),
+                AddrBytes::V6(bytes) => self.peers6.extend_from_slice(bytes),
+            },
+            Form::Dictionaries { peer_ids } => self.push_dictionary(&peer, None, peer_ids),
+        }
+    }
+}
+
+/// Appends a refusal. `retry_in`, in minutes, is BEP 31's; without it the client is told nothing of
+/// when to come back. `interval`, in seconds, is for those who read only that.
+pub fn write_failure(
+    message: &str,
+    retry_in: Option<u32>,
+    interval: Option<u32>,
+    out: &mut Vec<u8>,
+) {
+    let mut writer = Writer::new(out);
+    writer.dict();
+    writer.bytes(b"failure reason");
+    writer.bytes(message.as_bytes());
+    if let Some(interval) = interval {
+        writer.bytes(b"interval");
+        writer.int(interval);
+    }
+    if let Some(minutes) = retry_in {
+        // BEP 31 has a positive integer.
+        writer.bytes(b"retry in");
+        writer.int(minutes.max(1));
+    }
+    writer.end();
+}
+
+/// Appends a scrape reply (BEP 48). Sorts the entries; a hash that was asked for twice is answered
+/// once.
+pub fn write_scrape(
+    entries: &mut [(InfoHash, SwarmCounts)],
+    min_request_interval: u32,
+    out: &mut Vec<u8>,
+) {
+    entries.sort_unstable_by_key(|(hash, _)| *hash);
+    out.reserve(64 + entries.len() * 100);
+    let mut writer = Writer::new(out);
+    writer.dict();
+    writer.bytes(b"files");
+    writer.dict();
+    let mut previous = None;
+    for (hash, counts) in entries {
+        if previous == Some(*hash) {
+            continue;
+        }
+        previous = Some(*hash);
+        writer.bytes(&hash.0);
+        writer.dict();
+        writer.bytes(b"complete");
+        writer.int(counts.seeders);
+        writer.bytes(b"downloaded");
+        writer.int(counts.completed);
+        // BEP 21.
+        writer.bytes(b"downloaders");
+        writer.int(counts.downloaders);
+        writer.bytes(b"incomplete");
+        writer.int(counts.leechers);
+        writer.end();
+    }
+    writer.end();
+    writer.bytes(b"flags");
+    writer.dict();
+    writer.bytes(b"min_request_interval");
+    writer.int(min_request_interval);
+    writer.end();
+    writer.end();
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,231 @@
+//! The client's side: replies of any tracker, read into owned types.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::address::IsdAs;
+use crate::codec::bencode::{BencodeError, Dict, Value};
+use crate::codec::compact::{Endpoint, Layout};
+use crate::response::SwarmCounts;
+use crate::types::{InfoHash, PeerId};
+
+/// Why a reply brings nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplyError {
+    /// Not bencode.
+    #[error("the reply cannot be read")]
+    Bencode(#[from] BencodeError),
+    /// Bencode, but no dictionary with what has to be in it.
+    #[error("the reply has no valid `{0}`")]
+    Field(&'static str),
+    /// The tracker refuses.
+    #[error("{0}")]
+    Failure(Failure),
+}
+
+/// A tracker's refusal.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Failure {
+    /// In the tracker's words; bytes that are not UTF-8 are replaced.
+    pub reason: String,
+    /// BEP 31.
+    pub retry: Option<Retry>,
+    /// Seconds after which to come back, as some trackers say it.
+    pub interval: Option<u64>,
+}
+
+/// `retry in` of a refusal (BEP 31).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// Not before so many minutes.
+    InMinutes(u64),
+    /// Never.
+    Never,
+}
+
+/// An announce reply.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AnnounceAnswer {
+    /// Seconds until the next regular announce.
+    pub interval: u64,
+    /// Seconds that have to lie between two announces.
+    pub min_interval: Option<u64>,
+    /// Seeds.
+    pub complete: Option<u64>,
+    /// All the others.
+    pub incomplete: Option<u64>,
+    /// Downloads completed.
+    pub downloaded: Option<u64>,
+    /// The requester as the tracker sees it (BEP 24).
+    pub external_ip: Option<IpAddr>,
+    /// Something the requester should know.
+    pub warning: Option<String>,
+    /// The peers of all lists, those over SCION first.
+    pub peers: Vec<AnswerPeer>,
+    /// How many entries of the lists were no peer that can be reached: a host name, port 0.
+    pub unreadable: usize,
+}
+
+/// A peer of an announce reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerPeer {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// What it calls itself, if the reply's form has room for it.
+    pub id: Option<PeerId>,
+}
+
+/// A scrape reply.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ScrapeAnswer {
+    /// What the tracker knows of each torrent, in its order. What it leaves out is zero.
+    pub files: Vec<(InfoHash, SwarmCounts)>,
+    /// Seconds that have to lie between two scrapes.
+    pub min_request_interval: Option<u64>,
+}
+
+/// Reads an announce reply with peers in any form.
+pub fn parse_announce_reply(reply: &[u8]) -> Result<AnnounceAnswer, ReplyError> {
+    let dict = read_dict(reply)?;
+    let number = |key| dict.get(key).and_then(|value| value.as_u64());
+    let mut answer = AnnounceAnswer {
+        interval: number("interval").ok_or(ReplyError::Field("interval"))?,
+        min_interval: number("min interval"),
+        complete: number("complete"),
+        incomplete: number("incomplete"),
+        downloaded: number("downloaded"),
+        external_ip: bytes(&dict, "external ip").and_then(read_ip_bytes),
+        warning: bytes(&dict, "warning message").map(text),
+        peers: Vec::new(),
+        unreadable: 0,
+    };
+    for (key, layout) in [
+        ("peers_scion4", Layout::Scion4),
+        ("peers_scion6", Layout::Scion6),
+        ("peers", Layout::Ip4),
+        ("peers6", Layout::Ip6),
+    ] {
+        match dict.get(key) {
+            Some(Value::Bytes(list)) => {
+                let packed = layout.unpack(list).ok_or(ReplyError::Field(key))?;
+                packed.for_each(|endpoint| answer.take(Some(AnswerPeer { endpoint, id: None })));
+            }
+            Some(Value::List(list)) => list.for_each(|peer| answer.take(read_peer(&peer))),
+            Some(_) => return Err(ReplyError::Field(key)),
+            None => {}
+        }
+    }
+    Ok(answer)
+}
+
+/// Reads a scrape reply.
+pub fn parse_scrape_reply(reply: &[u8]) -> Result<ScrapeAnswer, ReplyError> {
+    let dict = read_dict(reply)?;
+    let files = dict
+        .get("files")
+        .and_then(|value| value.as_dict())
+        .ok_or(ReplyError::Field("files"))?;
+    let files = files
+        .map(|(hash, counts)| {
+            let hash = InfoHash::from_slice(hash).ok_or(ReplyError::Field("files"))?;
+            let counts = counts.as_dict().ok_or(ReplyError::Field("files"))?;
+            Ok((hash, read_counts(&counts)))
+        })
+        .collect::<Result<_, ReplyError>>()?;
+    let min_request_interval = dict
+        .get("flags")
+        .and_then(|flags| flags.as_dict()?.get("min_request_interval")?.as_u64());
+    Ok(ScrapeAnswer {
+        files,
+        min_request_interval,
+    })
+}
+
+impl AnnounceAnswer {
+    fn take(&mut self, peer: Option<AnswerPeer>) {
+        match peer {
+            Some(peer) if peer.endpoint.addr.port() != 0 => self.peers.push(peer),
+            _ => self.unreadable += 1,
+        }
+    }
+}
+
+/// The dictionary of a reply that is no refusal.
+fn read_dict(reply: &[u8]) -> Result<Dict<'_>, ReplyError> {
+    let dict = Value::read(reply)?
+        .as_dict()
+        .ok_or(ReplyError::Field("dictionary"))?;
+    let Some(reason) = bytes(&dict, "failure reason") else {
+        return Ok(dict);
+    };
+    Err(ReplyError::Failure(Failure {
+        reason: text(reason),
+        retry: dict.get("retry in").and_then(|value| read_retry(&value)),
+        interval: dict.get("interval").and_then(|value| value.as_u64()),
+    }))
+}
+
+/// An integer, as the text of BEP 31 has it, or digits, as its example has it.
+fn read_retry(value: &Value<'_>) -> Option<Retry> {
+    if let Some(minutes) = value.as_u64() {
+        return Some(Retry::InMinutes(minutes));
+    }
+    match value.as_bytes()? {
+        b"never" => Some(Retry::Never),
+        digits => std::str::from_utf8(digits)
+            .ok()?
+            .parse()
+            .ok()
+            .map(Retry::InMinutes),
+    }
+}
+
+/// A dictionary with or without an `ia`.
+fn read_peer(peer: &Value<'_>) -> Option<AnswerPeer> {
+    let peer = peer.as_dict()?;
+    let str = |key| std::str::from_utf8(bytes(&peer, key)?).ok();
+    let ip: IpAddr = str("ip")?.parse().ok()?;
+    let port = peer.get("port")?.as_u64()?.try_into().ok()?;
+    let ia = match peer.get("ia") {
+        Some(_) => str("ia")?.parse().ok()?,
+        None => IsdAs::NONE,
+    };
+    let id = bytes(&peer, "peer id").or_else(|| bytes(&peer, "id"));
+    Some(AnswerPeer {
+        endpoint: Endpoint {
+            ia,
+            addr: SocketAddr::new(ip, port),
+        },
+        id: id.and_then(|id| id.try_into().ok()).map(PeerId),
+    })
+}
+
+fn read_counts(counts: &Dict<'_>) -> SwarmCounts {
+    let number = |key| {
+        let n = counts.get(key).and_then(|value| value.as_u64());
+        u32::try_from(n.unwrap_or(0)).unwrap_or(u32::MAX)
+    };
+    SwarmCounts {
+        seeders: number("complete"),
+        leechers: number("incomplete"),
+        downloaders: number("downloaders"),
+        completed: number("downloaded"),
+    }
+}
+
+fn read_ip_bytes(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+        _ => None,
+    }
+}
+
+fn bytes<'a>(dict: &Dict<'a>, key: &str) -> Option<&'a [u8]> {
+    dict.get(key)?.as_bytes()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

@@ -1,0 +1,252 @@
+//! Replies: written by the tracker, read by the client.
+//!
+//! The writers fill a buffer of the caller and return how much of it; what does not fit is left
+//! out, whole peers and whole counts at a time.
+
+use super::{ANNOUNCE, CONNECT, ERROR, Malformed, SCRAPE, TransactionId, u32_at, u64_at};
+use crate::codec::compact::{Layout, Unpack};
+use crate::codec::connection::ConnectionId;
+use crate::response::{AddrBytes, AnnounceReply, Peer, PeerSink, SwarmCounts};
+
+/// Bytes of an announce reply before its peers.
+pub const ANNOUNCE_HEADER: usize = 20;
+
+/// Writes the reply to a `connect`: 16 bytes.
+///
+/// # Panics
+/// If the buffer is shorter.
+pub fn write_connect(
+    buffer: &mut [u8],
+    transaction: TransactionId,
+    connection: ConnectionId,
+) -> usize {
+    write_header(buffer, CONNECT, transaction);
+    buffer[8..16].copy_from_slice(&connection.0.to_be_bytes());
+    16
+}
+
+/// Writes an announce reply into the buffer as the peers come in.
+///
+/// ```text
+///  0  action 4     4  transaction 4   8  interval 4
+/// 12  leechers 4  16  seeders 4      20  peers, see Layout
+/// ```
+#[derive(Debug)]
+pub struct AnnounceWriter<'a> {
+    buffer: &'a mut [u8],
+    layout: Layout,
+    transaction: TransactionId,
+    length: usize,
+}
+
+impl<'a> AnnounceWriter<'a> {
+    /// A reply without peers yet.
+    ///
+    /// # Panics
+    /// If the buffer is shorter than [`ANNOUNCE_HEADER`].
+    pub fn new(buffer: &'a mut [u8], transaction: TransactionId, layout: Layout) -> Self {
+        assert!(buffer.len() >= ANNOUNCE_HEADER, "no room for a header");
+        Self {
+            buffer,
+            layout,
+            transaction,
+            length: ANNOUNCE_HEADER,
+        }
+    }
+
+    /// Writes what goes before the peers, and returns the length of the reply.
+    pub fn finish(self, reply: &AnnounceReply) -> usize {
+        write_header(self.buffer, ANNOUNCE, self.transaction);
+        self.buffer[8..12].copy_from_slice(&reply.interval.to_be_bytes());
+        self.buffer[12..16].copy_from_slice(&reply.counts.leechers.to_be_bytes());
+        self.buffer[16..20].copy_from_slice(&reply.counts.seeders.to_be_bytes());
+        self.length
+    }
+
+    fn append<const N: usize>(&mut self, bytes: &[u8; N]) {
+        if let Some(room) = self.buffer.get_mut(self.length..self.length + N) {
+            room.copy_from_slice(bytes);
+            self.length += N;
+        }
+    }
+
+    fn append_scion<const N: usize>(&mut self, peer: &Peer<'_>, addr: &[u8; N]) {
+        let size = 8 + N;
+        if let Some(room) = self.buffer.get_mut(self.length..self.length + size) {
+            room[..8].copy_from_slice(&peer.ia.to_u64().to_be_bytes());
+            room[8..].copy_from_slice(addr);
+            self.length += size;
+        }
+    }
+}
+
+impl PeerSink for AnnounceWriter<'_> {
+    /// A peer of the other family or network has no place in the list and is left out.
+    #[inline]
+    fn push(&mut self, peer: Peer<'_>) {
+        match (self.layout, peer.addr) {
+            (Layout::Ip4, AddrBytes::V4(addr)) if peer.reach.over_ip() => self.append(addr),
+            (Layout::Ip6, AddrBytes::V6(addr)) if peer.reach.over_ip() => self.append(addr),
+            (Layout::Scion4, AddrBytes::V4(addr)) if peer.reach.over_scion() => {
+                self.append_scion(&peer, addr);
+            }
+            (Layout::Scion6, AddrBytes::V6(addr)) if peer.reach.over_scion() => {
+                self.append_scion(&peer, addr);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Writes a scrape reply: the counts in the order of the request.
+///
+/// ```text
+/// 0  action 4     4  transaction 4
+/// 8  seeders 4   12  completed 4    16  leechers 4   and so on
+/// ```
+///
+/// # Panics
+/// If the buffer is shorter than 8 bytes.
+pub fn write_scrape(
+    buffer: &mut [u8],
+    transaction: TransactionId,
+    counts: impl IntoIterator<Item = SwarmCounts>,
+) -> usize {
+    write_header(buffer, SCRAPE, transaction);
+    let (rooms, _) = buffer[8..].as_chunks_mut::<12>();
+    let mut length = 8;
+    for (room, counts) in rooms.iter_mut().zip(counts) {
+        room[..4].copy_from_slice(&counts.seeders.to_be_bytes());
+        room[4..8].copy_from_slice(&counts.completed.to_be_bytes());
+        room[8..].copy_from_slice(&counts.leechers.to_be_bytes());
+        length += 12;
+    }
+    length
+}
+
+/// Writes an error for the client's eyes.
+///
+/// # Panics
+/// If the buffer is shorter than 8 bytes.
+pub fn write_error(buffer: &mut [u8], transaction: TransactionId, message: &str) -> usize {
+    write_header(buffer, ERROR, transaction);
+    let room = &mut buffer[8..];
+    let length = message.len().min(room.len());
+    room[..length].copy_from_slice(&message.as_bytes()[..length]);
+    8 + length
+}
+
+fn write_header(buffer: &mut [u8], action: u32, transaction: TransactionId) {
+    buffer[..4].copy_from_slice(&action.to_be_bytes());
+    buffer[4..8].copy_from_slice(&transaction.0.to_be_bytes());
+}
+
+/// A reply as a client reads it.
+#[derive(Debug, Clone, Copy)]
+pub enum Reply<'a> {
+    /// To `connect`.
+    Connect {
+        /// Of the request.
+        transaction: TransactionId,
+        /// To be sent with what follows.
+        connection: ConnectionId,
+    },
+    /// To an announce.
+    Announce {
+        /// Of the request.
+        transaction: TransactionId,
+        /// Seconds until the next regular announce.
+        interval: u32,
+        /// Peers that do not have everything.
+        leechers: u32,
+        /// Peers that have everything.
+        seeders: u32,
+        /// The peers.
+        peers: Unpack<'a>,
+    },
+    /// To a scrape.
+    Scrape {
+        /// Of the request.
+        transaction: TransactionId,
+        /// In the order of the request.
+        counts: ScrapeCounts<'a>,
+    },
+    /// A refusal.
+    Error {
+        /// Of the request.
+        transaction: TransactionId,
+        /// In the tracker's words, whatever their encoding.
+        message: &'a [u8],
+    },
+}
+
+impl Reply<'_> {
+    /// To which request this is the reply.
+    pub const fn transaction(&self) -> TransactionId {
+        match self {
+            Self::Connect { transaction, .. }
+            | Self::Announce { transaction, .. }
+            | Self::Scrape { transaction, .. }
+            | Self::Error { transaction, .. } => *transaction,
+        }
+    }
+}
+
+/// The counts of a scrape reply. BEP 15 has no `downloaders`, so these are 0.
+#[derive(Debug, Clone, Copy)]
+pub struct ScrapeCounts<'a>(&'a [[u8; 12]]);
+
+impl Iterator for ScrapeCounts<'_> {
+    type Item = SwarmCounts;
+
+    fn next(&mut self) -> Option<SwarmCounts> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(SwarmCounts {
+            seeders: u32_at(first, 0),
+            completed: u32_at(first, 4),
+            leechers: u32_at(first, 8),
+            downloaders: 0,
+        })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.0.len(), Some(self.0.len()))
+    }
+}
+
+impl ExactSizeIterator for ScrapeCounts<'_> {}
+
+/// Reads a reply. `layout` is that of the socket over which the request went.
+pub fn parse_reply(datagram: &[u8], layout: Layout) -> Result<Reply<'_>, Malformed> {
+    let (header, rest) = datagram.split_first_chunk::<8>().ok_or(Malformed)?;
+    let transaction = TransactionId(u32_at(header, 4));
+    match u32_at(header, 0) {
+        CONNECT => Ok(Reply::Connect {
+            transaction,
+            connection: ConnectionId(u64_at(rest.first_chunk::<8>().ok_or(Malformed)?, 0)),
+        }),
+        ANNOUNCE => {
+            let (counts, list) = rest.split_first_chunk::<12>().ok_or(Malformed)?;
+            Ok(Reply::Announce {
+                transaction,
+                interval: u32_at(counts, 0),
+                leechers: u32_at(counts, 4),
+                seeders: u32_at(counts, 8),
+                peers: layout.unpack(list).ok_or(Malformed)?,
+            })
+        }
+        SCRAPE => match rest.as_chunks() {
+            (counts, []) => Ok(Reply::Scrape {
+                transaction,
+                counts: ScrapeCounts(counts),
+            }),
+            _ => Err(Malformed),
+        },
+        ERROR => Ok(Reply::Error {
+            transaction,
+            message: rest,
+        }),
+        _ => Err(Malformed),
+    }
+}

@@ -1,0 +1,229 @@
+//! Requests: read by the tracker, written by the client.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU16;
+
+use super::url::{UrlData, push_url};
+use super::{ANNOUNCE, CONNECT, MAGIC, Malformed, SCRAPE, TransactionId};
+use super::{bytes_at, u32_at, u64_at};
+use crate::codec::connection::ConnectionId;
+use crate::codec::query::{QueryError, write_claim};
+use crate::request::{Announce, Claim, Event};
+use crate::types::{InfoHash, PeerId};
+
+/// The most hashes of one scrape (BEP 15: up to about 74). Those beyond are not answered.
+pub const MAX_SCRAPE: usize = 74;
+
+/// A request as a tracker reads it.
+#[derive(Debug, Clone, Copy)]
+pub enum Request<'a> {
+    /// Asks for a connection id.
+    Connect {
+        /// To be repeated in the reply.
+        transaction: TransactionId,
+    },
+    /// A peer tells of itself and asks for others.
+    Announce {
+        /// To be checked before anything is answered.
+        connection: ConnectionId,
+        /// To be repeated in the reply.
+        transaction: TransactionId,
+        /// The announce, or why it is to be answered with an error.
+        announce: Result<Announce, QueryError>,
+        /// Path and query of the tracker's URL, as far as the client tells (BEP 41). The query's
+        /// `ia` and `scion` are in the announce already.
+        url: UrlData<'a>,
+    },
+    /// Asks for the counts of swarms.
+    Scrape {
+        /// To be checked before anything is answered.
+        connection: ConnectionId,
+        /// To be repeated in the reply.
+        transaction: TransactionId,
+        /// The swarms: at least one.
+        hashes: Hashes<'a>,
+    },
+}
+
+/// The hashes of a scrape, in order and with their duplicates.
+#[derive(Debug, Clone, Copy)]
+pub struct Hashes<'a>(&'a [[u8; 20]]);
+
+impl Iterator for Hashes<'_> {
+    type Item = InfoHash;
+
+    fn next(&mut self) -> Option<InfoHash> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(InfoHash(*first))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.0.len(), Some(self.0.len()))
+    }
+}
+
+impl ExactSizeIterator for Hashes<'_> {}
+
+/// Reads a request. Longer ones than need be are taken: BEP 15 leaves room for additions. Of a
+/// scrape the first `max_scrape` hashes are read, and never more than [`MAX_SCRAPE`].
+pub fn parse(datagram: &[u8], max_scrape: usize) -> Result<Request<'_>, Malformed> {
+    if let Some((packet, options)) = datagram.split_first_chunk::<98>()
+        && u32_at(packet, 8) == ANNOUNCE
+    {
+        return Ok(read_announce(packet, options));
+    }
+    let (header, rest) = datagram.split_first_chunk::<16>().ok_or(Malformed)?;
+    let transaction = TransactionId(u32_at(header, 12));
+    match u32_at(header, 8) {
+        CONNECT if u64_at(header, 0) == MAGIC => Ok(Request::Connect { transaction }),
+        SCRAPE => {
+            let (hashes, _) = rest.as_chunks();
+            let count = hashes.len().min(max_scrape).min(MAX_SCRAPE);
+            if count == 0 {
+                return Err(Malformed);
+            }
+            Ok(Request::Scrape {
+                connection: ConnectionId(u64_at(header, 0)),
+                transaction,
+                hashes: Hashes(&hashes[..count]),
+            })
+        }
+        _ => Err(Malformed),
+    }
+}
+
+/// ```text
+///  0  connection 8    8  action 4      12  transaction 4
+/// 16  info hash 20   36  peer id 20
+/// 56  downloaded 8   64  left 8        72  uploaded 8
+/// 80  event 4        84  IP address 4  88  key 4
+/// 92  num_want 4     96  port 2        98  options (BEP 41)
+/// ```
+#[inline]
+fn read_announce<'a>(packet: &[u8; 98], options: &'a [u8]) -> Request<'a> {
+    let url = UrlData::new(options);
+    let claim = match options {
+        // What most clients send: nothing, or (aria2) zeros, which is EndOfOptions.
+        [] | [0, ..] => Ok(Claim::default()),
+        _ => url.claim(),
+    };
+    let port = NonZeroU16::new(u16::from_be_bytes(bytes_at(packet, 96)));
+    let announce = match (port, claim) {
+        (Some(port), Ok(claim)) => Ok(Announce {
+            info_hash: InfoHash(bytes_at(packet, 16)),
+            peer_id: PeerId(bytes_at(packet, 36)),
+            port,
+            left: u64_at(packet, 64),
+            uploaded: u64_at(packet, 72),
+            downloaded: u64_at(packet, 56),
+            event: read_event(u32_at(packet, 80)),
+            numwant: read_numwant(u32_at(packet, 92)),
+            key: Some(u32_at(packet, 88)).filter(|key| *key != 0),
+            claim,
+            named_ip: read_ip(u32_at(packet, 84)),
+        }),
+        (None, _) => Err(QueryError::BadPort),
+        (_, Err(error)) => Err(error),
+    };
+    Request::Announce {
+        connection: ConnectionId(u64_at(packet, 0)),
+        transaction: TransactionId(u32_at(packet, 12)),
+        announce,
+        url,
+    }
+}
+
+/// 4 is in no BEP; it is what libtorrent sends for BEP 21's `paused`.
+const fn read_event(number: u32) -> Event {
+    match number {
+        1 => Event::Completed,
+        2 => Event::Started,
+        3 => Event::Stopped,
+        4 => Event::Paused,
+        _ => Event::None,
+    }
+}
+
+const fn event_number(event: Event) -> u32 {
+    match event {
+        Event::None => 0,
+        Event::Completed => 1,
+        Event::Started => 2,
+        Event::Stopped => 3,
+        Event::Paused => 4,
+    }
+}
+
+/// -1 is the default; so is whatever is negative.
+const fn read_numwant(bits: u32) -> Option<u32> {
+    if bits > i32::MAX as u32 {
+        None
+    } else {
+        Some(bits)
+    }
+}
+
+const fn read_ip(bits: u32) -> Option<IpAddr> {
+    match bits {
+        0 => None,
+        bits => Some(IpAddr::V4(Ipv4Addr::from_bits(bits))),
+    }
+}
+
+/// Appends a `connect`.
+pub fn write_connect_request(transaction: TransactionId, out: &mut Vec<u8>) {
+    write_header(MAGIC, CONNECT, transaction, out);
+}
+
+/// Appends an announce. `path` is path and query of the tracker's URL; it goes into URL data
+/// (BEP 41) together with the announce's claim, if there is any of both.
+///
+/// What BEP 15 has no room for is left out: an IPv6 `named_ip`, a `numwant` of 2^31 and more.
+pub fn write_announce_request(
+    connection: ConnectionId,
+    transaction: TransactionId,
+    announce: &Announce,
+    path: &str,
+    out: &mut Vec<u8>,
+) {
+    write_header(connection.0, ANNOUNCE, transaction, out);
+    out.extend_from_slice(&announce.info_hash.0);
+    out.extend_from_slice(&announce.peer_id.0);
+    out.extend_from_slice(&announce.downloaded.to_be_bytes());
+    out.extend_from_slice(&announce.left.to_be_bytes());
+    out.extend_from_slice(&announce.uploaded.to_be_bytes());
+    out.extend_from_slice(&event_number(announce.event).to_be_bytes());
+    let ip = match announce.named_ip {
+        Some(IpAddr::V4(ip)) => ip.to_bits(),
+        _ => 0,
+    };
+    out.extend_from_slice(&ip.to_be_bytes());
+    out.extend_from_slice(&announce.key.unwrap_or(0).to_be_bytes());
+    let numwant = announce.numwant.and_then(|n| i32::try_from(n).ok());
+    out.extend_from_slice(&numwant.unwrap_or(-1).to_be_bytes());
+    out.extend_from_slice(&announce.port.get().to_be_bytes());
+    let mut url = path.to_owned();
+    let separator = if path.contains('?') { '&' } else { '?' };
+    write_claim(&announce.claim, separator, &mut url);
+    push_url(&url, out);
+}
+
+/// Appends a scrape.
+pub fn write_scrape_request(
+    connection: ConnectionId,
+    transaction: TransactionId,
+    hashes: &[InfoHash],
+    out: &mut Vec<u8>,
+) {
+    write_header(connection.0, SCRAPE, transaction, out);
+    for hash in hashes {
+        out.extend_from_slice(&hash.0);
+    }
+}
+
+fn write_header(connection: u64, action: u32, transaction: TransactionId, out: &mut Vec<u8>) {
+    out.extend_from_slice(&connection.to_be_bytes());
+    out.extend_from_slice(&action.to_be_bytes());
+    out.extend_from_slice(&transaction.0.to_be_bytes());
+}

@@ -23,6 +23,11 @@ ROWS = [
     (webtorrent, transmission, ("udp",), (4,)),
     (transmission, libtorrent, ("udp",), (6,)),
 ]
+# Leechers side by side in one swarm, each over its own transport; the seeder is there over UDP.
+MIXED = {
+    4: [(libtorrent, "https"), (aria2, "udp"), (transmission, "udp"), (webtorrent, "http")],
+    6: [(libtorrent, "udp"), (aria2, "https"), (transmission, "http"), (webtorrent, "https")],
+}
 
 
 def cases():
@@ -31,10 +36,22 @@ def cases():
             for family in families:
                 name = f"{scheme} IPv{family}: {seeder.NAME} to {leecher.NAME}"
                 yield Case(name, partial(_download, name, seeder, leecher, scheme, family))
+    for family, leechers in MIXED.items():
+        name = f"all IPv{family}: one swarm of " + ", ".join(f"{c.NAME} ({scheme})" for c, scheme in leechers)
+        yield Case(name, partial(_mixed, name, family, leechers))
 
 
 def _download(name, seeding, leeching, scheme, family, bench):
-    for client, seed in ((seeding, True), (leeching, False)):
+    download(bench, name, bench.tracker, (seeding, scheme), [(leeching, scheme)], family)
+
+
+def _mixed(name, family, leechers, bench):
+    download(bench, name, bench.tracker, (libtorrent, "udp"), leechers, family)
+
+
+def download(bench, name, tracker, seeding, leeching, family):
+    """One swarm from its first announce to its last; `seeding`, `leeching`: (client, scheme)."""
+    for client, scheme, seed in [(*seeding, True), *[(*leecher, False) for leecher in leeching]]:
         if client.NAME in bench.tools.missing:
             raise Skipped(f"{client.NAME} is not installed", allowed=False)
         if reason := client.unsupported(scheme, family, seed):
@@ -43,23 +60,31 @@ def _download(name, seeding, leeching, scheme, family, bench):
     torrent = Torrent(room)
     peers = []
 
-    def launch(client, role, seed):
-        url = bench.tracker.url(scheme, family, by_name=(scheme, family) in client.BY_NAME)
-        return Peer(bench.tools, client, f"{room}/{role}", torrent, url, seed)
+    def launch(client, scheme, seed):
+        url = tracker.url(scheme, family, by_name=(scheme, family) in client.BY_NAME)
+        directory = f"{room}/{len(peers)}-{client.NAME}"
+        peers.append(Peer(bench.tools, client, directory, torrent, url, seed, tracker.ca))
+        return peers[-1]
 
+    def swarm(what, *counts):
+        _swarm(tracker, torrent, what, counts, [peer.process for peer in peers])
+
+    count = len(leeching)
     try:
-        seeder = launch(seeding, "seeder", seed=True)
-        peers.append(seeder)
-        _swarm(bench, torrent, "the seeder is in the swarm", (1, 0, 0), [seeder.process])
-        leecher = launch(leeching, "leecher", seed=False)
-        peers.append(leecher)
-        running = [seeder.process, leecher.process]
-        wait_for("the leecher has the payload", leecher.complete, 60, running)
-        _swarm(bench, torrent, "the leecher announced `completed`", (2, 0, 1), running)
-        leecher.take_leave()
-        _swarm(bench, torrent, "the leecher announced `stopped`", (1, 0, 1), [seeder.process])
+        seeder = launch(*seeding, seed=True)
+        swarm("the seeder is in the swarm", 1, 0, 0)
+        leechers = [launch(*leecher, seed=False) for leecher in leeching]
+        for leecher in leechers:
+            wait_for(
+                f"{leecher.client.NAME} has the payload", leecher.complete, 60,
+                [seeder.process, leecher.process],
+            )
+        swarm("every leecher announced `completed`", 1 + count, 0, count)
+        for leecher in leechers:
+            leecher.take_leave()
+        swarm("every leecher announced `stopped`", 1, 0, count)
         seeder.take_leave()
-        _swarm(bench, torrent, "the seeder announced `stopped`", (0, 0, 1), [])
+        swarm("the seeder announced `stopped`", 0, 0, count)
     except Failed as failed:
         tails = [f"--- end of {peer.log}\n{peer.process.output()[-1500:]}" for peer in peers]
         raise Failed("\n".join([str(failed), *tails])) from None
@@ -68,13 +93,13 @@ def _download(name, seeding, leeching, scheme, family, bench):
             peer.remove()
 
 
-def _swarm(bench, torrent, what, counts, running):
+def _swarm(tracker, torrent, what, counts, running):
     seen = None
 
     def reached():
         nonlocal seen
-        seen = bench.tracker.swarm(torrent.info_hash)
-        return seen[:2] == counts[:2]
+        seen = tracker.swarm(torrent.info_hash)
+        return seen == counts
 
     try:
         wait_for(what, reached, 30, running)

@@ -4,7 +4,8 @@ A module has
 - `NAME`
 - `launch(peer)`: starts the client in the foreground on `peer.host`, with its listening port
   `peer.port`, its data in `peer.data`, its own state in `peer.state`, the torrent
-  `peer.torrent_file`; seeds when `peer.seed` (the payload is already there); returns a Process
+  `peer.torrent_file`; seeds when `peer.seed` (the payload is already there); trusts
+  the authority `peer.ca` alone, or any certificate when that is None; returns a Process
 - `take_leave(peer)`: tells it to announce `stopped`; it may end by itself or be ended later
 - `unsupported(scheme, family, seed)`: None, or why the client itself cannot do that; see README.md
 - `BY_NAME`: the (scheme, family) for which it needs the tracker's name instead of its address

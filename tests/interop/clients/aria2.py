@@ -22,7 +22,8 @@ def launch(peer):
     return peer.run([
         "aria2c", "--no-conf=true", *dht, f"--dir={peer.data}", f"--listen-port={peer.port}",
         "--bt-enable-lpd=false", "--enable-peer-exchange=false", "--follow-torrent=false",
-        "--file-allocation=none", "--allow-overwrite=true", "--check-certificate=false",
+        "--file-allocation=none", "--allow-overwrite=true",
+        *([f"--ca-certificate={peer.ca}"] if peer.ca else ["--check-certificate=false"]),
         "--enable-color=false", "--console-log-level=info", "--summary-interval=0",
         "--bt-tracker-timeout=10", "--bt-tracker-connect-timeout=10",
         # Seeds until it is told to stop; with --seed-time=0 it would never announce `completed`.

@@ -12,10 +12,12 @@ def unsupported(_scheme, _family, _seed):
 
 
 def launch(peer):
-    return peer.run([
-        peer.tools.python, peer.tools.peer_script("libtorrent_peer.py"),
-        peer.torrent_file, peer.data, peer.port,
-    ])
+    script = peer.tools.peer_script("libtorrent_peer.py")
+    verify = "verify" if peer.ca else "trust"
+    return peer.run(
+        [peer.tools.python, script, peer.torrent_file, peer.data, peer.port, verify],
+        env={"SSL_CERT_FILE": peer.ca} if peer.ca else {},
+    )
 
 
 def take_leave(peer):

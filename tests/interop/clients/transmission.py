@@ -43,7 +43,7 @@ def launch(peer):
         json.dump(settings, file)
     return peer.run(
         ["transmission-daemon", "--foreground", "--log-debug", "--config-dir", peer.state],
-        env={"TR_CURL_SSL_NO_VERIFY": "1"},
+        env={"CURL_CA_BUNDLE": peer.ca} if peer.ca else {"TR_CURL_SSL_NO_VERIFY": "1"},
     )
 
 

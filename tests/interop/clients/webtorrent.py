@@ -20,7 +20,7 @@ def launch(peer):
             peer.tools.node, peer.tools.peer_script("webtorrent_peer.mjs"),
             peer.tools.node_modules, peer.torrent_file, peer.data, peer.port,
         ],
-        env={"NODE_TLS_REJECT_UNAUTHORIZED": "0"},
+        env={"NODE_EXTRA_CA_CERTS": peer.ca} if peer.ca else {"NODE_TLS_REJECT_UNAUTHORIZED": "0"},
     )
 
 

@@ -7,6 +7,7 @@ removes every namespace, address and process when the harness ends, however it e
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 
@@ -22,16 +23,27 @@ def inside():
 
 
 def isolate():
-    """Returns only inside the namespaces; the process outside waits and passes the status on."""
+    """Returns only inside the namespaces; the process outside waits, and exits as that one does.
+
+    Whichever way the outer process ends, the first process inside dies with it, and with that one
+    its process-id namespace: nothing is left behind.
+    """
     if inside():
         _switch()
         return
     if os.geteuid() != 0:
         sys.exit("interop: network namespaces need root")
     os.makedirs("/run/netns", exist_ok=True)
-    os.environ[_INSIDE] = "1"
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, lambda *_: sys.exit(1))
+    tied = ["setpriv", "--pdeathsig", "KILL"]
     unshare = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    os.execvp("unshare", [*unshare, sys.executable, *sys.argv])
+    command = [*tied, *unshare, sys.executable, *sys.argv]
+    with subprocess.Popen(command, env={**os.environ, _INSIDE: "1"}) as child:
+        try:
+            sys.exit(child.wait())
+        finally:
+            child.kill()
 
 
 def _ip(*batches):

@@ -9,12 +9,16 @@ PORT = 6881
 
 
 class Peer:
-    """`client` is a module of the `clients` package; `directory` is this peer's alone."""
+    """`client` is a module of the `clients` package; `directory` is this peer's alone.
+
+    `ca`: the authority that the tracker's certificate must come from; None: any will do.
+    """
 
     port = PORT
 
-    def __init__(self, tools, client, directory, torrent, announce, seed):
+    def __init__(self, tools, client, directory, torrent, announce, seed, ca=None):
         self.tools, self.client, self.torrent, self.seed = tools, client, torrent, seed
+        self.ca = ca
         self.torrent_file = torrent.file(announce)
         self.data = os.path.join(directory, "data")
         self.state = os.path.join(directory, "state")

@@ -18,6 +18,11 @@ class Skipped(Exception):
         self.allowed = allowed
 
 
+def _environment(more=None):
+    """Nothing of the caller's but the PATH: no proxies, authorities or options of its own."""
+    return {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **(more or {})}
+
+
 class Process:
     """A command on a host; stderr goes to the log file, and stdout too unless it has its own."""
 
@@ -26,7 +31,7 @@ class Process:
         with open(log, "ab") as errors, open(stdout or log, "ab") as output:
             self._child = subprocess.Popen(
                 host.argv(argv), stdin=subprocess.DEVNULL, stdout=output, stderr=errors,
-                cwd=cwd, env={**os.environ, **(env or {})}, start_new_session=True,
+                cwd=cwd, env=_environment(env), start_new_session=True,
             )
 
     def status(self):
@@ -58,7 +63,8 @@ def output_of(host, argv, deadline):
     """Runs a command on a host to its end; its stdout."""
     try:
         done = subprocess.run(
-            host.argv(argv), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=deadline
+            host.argv(argv), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=deadline, env=_environment(),
         )
     except subprocess.TimeoutExpired:
         raise Failed(f"{argv[1]}: not over within {deadline} s") from None

@@ -5,8 +5,8 @@ import os
 import re
 import urllib.parse
 
-from harness.net import Host, name_hosts
-from harness.process import Failed, Process, wait_for
+from harness.net import Host
+from harness.process import Failed, Process, output_of, wait_for
 from harness.torrent import bdecode
 
 LISTENERS = {"udp": ("--udp", 6969), "http": ("--http", 6969), "https": ("--https", 6443), "h3": ("--http3", 6443)}
@@ -15,24 +15,35 @@ LISTENERS = {"udp": ("--udp", 6969), "http": ("--http", 6969), "https": ("--http
 class Tracker:
     """Serving on every listener, over both families, once the constructor returns."""
 
-    def __init__(self, binary, directory):
+    def __init__(self, binary, directory, certified=False):
+        """`certified`: with a certificate from `scion-tracker cert` (`ca`), not a self-signed one."""
+        self.binary, self.ca = binary, None
         self.host = Host("tracker")
-        name_hosts(directory, {"tracker4.test": self.host.ip4, "tracker6.test": self.host.ip6})
         self.data = os.path.join(directory, "tracker-data")
         self.announced = os.path.join(directory, "tracker-stdout")
         self.log = os.path.join(directory, "tracker-log")
         os.makedirs(self.data)
+        tls = self._certify(os.path.join(directory, "tracker-tls")) if certified else {}
         listeners = [part for flag, port in LISTENERS.values() for part in (flag, f"[::]:{port}")]
         self.process = Process(
             self.host,
             [binary, "serve", "--data-dir", self.data, *listeners,
              "--interval", "30m", "--min-interval", "5s"],
-            self.log, stdout=self.announced, cwd=directory,
+            self.log, stdout=self.announced, cwd=directory, env=tls,
         )
         try:
             self.ports = wait_for("an announce URL for every listener", self._ports, 20, [self.process])
         except Failed as failed:
             raise Failed(f"{failed}\n{self._said()}") from None
+
+    def _certify(self, directory):
+        names = ["--name", self.host.ip4, "--name", self.host.ip6]
+        output_of(self.host, [self.binary, "cert", "--out", directory, *names], 20)
+        self.ca = os.path.join(directory, "ca.pem")
+        return {
+            "SCION_TRACKER_TLS_CERT": os.path.join(directory, "cert.pem"),
+            "SCION_TRACKER_TLS_KEY": os.path.join(directory, "key.pem"),
+        }
 
     def _said(self):
         with open(self.announced) as urls, open(self.log, errors="replace") as log:

@@ -105,7 +105,7 @@ def breaches(authority, path):
         ("no :path", [(HEADERS, without(":path"))]),
         ("empty :path", [(HEADERS, [*without(":path"), (":path", "")])]),
         ("line feed in a value", [(HEADERS, [*good, ("x-test", "a\nb")])]),
-        ("100 kB of headers", [(HEADERS, [*good, ("x-test", "a" * 100_000)])]),
+        ("100 kB of headers", [(HEADERS, [*good, *[("x-test", "a" * 1000)] * 100])]),
         ("nothing at all", []),
         ("DATA before HEADERS", [(DATA, b"abcd"), (HEADERS, good)]),
         ("SETTINGS on a request stream", [(SETTINGS, b""), (HEADERS, good)]),

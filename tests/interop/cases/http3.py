@@ -74,15 +74,18 @@ def _breaches(family, bench):
         outcomes = client(bench, host, family, "breach", path)
     finally:
         host.remove()
-    wrong = []
-    for outcome in outcomes:
-        reply = outcome["reply"]
-        codes = [reply[key] for key in ("reset", "stop_sending", "closed") if key in reply]
-        refused = 400 <= reply.get("status", 0) < 500
-        if not refused and not (codes and "status" not in reply and all(code in H3_ERRORS for code in codes)):
-            wrong.append(f"{outcome['name']}: {reply}")
-        for where in ("same connection", "new connection"):
-            if where in outcome and outcome[where].get("status") != 200:
-                wrong.append(f"{outcome['name']}: then on the {where}: {outcome[where]}")
-    if wrong:
+    if wrong := [text for outcome in outcomes for text in _complaints(outcome)]:
         raise Failed("\n".join(wrong))
+
+
+def _complaints(outcome):
+    name, reply = outcome["name"], outcome.get("reply", {})
+    codes = [reply[key] for key in ("reset", "stop_sending", "closed") if key in reply]
+    clean = all(code in H3_ERRORS for code in codes)
+    refused = 400 <= reply.get("status", 0) < 500 or (codes and "status" not in reply)
+    right = {"refused": refused, "served": reply.get("status") == 200, "any": True}
+    if not clean or not right[outcome["expected"]]:
+        yield f"{name}: expected {outcome['expected']}: {reply}"
+    for where in ("same connection", "new connection"):
+        if where in outcome and outcome[where].get("status") != 200:
+            yield f"{name}: then on the {where}: {outcome[where]}"

@@ -20,7 +20,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ConnectionTerminated, StopSendingReceived, StreamReset
 from pylsqpack import Encoder
 
-PATIENCE = 5
+PATIENCE = 3
 DATA, HEADERS, SETTINGS = 0, 1, 4
 
 
@@ -52,8 +52,32 @@ class Client(QuicConnectionProtocol):
     def raw(self, *frames, end=True):
         """A new request stream with these (type, payload) frames, as they are."""
         stream = self._quic.get_next_available_stream_id()
-        data = b"".join(encode_uint_var(kind) + encode_uint_var(len(body)) + body for kind, body in frames)
-        self._quic.send_stream_data(stream, data, end)
+        self._quic.send_stream_data(stream, b"".join(encode(kind, body) for kind, body in frames), end)
+        self.transmit()
+        return stream
+
+    def unidirectional(self, data):
+        """A new unidirectional stream that begins so."""
+        stream = self._quic.get_next_available_stream_id(is_unidirectional=True)
+        self._quic.send_stream_data(stream, data)
+        self.transmit()
+        return stream
+
+    def control(self, data, end=False):
+        """More on the control stream."""
+        self._quic.send_stream_data(self.h3._local_control_stream_id, data, end)
+        self.transmit()
+        return self.h3._local_control_stream_id
+
+    def given_up(self, data, reset=False, stop=False):
+        """A request stream that the client abandons: 0x10c is H3_REQUEST_CANCELLED."""
+        stream = self._quic.get_next_available_stream_id()
+        self._quic.send_stream_data(stream, data, end_stream=not reset)
+        self.transmit()
+        if stop:
+            self._quic.stop_stream(stream, 0x10C)
+        if reset:
+            self._quic.reset_stream(stream, 0x10C)
         self.transmit()
         return stream
 
@@ -80,36 +104,65 @@ class Client(QuicConnectionProtocol):
         return {**self.replies.get(stream, {}), **(self.ended or {})}
 
 
+def encode(kind, body):
+    """One frame."""
+    return encode_uint_var(kind) + encode_uint_var(len(body)) + body
+
+
 def request(authority, path, method="GET"):
     return [(":method", method), (":scheme", "https"), (":authority", authority), (":path", path)]
 
 
 def breaches(authority, path):
-    """(name, frames of one request stream); a frame is (type, headers or bytes)."""
+    """(expected, name, act): `act(client)` commits it and returns the stream to watch.
+
+    expected: `refused`, `served` (it looks odd but is allowed), or `any` (it leaves without waiting).
+    """
     good = request(authority, path)
-    without = lambda name: [pair for pair in good if pair[0] != name]
+
+    def without(name):
+        return [pair for pair in good if pair[0] != name]
+
+    def frames(*them):
+        return lambda client: client.raw(
+            *[(kind, body if isinstance(body, bytes) else client.block(body)) for kind, body in them]
+        )
+
+    def headers(*lines):
+        return frames((HEADERS, [*lines]))
+
     return [
-        ("duplicate :path", [(HEADERS, [*good, (":path", path)])]),
-        ("duplicate :method", [(HEADERS, [*good, (":method", "GET")])]),
-        ("pseudo-header after a regular one", [(HEADERS, [*without(":path"), ("accept", "*/*"), (":path", path)])]),
-        ("connection header", [(HEADERS, [*good, ("connection", "keep-alive")])]),
-        ("transfer-encoding header", [(HEADERS, [*good, ("transfer-encoding", "chunked")])]),
-        ("GET with a content-length and no body", [(HEADERS, [*good, ("content-length", "10")])]),
-        ("GET with a longer body than its content-length", [(HEADERS, [*good, ("content-length", "1")]), (DATA, b"abcd")]),
-        ("GET with a body", [(HEADERS, good), (DATA, b"abcd")]),
-        ("POST", [(HEADERS, request(authority, path, "POST")), (DATA, b"abcd")]),
-        ("upper-case header name", [(HEADERS, [*good, ("Accept", "*/*")])]),
-        ("unknown pseudo-header", [(HEADERS, [*good, (":peer", "1")])]),
-        ("response pseudo-header", [(HEADERS, [*good, (":status", "200")])]),
-        ("no :method", [(HEADERS, without(":method"))]),
-        ("no :path", [(HEADERS, without(":path"))]),
-        ("empty :path", [(HEADERS, [*without(":path"), (":path", "")])]),
-        ("line feed in a value", [(HEADERS, [*good, ("x-test", "a\nb")])]),
-        ("100 kB of headers", [(HEADERS, [*good, *[("x-test", "a" * 1000)] * 100])]),
-        ("nothing at all", []),
-        ("DATA before HEADERS", [(DATA, b"abcd"), (HEADERS, good)]),
-        ("SETTINGS on a request stream", [(SETTINGS, b""), (HEADERS, good)]),
-        ("headers that are not QPACK", [(HEADERS, b"\xff" * 40)]),
+        ("refused", "duplicate :path", headers(*good, (":path", path))),
+        ("refused", "duplicate :method", headers(*good, (":method", "GET"))),
+        ("refused", "pseudo-header after a regular one", headers(*without(":path"), ("accept", "*/*"), (":path", path))),
+        ("refused", "connection header", headers(*good, ("connection", "keep-alive"))),
+        ("refused", "transfer-encoding header", headers(*good, ("transfer-encoding", "chunked"))),
+        ("refused", "GET with a content-length and no body", headers(*good, ("content-length", "10"))),
+        ("refused", "GET with a longer body than its content-length", frames((HEADERS, [*good, ("content-length", "1")]), (DATA, b"abcd"))),
+        ("refused", "GET with a body", frames((HEADERS, good), (DATA, b"abcd"))),
+        ("refused", "POST", frames((HEADERS, request(authority, path, "POST")), (DATA, b"abcd"))),
+        ("refused", "upper-case header name", headers(*good, ("Accept", "*/*"))),
+        ("refused", "unknown pseudo-header", headers(*good, (":peer", "1"))),
+        ("refused", "response pseudo-header", headers(*good, (":status", "200"))),
+        ("refused", "no :method", headers(*without(":method"))),
+        ("refused", "no :path", headers(*without(":path"))),
+        ("refused", "empty :path", headers(*without(":path"), (":path", ""))),
+        ("refused", "line feed in a value", headers(*good, ("x-test", "a\nb"))),
+        ("refused", "100 kB of headers", headers(*good, *[("x-test", "a" * 1000)] * 100)),
+        ("refused", "nothing at all", frames()),
+        ("refused", "DATA before HEADERS", frames((DATA, b"abcd"), (HEADERS, good))),
+        ("refused", "SETTINGS on a request stream", frames((SETTINGS, b""), (HEADERS, good))),
+        ("refused", "headers that are not QPACK", frames((HEADERS, b"\xff" * 40))),
+        ("refused", "a second control stream", lambda client: client.unidirectional(b"\0\4\0")),
+        ("refused", "SETTINGS twice", lambda client: client.control(b"\4\0")),
+        ("refused", "DATA on the control stream", lambda client: client.control(b"\0\1a")),
+        ("refused", "the control stream ends", lambda client: client.control(b"", end=True)),
+        ("served", "an unknown frame before HEADERS", frames((0x21, b"grease"), (HEADERS, good))),
+        ("served", "an unknown stream type", lambda client: (client.unidirectional(b"\x21abcd"), headers(*good)(client))[1]),
+        ("any", "reset within the headers", lambda client: client.given_up(b"\1\x40\x80ab", reset=True)),
+        ("any", "reset after the headers", lambda client: client.given_up(encode(HEADERS, client.block(good)), reset=True)),
+        ("any", "no wish for the answer", lambda client: client.given_up(encode(HEADERS, client.block(good)), stop=True)),
+        ("any", "reset, and no wish for the answer", lambda client: client.given_up(encode(HEADERS, client.block(good)), reset=True, stop=True)),
     ]
 
 
@@ -124,13 +177,18 @@ async def get(host, port, authority, paths):
         return [await client.reply(stream) for stream in streams]
 
 
-async def breach(host, port, authority, path, name, frames):
+async def breach(host, port, authority, path, expected, name, act):
     async with connection(host, port) as client:
-        encoded = [(kind, body if isinstance(body, bytes) else client.block(body)) for kind, body in frames]
-        outcome = {"name": name, "reply": await client.reply(client.raw(*encoded))}
+        stream = act(client)
+        outcome = {"expected": expected, "name": name}
+        if expected != "any":
+            outcome["reply"] = await client.reply(stream)
         if client.ended is None:
             good = client.raw((HEADERS, client.block(request(authority, path))))
             outcome["same connection"] = await client.reply(good)
+            # The connection may have ended for what came before, but then as a whole.
+            if "closed" in outcome["same connection"]:
+                outcome.setdefault("reply", {}).update(outcome.pop("same connection"))
     [outcome["new connection"]] = await get(host, port, authority, [path])
     return outcome
 
@@ -144,8 +202,8 @@ async def main():
             print(json.dumps(line), flush=True)
         return
     [path] = paths
-    for name, frames in breaches(authority, path):
-        print(json.dumps(await breach(host, int(port), authority, path, name, frames)), flush=True)
+    for one in breaches(authority, path):
+        print(json.dumps(await breach(host, int(port), authority, path, *one)), flush=True)
 
 
 asyncio.run(main())

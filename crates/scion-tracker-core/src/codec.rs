@@ -6,3 +6,4 @@ pub mod compact;
 pub mod connection;
 pub mod query;
 pub mod reply;
+pub mod scion;

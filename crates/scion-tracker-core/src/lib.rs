@@ -9,7 +9,7 @@
 //!
 //! Modules, in the order of that path:
 //! - [`codec`]: bytes to requests and replies to bytes, each message in both directions: BEP 15 and
-//!   BEP 41, HTTP queries, bencode, compact peer lists, UDP connection ids.
+//!   BEP 41, HTTP queries, bencode, compact peer lists, UDP connection ids, SCION packets.
 //! - [`address`], [`types`]: ISD-AS numbers, SCION hosts, info hashes, peer ids.
 //! - [`request`], [`response`]: what is asked and answered, in types that cannot be invalid.
 //! - [`tracker`]: the story in one file.

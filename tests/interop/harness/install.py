@@ -1,7 +1,6 @@
 """Gets the real clients with the system's own package managers, into a cache beside the build."""
 
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
@@ -16,8 +15,9 @@ DEBIAN = {
     "node": "nodejs",
     "npm": "npm",
     "transmission-daemon": "transmission-daemon",
-    "transmission-remote": "transmission-cli",
 }
+
+
 _FOUND = "_SCION_TRACKER_INTEROP_MISSING"
 
 
@@ -55,9 +55,6 @@ def install(cache):
 
 def _debian(tools):
     wanted = [package for command, package in DEBIAN.items() if not shutil.which(command)]
-    # Debian keeps what `python3 -m venv` needs apart.
-    if not importlib.util.find_spec("ensurepip"):
-        wanted.append("python3-venv")
     if wanted and shutil.which("apt-get"):
         env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         subprocess.run(["apt-get", "-q", "update"], stdout=sys.stderr, env=env, check=False)
@@ -66,7 +63,6 @@ def _debian(tools):
             subprocess.run(command, stdout=sys.stderr, env=env, check=False)
     for command, client in [
         ("aria2c", "aria2"), ("transmission-daemon", "transmission"),
-        ("transmission-remote", "transmission"),
         ("node", "webtorrent"), ("npm", "webtorrent"),
     ]:
         if not shutil.which(command):
@@ -74,8 +70,8 @@ def _debian(tools):
 
 
 def _once(tools, cache, name, inputs, build, clients):
-    """Builds `cache/name` anew whenever one of its inputs, or this Python, changed."""
-    digest = hashlib.sha256(sys.version.encode())
+    """Builds `cache/name` anew whenever one of its inputs changed."""
+    digest = hashlib.sha256()
     for path in inputs:
         with open(os.path.join(HERE, path), "rb") as file:
             digest.update(file.read())

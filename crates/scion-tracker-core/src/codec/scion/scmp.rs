@@ -1,0 +1,248 @@
+//! The SCION control message protocol: the errors that say which path has failed, and echo.
+//!
+//! ```text
+//! 0  type (1) | code (1) | checksum (2)
+//! 4  what the type needs, then for errors as much of the offending packet as fits
+//! ```
+//! [SCMP](https://docs.scion.org/en/latest/protocols/scmp.html)
+
+use super::template::BuildError;
+use super::{Packet, PacketError, Path, SCMP, UDP, header, skip_extensions, udp};
+use crate::address::{Host, IsdAs};
+
+const DESTINATION_UNREACHABLE: u8 = 1;
+const PACKET_TOO_BIG: u8 = 2;
+const PARAMETER_PROBLEM: u8 = 4;
+const EXTERNAL_INTERFACE_DOWN: u8 = 5;
+const INTERNAL_CONNECTIVITY_DOWN: u8 = 6;
+const ECHO_REQUEST: u8 = 128;
+const ECHO_REPLY: u8 = 129;
+
+/// A control message. `quote` is the beginning of the packet that an error is about: see
+/// [`Quoted::parse`]. Nobody authenticates an SCMP message, so an error is to be believed only if
+/// the quote is a packet that was really sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Scmp<'a> {
+    /// Type 1: `unused (4) | quote`.
+    DestinationUnreachable {
+        /// Why.
+        code: u8,
+        /// The packet.
+        quote: &'a [u8],
+    },
+    /// Type 2: `reserved (2) | MTU (2) | quote`.
+    PacketTooBig {
+        /// What a whole SCION packet may measure on the next link.
+        mtu: u16,
+        /// The packet.
+        quote: &'a [u8],
+    },
+    /// Type 4: `reserved (2) | pointer (2) | quote`. Code 52 is an expired path.
+    ParameterProblem {
+        /// What is wrong.
+        code: u8,
+        /// Where in the packet.
+        pointer: u16,
+        /// The packet.
+        quote: &'a [u8],
+    },
+    /// Type 5: `ISD-AS (8) | interface (8) | quote`.
+    ExternalInterfaceDown {
+        /// The AS that says so.
+        ia: IsdAs,
+        /// Its link that is down.
+        interface: u64,
+        /// The packet.
+        quote: &'a [u8],
+    },
+    /// Type 6: `ISD-AS (8) | ingress (8) | egress (8) | quote`.
+    InternalConnectivityDown {
+        /// The AS that says so.
+        ia: IsdAs,
+        /// Where the packet entered it.
+        ingress: u64,
+        /// Where it cannot leave.
+        egress: u64,
+        /// The packet.
+        quote: &'a [u8],
+    },
+    /// Type 128.
+    EchoRequest(Echo<'a>),
+    /// Type 129.
+    EchoReply(Echo<'a>),
+    /// Traceroute, and types unknown here.
+    Other {
+        /// The type: below 128 an error.
+        kind: u8,
+        /// The code.
+        code: u8,
+    },
+}
+
+/// An echo request or reply: `identifier (2) | sequence number (2) | data`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Echo<'a> {
+    /// Chosen by who asks.
+    pub identifier: u16,
+    /// Counted by who asks.
+    pub sequence: u16,
+    /// Comes back unchanged.
+    pub data: &'a [u8],
+}
+
+impl<'a> Scmp<'a> {
+    /// The packet that an error quotes.
+    pub const fn quote(&self) -> Option<&'a [u8]> {
+        match *self {
+            Self::DestinationUnreachable { quote, .. }
+            | Self::PacketTooBig { quote, .. }
+            | Self::ParameterProblem { quote, .. }
+            | Self::ExternalInterfaceDown { quote, .. }
+            | Self::InternalConnectivityDown { quote, .. } => Some(quote),
+            Self::EchoRequest(_) | Self::EchoReply(_) | Self::Other { .. } => None,
+        }
+    }
+}
+
+pub(super) fn read(upper: &[u8]) -> Result<Scmp<'_>, PacketError> {
+    let (&[kind, code, _, _], body) = upper.split_first_chunk().ok_or(PacketError::Truncated)?;
+    let short = || body.split_first_chunk().ok_or(PacketError::Truncated);
+    Ok(match kind {
+        DESTINATION_UNREACHABLE => Scmp::DestinationUnreachable {
+            code,
+            quote: short()?.1,
+        },
+        PACKET_TOO_BIG => {
+            let (&[_, _, high, low], quote) = short()?;
+            let mtu = u16::from_be_bytes([high, low]);
+            Scmp::PacketTooBig { mtu, quote }
+        }
+        PARAMETER_PROBLEM => {
+            let (&[_, _, high, low], quote) = short()?;
+            Scmp::ParameterProblem {
+                code,
+                pointer: u16::from_be_bytes([high, low]),
+                quote,
+            }
+        }
+        EXTERNAL_INTERFACE_DOWN => {
+            let (ia, rest) = number(body)?;
+            let (interface, quote) = number(rest)?;
+            Scmp::ExternalInterfaceDown {
+                ia: IsdAs::from_u64(ia),
+                interface,
+                quote,
+            }
+        }
+        INTERNAL_CONNECTIVITY_DOWN => {
+            let (ia, rest) = number(body)?;
+            let (ingress, rest) = number(rest)?;
+            let (egress, quote) = number(rest)?;
+            Scmp::InternalConnectivityDown {
+                ia: IsdAs::from_u64(ia),
+                ingress,
+                egress,
+                quote,
+            }
+        }
+        ECHO_REQUEST | ECHO_REPLY => {
+            let (&[i0, i1, s0, s1], data) = short()?;
+            let echo = Echo {
+                identifier: u16::from_be_bytes([i0, i1]),
+                sequence: u16::from_be_bytes([s0, s1]),
+                data,
+            };
+            if kind == ECHO_REQUEST {
+                Scmp::EchoRequest(echo)
+            } else {
+                Scmp::EchoReply(echo)
+            }
+        }
+        _ => Scmp::Other { kind, code },
+    })
+}
+
+fn number(bytes: &[u8]) -> Result<(u64, &[u8]), PacketError> {
+    let (number, rest) = bytes.split_first_chunk().ok_or(PacketError::Truncated)?;
+    Ok((u64::from_be_bytes(*number), rest))
+}
+
+/// A packet that an SCMP error quotes: whole header, payload cut short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quoted<'a> {
+    /// Who sent it: to be compared with oneself.
+    pub source: Host,
+    /// Whom it was for.
+    pub destination: Host,
+    /// Its path where the error arose: compare with [`Path::is_same_way`].
+    pub path: Path<'a>,
+    /// Source and destination port, if it carried UDP and the quote reaches that far.
+    pub ports: Option<(u16, u16)>,
+}
+
+impl<'a> Quoted<'a> {
+    /// Reads the header of a quoted packet.
+    pub fn parse(quote: &'a [u8]) -> Result<Self, PacketError> {
+        let (header, payload) = header::read(quote)?;
+        let ports = match skip_extensions(header.next_header, payload) {
+            Ok((UDP, upper)) => upper.first_chunk().map(|&[s0, s1, d0, d1]| {
+                (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]))
+            }),
+            _ => None,
+        };
+        Ok(Self {
+            source: header.source,
+            destination: header.destination,
+            path: header.path,
+            ports,
+        })
+    }
+}
+
+/// Appends an echo request.
+pub fn write_echo_request(
+    source: Host,
+    destination: Host,
+    path: Path<'_>,
+    echo: &Echo<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), BuildError> {
+    write_echo(ECHO_REQUEST, source, destination, path, echo, out)
+}
+
+/// Appends the reply to an echo request that came in `packet`.
+pub fn write_echo_reply(
+    packet: &Packet<'_>,
+    request: &Echo<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), BuildError> {
+    let mut reversed = Vec::with_capacity(packet.path.as_bytes().len());
+    packet.path.reverse_into(&mut reversed);
+    let (source, destination) = (packet.destination, packet.source);
+    let path = Path::trusted(&reversed);
+    write_echo(ECHO_REPLY, source, destination, path, request, out)
+}
+
+fn write_echo(
+    kind: u8,
+    source: Host,
+    destination: Host,
+    path: Path<'_>,
+    echo: &Echo<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), BuildError> {
+    let length = u16::try_from(echo.data.len() + 8).map_err(|_| BuildError::PayloadTooLong)?;
+    let start = out.len();
+    header::write(source, destination, path, SCMP, 1, out)?;
+    let upper = out.len();
+    out.extend_from_slice(&[kind, 0, 0, 0]);
+    out.extend_from_slice(&echo.identifier.to_be_bytes());
+    out.extend_from_slice(&echo.sequence.to_be_bytes());
+    out.extend_from_slice(echo.data);
+    let addresses = header::addresses(&out[start..upper], source, destination);
+    let sum = udp::pseudo_sum(addresses, SCMP) + u64::from(length) + udp::sum(&out[upper..]);
+    out[upper + 2..upper + 4].copy_from_slice(&(!udp::fold(sum)).to_be_bytes());
+    out[start + header::PAYLOAD_LEN..][..2].copy_from_slice(&length.to_be_bytes());
+    Ok(())
+}

@@ -362,14 +362,14 @@ fn split(tallies: &[Tally; 2], take: u32, want: Want, sure_seeds: u32) -> [Quota
 /// The peers of a swarm that one requester can reach, without the requester itself, in numbered
 /// pools: what a store shows of itself to be chosen from.
 pub trait Pools {
-    /// A peer, by whatever the store finds it again.
-    type Peer;
+    /// Where chosen peers are put.
+    type Chosen;
 
     /// How many peers a pool has.
     fn tally(&self, pool: Pool) -> Tally;
 
-    /// A peer of a pool, by its number among those of its kind.
-    fn peer(&self, pool: Pool, kind: Kind, number: u32) -> Self::Peer;
+    /// Puts a peer of a pool, by its number among those of its kind, with the chosen ones.
+    fn pick(&self, pool: Pool, kind: Kind, number: u32, chosen: &mut Self::Chosen);
 }
 
 /// A set of peers to draw from.
@@ -389,7 +389,7 @@ pub fn choose<P: Pools>(
     want: Want,
     pools: &P,
     rng: &mut Rng,
-    mut take: impl FnMut(P::Peer),
+    chosen: &mut P::Chosen,
 ) {
     let mut draw = |pool: Pool, kind: Kind, count: u32, rng: &mut Rng| {
         if count == 0 {
@@ -397,7 +397,7 @@ pub fn choose<P: Pools>(
         }
         let mut draw = Draw::new(pools.tally(pool).of(kind), count, rng);
         while let Some(number) = draw.next(rng) {
-            take(pools.peer(pool, kind, number));
+            pools.pick(pool, kind, number, chosen);
         }
     };
     if !policy.by_tiers(ia) {
@@ -448,8 +448,17 @@ impl Draw {
     pub fn new(total: u32, count: u32, rng: &mut Rng) -> Self {
         let (total, count) = (u64::from(total), u64::from(count.min(total)));
         let low = if count == total { 0 } else { below(total, rng) };
-        let (size, spare) = if count == 0 { (0, 0) } else { (total / count, total % count) };
-        Self { total, count, left: count, low, size, spare, carry: 0 }
+        let shares = count.max(1);
+        let (size, spare) = (total / shares, total % shares);
+        Self {
+            total,
+            count,
+            left: count,
+            low,
+            size,
+            spare,
+            carry: 0,
+        }
     }
 
     /// The next number, until all are drawn.

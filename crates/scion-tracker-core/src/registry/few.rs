@@ -3,9 +3,8 @@
 use arrayvec::ArrayVec;
 
 use crate::address::{CompactAddr, IsdAs};
-use crate::registry::record::{Packed, Record, family};
+use crate::registry::record::{Packed, Pick, Picks, Record, family};
 use crate::registry::{Classes, Presence};
-use crate::response::Peer;
 use crate::select::{Kind, Pool, Pools, Standing, Tally, Tier};
 
 /// The most peers that are kept this way. Above, finding one costs more than an index does.
@@ -28,15 +27,6 @@ impl<P: Packed> Placed<P> {
 
     pub(super) const fn ia(&self) -> IsdAs {
         IsdAs::from_u64(u64::from_be_bytes(self.ia))
-    }
-
-    pub(super) fn peer(&self) -> Peer<'_> {
-        Peer {
-            ia: self.ia(),
-            reach: self.record.flags.class().reach(),
-            addr: self.record.addr.bytes(),
-            id: &self.record.id,
-        }
     }
 }
 
@@ -166,7 +156,7 @@ impl<'a, P: Packed> View<'a, P> {
 }
 
 impl<'a, P: Packed> Pools for View<'a, P> {
-    type Peer = Peer<'a>;
+    type Chosen = Picks<'a>;
 
     fn tally(&self, pool: Pool) -> Tally {
         match pool {
@@ -182,7 +172,7 @@ impl<'a, P: Packed> Pools for View<'a, P> {
         }
     }
 
-    fn peer(&self, pool: Pool, kind: Kind, number: u32) -> Peer<'a> {
+    fn pick(&self, pool: Pool, kind: Kind, number: u32, chosen: &mut Picks<'a>) {
         let number = number as usize;
         let at = match (pool, kind) {
             (Pool::Of(tier, standing), kind) => {
@@ -193,7 +183,8 @@ impl<'a, P: Packed> Pools for View<'a, P> {
             // The kind is scattered over the pools.
             (Pool::Everyone, kind) => self.nth_of(kind, number),
         };
-        self.peers[usize::from(self.order[at])].peer()
+        let peer = &self.peers[usize::from(self.order[at])];
+        Pick::push(peer.ia(), &peer.record, chosen);
     }
 }
 

@@ -6,8 +6,7 @@ use hashbrown::HashTable;
 use crate::address::IsdAs;
 use crate::registry::fenwick::Fenwick;
 use crate::registry::group::Group;
-use crate::registry::record::{Class, Packed, Record};
-use crate::response::Peer;
+use crate::registry::record::{Class, Packed, Pick, Picks, Record};
 use crate::select::{Kind, Tally};
 
 /// The peers of one class and family.
@@ -228,20 +227,14 @@ impl<P: Packed + std::hash::Hash> Forest<P> {
         self.sums.swap_remove_empty(isd as usize);
     }
 
-    /// The `number`th peer of a kind in this forest.
+    /// Picks the `number`th peer of a kind in this forest.
     #[inline]
-    pub(super) fn nth(&self, kind: Kind, number: u32) -> Peer<'_> {
+    pub(super) fn pick<'a>(&'a self, kind: Kind, number: u32, chosen: &mut Picks<'a>) {
         let (isd, number) = self.sums.find(kind, number);
         let isd = &self.isds[isd];
         let (group, number) = isd.sums.find(kind, number);
         let group = &isd.groups[group];
-        let record = group.nth(kind, number);
-        Peer {
-            ia: group.ia,
-            reach: self.class.reach(),
-            addr: record.addr.bytes(),
-            id: &record.id,
-        }
+        Pick::push(group.ia, group.nth(kind, number), chosen);
     }
 
     /// Visits peers from the cursor downwards; `false` if the budget ended first.

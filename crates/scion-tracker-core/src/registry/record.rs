@@ -1,9 +1,11 @@
 //! How one peer is packed: 29 bytes for IPv4, 41 for IPv6, in the reply's own byte order.
 
-use crate::address::CompactAddr;
-use crate::registry::Presence;
+use arrayvec::ArrayVec;
+
+use crate::address::{CompactAddr, IsdAs};
+use crate::registry::{MAX_NUMWANT, Presence};
 use crate::request::{Event, Family};
-use crate::response::{AddrBytes, Reach};
+use crate::response::{AddrBytes, Peer, Reach};
 use crate::select::Standing;
 use crate::types::{PeerId, Time};
 
@@ -194,6 +196,48 @@ impl<P> Record<P> {
             seen: self.seen,
             flags: self.flags,
         }
+    }
+}
+
+/// Peers that have been chosen, until they are handed over.
+pub(super) type Picks<'a> = ArrayVec<Pick<'a>, MAX_NUMWANT>;
+
+/// A chosen peer. Plain words instead of [`Peer`]'s enum, and pushed where it is found: a list of
+/// them is then filled from registers; through the stack it costs half of a selection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pick<'a> {
+    ia: IsdAs,
+    addr: &'a [u8],
+    id: &'a PeerId,
+    class: Class,
+}
+
+impl<'a> Pick<'a> {
+    #[inline]
+    pub(super) fn push<P: Packed>(ia: IsdAs, record: &'a Record<P>, to: &mut Picks<'a>) {
+        let addr = record.addr.bytes().as_bytes();
+        // As many as were asked for, which fit.
+        let _ = to.try_push(Self {
+            ia,
+            addr,
+            id: &record.id,
+            class: record.flags.class(),
+        });
+    }
+
+    /// The peer in full; `None` never, as both families' lengths are told apart.
+    #[inline]
+    pub(super) fn peer(&self) -> Option<Peer<'a>> {
+        let addr = match self.addr.len() {
+            6 => AddrBytes::V4(self.addr.try_into().ok()?),
+            _ => AddrBytes::V6(self.addr.try_into().ok()?),
+        };
+        Some(Peer {
+            ia: self.ia,
+            reach: self.class.reach(),
+            addr,
+            id: self.id,
+        })
     }
 }
 

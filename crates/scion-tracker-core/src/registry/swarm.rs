@@ -1,16 +1,15 @@
 //! One swarm, in the form that fits its size, and how it goes from one form to the next.
 
 use ahash::RandomState;
-use arrayvec::ArrayVec;
 
 use crate::address::{CompactAddr, IsdAs};
 use crate::registry::few::{self, Few, Placed};
 use crate::registry::forest::Cursor;
 use crate::registry::many::{self, Many};
-use crate::registry::record::{Flags, Packed, Record, Tick};
+use crate::registry::record::{Flags, Packed, Picks, Record, Tick};
 use crate::registry::{Ask, MAX_NUMWANT, Presence};
 use crate::request::Event;
-use crate::response::{Peer, PeerSink, SwarmCounts};
+use crate::response::{PeerSink, SwarmCounts};
 use crate::select::{self, Pools, Want};
 use crate::types::Rng;
 
@@ -292,7 +291,7 @@ impl Swarm {
         if numwant == 0 {
             return;
         }
-        let mut chosen = ArrayVec::new();
+        let mut chosen = Picks::new();
         for classes in [ask.accepts.first, ask.accepts.then] {
             if classes.is_empty() || chosen.len() == numwant {
                 continue;
@@ -336,29 +335,26 @@ fn pack_mixed(addr: &CompactAddr) -> [u8; 18] {
     Packed::pack(addr).unwrap_or([0; 18])
 }
 
-fn choose<'a, V: Pools<Peer = Peer<'a>>>(
+fn choose<'a, V: Pools<Chosen = Picks<'a>>>(
     presence: &Presence,
     ask: &Ask<'_>,
     numwant: usize,
     view: &V,
     rng: &mut Rng,
-    chosen: &mut ArrayVec<Peer<'a>, MAX_NUMWANT>,
+    chosen: &mut Picks<'a>,
 ) {
     let want = if presence.seeder || presence.event == Event::Paused {
         Want::Leechers
     } else {
         Want::Anyone
     };
-    select::choose(ask.policy, presence.ia, numwant, want, view, rng, |peer| {
-        // `numwant` peers at most, which fit.
-        let _ = chosen.try_push(peer);
-    });
+    select::choose(ask.policy, presence.ia, numwant, want, view, rng, chosen);
 }
 
 /// Hands the peers over in an order in which each may stand anywhere: a random start and a random
 /// stride that has no factor in common with their number.
 fn push_shuffled<S: PeerSink>(
-    chosen: &ArrayVec<Peer<'_>, MAX_NUMWANT>,
+    chosen: &Picks<'_>,
     presence: &Presence,
     rng: &mut Rng,
     sink: &mut S,
@@ -374,18 +370,17 @@ fn push_shuffled<S: PeerSink>(
     let draw = rng.u64(..);
     let stride = STRIDES[(draw & 15) as usize] % count;
     let mut at = ((draw >> 32) as usize * count) >> 32;
-    for peer in chosen.iter().map(|_| {
-        let peer = &chosen[at];
+    for _ in 0..count {
+        let peer = chosen[at].peer();
         at += stride;
         if at >= count {
             at -= count;
         }
-        peer
-    }) {
+        let Some(peer) = peer else { continue };
         // The requester under another place, from an earlier announce: itself all the same.
         let itself = peer.addr.to_compact() == presence.addr && *peer.id == presence.id;
         if !itself {
-            sink.push(*peer);
+            sink.push(peer);
         }
     }
 }

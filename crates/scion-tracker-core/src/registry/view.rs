@@ -6,8 +6,7 @@ use arrayvec::ArrayVec;
 use crate::registry::Presence;
 use crate::registry::forest::{Forest, one};
 use crate::registry::many::Slot;
-use crate::registry::record::Packed;
-use crate::response::Peer;
+use crate::registry::record::{Packed, Picks};
 use crate::select::{Kind, Pool, Pools, Standing, Tally, Tier};
 
 /// What one requester can reach of a big swarm.
@@ -108,7 +107,7 @@ impl<'a> Shelf<'a> {
     }
 
     #[inline]
-    fn peer(&self, pool: Pool, kind: Kind, number: u32) -> Peer<'a> {
+    fn pick(&self, pool: Pool, kind: Kind, number: u32, chosen: &mut Picks<'a>) {
         let mut number = number;
         let mut skip = |(before, inside): (Tally, Tally)| {
             if number >= before.of(kind) {
@@ -132,14 +131,14 @@ impl<'a> Shelf<'a> {
             }
         }
         match self.side {
-            Side::Four(forest) => forest.nth(kind, number),
-            Side::Six(forest) => forest.nth(kind, number),
+            Side::Four(forest) => forest.pick(kind, number, chosen),
+            Side::Six(forest) => forest.pick(kind, number, chosen),
         }
     }
 }
 
 impl<'a> Pools for View<'a> {
-    type Peer = Peer<'a>;
+    type Chosen = Picks<'a>;
 
     fn tally(&self, pool: Pool) -> Tally {
         let mut sum = Tally::default();
@@ -150,14 +149,20 @@ impl<'a> Pools for View<'a> {
     }
 
     #[inline]
-    fn peer(&self, pool: Pool, kind: Kind, mut number: u32) -> Peer<'a> {
+    fn pick(&self, pool: Pool, kind: Kind, mut number: u32, chosen: &mut Picks<'a>) {
+        if let [only] = self.shelves.as_slice() {
+            return only.pick(pool, kind, number, chosen);
+        }
         for shelf in &self.shelves {
             let here = shelf.tally(pool).of(kind);
             if number < here {
-                return shelf.peer(pool, kind, number);
+                return shelf.pick(pool, kind, number, chosen);
             }
             number -= here;
         }
-        unreachable!("a number below the pool's tally is on one of its shelves")
+        debug_assert!(
+            false,
+            "a number below the pool's tally is on one of its shelves"
+        );
     }
 }

@@ -7,3 +7,6 @@ pub mod connection;
 pub mod query;
 pub mod reply;
 pub mod scion;
+
+#[cfg(test)]
+mod vectors;

@@ -2,9 +2,6 @@
 //! send. The reader checks the whole input first, without recursion and to a bounded depth, and then
 //! hands out views into it; neither allocates.
 
-use std::fmt;
-use std::io::Write as _;
-
 /// How deep lists and dictionaries may be nested. A scrape reply, the deepest of ours, needs three.
 pub const MAX_DEPTH: usize = 16;
 
@@ -32,22 +29,6 @@ impl<'a> Writer<'a> {
         push_decimal(bytes.len() as u64, self.out);
         self.out.push(b':');
         self.out.extend_from_slice(bytes);
-    }
-
-    /// A byte string of at most 99 bytes, formatted in place.
-    pub(crate) fn text(&mut self, text: impl fmt::Display) {
-        // Two digits are set aside for the length; one of them is taken back if it was not needed.
-        let start = self.out.len();
-        self.out.extend_from_slice(b"00:");
-        // Writing to a Vec cannot fail.
-        let _ = write!(self.out, "{text}");
-        let length = self.out.len() - start - 3;
-        debug_assert!(length < 100, "a text of {length} bytes");
-        self.out[start] += (length / 10) as u8;
-        self.out[start + 1] += (length % 10) as u8;
-        if length < 10 {
-            self.out.remove(start);
-        }
     }
 
     /// Bencode that was written elsewhere.

@@ -1,6 +1,7 @@
 //! Bencoded HTTP replies (BEP 3, 7, 21, 23, 24, 31, 48), both directions: the tracker's side here,
 //! the client's in `reply/read.rs`.
 
+mod dictionary;
 mod read;
 
 use crate::address::IsdAs;
@@ -11,6 +12,7 @@ use crate::request::{Origin, ScionClaim};
 use crate::response::{AddrBytes, AnnounceReply, Peer, PeerSink, SwarmCounts};
 use crate::types::InfoHash;
 
+use dictionary::push_dictionary;
 pub use read::{
     AnnounceAnswer, AnswerPeer, Failure, ReplyError, Retry, ScrapeAnswer, parse_announce_reply,
     parse_scrape_reply,
@@ -134,30 +136,6 @@ impl Peers {
         }
         writer.end();
     }
-
-    /// A dictionary of the list. The keys are sorted.
-    fn push_dictionary(&mut self, peer: &Peer<'_>, ia: Option<IsdAs>, peer_ids: bool) {
-        let scion = ia.is_some();
-        let mut writer = Writer::new(&mut self.peers);
-        writer.dict();
-        if let Some(ia) = ia {
-            writer.bytes(b"ia");
-            writer.text(ia);
-        }
-        if scion && peer_ids {
-            writer.bytes(b"id");
-            writer.bytes(&peer.id.0);
-        }
-        writer.bytes(b"ip");
-        writer.text(peer.addr.ip());
-        if peer_ids {
-            writer.bytes(b"peer id");
-            writer.bytes(&peer.id.0);
-        }
-        writer.bytes(b"port");
-        writer.int(peer.addr.port());
-        writer.end();
-    }
 }
 
 impl PeerSink for Peers {
@@ -172,7 +150,7 @@ impl PeerSink for Peers {
                     true => peer.ia,
                     false => IsdAs::NONE,
                 };
-                self.push_dictionary(&peer, Some(ia), peer_ids);
+                push_dictionary(&peer, Some(ia), peer_ids, &mut self.peers);
             }
             // An address that means nothing outside its AS never goes into a plain list.
             _ if !peer.reach.over_ip() => {}
@@ -180,7 +158,9 @@ impl PeerSink for Peers {
                 AddrBytes::V4(bytes) => self.peers.extend_from_slice(bytes),
                 AddrBytes::V6(bytes) => self.peers6.extend_from_slice(bytes),
             },
-            Form::Dictionaries { peer_ids } => self.push_dictionary(&peer, None, peer_ids),
+            Form::Dictionaries { peer_ids } => {
+                push_dictionary(&peer, None, peer_ids, &mut self.peers);
+            }
         }
     }
 }

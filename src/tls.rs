@@ -232,3 +232,35 @@ fn fingerprint(cert: &CertificateDer<'_>) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::Config;
+
+    #[test]
+    fn a_changed_file_is_noticed_once() {
+        let dir = tempfile::tempdir().unwrap();
+        authority(dir.path(), &[]).unwrap();
+        let cert = dir.path().join("cert.pem");
+        let tls = Tls {
+            cert: Some(cert.clone()),
+            key: Some(dir.path().join("key.pem")),
+            ..Config::default().tls
+        };
+        let certificates = Certificates::load(&tls, None).unwrap();
+        assert!(!certificates.changed());
+        let earlier = SystemTime::now() - Duration::from_secs(3600);
+        File::options()
+            .write(true)
+            .open(cert)
+            .unwrap()
+            .set_modified(earlier)
+            .unwrap();
+        assert!(certificates.changed());
+        assert!(!certificates.changed());
+    }
+}

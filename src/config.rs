@@ -291,6 +291,19 @@ pub struct Udp {
         deserialize_with = value::size
     )]
     pub receive_buffer: usize,
+
+    /// How long a connection id is good, from two minutes to an hour. BEP 15 says two minutes; real
+    /// clients go on using theirs for longer, and are answered with silence when it has expired.
+    #[config(
+        env = "SCION_TRACKER_UDP_CONNECTION_VALIDITY",
+        default = "10m",
+        deserialize_with = value::duration,
+        validate(
+            (120..=3600).contains(&connection_validity.as_secs()),
+            "connection_validity is from 2m to 60m"
+        )
+    )]
+    pub connection_validity: Duration,
 }
 
 /// See [`Config::tls`].

@@ -21,7 +21,7 @@ use crate::counters::Snapshot;
 use crate::service::Service;
 use crate::socket::ip;
 use crate::tls::{Certificates, MakeError, TlsError};
-use crate::transport::{http, http3};
+use crate::transport::{http, http3, udp};
 
 /// How long requests and connections may take to end after the shutdown.
 const DRAIN: Duration = Duration::from_millis(4500);
@@ -323,13 +323,11 @@ impl Server {
             };
             match sockets {
                 Sockets::Udp(sockets) => {
-                    let workers = udp::spawn(
-                        Arc::clone(&service),
-                        sockets,
-                        udp::Options::default(),
-                        stop.clone(),
-                    )
-                    .map_err(failed)?;
+                    let options = udp::Options {
+                        connection_validity: config.udp.connection_validity.as_secs() as u32,
+                        ..udp::Options::default()
+                    };
+                    let workers = udp::spawn(&service, sockets, options, stop).map_err(failed)?;
                     tasks.spawn_blocking(move || join(listening, workers));
                 }
                 Sockets::Tcp(sockets) => {
@@ -499,41 +497,4 @@ async fn watch(certificates: Arc<Certificates>, stop: CancellationToken) -> Resu
     };
     stop.run_until_cancelled(endless).await;
     Ok(())
-}
-
-/// Stands in for `transport::udp`.
-mod udp {
-    use std::io;
-    use std::net::UdpSocket;
-    use std::sync::Arc;
-    use std::thread::{self, JoinHandle};
-    use std::time::Duration;
-
-    use tokio_util::sync::CancellationToken;
-
-    use crate::service::Service;
-
-    #[derive(Debug, Default, Clone)]
-    pub(super) struct Options {}
-
-    pub(super) fn spawn(
-        service: Arc<Service>,
-        sockets: Vec<UdpSocket>,
-        options: Options,
-        shutdown: CancellationToken,
-    ) -> io::Result<Vec<JoinHandle<()>>> {
-        let _ = (service, options);
-        sockets
-            .into_iter()
-            .map(|socket| {
-                let shutdown = shutdown.clone();
-                socket.set_read_timeout(Some(Duration::from_millis(100)))?;
-                thread::Builder::new().name("udp".into()).spawn(move || {
-                    while !shutdown.is_cancelled() {
-                        let _ = socket.recv(&mut [0; 2048]);
-                    }
-                })
-            })
-            .collect()
-    }
 }

@@ -1,1 +1,116 @@
-//! BEP 15 over UDP.
+//! BEP 15 over UDP: one thread and one socket a worker, the reply made where the request came in.
+//!
+//! A datagram that is no request, or whose connection id was not given to its source, gets no
+//! answer: nobody can have the tracker send anything to a third party but the 16 bytes of a connect
+//! reply for the 16 bytes of a connect request.
+
+mod batch;
+mod handler;
+
+use std::io;
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use scion_tracker_core::codec::bep15;
+use scion_tracker_core::codec::connection::ConnectionIds;
+use scion_tracker_core::request::Origin;
+use tokio_util::sync::CancellationToken;
+
+use crate::counters::{Counter, Snapshot};
+use crate::service::{self, Service};
+
+use batch::Batch;
+use handler::Handler;
+
+/// How often an idle worker looks whether it is to stop.
+const WAKE: Duration = Duration::from_millis(200);
+
+/// How the UDP transport serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// Seconds for which a connection id is good. BEP 15 says two minutes; real clients use theirs
+    /// for longer.
+    pub(crate) connection_validity: u32,
+    /// Torrents a scrape; BEP 15 has room for 74.
+    pub(crate) max_scrape: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            connection_validity: 600,
+            max_scrape: bep15::MAX_SCRAPE,
+        }
+    }
+}
+
+/// Serves on these sockets, one thread each, until `shutdown`. The sockets have to be of one
+/// SO_REUSEPORT group: the same source always reaches the same one, but any of them can answer it.
+pub(crate) fn spawn(
+    service: &Arc<Service>,
+    sockets: Vec<UdpSocket>,
+    options: Options,
+    shutdown: &CancellationToken,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let mut key = [0; 16];
+    getrandom::fill(&mut key)?;
+    let ids = ConnectionIds::new(key, options.connection_validity);
+    sockets
+        .into_iter()
+        .enumerate()
+        .map(|(number, socket)| {
+            socket.set_nonblocking(false)?;
+            socket.set_read_timeout(Some(WAKE))?;
+            let handler = Handler {
+                service: Arc::clone(service),
+                ids: ids.clone(),
+                max_scrape: options.max_scrape,
+                rng: service::rng()?,
+                counts: Snapshot::default(),
+            };
+            let shutdown = shutdown.clone();
+            thread::Builder::new()
+                .name(format!("udp-{number}"))
+                .spawn(move || run(handler, &socket, &shutdown))
+        })
+        .collect()
+}
+
+fn run(mut handler: Handler, socket: &UdpSocket, shutdown: &CancellationToken) {
+    let mut batch = match Batch::new(socket) {
+        Ok(batch) => batch,
+        Err(error) => return tracing::error!(%error, "cannot set up a UDP worker"),
+    };
+    while !shutdown.is_cancelled() {
+        // One look at the clock a batch.
+        let mut now = None;
+        let turn = batch.turn(socket, |datagram, source, reply| {
+            // A reply to port 0 goes nowhere.
+            if source.port() == 0 {
+                return handler.silence(Counter::UdpMalformed);
+            }
+            let now = *now.get_or_insert_with(|| handler.service.now());
+            handler.answer(datagram, &Origin::ip(source.ip()), now, reply)
+        });
+        match turn {
+            Ok(failed) => handler.counts.add(Counter::UdpSendFailures, failed as u64),
+            Err(error) if is_pause(&error) => {}
+            Err(error) => {
+                // ENOMEM and the like pass; a socket that fails at once again must not spin.
+                tracing::warn!(%error, "cannot receive from UDP");
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+        handler.service.counters.flush(&mut handler.counts);
+    }
+}
+
+/// Whether this is no error but the end of a wait.
+fn is_pause(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+    )
+}

@@ -1,0 +1,211 @@
+//! What becomes of one datagram: the same over IP and over SCION.
+
+use std::sync::Arc;
+
+use scion_tracker_core::codec::bep15::{
+    self, ANNOUNCE_HEADER, AnnounceWriter, Request, TransactionId,
+};
+use scion_tracker_core::codec::compact::Layout;
+use scion_tracker_core::codec::connection::ConnectionIds;
+use scion_tracker_core::request::{Announce, Carries, Origin};
+use scion_tracker_core::types::{Rng, Time};
+
+use crate::counters::{Counter, Snapshot};
+use crate::service::Service;
+
+/// Answers requests for one worker, and counts them until the worker flushes.
+pub(super) struct Handler {
+    pub(super) service: Arc<Service>,
+    pub(super) ids: ConnectionIds,
+    pub(super) max_scrape: usize,
+    pub(super) rng: Rng,
+    pub(super) counts: Snapshot,
+}
+
+impl Handler {
+    /// Answers one datagram: returns the length of the reply, zero for silence.
+    pub(super) fn answer(
+        &mut self,
+        datagram: &[u8],
+        origin: &Origin,
+        now: Time,
+        reply: &mut [u8],
+    ) -> usize {
+        let Ok(request) = bep15::parse(datagram, self.max_scrape) else {
+            return self.silence(Counter::UdpMalformed);
+        };
+        match request {
+            Request::Connect { transaction } => {
+                self.counts.add(Counter::UdpConnects, 1);
+                bep15::write_connect(reply, transaction, self.ids.issue(&origin.host, now))
+            }
+            Request::Announce {
+                connection,
+                transaction,
+                announce,
+                url: _,
+            } => {
+                if !self.ids.check(connection, &origin.host, now) {
+                    return self.silence(Counter::UdpBadConnectionId);
+                }
+                match announce {
+                    Ok(announce) => self.announce(origin, announce, transaction, now, reply),
+                    Err(error) => self.error(transaction, &error.to_string(), reply),
+                }
+            }
+            Request::Scrape {
+                connection,
+                transaction,
+                hashes,
+            } => {
+                if !self.ids.check(connection, &origin.host, now) {
+                    return self.silence(Counter::UdpBadConnectionId);
+                }
+                self.counts.add(Counter::UdpScrapes, 1);
+                let tracker = &self.service.tracker;
+                let counts = hashes.map(|info_hash| tracker.scrape(&info_hash));
+                bep15::write_scrape(reply, transaction, counts)
+            }
+        }
+    }
+
+    fn announce(
+        &mut self,
+        origin: &Origin,
+        mut announce: Announce,
+        transaction: TransactionId,
+        now: Time,
+        reply: &mut [u8],
+    ) -> usize {
+        let layout = Layout::of(origin);
+        // No more than fit, so that those who are left out are left out by choice.
+        let room = ((reply.len() - ANNOUNCE_HEADER) / layout.size()) as u32;
+        let tracker = &self.service.tracker;
+        let wanted = announce.numwant.unwrap_or(tracker.terms().numwant_default);
+        announce.numwant = Some(wanted.min(room));
+        let mut writer = AnnounceWriter::new(reply, transaction, layout);
+        let carries = Carries::One(layout.family());
+        match tracker.announce(origin, &announce, carries, now, &mut self.rng, &mut writer) {
+            Ok(answer) => {
+                self.counts.add(Counter::UdpAnnounces, 1);
+                writer.finish(&answer)
+            }
+            Err(refusal) => {
+                self.counts.add(refusal.into(), 1);
+                self.error(transaction, &refusal.to_string(), reply)
+            }
+        }
+    }
+
+    fn error(&mut self, transaction: TransactionId, message: &str, reply: &mut [u8]) -> usize {
+        self.counts.add(Counter::UdpErrors, 1);
+        bep15::write_error(reply, transaction, message)
+    }
+
+    pub(super) const fn silence(&mut self, counter: Counter) -> usize {
+        self.counts.add(counter, 1);
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use scion_tracker_core::Tracker;
+    use scion_tracker_core::codec::bep15::{Reply, parse_reply, write_announce_request};
+    use scion_tracker_core::codec::connection::ConnectionId;
+    use scion_tracker_core::registry::memory::{Ceilings, Memory};
+    use scion_tracker_core::tracker::Terms;
+    use scion_tracker_core::types::{InfoHash, PeerId};
+
+    use super::*;
+
+    fn handler(ceilings: Ceilings) -> Handler {
+        let tracker = Tracker::new(Memory::new(ceilings, [1, 2, 3, 4]), Terms::default());
+        Handler {
+            service: Arc::new(Service::new(tracker)),
+            ids: ConnectionIds::new([7; 16], 600),
+            max_scrape: bep15::MAX_SCRAPE,
+            rng: Rng::with_seed(1),
+            counts: Snapshot::default(),
+        }
+    }
+
+    fn origin() -> Origin {
+        Origin::ip([192, 0, 2, 1].into())
+    }
+
+    const NOW: Time = Time::from_secs(100);
+    const TRANSACTION: TransactionId = TransactionId(9);
+
+    fn announce(connection: ConnectionId, port: u16) -> Vec<u8> {
+        let port = port.try_into().unwrap();
+        let announce = Announce::new(InfoHash([1; 20]), PeerId([2; 20]), port, 1);
+        let mut request = Vec::new();
+        write_announce_request(connection, TRANSACTION, &announce, "", &mut request);
+        request
+    }
+
+    /// A million datagrams of random bytes, each of a random length, a third of them dressed up as
+    /// announces and scrapes: none is answered, each is counted.
+    #[test]
+    fn a_million_random_datagrams_get_no_answer() {
+        let mut handler = handler(Ceilings::default());
+        let mut rng = Rng::with_seed(42);
+        let mut datagram = [0; 160];
+        let mut reply = [0; 1432];
+        for number in 0..1_000_000u32 {
+            let length = rng.usize(0..=datagram.len());
+            rng.fill(&mut datagram[..length]);
+            if number % 3 == 0 && length >= 16 {
+                datagram[8..12].copy_from_slice(&(1 + number % 2).to_be_bytes());
+            }
+            let sent = handler.answer(&datagram[..length], &origin(), NOW, &mut reply);
+            assert_eq!(sent, 0, "{:02x?}", &datagram[..length]);
+        }
+        let silent = [Counter::UdpMalformed, Counter::UdpBadConnectionId]
+            .map(|counter| handler.counts.get(counter));
+        assert_eq!(silent.iter().sum::<u64>(), 1_000_000);
+        assert!(silent[1] > 100_000, "{silent:?}");
+        assert_eq!(handler.service.tracker.registry().totals().torrents, 0);
+    }
+
+    #[test]
+    fn every_truncation_of_an_announce_is_silence() {
+        let mut handler = handler(Ceilings::default());
+        let connection = handler.ids.issue(&origin().host, NOW);
+        let request = announce(connection, 6881);
+        let mut reply = [0; 1432];
+        for length in 0..request.len() {
+            let sent = handler.answer(&request[..length], &origin(), NOW, &mut reply);
+            assert_eq!(sent, 0, "{length}");
+        }
+        assert_eq!(
+            handler.answer(&request, &origin(), NOW, &mut reply),
+            ANNOUNCE_HEADER
+        );
+    }
+
+    #[test]
+    fn a_refusal_is_an_error_and_counted() {
+        let ceilings = Ceilings {
+            peers_per_source: 1,
+            ..Ceilings::default()
+        };
+        let mut handler = handler(ceilings);
+        let connection = handler.ids.issue(&origin().host, NOW);
+        let mut reply = [0; 1432];
+        handler.answer(&announce(connection, 1), &origin(), NOW, &mut reply);
+        let sent = handler.answer(&announce(connection, 2), &origin(), NOW, &mut reply);
+        let Ok(Reply::Error {
+            transaction,
+            message,
+        }) = parse_reply(&reply[..sent], Layout::Ip4)
+        else {
+            panic!("no error: {:02x?}", &reply[..sent]);
+        };
+        assert_eq!(transaction, TRANSACTION);
+        assert_eq!(message, b"too many peers from your address");
+        assert_eq!(handler.counts.get(Counter::RefusedSourceLimit), 1);
+        assert_eq!(handler.counts.get(Counter::UdpErrors), 1);
+    }
+}

@@ -1,0 +1,210 @@
+//! How many connections are open, in all and from each source.
+//!
+//! Memory is bounded by the connections themselves: a source is known for as long as it has one.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use scion_tracker_core::address::Host;
+
+use super::Limits;
+
+/// Shards of the table of sources, each under a lock of its own.
+const SHARDS: usize = 16;
+
+/// What a connection runs over. Each has a limit of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// HTTP/1.1 and HTTP/2.
+    Tcp,
+    /// HTTP/3.
+    Quic,
+}
+
+/// There are as many connections as allowed, in all or from this source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Full;
+
+/// Counts connections. One for all listeners of a server.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    limits: [usize; 2],
+    per_source: u32,
+    open: [AtomicUsize; 2],
+    hasher: RandomState,
+    sources: [Mutex<HashMap<Source, u32>>; SHARDS],
+}
+
+/// A host, IPv6 by its /64: a household has that many addresses to come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Source(Host);
+
+impl Source {
+    fn of(host: Host) -> Self {
+        match host.ip() {
+            IpAddr::V4(_) => Self(host),
+            IpAddr::V6(ip) => {
+                let network = Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64));
+                Self(Host::new(host.ia, network.into()))
+            }
+        }
+    }
+}
+
+impl Connections {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            limits: [limits.tcp_connections, limits.quic_connections],
+            per_source: limits.connections_per_source,
+            open: [const { AtomicUsize::new(0) }; 2],
+            hasher: RandomState::new(),
+            sources: std::array::from_fn(|_| Mutex::default()),
+        }
+    }
+
+    /// Counts a connection in, until the returned guard is dropped. `None` for the host stands for a
+    /// trusted proxy, which speaks for many.
+    pub(crate) fn enter(self: &Arc<Self>, over: Over, host: Option<Host>) -> Result<Open, Full> {
+        let open = &self.open[over as usize];
+        if open.fetch_add(1, Ordering::Relaxed) >= self.limits[over as usize] {
+            open.fetch_sub(1, Ordering::Relaxed);
+            return Err(Full);
+        }
+        // From here on the guard takes the count back.
+        let mut guard = Open {
+            connections: Arc::clone(self),
+            over,
+            source: None,
+        };
+        let Some(source) = host.map(Source::of) else {
+            return Ok(guard);
+        };
+        let mut shard = self.shard(&source);
+        let count = shard.entry(source).or_insert(0);
+        if *count >= self.per_source {
+            if *count == 0 {
+                shard.remove(&source);
+            }
+            return Err(Full);
+        }
+        *count += 1;
+        drop(shard);
+        guard.source = Some(source);
+        Ok(guard)
+    }
+
+    /// Whether a further connection of this host would be one too many.
+    pub(crate) fn is_full(&self, over: Over, host: Host) -> bool {
+        if self.open(over) >= self.limits[over as usize] {
+            return true;
+        }
+        let source = Source::of(host);
+        let count = self.shard(&source).get(&source).copied().unwrap_or(0);
+        count >= self.per_source
+    }
+
+    /// How many are open.
+    pub(crate) fn open(&self, over: Over) -> usize {
+        self.open[over as usize].load(Ordering::Relaxed)
+    }
+
+    fn shard(&self, source: &Source) -> MutexGuard<'_, HashMap<Source, u32>> {
+        let shard = self.hasher.hash_one(source) as usize % SHARDS;
+        // Nothing panics under the lock, and a count is whole at any moment.
+        self.sources[shard]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An open connection, counted for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Open {
+    connections: Arc<Connections>,
+    over: Over,
+    source: Option<Source>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.connections.open[self.over as usize].fetch_sub(1, Ordering::Relaxed);
+        let Some(source) = self.source else { return };
+        let mut shard = self.connections.shard(&source);
+        if let Some(count) = shard.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                shard.remove(&source);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use scion_tracker_core::address::IsdAs;
+
+    fn host(ip: &str) -> Option<Host> {
+        Some(Host::ip_only(ip.parse().unwrap()))
+    }
+
+    fn connections(tcp: usize, per_source: u32) -> Arc<Connections> {
+        Arc::new(Connections::new(&Limits {
+            tcp_connections: tcp,
+            connections_per_source: per_source,
+            ..Limits::default()
+        }))
+    }
+
+    #[test]
+    fn a_source_has_its_share_and_gets_it_back() {
+        let connections = connections(100, 2);
+        let first = connections.enter(Over::Tcp, host("192.0.2.1")).unwrap();
+        let _quic = connections.enter(Over::Quic, host("192.0.2.1")).unwrap();
+        assert!(connections.enter(Over::Tcp, host("192.0.2.1")).is_err());
+        assert!(connections.is_full(Over::Tcp, host("192.0.2.1").unwrap()));
+        assert_eq!(connections.open(Over::Tcp), 1);
+        let _other = connections.enter(Over::Tcp, host("192.0.2.2")).unwrap();
+        drop(first);
+        let _again = connections.enter(Over::Tcp, host("192.0.2.1")).unwrap();
+    }
+
+    #[test]
+    fn ipv6_counts_by_network_and_scion_by_as() {
+        let connections = connections(100, 1);
+        let _one = connections.enter(Over::Tcp, host("2001:db8::1")).unwrap();
+        assert!(connections.enter(Over::Tcp, host("2001:db8::2")).is_err());
+        let _two = connections
+            .enter(Over::Tcp, host("2001:db8:0:1::1"))
+            .unwrap();
+        let ip = "10.0.0.1".parse().unwrap();
+        for ia in ["1-ff00:0:110", "1-ff00:0:111"] {
+            let ia: IsdAs = ia.parse().unwrap();
+            std::mem::forget(
+                connections
+                    .enter(Over::Quic, Some(Host::new(ia, ip)))
+                    .unwrap(),
+            );
+        }
+    }
+
+    #[test]
+    fn all_together_have_a_limit_and_proxies_no_share() {
+        let connections = connections(3, 1);
+        let open: Vec<_> = (0..3)
+            .map(|_| connections.enter(Over::Tcp, None).unwrap())
+            .collect();
+        assert_eq!(connections.enter(Over::Tcp, None).unwrap_err(), Full);
+        drop(open);
+        assert_eq!(connections.open(Over::Tcp), 0);
+        assert!(
+            connections
+                .sources
+                .iter()
+                .all(|shard| shard.lock().unwrap().is_empty())
+        );
+    }
+}

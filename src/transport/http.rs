@@ -1,22 +1,245 @@
-//! HTTP/1.1 and HTTP/2, with and without TLS.
+//! HTTP/1.1 and HTTP/2 on one TCP port, with TLS or plain.
+//!
+//! HTTP/1.1 is our own ([`one`]): a tracker needs little of it, and its keep-alive path has to cost next
+//! to nothing. HTTP/2 is hyper's ([`two`]). Over TLS, ALPN tells them apart; on a plain port a client
+//! that speaks HTTP/2 begins with its preface (RFC 9113 section 3.3).
 
-use std::net::TcpListener;
+mod head;
+mod one;
+mod two;
+
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use http::HeaderValue;
+use scion_tracker_core::request::Origin;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use super::Limits;
+use super::connections::{Connections, Open, Over};
+use super::origin::{PROXY_HEADER_BYTES, Proxied, Proxies, read_proxy_header};
+use crate::counters::Counter;
 use crate::service::Service;
+use one::{Ended, Incoming};
+use two::Rewound;
 
-#[derive(Debug, Default)]
-pub(crate) struct Options {}
+/// How long to wait when the system has no socket left to give, at first and at most.
+const ACCEPT_BACKOFF: [Duration; 2] = [Duration::from_millis(5), Duration::from_secs(1)];
 
+/// How a listener behaves.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) limits: Limits,
+    /// The count that all listeners of a server share.
+    pub(crate) connections: Arc<Connections>,
+    /// Whom to believe about where requests come from.
+    pub(crate) proxies: Proxies,
+    /// The UDP port on which the same host serves HTTP/3, for `Alt-Svc`; only said over TLS.
+    pub(crate) http3_port: Option<u16>,
+}
+
+/// What all connections of a listener share.
+#[derive(Debug)]
+struct Shared {
+    service: Arc<Service>,
+    options: Arc<Options>,
+    /// What `Alt-Svc` says, if anything (RFC 7838).
+    alt_svc: Option<HeaderValue>,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Serves a listener until `shutdown`, and then what is open for the drain time at most.
+///
+/// `tls` has to offer `h2` and `http/1.1`, and no early data.
 pub(crate) async fn run(
-    listener: TcpListener,
+    listener: std::net::TcpListener,
     tls: Option<Arc<rustls::ServerConfig>>,
     options: Arc<Options>,
     service: Arc<Service>,
     shutdown: CancellationToken,
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    // A reply is written at once and in whole. Accepted sockets inherit this on Linux, without a
+    // system call for each.
+    socket2::SockRef::from(&listener).set_tcp_nodelay(true)?;
+    let listener = TcpListener::from_std(listener)?;
+    let acceptor = tls.map(TlsAcceptor::from);
+    // Ends every connection when this future is dropped instead of being stopped.
+    let stop = shutdown.child_token();
+    let _stop_on_drop = stop.clone().drop_guard();
+    let shared = Arc::new(Shared {
+        alt_svc: options
+            .http3_port
+            .filter(|_| acceptor.is_some())
+            .and_then(|port| HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).ok()),
+        service,
+        options,
+        shutdown: stop,
+        tasks: TaskTracker::new(),
+    });
+    let mut backoff = ACCEPT_BACKOFF[0];
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                backoff = ACCEPT_BACKOFF[0];
+                admit(stream, peer, &acceptor, &shared);
+            }
+            // The client has left again.
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections");
+                tokio::select! {
+                    () = tokio::time::sleep(backoff) => {}
+                    () = shutdown.cancelled() => break,
+                }
+                backoff = (backoff * 2).min(ACCEPT_BACKOFF[1]);
+            }
+        }
+    }
+    drop(listener);
+    shared.tasks.close();
+    // Each connection ends itself within the drain time.
+    shared.tasks.wait().await;
+    Ok(())
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// Starts a connection's task, unless there are enough of them.
+fn admit(
+    stream: TcpStream,
+    peer: SocketAddr,
+    acceptor: &Option<TlsAcceptor>,
+    shared: &Arc<Shared>,
 ) {
-    let _ = (listener, tls, options, service);
-    shutdown.cancelled().await;
+    let origin = Origin::ip(peer.ip());
+    let proxied = shared.options.proxies.trusts(peer.ip());
+    let source = (!proxied).then_some(origin.host);
+    let Ok(open) = shared.options.connections.enter(Over::Tcp, source) else {
+        shared.service.counters.count(Counter::TcpRefused);
+        return;
+    };
+    shared.service.counters.count(Counter::TcpConnections);
+    let shared = Arc::clone(shared);
+    let tasks = shared.tasks.clone();
+    match acceptor.clone() {
+        None if !(proxied && shared.options.proxies.proxy_protocol) => {
+            tasks.spawn(plain(stream, Vec::new(), origin, open, shared));
+        }
+        acceptor => {
+            tasks.spawn(with_preamble(
+                stream, proxied, origin, acceptor, open, shared,
+            ));
+        }
+    }
+}
+
+/// A plain connection, HTTP/1.1 until it turns out otherwise.
+async fn plain(stream: TcpStream, read: Vec<u8>, origin: Origin, open: Open, shared: Arc<Shared>) {
+    serve(stream, read, origin, &shared).await;
+    drop(open);
+}
+
+/// A connection that begins with a PROXY protocol header, a TLS handshake, or one after the other.
+async fn with_preamble(
+    mut stream: TcpStream,
+    proxied: bool,
+    mut origin: Origin,
+    acceptor: Option<TlsAcceptor>,
+    mut open: Open,
+    shared: Arc<Shared>,
+) {
+    let deadline = Instant::now() + shared.options.limits.handshake;
+    let mut read = Vec::new();
+    if proxied && shared.options.proxies.proxy_protocol {
+        let header = tokio::select! {
+            header = timeout_at(deadline, proxy_header(&mut stream)) => header,
+            () = shared.shutdown.cancelled() => return,
+        };
+        let Ok(Ok((client, rest))) = header else {
+            shared.service.counters.count(Counter::TcpAborted);
+            return;
+        };
+        read = rest;
+        if let Some(client) = client {
+            origin = Origin::ip(client.ip());
+            // The proxy is no source, but the client that it names is one.
+            let connections = &shared.options.connections;
+            let Ok(client) = connections.enter(Over::Tcp, Some(origin.host)) else {
+                shared.service.counters.count(Counter::TcpRefused);
+                return;
+            };
+            open = client;
+        }
+    }
+    let Some(acceptor) = acceptor else {
+        return plain(stream, read, origin, open, shared).await;
+    };
+    let handshake = acceptor.accept(Rewound::new(read, stream));
+    let accepted = tokio::select! {
+        accepted = timeout_at(deadline, handshake) => accepted,
+        () = shared.shutdown.cancelled() => return,
+    };
+    let Ok(Ok(stream)) = accepted else {
+        shared.service.counters.count(Counter::TlsFailures);
+        return;
+    };
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        two::serve(stream, origin, &shared).await;
+    } else {
+        serve(stream, Vec::new(), origin, &shared).await;
+    }
+    drop(open);
+}
+
+/// Reads a PROXY protocol header: whom it names, and what was read beyond it.
+async fn proxy_header(stream: &mut TcpStream) -> io::Result<(Option<SocketAddr>, Vec<u8>)> {
+    let mut read = Vec::with_capacity(256);
+    loop {
+        match read_proxy_header(&read) {
+            Proxied::Header { length, client } => return Ok((client, read.split_off(length))),
+            Proxied::Incomplete if read.len() < PROXY_HEADER_BYTES => {}
+            _ => return Err(io::ErrorKind::InvalidData.into()),
+        }
+        if stream.read_buf(&mut read).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+/// Serves HTTP/1.1, or HTTP/2 if that is what the client begins with.
+async fn serve<S>(stream: S, read: Vec<u8>, origin: Origin, shared: &Arc<Shared>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut incoming = Incoming::new(stream, read, origin);
+    match incoming.serve(shared).await {
+        Ended::Http2 => {
+            let (stream, read) = incoming.into_parts();
+            // Boxed, so that a connection of HTTP/1.1 does not set aside what one of HTTP/2 needs.
+            Box::pin(two::serve(Rewound::new(read, stream), origin, shared)).await;
+        }
+        Ended::Aborted => shared.service.counters.count(Counter::TcpAborted),
+        Ended::Closed => {}
+    }
 }

@@ -1,0 +1,365 @@
+//! One HTTP/1.1 connection: heads in, replies out, each with its length in front.
+//!
+//! Requests that came together (pipelining) are answered together, with one write. Every wait has a
+//! deadline. Nothing is allocated for a request; the two buffers stay with the connection.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
+
+use scion_tracker_core::request::Origin;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio_util::sync::WaitForCancellationFuture;
+
+use super::Shared;
+use super::head::{self, HeadError};
+use crate::transport::deadline::Deadline;
+use crate::transport::routes::{self, Method, Reply, Scratch, Status, Transport};
+
+/// What a client of HTTP/2 begins with where nothing has been agreed (RFC 9113 section 3.4), up to the
+/// first empty line.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
+/// The read buffer to begin with; most requests are half as long.
+const READ_BYTES: usize = 1024;
+/// Replies of pipelined requests are written out when there are this many bytes of them.
+const WRITE_BYTES: usize = 32 * 1024;
+/// After a refused request: how much of what the client still sends is read, and for how long, so that
+/// closing the socket does not wipe out the reply on its way (RFC 9112 section 9.6).
+const LINGER_BYTES: usize = 64 * 1024;
+const LINGER: Duration = Duration::from_millis(500);
+
+/// How a connection came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// As either side wished.
+    Closed,
+    /// By a deadline, a broken request or a lost connection.
+    Aborted,
+    /// It is HTTP/2, from the first byte on.
+    Http2,
+}
+
+/// A connection from a client.
+#[derive(Debug)]
+pub(super) struct Incoming<S> {
+    stream: S,
+    origin: Origin,
+    /// What was read: `read[start..end]` is still to be looked at.
+    read: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// Replies not yet written.
+    out: Vec<u8>,
+}
+
+/// What came of the requests in the read buffer.
+enum Answered {
+    /// All of them are answered, and the last may be there in part.
+    All { partial: bool },
+    /// There are more, and enough replies to be written first.
+    More,
+    /// The last one ends the connection.
+    Last { lingering: bool },
+    /// It is not HTTP/1.1.
+    Http2,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
+    /// A connection of which `read` has been read already.
+    pub(super) fn new(stream: S, mut read: Vec<u8>, origin: Origin) -> Self {
+        let end = read.len();
+        read.resize(end.max(READ_BYTES), 0);
+        Self {
+            stream,
+            origin,
+            read,
+            start: 0,
+            end,
+            out: Vec::new(),
+        }
+    }
+
+    /// The stream, and what was read from it and not served.
+    pub(super) fn into_parts(mut self) -> (S, Vec<u8>) {
+        self.read.truncate(self.end);
+        self.read.drain(..self.start);
+        (self.stream, self.read)
+    }
+
+    /// Serves requests until the connection ends.
+    pub(super) async fn serve(&mut self, shared: &Shared) -> Ended {
+        let limits = &shared.options.limits;
+        let mut deadline = Deadline::after(limits.head);
+        let mut shutdown = pin!(shared.shutdown.cancelled());
+        let mut draining = false;
+        let mut first = true;
+        // Whether a part of a head is there, whose deadline is running.
+        let mut in_head = true;
+        loop {
+            let answered = self.answer(shared, first, draining);
+            if !self.out.is_empty() {
+                first = false;
+                deadline.set(limits.reply);
+                if self.flush(&mut deadline).await.is_err() {
+                    return Ended::Aborted;
+                }
+                in_head = false;
+            }
+            match answered {
+                Answered::More => continue,
+                Answered::Http2 => return Ended::Http2,
+                Answered::Last { lingering } => {
+                    return self.close(lingering, &mut deadline).await;
+                }
+                Answered::All { partial } => {
+                    if draining && !partial {
+                        return self.close(false, &mut deadline).await;
+                    }
+                    if !first && !partial {
+                        deadline.set(limits.idle);
+                    } else if partial && !in_head {
+                        deadline.set(limits.head);
+                    }
+                    in_head = partial || first;
+                }
+            }
+            match self
+                .fill(&mut deadline, (!draining).then_some(shutdown.as_mut()))
+                .await
+            {
+                Filled::Some => {}
+                Filled::Shutdown => {
+                    draining = true;
+                    deadline.limit(limits.drain);
+                }
+                // Nobody is owed anything between two requests.
+                Filled::End | Filled::Deadline if !in_head => {
+                    return self.close(false, &mut deadline).await;
+                }
+                Filled::End if self.start == self.end => return Ended::Closed,
+                Filled::End | Filled::Deadline | Filled::Error => return Ended::Aborted,
+            }
+        }
+    }
+
+    /// Answers the requests in the read buffer, into `out`.
+    fn answer(&mut self, shared: &Shared, first: bool, draining: bool) -> Answered {
+        let head_bytes = shared.options.limits.head_bytes;
+        loop {
+            let unread = &self.read[self.start..self.end];
+            if unread.is_empty() {
+                (self.start, self.end) = (0, 0);
+                return Answered::All { partial: false };
+            }
+            if first && self.out.is_empty() && unread.starts_with(HTTP2_PREFACE) {
+                return Answered::Http2;
+            }
+            let bounded = &unread[..unread.len().min(head_bytes)];
+            let status = match head::read(bounded, self.origin, &shared.options.proxies) {
+                Ok(head) => {
+                    let last = draining || !head.keep_alive;
+                    let persistence = match (last, head.old) {
+                        (true, _) => Persistence::Close,
+                        (false, true) => Persistence::KeepAlive,
+                        (false, false) => Persistence::Default,
+                    };
+                    let out = &mut self.out;
+                    Scratch::with(|scratch| {
+                        let reply = routes::answer(
+                            &shared.service,
+                            Transport::Http,
+                            &head.request,
+                            scratch,
+                        );
+                        write(
+                            &reply,
+                            head.request.method,
+                            persistence,
+                            shared,
+                            scratch,
+                            out,
+                        );
+                    });
+                    self.start += head.length;
+                    if last {
+                        return Answered::Last { lingering: false };
+                    }
+                    if self.out.len() >= WRITE_BYTES {
+                        return Answered::More;
+                    }
+                    continue;
+                }
+                Err(HeadError::Incomplete) if bounded.len() < head_bytes => {
+                    return Answered::All { partial: true };
+                }
+                Err(HeadError::Incomplete) => Status::HeadTooLarge,
+                Err(HeadError::Refused(status)) => status,
+            };
+            let out = &mut self.out;
+            Scratch::with(|scratch| {
+                let reply = routes::reject(&shared.service, Transport::Http, status, scratch);
+                write(
+                    &reply,
+                    Method::Get,
+                    Persistence::Close,
+                    shared,
+                    scratch,
+                    out,
+                );
+            });
+            return Answered::Last { lingering: true };
+        }
+    }
+
+    /// Reads more, unless something else happens first.
+    async fn fill(
+        &mut self,
+        deadline: &mut Deadline,
+        mut shutdown: Option<Pin<&mut WaitForCancellationFuture<'_>>>,
+    ) -> Filled {
+        // Room is made by moving what is left to the front, and then by growing; the bound on a head
+        // bounds the buffer.
+        if self.start > 0 {
+            self.read.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        if self.end == self.read.len() {
+            self.read.resize(2 * self.end, 0);
+        }
+        let mut buf = ReadBuf::new(&mut self.read[self.end..]);
+        let filled = poll_fn(|cx| {
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if buf.filled().is_empty() => return Poll::Ready(Filled::End),
+                Poll::Ready(Ok(())) => return Poll::Ready(Filled::Some),
+                Poll::Ready(Err(_)) => return Poll::Ready(Filled::Error),
+                Poll::Pending => {}
+            }
+            if let Some(shutdown) = &mut shutdown
+                && shutdown.as_mut().poll(cx).is_ready()
+            {
+                return Poll::Ready(Filled::Shutdown);
+            }
+            deadline.poll(cx).map(|()| Filled::Deadline)
+        })
+        .await;
+        self.end += buf.filled().len();
+        filled
+    }
+
+    /// Writes the replies.
+    async fn flush(&mut self, deadline: &mut Deadline) -> io::Result<()> {
+        let mut written = 0;
+        while written < self.out.len() {
+            let out = &self.out[written..];
+            let stream = &mut self.stream;
+            written += poll_fn(|cx| match Pin::new(&mut *stream).poll_write(cx, out) {
+                Poll::Pending => deadline
+                    .poll(cx)
+                    .map(|()| Err(io::ErrorKind::TimedOut.into())),
+                Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                ready => ready,
+            })
+            .await?;
+        }
+        self.out.clear();
+        // TLS keeps what the socket did not take.
+        let stream = &mut self.stream;
+        poll_fn(|cx| match Pin::new(&mut *stream).poll_flush(cx) {
+            Poll::Pending => deadline
+                .poll(cx)
+                .map(|()| Err(io::ErrorKind::TimedOut.into())),
+            ready => ready,
+        })
+        .await
+    }
+
+    /// Says goodbye; with `lingering`, reads on for a moment.
+    async fn close(&mut self, lingering: bool, deadline: &mut Deadline) -> Ended {
+        deadline.set(LINGER);
+        let goodbye = async {
+            self.stream.shutdown().await?;
+            let mut left = LINGER_BYTES;
+            while lingering && left > 0 {
+                let mut buf = ReadBuf::new(&mut self.read);
+                poll_fn(|cx| Pin::new(&mut self.stream).poll_read(cx, &mut buf)).await?;
+                match buf.filled().len() {
+                    0 => break,
+                    length => left = left.saturating_sub(length),
+                }
+            }
+            io::Result::Ok(())
+        };
+        tokio::select! {
+            // The replies are written; that the client is gone already is its own affair.
+            _ = goodbye => {}
+            () = deadline.passed() => {}
+        }
+        Ended::Closed
+    }
+}
+
+/// What a wait for a client ended with.
+enum Filled {
+    Some,
+    End,
+    Deadline,
+    Shutdown,
+    Error,
+}
+
+/// What the client has to be told of the connection's future.
+#[derive(Clone, Copy)]
+enum Persistence {
+    Default,
+    KeepAlive,
+    Close,
+}
+
+/// Writes a reply, head and body, to the end of `out`.
+fn write(
+    reply: &Reply,
+    method: Method,
+    persistence: Persistence,
+    shared: &Shared,
+    scratch: &mut Scratch,
+    out: &mut Vec<u8>,
+) {
+    let mut digits = [0; 20];
+    match reply.status {
+        Status::Ok => out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: "),
+        status => {
+            out.extend_from_slice(b"HTTP/1.1 ");
+            out.extend_from_slice(routes::decimal(status.code().into(), &mut digits));
+            out.push(b' ');
+            out.extend_from_slice(status.reason().as_bytes());
+            out.extend_from_slice(b"\r\nContent-Type: ");
+        }
+    }
+    out.extend_from_slice(reply.content_type.as_bytes());
+    out.extend_from_slice(b"\r\nContent-Length: ");
+    out.extend_from_slice(routes::decimal(scratch.body.len(), &mut digits));
+    out.extend_from_slice(b"\r\nDate: ");
+    out.extend_from_slice(scratch.date().as_bytes());
+    out.extend_from_slice(b"\r\n");
+    if let Some(methods) = reply.allow() {
+        out.extend_from_slice(b"Allow: ");
+        out.extend_from_slice(methods.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(match persistence {
+        Persistence::Default => b"",
+        Persistence::KeepAlive => b"Connection: keep-alive\r\n",
+        Persistence::Close => b"Connection: close\r\n",
+    });
+    if let Some(alt_svc) = &shared.alt_svc {
+        out.extend_from_slice(b"Alt-Svc: ");
+        out.extend_from_slice(alt_svc.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    if method != Method::Head {
+        out.extend_from_slice(&scratch.body);
+    }
+}

@@ -1,0 +1,256 @@
+//! One HTTP/2 connection, by hyper.
+//!
+//! What hyper and h2 bound by themselves: streams reset before they are served (20, CVE-2023-44487),
+//! CONTINUATION frames (as many as the header list needs), frames that are answered (PING, SETTINGS).
+//! What they leave to us is time: a connection without a new request for the idle time is told to go,
+//! and dropped when it does not.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{ALLOW, ALT_SVC, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http_body_util::Full;
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use scion_tracker_core::request::Origin;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::task::TaskTracker;
+
+use super::Shared;
+use crate::counters::Counter;
+use crate::transport::deadline::Deadline;
+use crate::transport::origin::Hops;
+use crate::transport::routes::{self, Method, Request, Scratch, Status, Transport};
+
+/// Flow-control windows towards us: no request has a body.
+const STREAM_WINDOW: u32 = 16 * 1024;
+const CONNECTION_WINDOW: u32 = 65_535;
+/// Replies not yet taken, for each stream.
+const SEND_BYTES: usize = 32 * 1024;
+/// Streams reset by us for errors of the client's, after which the connection is closed.
+const ERROR_RESETS: usize = 64;
+
+/// Serves a connection until it ends.
+pub(super) async fn serve<S>(stream: S, origin: Origin, shared: &Arc<Shared>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = &shared.options.limits;
+    let requests = Arc::new(AtomicU64::new(0));
+    let service = Requests {
+        shared: Arc::clone(shared),
+        origin,
+        served: Arc::clone(&requests),
+    };
+    let connection = http2::Builder::new(Tasks(shared.tasks.clone()))
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(ERROR_RESETS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let mut shutdown = pin!(shared.shutdown.cancelled());
+    let mut deadline = Deadline::after(limits.head);
+    let mut seen = 0;
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            done = connection.as_mut() => {
+                if done.is_err() {
+                    shared.service.counters.count(Counter::TcpAborted);
+                }
+                return;
+            }
+            () = deadline.passed() => {
+                let served = requests.load(Ordering::Relaxed);
+                if draining {
+                    shared.service.counters.count(Counter::TcpAborted);
+                    return;
+                }
+                if served != seen {
+                    seen = served;
+                    deadline.set(limits.idle);
+                    continue;
+                }
+                draining = true;
+                connection.as_mut().graceful_shutdown();
+                deadline.set(limits.reply);
+            }
+            () = shutdown.as_mut(), if !draining => {
+                draining = true;
+                connection.as_mut().graceful_shutdown();
+                deadline.set(limits.drain);
+            }
+        }
+    }
+}
+
+/// Answers the requests of a connection, each at once.
+struct Requests {
+    shared: Arc<Shared>,
+    origin: Origin,
+    served: Arc<AtomicU64>,
+}
+
+impl hyper::service::Service<http::Request<Incoming>> for Requests {
+    type Response = http::Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn call(&self, request: http::Request<Incoming>) -> Self::Future {
+        self.served.fetch_add(1, Ordering::Relaxed);
+        ready(Ok(Scratch::with(|scratch| self.answer(&request, scratch))))
+    }
+}
+
+impl Requests {
+    fn answer(
+        &self,
+        request: &http::Request<Incoming>,
+        scratch: &mut Scratch,
+    ) -> http::Response<Full<Bytes>> {
+        let service = &*self.shared.service;
+        let method = Method::of(request.method().as_str().as_bytes());
+        let reply = if !request.body().is_end_stream() {
+            routes::reject(service, Transport::Http, Status::ContentTooLarge, scratch)
+        } else if let Some(origin) = self.client(request.headers()) {
+            let request = Request {
+                method,
+                target: request
+                    .uri()
+                    .path_and_query()
+                    .map_or("", |target| target.as_str()),
+                origin,
+                early: request
+                    .headers()
+                    .get("early-data")
+                    .is_some_and(|value| value == "1"),
+            };
+            routes::answer(service, Transport::Http, &request, scratch)
+        } else {
+            routes::reject(service, Transport::Http, Status::BadRequest, scratch)
+        };
+        // hyper leaves the body of a reply to HEAD in.
+        let body = match method {
+            Method::Head => Bytes::new(),
+            Method::Get | Method::Other => Bytes::copy_from_slice(&scratch.body),
+        };
+        let mut response = http::Response::new(Full::new(body));
+        *response.status_mut() = http::StatusCode::from_u16(reply.status.code())
+            .unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
+        headers.insert(CONTENT_LENGTH, scratch.body.len().into());
+        if let Some(methods) = reply.allow() {
+            headers.insert(ALLOW, HeaderValue::from_static(methods));
+        }
+        if let Some(alt_svc) = &self.shared.alt_svc {
+            headers.insert(ALT_SVC, alt_svc.clone());
+        }
+        response
+    }
+
+    /// Who asks; `None` if proxies contradict each other about it.
+    fn client(&self, headers: &HeaderMap) -> Option<Origin> {
+        let Some(mut hops) = Hops::behind(&self.shared.options.proxies, &self.origin) else {
+            return Some(self.origin);
+        };
+        for (name, value) in headers {
+            hops.header(name.as_str().as_bytes(), value.as_bytes());
+        }
+        hops.client(self.origin).ok()
+    }
+}
+
+/// Runs hyper's tasks among those of the listener, which waits for them.
+#[derive(Debug, Clone)]
+struct Tasks(TaskTracker);
+
+impl<F> hyper::rt::Executor<F> for Tasks
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        self.0.spawn(task);
+    }
+}
+
+/// A stream some of which has been read already.
+#[derive(Debug)]
+pub(super) struct Rewound<S> {
+    read: Vec<u8>,
+    position: usize,
+    stream: S,
+}
+
+impl<S> Rewound<S> {
+    /// `read` comes before whatever `stream` has to give.
+    pub(super) const fn new(read: Vec<u8>, stream: S) -> Self {
+        Self {
+            read,
+            position: 0,
+            stream,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let left = &self.read[self.position..];
+        if left.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let length = left.len().min(buf.remaining());
+        buf.put_slice(&left[..length]);
+        self.position += length;
+        if self.position == self.read.len() {
+            (self.read, self.position) = (Vec::new(), 0);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

@@ -1,16 +1,73 @@
-//! HTTP/3 on a datagram socket.
+//! HTTP/3 on a QUIC endpoint, over whatever datagram socket that is.
+//!
+//! [`run`] makes an endpoint on a UDP socket; [`serve`] takes any endpoint, and is told who is behind the
+//! addresses of its remotes. QUIC is quinn's; HTTP/3 is our own ([`message`], [`control`]): a tracker
+//! needs GET without bodies, can close every gap of the protocol in it, and has no task switch between
+//! the arrival of a request and its reply.
+//!
+//! There is no 0-RTT: its packets come before the handshake has proven where the client is, and a
+//! tracker hands that address to others.
+
+mod connection;
+mod control;
+mod frame;
+mod huffman;
+mod message;
+mod qpack;
+mod stream;
+mod table;
 
 use std::io;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use quinn::crypto::rustls::{NoInitialCipherSuite, QuicServerConfig};
+use quinn::{Endpoint, EndpointConfig, Incoming, TokioRuntime, TransportConfig, VarInt};
+use scion_tracker_core::request::Origin;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use super::Limits;
+use super::connections::{Connections, Over};
+use super::origin::Proxies;
+use crate::counters::Counter;
 use crate::service::Service;
+use frame::Code;
+use message::EXTRA_BYTES;
 
-#[derive(Debug, Default)]
-pub(crate) struct Options {}
+/// Unidirectional streams that a client may have open: control, QPACK encoder and decoder, and some to
+/// no purpose, which clients open to see whether that is borne.
+const UNI_STREAMS: u32 = 6;
+/// Reply bytes on their way, of all streams of a connection.
+const SEND_WINDOW: u64 = 128 * 1024;
+/// Datagrams of connections that wait to be accepted; we accept at once.
+const INCOMING_BYTES: u64 = 16 * 1024;
+const INCOMING_BYTES_TOTAL: u64 = 4 * 1024 * 1024;
 
+/// How an endpoint behaves.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) limits: Limits,
+    /// The count that all listeners of a server share.
+    pub(crate) connections: Arc<Connections>,
+    /// Whom to believe about where requests come from. There is no PROXY protocol here.
+    pub(crate) proxies: Proxies,
+}
+
+/// What all connections of an endpoint share.
+#[derive(Debug)]
+struct Shared {
+    service: Arc<Service>,
+    options: Options,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+    handshakes: AtomicUsize,
+}
+
+/// Serves HTTP/3 on a UDP socket until `shutdown`, and then what is open for the drain time at most.
+/// `tls` has to offer `h3`.
 pub(crate) async fn run(
     socket: UdpSocket,
     tls: rustls::ServerConfig,
@@ -18,7 +75,169 @@ pub(crate) async fn run(
     service: Arc<Service>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let _ = (socket, tls, options, service);
-    shutdown.cancelled().await;
+    let config = server_config(tls, &options.limits)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let endpoint = Endpoint::new(
+        EndpointConfig::default(),
+        Some(config),
+        socket,
+        Arc::new(TokioRuntime),
+    )?;
+    serve(
+        endpoint,
+        |remote| Origin::ip(remote.ip()),
+        options,
+        service,
+        shutdown,
+    )
+    .await;
     Ok(())
+}
+
+/// QUIC for a tracker: few streams, small windows, no early data. The keys for tokens are made here, at
+/// random.
+pub(crate) fn server_config(
+    mut tls: rustls::ServerConfig,
+    limits: &Limits,
+) -> Result<quinn::ServerConfig, NoInitialCipherSuite> {
+    tls.max_early_data_size = 0;
+    let crypto = QuicServerConfig::try_from(tls)?;
+    let mut transport = TransportConfig::default();
+    // What a stream may send before it is read; all of them fit, so none can hold up the others.
+    let stream_window = u32::try_from(limits.head_bytes + 2 * EXTRA_BYTES).unwrap_or(u32::MAX);
+    let window = stream_window.saturating_mul(limits.streams);
+    transport
+        // Each costs an entry at every handshake, used or not.
+        .max_concurrent_bidi_streams(limits.streams.into())
+        .max_concurrent_uni_streams(UNI_STREAMS.into())
+        .stream_receive_window(stream_window.into())
+        .receive_window(window.into())
+        .send_window(SEND_WINDOW)
+        .datagram_receive_buffer_size(None)
+        // Replies are a packet or two: looking for a larger packet size takes more than it gives.
+        .mtu_discovery_config(None)
+        .allow_spin(false)
+        .max_idle_timeout(Some(
+            VarInt::try_from(limits.idle.as_millis() as u64)
+                .unwrap_or(VarInt::MAX)
+                .into(),
+        ));
+    let mut tokens = quinn::ValidationTokenConfig::default();
+    tokens.sent(1);
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    config
+        .transport_config(Arc::new(transport))
+        .validation_token_config(tokens)
+        // The origin of a connection is proven once, by its handshake.
+        .migration(false)
+        .max_incoming(limits.handshakes)
+        .incoming_buffer_size(INCOMING_BYTES)
+        .incoming_buffer_size_total(INCOMING_BYTES_TOTAL);
+    Ok(config)
+}
+
+/// Serves an endpoint until `shutdown`. `origin_of` says who is behind a remote address of it.
+pub(crate) async fn serve(
+    endpoint: Endpoint,
+    origin_of: impl Fn(SocketAddr) -> Origin,
+    options: Options,
+    service: Arc<Service>,
+    shutdown: CancellationToken,
+) {
+    // Ends every connection when this future is dropped instead of being stopped.
+    let stop = shutdown.child_token();
+    let _stop_on_drop = stop.clone().drop_guard();
+    let shared = Arc::new(Shared {
+        service,
+        options,
+        shutdown: stop,
+        tasks: TaskTracker::new(),
+        handshakes: AtomicUsize::new(0),
+    });
+    loop {
+        let incoming = tokio::select! {
+            incoming = endpoint.accept() => incoming,
+            () = shutdown.cancelled() => break,
+        };
+        // There is none any more when the endpoint has lost its socket.
+        let Some(incoming) = incoming else { break };
+        let origin = origin_of(incoming.remote_address());
+        admit(incoming, origin, &shared);
+    }
+    // No new connections, from here on.
+    endpoint.set_server_config(None);
+    shared.tasks.close();
+    // Each connection ends itself within the drain time.
+    shared.tasks.wait().await;
+    endpoint.close(Code::NO_ERROR.into(), b"");
+    endpoint.wait_idle().await;
+}
+
+/// Starts a connection's task, or answers with Retry, or not at all.
+///
+/// What comes from an address that is not validated may be forged, so it counts against nobody's share
+/// of connections; handshakes in flight have a limit of their own.
+fn admit(incoming: Incoming, origin: Origin, shared: &Arc<Shared>) {
+    let Shared {
+        service, options, ..
+    } = &**shared;
+    let limits = &options.limits;
+    let validated = incoming.remote_address_validated();
+    let handshakes = shared.handshakes.load(Ordering::Relaxed);
+    let full = options.connections.is_full(Over::Quic, origin.host);
+    if handshakes >= limits.handshakes || (full && validated) {
+        service.counters.count(Counter::QuicRefused);
+        incoming.refuse();
+        return;
+    }
+    if !validated && (full || handshakes >= limits.handshakes_before_retry) {
+        service.counters.count(Counter::QuicRetries);
+        // Fails only for a validated address.
+        let _ = incoming.retry();
+        return;
+    }
+    let Ok(connecting) = incoming.accept() else {
+        // Not a first packet of QUIC, after all.
+        service.counters.count(Counter::QuicAborted);
+        return;
+    };
+    let handshake = Handshake::new(Arc::clone(shared));
+    shared.tasks.spawn(async move {
+        let shared = Arc::clone(&handshake.0);
+        let done = tokio::select! {
+            done = timeout(shared.options.limits.handshake, connecting) => done,
+            () = shared.shutdown.cancelled() => return,
+        };
+        drop(handshake);
+        let Ok(Ok(connection)) = done else {
+            shared.service.counters.count(Counter::QuicAborted);
+            return;
+        };
+        let proxied = shared.options.proxies.trusts(origin.host.ip()) && !origin.is_scion();
+        let source = (!proxied).then_some(origin.host);
+        let Ok(_open) = shared.options.connections.enter(Over::Quic, source) else {
+            shared.service.counters.count(Counter::QuicRefused);
+            connection.close(Code::EXCESSIVE_LOAD.into(), b"");
+            return;
+        };
+        shared.service.counters.count(Counter::QuicConnections);
+        connection::serve(connection, origin, shared).await;
+    });
+}
+
+/// A handshake in flight, counted for as long as this lives.
+#[derive(Debug)]
+struct Handshake(Arc<Shared>);
+
+impl Handshake {
+    fn new(shared: Arc<Shared>) -> Self {
+        shared.handshakes.fetch_add(1, Ordering::Relaxed);
+        Self(shared)
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.0.handshakes.fetch_sub(1, Ordering::Relaxed);
+    }
 }

@@ -1,0 +1,157 @@
+//! One HTTP/3 connection.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::{Connection, RecvStream, SendStream};
+use scion_tracker_core::request::Origin;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use super::Shared;
+use super::control;
+use super::frame::Code;
+use super::stream::{Exchange, Progress};
+use crate::counters::Counter;
+use crate::transport::deadline::Deadline;
+
+/// After GOAWAY, how many round trips without a request end the connection, and how long that is at
+/// least: the last replies are under way for half of one.
+const QUIET_ROUND_TRIPS: u32 = 3;
+const QUIET: Duration = Duration::from_millis(50);
+
+/// Serves a connection until it ends.
+pub(super) async fn serve(connection: Connection, origin: Origin, shared: Arc<Shared>) {
+    let code = Requests::new(connection.clone(), origin, &shared)
+        .serve()
+        .await;
+    if let Some(code) = code {
+        if code != Code::NO_ERROR {
+            shared.service.counters.count(Counter::QuicAborted);
+        }
+        connection.close(code.into(), b"");
+    } else if let Some(error) = connection.close_reason()
+        && is_abort(&error)
+    {
+        shared.service.counters.count(Counter::QuicAborted);
+    }
+}
+
+/// Whether a connection was lost, and not closed by either side.
+fn is_abort(error: &quinn::ConnectionError) -> bool {
+    !matches!(
+        error,
+        quinn::ConnectionError::ApplicationClosed(_)
+            | quinn::ConnectionError::ConnectionClosed(_)
+            | quinn::ConnectionError::LocallyClosed
+            | quinn::ConnectionError::TimedOut
+    )
+}
+
+/// The requests of a connection.
+struct Requests<'a> {
+    connection: Connection,
+    origin: Origin,
+    shared: &'a Arc<Shared>,
+    /// Requests that wait for the client, and the control streams. Each may end the connection.
+    tasks: JoinSet<Option<Code>>,
+    goaway: Option<oneshot::Sender<u64>>,
+    /// The id of the next request.
+    next: u64,
+    deadline: Deadline,
+}
+
+impl<'a> Requests<'a> {
+    fn new(connection: Connection, origin: Origin, shared: &'a Arc<Shared>) -> Self {
+        let limits = &shared.options.limits;
+        let (goaway, going) = oneshot::channel();
+        let mut tasks = JoinSet::new();
+        let control = control::run(
+            connection.clone(),
+            limits.head_bytes,
+            limits.handshake,
+            going,
+        );
+        tasks.spawn(async { control.await.err() });
+        Self {
+            connection,
+            origin,
+            shared,
+            tasks,
+            goaway: Some(goaway),
+            next: 0,
+            deadline: Deadline::after(limits.idle),
+        }
+    }
+
+    /// Returns the code to end the connection with, unless it has ended.
+    async fn serve(&mut self) -> Option<Code> {
+        let connection = self.connection.clone();
+        let shutdown = self.shared.shutdown.clone();
+        let mut stopping = pin!(shutdown.cancelled());
+        loop {
+            tokio::select! {
+                biased;
+                accepted = connection.accept_bi() => match accepted {
+                    Err(_) => return None,
+                    Ok((send, recv)) => {
+                        let code = self.exchange(send, recv).await;
+                        if code.is_some() {
+                            return code;
+                        }
+                    }
+                },
+                Some(ended) = self.tasks.join_next() => {
+                    // A task that panicked is none that goes on.
+                    if let Ok(Some(code)) = ended {
+                        return Some(code);
+                    }
+                }
+                () = self.deadline.passed() => return Some(Code::NO_ERROR),
+                () = stopping.as_mut(), if self.goaway.is_some() => self.go_away(),
+            }
+        }
+    }
+
+    /// Serves a request, or has it served.
+    async fn exchange(&mut self, send: SendStream, recv: RecvStream) -> Option<Code> {
+        let limits = &self.shared.options.limits;
+        let mut exchange = Exchange {
+            send,
+            recv,
+            origin: self.origin,
+        };
+        if self.goaway.is_none() {
+            // Section 5.2: it was told not to.
+            exchange.abandon(Code::REQUEST_REJECTED);
+            return None;
+        }
+        self.next = u64::from(exchange.recv.id()) + 4;
+        self.deadline.set(limits.idle);
+        let progress = std::future::poll_fn(|cx| exchange.start(self.shared, cx).into()).await;
+        match progress {
+            Progress::Done => None,
+            Progress::Close(code) => Some(code),
+            Progress::Waiting(waiting) => {
+                let shared = Arc::clone(self.shared);
+                self.tasks.spawn(exchange.finish(waiting, shared));
+                None
+            }
+        }
+    }
+
+    /// Tells the client to send no more requests, and leaves the replies time to arrive.
+    fn go_away(&mut self) {
+        if let Some(goaway) = self.goaway.take() {
+            // The control task is gone only when the connection is going.
+            let _ = goaway.send(self.next);
+        }
+        let drain = self.shared.options.limits.drain;
+        let waiting = self.tasks.len() > 1;
+        let quiet = (self.connection.rtt() * QUIET_ROUND_TRIPS).max(QUIET);
+        self.deadline.limit(drain);
+        self.deadline
+            .set(if waiting { drain } else { quiet.min(drain) });
+    }
+}

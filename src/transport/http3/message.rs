@@ -1,0 +1,430 @@
+//! One request and its reply, as bytes of a request stream (RFC 9114 section 4).
+//!
+//! A tracker needs so little of HTTP/3 that reading it here is less work than making sure of what a
+//! library reads. In particular these are malformed requests (section 4.1.2) and end their stream with
+//! H3_MESSAGE_ERROR: a pseudo-header field twice or after a regular field, fields of a connection such as
+//! `connection: keep-alive`, and a `content-length` other than the length of the body.
+
+use scion_tracker_core::request::Origin;
+
+use super::Shared;
+use super::frame::{self, Code};
+use super::qpack::{self, SectionError};
+use crate::transport::origin::Hops;
+use crate::transport::routes::{self, Method, Reply, Request, Scratch, Status, Transport};
+
+/// Bytes of frames besides the header section that a request may come with: unknown ones, which are
+/// there to be ignored, and trailers.
+pub(super) const EXTRA_BYTES: usize = 1024;
+
+/// What becomes of a request stream, by the bytes of it that are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// There has to be more.
+    More,
+    /// The reply is in the buffer; what the client may still send is of no interest.
+    Reply,
+    /// The stream is at fault.
+    Reset(Code),
+    /// The connection is at fault.
+    Close(Code),
+}
+
+/// What is used again from request to request.
+#[derive(Debug, Default)]
+pub(super) struct Buffers {
+    /// Strings that were Huffman-coded.
+    plain: Vec<u8>,
+    path: Vec<u8>,
+    authority: Vec<u8>,
+    /// The reply of the last request.
+    pub(super) reply: Vec<u8>,
+}
+
+/// Answers the request in `bytes`, which begin the stream, and end it if `end`. The reply goes to
+/// `buffers`.
+pub(super) fn answer(
+    bytes: &[u8],
+    end: bool,
+    origin: Origin,
+    shared: &Shared,
+    buffers: &mut Buffers,
+) -> Verdict {
+    let head_bytes = shared.options.limits.head_bytes;
+    let section = match section(bytes, end, head_bytes) {
+        Ok(section) => section,
+        Err(Stop::More) if bytes.len() > head_bytes + EXTRA_BYTES => {
+            return Verdict::Reset(Code::EXCESSIVE_LOAD);
+        }
+        Err(Stop::More) => return Verdict::More,
+        Err(Stop::TooLong) => return rejected(Status::HeadTooLarge, shared, buffers),
+        Err(Stop::Reset(code)) => return Verdict::Reset(code),
+        Err(Stop::Close(code)) => return Verdict::Close(code),
+    };
+    let request = match read(&section, origin, shared, buffers) {
+        Ok(request) => request,
+        Err(SectionError::Qpack) => return Verdict::Close(Code::QPACK_DECOMPRESSION_FAILED),
+        Err(SectionError::Field(Fault::Malformed)) => return Verdict::Reset(Code::MESSAGE_ERROR),
+        Err(SectionError::Field(Fault::Refused(status))) => {
+            return rejected(status, shared, buffers);
+        }
+    };
+    if section.body.is_some() {
+        return rejected(Status::ContentTooLarge, shared, buffers);
+    }
+    let Ok(target) = std::str::from_utf8(&buffers.path) else {
+        return rejected(Status::BadRequest, shared, buffers);
+    };
+    let request = Request {
+        method: request.method,
+        target,
+        origin: request.origin,
+        early: request.early,
+    };
+    Scratch::with(|scratch| {
+        let reply = routes::answer(&shared.service, Transport::Http3, &request, scratch);
+        write(&reply, request.method, scratch, &mut buffers.reply);
+    });
+    Verdict::Reply
+}
+
+fn rejected(status: Status, shared: &Shared, buffers: &mut Buffers) -> Verdict {
+    Scratch::with(|scratch| {
+        let reply = routes::reject(&shared.service, Transport::Http3, status, scratch);
+        write(&reply, Method::Get, scratch, &mut buffers.reply);
+    });
+    Verdict::Reply
+}
+
+/// The frames of a request that matter.
+#[derive(Debug, PartialEq, Eq)]
+struct Section<'a> {
+    headers: &'a [u8],
+    trailers: Option<&'a [u8]>,
+    /// The length of the first frame of a body, if there is one.
+    body: Option<u64>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Stop {
+    More,
+    TooLong,
+    Reset(Code),
+    Close(Code),
+}
+
+/// Takes a request stream apart. Stops at the first frame of a body.
+fn section(bytes: &[u8], end: bool, head_bytes: usize) -> Result<Section<'_>, Stop> {
+    // A frame that the stream ends in the middle of (section 7.1).
+    let cut = || {
+        if end {
+            Stop::Close(Code::FRAME_ERROR)
+        } else {
+            Stop::More
+        }
+    };
+    let mut headers = None;
+    let mut trailers = None;
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let kind = frame::varint(&mut rest).ok_or_else(cut)?;
+        let length = frame::varint(&mut rest).ok_or_else(cut)?;
+        match kind {
+            frame::DATA if headers.is_none() || trailers.is_some() => {
+                return Err(Stop::Close(Code::FRAME_UNEXPECTED));
+            }
+            frame::DATA if length > 0 => {
+                return Ok(Section {
+                    headers: headers.unwrap_or_default(),
+                    trailers: None,
+                    body: Some(length),
+                });
+            }
+            frame::HEADERS if trailers.is_some() => {
+                return Err(Stop::Close(Code::FRAME_UNEXPECTED));
+            }
+            frame::HEADERS if length > head_bytes as u64 => return Err(Stop::TooLong),
+            frame::CANCEL_PUSH
+            | frame::SETTINGS
+            | frame::PUSH_PROMISE
+            | frame::GOAWAY
+            | frame::MAX_PUSH_ID => return Err(Stop::Close(Code::FRAME_UNEXPECTED)),
+            kind if frame::is_of_http2(kind) => {
+                return Err(Stop::Close(Code::FRAME_UNEXPECTED));
+            }
+            _ => {}
+        }
+        let length = usize::try_from(length).map_err(|_| cut())?;
+        let (payload, after) = rest.split_at_checked(length).ok_or_else(cut)?;
+        rest = after;
+        if kind == frame::HEADERS {
+            let section = if headers.is_none() {
+                &mut headers
+            } else {
+                &mut trailers
+            };
+            *section = Some(payload);
+        }
+    }
+    match headers {
+        _ if !end => Err(Stop::More),
+        None => Err(Stop::Reset(Code::REQUEST_INCOMPLETE)),
+        Some(headers) => Ok(Section {
+            headers,
+            trailers,
+            body: None,
+        }),
+    }
+}
+
+/// A header section that is well-formed. The path is in the buffers.
+struct Head {
+    method: Method,
+    origin: Origin,
+    early: bool,
+}
+
+/// What is wrong with a header section that is good QPACK.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Malformed,
+    Refused(Status),
+}
+
+/// Reads the header section, and the trailers for being allowed to ignore them.
+fn read(
+    section: &Section<'_>,
+    origin: Origin,
+    shared: &Shared,
+    buffers: &mut Buffers,
+) -> Result<Head, SectionError<Fault>> {
+    buffers.path.clear();
+    buffers.authority.clear();
+    let mut fields = Fields {
+        size: 0,
+        size_max: shared.options.limits.head_bytes,
+        pseudo: 0,
+        regular: false,
+        method: Method::Other,
+        connect: false,
+        web: false,
+        host: false,
+        content_length: None,
+        early: false,
+        path: &mut buffers.path,
+        authority: &mut buffers.authority,
+        hops: Hops::behind(&shared.options.proxies, &origin),
+    };
+    qpack::fields(section.headers, &mut buffers.plain, |name, value| {
+        fields.take(name, value)
+    })?;
+    if let Some(trailers) = section.trailers {
+        qpack::fields(trailers, &mut buffers.plain, |name, value| {
+            regular_field(name, value)
+        })?;
+    }
+    fields.check(section.body).map_err(SectionError::Field)?;
+    let early = fields.early;
+    let method = fields.method;
+    let origin = match fields.hops {
+        None => origin,
+        Some(hops) => hops
+            .client(origin)
+            .map_err(|_| SectionError::Field(Fault::Refused(Status::BadRequest)))?,
+    };
+    Ok(Head {
+        method,
+        origin,
+        early,
+    })
+}
+
+const METHOD: u8 = 1;
+const SCHEME: u8 = 2;
+const AUTHORITY: u8 = 4;
+const PATH: u8 = 8;
+
+/// A header section while it is read.
+struct Fields<'a> {
+    size: usize,
+    size_max: usize,
+    /// The pseudo-header fields so far, a bit each.
+    pseudo: u8,
+    /// Whether there was a regular field.
+    regular: bool,
+    method: Method,
+    connect: bool,
+    /// The scheme is http or https.
+    web: bool,
+    host: bool,
+    content_length: Option<u64>,
+    early: bool,
+    path: &'a mut Vec<u8>,
+    /// `:authority`, else `host`.
+    authority: &'a mut Vec<u8>,
+    hops: Option<Hops<'a>>,
+}
+
+impl Fields<'_> {
+    fn take(&mut self, name: &[u8], value: &[u8]) -> Result<(), Fault> {
+        // Section 4.2.2: 32 bytes for each field beside its own.
+        self.size += name.len() + value.len() + 32;
+        if self.size > self.size_max {
+            return Err(Fault::Refused(Status::HeadTooLarge));
+        }
+        if name.first() == Some(&b':') {
+            return self.take_pseudo(name, value);
+        }
+        self.regular = true;
+        regular_field(name, value)?;
+        match name {
+            b"host" => {
+                let differs = !self.authority.is_empty() && self.authority != value;
+                if self.host || value.is_empty() || differs {
+                    return Err(Fault::Malformed);
+                }
+                self.host = true;
+                self.authority.clear();
+                self.authority.extend_from_slice(value);
+            }
+            b"content-length" => {
+                let length = decimal(value).ok_or(Fault::Malformed)?;
+                if self
+                    .content_length
+                    .replace(length)
+                    .is_some_and(|other| other != length)
+                {
+                    return Err(Fault::Malformed);
+                }
+            }
+            b"early-data" => self.early |= value == b"1",
+            _ => {
+                if let Some(hops) = &mut self.hops {
+                    hops.header(name, value);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_pseudo(&mut self, name: &[u8], value: &[u8]) -> Result<(), Fault> {
+        let bit = match name {
+            b":method" => {
+                self.method = Method::of(value);
+                self.connect = value == b"CONNECT";
+                METHOD
+            }
+            b":scheme" => {
+                self.web = matches!(value, b"http" | b"https");
+                SCHEME
+            }
+            b":authority" => {
+                self.authority.extend_from_slice(value);
+                AUTHORITY
+            }
+            b":path" => {
+                self.path.extend_from_slice(value);
+                PATH
+            }
+            // `:status` is for replies, `:protocol` for those who said that they know it.
+            _ => return Err(Fault::Malformed),
+        };
+        // Section 4.3: all of them before the regular fields, and (section 4.3.1) each once.
+        if self.regular || self.pseudo & bit != 0 || !is_field_value(value) {
+            return Err(Fault::Malformed);
+        }
+        self.pseudo |= bit;
+        Ok(())
+    }
+
+    /// What can only be said at the end: whether all is there, and of the right length.
+    fn check(&self, body: Option<u64>) -> Result<(), Fault> {
+        let has = |bits| self.pseudo & bits == bits;
+        let complete = if self.connect {
+            has(METHOD | AUTHORITY) && self.pseudo & (SCHEME | PATH) == 0
+        } else {
+            has(METHOD | SCHEME | PATH) && !self.path.is_empty()
+        };
+        // Section 4.3.1: the web's schemes have an authority, without user information.
+        let named = !self.web || (!self.authority.is_empty() && !self.authority.contains(&b'@'));
+        // Section 4.1.2. Of a body no more than the first frame is known.
+        let length = match (self.content_length, body) {
+            (None, _) | (Some(0), None) => true,
+            (Some(_), None) => false,
+            (Some(length), Some(frame)) => frame <= length,
+        };
+        if complete && named && length {
+            Ok(())
+        } else {
+            Err(Fault::Malformed)
+        }
+    }
+}
+
+/// Whether a regular field may be there (sections 4.2 and 10.3).
+fn regular_field(name: &[u8], value: &[u8]) -> Result<(), Fault> {
+    let of_the_connection = match name {
+        b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"upgrade" => {
+            true
+        }
+        b"te" => !value.eq_ignore_ascii_case(b"trailers"),
+        _ => false,
+    };
+    let good = !name.is_empty() && name.iter().all(|byte| is_name_byte(*byte));
+    if of_the_connection || !good || !is_field_value(value) {
+        return Err(Fault::Malformed);
+    }
+    Ok(())
+}
+
+/// A byte of a token (RFC 9110 section 5.6.2), and no upper case (RFC 9114 section 4.2).
+const fn is_name_byte(byte: u8) -> bool {
+    matches!(
+        byte,
+        b'a'..=b'z' | b'0'..=b'9' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-'
+            | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+    )
+}
+
+/// RFC 9110 section 5.5: no control character but the tabulator, and no white space at the ends.
+fn is_field_value(value: &[u8]) -> bool {
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    !blank(value.first())
+        && !blank(value.last())
+        && value
+            .iter()
+            .all(|byte| (*byte >= b' ' && *byte != 0x7f) || *byte == b'\t')
+}
+
+fn decimal(value: &[u8]) -> Option<u64> {
+    let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(value)
+        .ok()
+        .filter(|_| digits)?
+        .parse()
+        .ok()
+}
+
+/// Writes a reply: a HEADERS frame and, unless it was for HEAD, a DATA frame.
+fn write(reply: &Reply, method: Method, scratch: &mut Scratch, out: &mut Vec<u8>) {
+    out.clear();
+    // The length of the section is less than 2^14, so it takes two bytes; patched in below.
+    out.extend_from_slice(&[frame::HEADERS as u8, 0, 0]);
+    let start = out.len();
+    qpack::push_status(reply.status.code(), out);
+    qpack::push_field(qpack::CONTENT_TYPE, reply.content_type.as_bytes(), out);
+    let mut digits = [0; 20];
+    let length = routes::decimal(scratch.body.len(), &mut digits);
+    qpack::push_field(qpack::CONTENT_LENGTH, length, out);
+    qpack::push_field(qpack::DATE, scratch.date().as_bytes(), out);
+    if let Some(methods) = reply.allow() {
+        qpack::push_named_field("allow", methods.as_bytes(), out);
+    }
+    let length = (out.len() - start) as u16 | 0x4000;
+    out[start - 2..start].copy_from_slice(&length.to_be_bytes());
+    if method != Method::Head {
+        out.push(frame::DATA as u8);
+        frame::push_varint(scratch.body.len() as u32, out);
+        out.extend_from_slice(&scratch.body);
+    }
+}

@@ -3,6 +3,7 @@
 //! The doc comments of these structs are the reference: `scion-tracker config print` prints them
 //! with the defaults, so they speak to operators. The defaults run as they are.
 
+mod connections;
 mod load;
 mod value;
 
@@ -21,6 +22,7 @@ use scion_tracker_core::registry::memory::Ceilings;
 use scion_tracker_core::select::{Mode, Policy};
 use scion_tracker_core::tracker::Terms;
 
+pub use connections::Connections;
 pub(crate) use load::strangers;
 pub use load::{ConfigError, template};
 pub(crate) use value::parse_duration;
@@ -91,6 +93,10 @@ pub struct Config {
     /// ceiling; those who are in are served as ever.
     #[config(nested)]
     pub registry: Registry,
+
+    /// What a client may use of connections, bytes and time, over TCP and QUIC.
+    #[config(nested)]
+    pub connections: Connections,
 
     /// UDP trackers.
     #[config(nested)]

@@ -21,6 +21,8 @@ use crate::counters::Snapshot;
 use crate::service::Service;
 use crate::socket::ip;
 use crate::tls::{Certificates, MakeError, TlsError};
+use crate::transport::connections::Connections;
+use crate::transport::origin::Proxies;
 use crate::transport::{http, http3, udp};
 
 /// How long requests and connections may take to end after the shutdown.
@@ -311,12 +313,22 @@ impl Server {
                 certificates,
             },
         } = self;
+        let limits = config.connections.limits();
+        let connections = Arc::new(Connections::new(&limits));
+        let http3_port = listeners
+            .iter()
+            .find(|bound| bound.listening.kind == Kind::Http3)
+            .map(|bound| bound.listening.address.port());
         for Bound {
             listening,
-            config: _,
+            config: listener,
             sockets,
         } in listeners
         {
+            let proxies = Proxies {
+                prefixes: listener.proxies,
+                proxy_protocol: listener.proxy_protocol,
+            };
             let failed = move |source| RunError::Listener {
                 listener: listening,
                 source,
@@ -335,7 +347,12 @@ impl Server {
                         .as_ref()
                         .filter(|_| listening.kind == Kind::Https)
                         .map(|it| Arc::new(it.server_config(&[b"h2", b"http/1.1"])));
-                    let options = Arc::new(http::Options::default());
+                    let options = Arc::new(http::Options {
+                        limits: limits.clone(),
+                        connections: Arc::clone(&connections),
+                        proxies,
+                        http3_port,
+                    });
                     for socket in sockets {
                         let worker = http::run(
                             socket,
@@ -344,10 +361,7 @@ impl Server {
                             Arc::clone(&service),
                             stop.clone(),
                         );
-                        tasks.spawn(async {
-                            worker.await;
-                            Ok(())
-                        });
+                        tasks.spawn(async move { worker.await.map_err(failed) });
                     }
                 }
                 Sockets::Quic(socket) => {
@@ -358,7 +372,11 @@ impl Server {
                     let endpoint = http3::run(
                         socket,
                         certificates.quic_config(&[b"h3"]),
-                        http3::Options::default(),
+                        http3::Options {
+                            limits: limits.clone(),
+                            connections: Arc::clone(&connections),
+                            proxies,
+                        },
                         Arc::clone(&service),
                         stop.clone(),
                     );

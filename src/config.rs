@@ -14,7 +14,6 @@ use std::thread;
 use std::time::Duration;
 
 use confique::Layer as _;
-use confique::env::parse::list_by_comma;
 use ipnet::IpNet;
 use scion_tracker_core::address::IsdAs;
 use scion_tracker_core::place::{PlacePolicy, Places as PlaceRules};
@@ -119,19 +118,19 @@ pub struct Config {
 )]
 pub struct Listen {
     /// UDP trackers (BEP 15).
-    #[config(env = "SCION_TRACKER_UDP", parse_env = list_by_comma, default = ["[::]:6969"])]
+    #[config(env = "SCION_TRACKER_UDP", parse_env = value::list, default = ["[::]:6969"])]
     pub udp: Vec<Listener>,
 
     /// HTTP/1.1 and HTTP/2 without TLS.
-    #[config(env = "SCION_TRACKER_HTTP", parse_env = list_by_comma, default = ["[::]:6969"])]
+    #[config(env = "SCION_TRACKER_HTTP", parse_env = value::list, default = ["[::]:6969"])]
     pub http: Vec<Listener>,
 
     /// HTTP/1.1 and HTTP/2 over TLS.
-    #[config(env = "SCION_TRACKER_HTTPS", parse_env = list_by_comma, default = ["[::]:6443"])]
+    #[config(env = "SCION_TRACKER_HTTPS", parse_env = value::list, default = ["[::]:6443"])]
     pub https: Vec<Listener>,
 
     /// HTTP/3.
-    #[config(env = "SCION_TRACKER_HTTP3", parse_env = list_by_comma, default = ["[::]:6443"])]
+    #[config(env = "SCION_TRACKER_HTTP3", parse_env = value::list, default = ["[::]:6443"])]
     pub http3: Vec<Listener>,
 }
 
@@ -231,7 +230,7 @@ pub struct Places {
 
     /// Networks whose word on addresses is taken: `ip=`, and `scion=` with another host than the one
     /// that is seen.
-    #[config(env = "SCION_TRACKER_PLACES_TRUSTED", parse_env = list_by_comma, default = [])]
+    #[config(env = "SCION_TRACKER_PLACES_TRUSTED", parse_env = value::list, default = [])]
     pub trusted: Vec<IpNet>,
 
     /// Networks whose ISD-AS is known. It overrides a claim that contradicts it. For example:
@@ -330,7 +329,12 @@ pub struct Tls {
     pub key: Option<PathBuf>,
 
     /// Names and addresses for the self-signed certificate, besides localhost and the host's name.
-    #[config(env = "SCION_TRACKER_TLS_NAMES", parse_env = list_by_comma, default = [])]
+    #[config(
+        env = "SCION_TRACKER_TLS_NAMES",
+        parse_env = value::list,
+        default = [],
+        validate = value::host_names
+    )]
     pub names: Vec<String>,
 }
 

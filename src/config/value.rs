@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use ipnet::IpNet;
+use rustls_pki_types::ServerName;
 use scion_tracker_core::address::{AddressError, IsdAs};
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde::{Deserialize, de};
@@ -199,6 +200,48 @@ impl<T> Visitor<'_> for NumberOrText<T> {
         parsed
             .filter(self.accept)
             .ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+    }
+}
+
+/// Why a list in the environment cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ListError {
+    /// A variable that is set to nothing counts as not set, if it cannot be read.
+    #[error("the list is empty")]
+    Empty,
+    #[error("{item:?}: {message}")]
+    Item { item: String, message: String },
+}
+
+/// Values separated by commas.
+pub(super) fn list<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<Vec<T>, ListError> {
+    if text.trim().is_empty() {
+        return Err(ListError::Empty);
+    }
+    let read = |item: &str| {
+        item.trim()
+            .parse()
+            .map_err(|error: T::Err| ListError::Item {
+                item: item.into(),
+                message: error.to_string(),
+            })
+    };
+    text.split(',').map(read).collect()
+}
+
+/// What a certificate can be for.
+#[expect(
+    clippy::ptr_arg,
+    reason = "the validator of a field is called with its type"
+)]
+pub(super) fn host_names(names: &Vec<String>) -> Result<(), &'static str> {
+    if names
+        .iter()
+        .all(|name| ServerName::try_from(name.as_str()).is_ok())
+    {
+        Ok(())
+    } else {
+        Err("names are host names or IP addresses")
     }
 }
 

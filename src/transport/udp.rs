@@ -86,7 +86,7 @@ fn run(mut handler: Handler, socket: &UdpSocket, shutdown: &CancellationToken) {
     while !shutdown.is_cancelled() {
         // One look at the clock a batch.
         let mut now = None;
-        let turn = batch.turn(socket, |datagram, source, reply| {
+        let received = batch.receive(socket, |datagram, source, reply| {
             // A reply to port 0 goes nowhere.
             if source.port() == 0 {
                 return handler.silence(Counter::UdpMalformed);
@@ -94,8 +94,13 @@ fn run(mut handler: Handler, socket: &UdpSocket, shutdown: &CancellationToken) {
             let now = *now.get_or_insert_with(|| handler.service.now());
             handler.answer(datagram, &Origin::ip(source.ip()), now, reply)
         });
-        match turn {
-            Ok(failed) => handler.counts.add(Counter::UdpSendFailures, failed as u64),
+        match received {
+            Ok(()) => {
+                // Counted before it is answered: whoever has an answer finds it counted.
+                handler.service.counters.flush(&mut handler.counts);
+                let failed = batch.send(socket) as u64;
+                handler.counts.add(Counter::UdpSendFailures, failed);
+            }
             Err(error) if is_pause(&error) => {}
             Err(error) => {
                 // ENOMEM and the like pass; a socket that fails at once again must not spin.
@@ -103,7 +108,6 @@ fn run(mut handler: Handler, socket: &UdpSocket, shutdown: &CancellationToken) {
                 thread::sleep(Duration::from_millis(20));
             }
         }
-        handler.service.counters.flush(&mut handler.counts);
     }
 }
 

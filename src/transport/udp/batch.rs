@@ -77,6 +77,8 @@ pub(super) struct Batch {
     replies: Side<REPLY>,
     /// Whether the socket tells where each datagram was sent to.
     addressed: bool,
+    /// Replies in line.
+    queued: usize,
 }
 
 impl Batch {
@@ -96,19 +98,20 @@ impl Batch {
             requests,
             replies,
             addressed,
+            queued: 0,
         })
     }
 
     /// Waits for a datagram and takes as many as are there, hands each to `answer` with its source
-    /// and a buffer for the reply, and sends the replies: those for which `answer` returns a length
-    /// above zero. Returns how many replies could not be sent.
-    pub(super) fn turn(
+    /// and a buffer for the reply, and puts the replies in line: those for which `answer` returns a
+    /// length above zero.
+    pub(super) fn receive(
         &mut self,
         socket: &UdpSocket,
         mut answer: impl FnMut(&[u8], SocketAddr, &mut [u8; REPLY]) -> usize,
-    ) -> io::Result<usize> {
-        let received = self.receive(socket)?;
-        let mut queued = 0;
+    ) -> io::Result<()> {
+        self.queued = 0;
+        let received = self.receive_batch(socket)?;
         for at in 0..received {
             let header = &self.requests.headers[at];
             let (length, flags) = (header.msg_len as usize, header.msg_hdr.msg_flags);
@@ -119,16 +122,15 @@ impl Batch {
                 continue;
             }
             let request = &self.requests.buffers[at][..length.min(REQUEST)];
-            let length = answer(request, source, &mut self.replies.buffers[queued]);
+            let length = answer(request, source, &mut self.replies.buffers[self.queued]);
             if length > 0 {
-                self.queue(at, queued, length.min(REPLY));
-                queued += 1;
+                self.queue(at, length.min(REPLY));
             }
         }
-        Ok(self.send(socket, queued))
+        Ok(())
     }
 
-    fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
+    fn receive_batch(&mut self, socket: &UdpSocket) -> io::Result<usize> {
         let control = if self.addressed {
             size_of::<[u64; CONTROL]>()
         } else {
@@ -154,8 +156,10 @@ impl Batch {
         usize::try_from(received).map_err(|_| io::Error::last_os_error())
     }
 
-    /// Puts the reply in buffer `to`, of this length, in line to the source of request `from`.
-    fn queue(&mut self, from: usize, to: usize, length: usize) {
+    /// Puts the reply in the next buffer, of this length, in line to the source of request `from`.
+    fn queue(&mut self, from: usize, length: usize) {
+        let to = self.queued;
+        self.queued += 1;
         let request = self.requests.headers[from].msg_hdr;
         let reply = &mut self.replies.headers[to].msg_hdr;
         reply.msg_name = request.msg_name;
@@ -171,7 +175,9 @@ impl Batch {
         }
     }
 
-    fn send(&mut self, socket: &UdpSocket, queued: usize) -> usize {
+    /// Sends the replies in line. Returns how many of them could not be sent.
+    pub(super) fn send(&mut self, socket: &UdpSocket) -> usize {
+        let queued = std::mem::take(&mut self.queued);
         let (mut sent, mut failed) = (0, 0);
         while sent < queued {
             // SAFETY: as for recvmmsg; the headers from `sent` to `queued` were filled by `queue`.
@@ -303,15 +309,15 @@ mod tests {
         }
         let mut seen = 0;
         while seen < 2 * count {
-            let failed = batch
-                .turn(&server, |request, from, reply| {
+            batch
+                .receive(&server, |request, from, reply| {
                     seen += 1;
                     assert_eq!(from.ip(), source.parse::<IpAddr>().unwrap());
                     reply[..request.len()].copy_from_slice(request);
                     request.len()
                 })
                 .unwrap();
-            assert_eq!(failed, 0);
+            assert_eq!(batch.send(&server), 0);
         }
         for number in 0..count {
             let mut reply = [0; 64];
@@ -358,12 +364,13 @@ mod tests {
             let to = SocketAddr::new(to.parse().unwrap(), port);
             client.send_to(b"hello", to).unwrap();
             batch
-                .turn(&server, |request, from, reply| {
+                .receive(&server, |request, from, reply| {
                     assert_eq!(from, client.local_addr().unwrap());
                     reply[..request.len()].copy_from_slice(request);
                     request.len()
                 })
                 .unwrap();
+            assert_eq!(batch.send(&server), 0);
             let mut reply = [0; 64];
             assert_eq!(client.recv_from(&mut reply).unwrap(), (5, to));
         }
@@ -377,27 +384,26 @@ mod tests {
         client.send_to(b"a", to).unwrap();
         client.send_to(b"b", to).unwrap();
         let mut seen = 0;
-        let mut failed = 0;
         while seen < 2 {
-            failed += batch
-                .turn(&server, |request, _, reply| {
+            batch
+                .receive(&server, |request, _, reply| {
                     seen += 1;
                     reply[0] = request[0];
                     1
                 })
                 .unwrap();
+            assert_eq!(batch.send(&server), 0);
         }
-        assert_eq!(failed, 0);
         // Port zero cannot be sent to.
         let mut names = std::mem::take(&mut batch.names);
         batch.names = Box::default();
-        batch.queue(0, 0, 1);
-        batch.queue(1, 1, 1);
+        batch.queue(0, 1);
+        batch.queue(1, 1);
         // SAFETY: the headers still point into `names`, which is alive here.
         unsafe {
             (*std::ptr::from_mut(&mut names[0]).cast::<libc::sockaddr_in>()).sin_port = 0;
         }
-        assert_eq!(batch.send(&server, 2), 1);
+        assert_eq!(batch.send(&server), 1);
     }
 
     #[test]
@@ -410,7 +416,7 @@ mod tests {
         let mut seen = Vec::new();
         while seen.is_empty() {
             batch
-                .turn(&server, |request, _, _| {
+                .receive(&server, |request, _, _| {
                     seen.push(request.to_vec());
                     0
                 })

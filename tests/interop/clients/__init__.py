@@ -8,6 +8,7 @@ A module has
   the authority `peer.ca` alone, or any certificate when that is None; returns a Process
 - `take_leave(peer)`: tells it to announce `stopped`; it may end by itself or be ended later
 - `unsupported(scheme, family, seed)`: None, or why the client itself cannot do that; see README.md
+- `BORN_COMPLETE`: whether a seeder announces `completed` although it never was a leecher
 - `BY_NAME`: the (scheme, family) for which it needs the tracker's name instead of its address
 - `version(tools)`: for the heading of a run
 """

@@ -5,6 +5,7 @@ import subprocess
 
 NAME = "aria2"
 BY_NAME = set()
+BORN_COMPLETE = False
 
 
 def unsupported(scheme, family, _seed):

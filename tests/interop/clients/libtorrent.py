@@ -5,6 +5,7 @@ import subprocess
 
 NAME = "libtorrent"
 BY_NAME = set()
+BORN_COMPLETE = False
 
 
 def unsupported(_scheme, _family, _seed):

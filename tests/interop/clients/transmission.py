@@ -9,6 +9,7 @@ NAME = "transmission"
 RPC = 9091
 # Its resolver takes `[address]` of a UDP tracker for a name.
 BY_NAME = {("udp", 6)}
+BORN_COMPLETE = False
 
 
 def unsupported(scheme, family, seed):

@@ -6,6 +6,8 @@ import signal
 
 NAME = "webtorrent"
 BY_NAME = set()
+# Its seeder announces `completed` and `started` at once; when the first comes first, it counts.
+BORN_COMPLETE = True
 
 
 def unsupported(scheme, family, _seed):

@@ -1,1 +1,266 @@
 //! Announces and scrapes: the client side of every transport, on the core's codecs.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use scion_tracker::client::{Client, Options, TrackerUrl};
+//!
+//! let client = Client::new(&Options::default())?;
+//! let url: TrackerUrl = "udp://tracker.example.org:6969".parse()?;
+//! let swarm = "0123456789abcdef0123456789abcdef01234567".parse()?;
+//! for (hash, counts) in client.scrape(&url, &[swarm]).await?.files {
+//!     println!("{hash}: {} seeds, {} leechers", counts.seeders, counts.leechers);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod http;
+mod http3;
+mod peer_id;
+mod trust;
+mod udp;
+mod url;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use scion_tracker_core::codec::bep15::Malformed;
+use scion_tracker_core::codec::query::{self, AnnounceQuery};
+use scion_tracker_core::codec::reply::{
+    AnnounceAnswer, Failure, ReplyError, ScrapeAnswer, parse_announce_reply, parse_scrape_reply,
+};
+use scion_tracker_core::types::InfoHash;
+use tokio::time::{Instant, timeout_at};
+
+pub use peer_id::{Software, software};
+pub use trust::{Trust, TrustError};
+pub use url::{Scheme, TrackerUrl, UrlError};
+
+/// The longest reply that is read, in bytes.
+pub const MAX_REPLY: usize = 1 << 20;
+
+const USER_AGENT: &str = concat!("scion-tracker/", env!("CARGO_PKG_VERSION"));
+
+/// How a client asks.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// For a request as a whole: name, connection, handshake, retransmissions, reply.
+    pub timeout: Duration,
+    /// Whose certificates are taken, over HTTPS and HTTP/3.
+    pub trust: Trust,
+}
+
+impl Default for Options {
+    /// 30 seconds: over UDP, time for one retransmission. The system's certificates.
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(30),
+            trust: Trust::System,
+        }
+    }
+}
+
+/// Why a request brings no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The host has no address.
+    #[error("cannot find the address of {host}")]
+    Resolve {
+        /// As the URL has it.
+        host: String,
+        /// Why; none if there is a name without addresses.
+        source: Option<io::Error>,
+    },
+    /// No connection, or it broke.
+    #[error("cannot talk to {addr}")]
+    Io {
+        /// The last address that was tried.
+        addr: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The TLS library has no use for the host's name.
+    #[error("{0} is no name for a certificate")]
+    ServerName(String),
+    /// The TLS library has no cipher suite for QUIC.
+    #[error("TLS cannot be used over QUIC")]
+    QuicSetup(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
+    /// No QUIC connection can be attempted.
+    #[error("cannot connect to {addr} over QUIC")]
+    QuicConnect {
+        /// The last address that was tried.
+        addr: SocketAddr,
+        /// Why.
+        source: quinn::ConnectError,
+    },
+    /// No QUIC connection, or it broke.
+    #[error("cannot talk to {addr} over QUIC")]
+    Quic {
+        /// The last address that was tried.
+        addr: SocketAddr,
+        /// Why.
+        source: quinn::ConnectionError,
+    },
+    /// The HTTP/3 connection broke.
+    #[error("HTTP/3 connection failed")]
+    Http3Connection(#[from] h3::error::ConnectionError),
+    /// The HTTP/3 request broke.
+    #[error("HTTP/3 request failed")]
+    Http3(#[from] h3::error::StreamError),
+    /// The HTTP request broke.
+    #[error("HTTP request failed")]
+    Http(#[from] hyper::Error),
+    /// The URL makes no HTTP request.
+    #[error("the URL makes no HTTP request")]
+    Request(#[from] ::http::Error),
+    /// A status other than 200.
+    #[error("the tracker answers with status {status}{}", Excerpt(.body))]
+    Status {
+        /// The status.
+        status: ::http::StatusCode,
+        /// How the body begins.
+        body: Bytes,
+    },
+    /// A reply longer than [`MAX_REPLY`].
+    #[error("the reply is longer than {MAX_REPLY} bytes")]
+    TooLong,
+    /// Nothing, or not all, within the time.
+    #[error("no answer within {}", humantime::format_duration(*.0))]
+    Timeout(Duration),
+    /// A reply over HTTP that cannot be read.
+    #[error("cannot make sense of the reply")]
+    Reply(#[source] ReplyError),
+    /// A reply over UDP that cannot be read, or is not one to what was asked.
+    #[error("cannot make sense of the reply")]
+    Malformed(#[from] Malformed),
+    /// A reply over UDP to something else than what was asked.
+    #[error("the reply is not one to what was asked")]
+    Unexpected,
+    /// The tracker refuses.
+    #[error("the tracker refuses: {0}")]
+    Refused(Failure),
+}
+
+impl From<ReplyError> for RequestError {
+    fn from(error: ReplyError) -> Self {
+        match error {
+            ReplyError::Failure(failure) => Self::Refused(failure),
+            other => Self::Reply(other),
+        }
+    }
+}
+
+/// A hint of what a body says, on one line.
+struct Excerpt<'a>(&'a Bytes);
+
+impl std::fmt::Display for Excerpt<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = String::from_utf8_lossy(&self.0[..self.0.len().min(200)]);
+        let words: Vec<_> = text.split_whitespace().collect();
+        if words.is_empty() {
+            return Ok(());
+        }
+        write!(f, ": {}", words.join(" ").escape_debug())
+    }
+}
+
+/// Asks trackers. Remembers UDP connection ids for the minute for which they may be used.
+#[derive(Debug)]
+pub struct Client {
+    timeout: Duration,
+    tls: Arc<rustls::ClientConfig>,
+    udp: udp::Sessions,
+}
+
+impl Client {
+    /// Reads the certificates to trust.
+    pub fn new(options: &Options) -> Result<Self, TrustError> {
+        Ok(Self {
+            timeout: options.timeout,
+            tls: Arc::new(options.trust.config()?),
+            udp: udp::Sessions::default(),
+        })
+    }
+
+    /// Announces. Over UDP `compact` and `no_peer_id` mean nothing.
+    pub async fn announce(
+        &self,
+        url: &TrackerUrl,
+        announce: &AnnounceQuery,
+    ) -> Result<AnnounceAnswer, RequestError> {
+        if url.scheme() == Scheme::Udp {
+            let asked = udp::announce(&self.udp, url, &announce.announce, self.deadline());
+            return self.in_time(asked).await;
+        }
+        let mut text = String::new();
+        query::write_announce(announce, &mut text);
+        let reply = self.in_time(self.get(&url.announce(), &text)).await?;
+        Ok(parse_announce_reply(&reply)?)
+    }
+
+    /// Asks for the counts of swarms. A scrape over UDP takes 74 at a time, so more of them take
+    /// more requests; over HTTP it depends on the tracker.
+    pub async fn scrape(
+        &self,
+        url: &TrackerUrl,
+        hashes: &[InfoHash],
+    ) -> Result<ScrapeAnswer, RequestError> {
+        if url.scheme() == Scheme::Udp {
+            let asked = udp::scrape(&self.udp, url, hashes, self.deadline());
+            return self.in_time(asked).await;
+        }
+        let mut text = String::new();
+        query::write_scrape(hashes, &mut text);
+        let reply = self.in_time(self.get(&url.scrape(), &text)).await?;
+        Ok(parse_scrape_reply(&reply)?)
+    }
+
+    /// The body of a 200 reply.
+    async fn get(&self, url: &TrackerUrl, query: &str) -> Result<Bytes, RequestError> {
+        let target = url.with_query(query);
+        let reply = match url.scheme() {
+            Scheme::H3 => http3::get(&self.tls, url, &target, self.deadline()).await?,
+            Scheme::Https => http::get(Some(&self.tls), url, &target).await?,
+            Scheme::Http | Scheme::Udp => http::get(None, url, &target).await?,
+        };
+        let (status, body) = reply;
+        if status != ::http::StatusCode::OK {
+            return Err(RequestError::Status { status, body });
+        }
+        Ok(body)
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
+    async fn in_time<T>(
+        &self,
+        request: impl Future<Output = Result<T, RequestError>>,
+    ) -> Result<T, RequestError> {
+        timeout_at(self.deadline(), request)
+            .await
+            .unwrap_or(Err(RequestError::Timeout(self.timeout)))
+    }
+}
+
+/// Every address of a URL's host, at least one.
+async fn resolve(url: &TrackerUrl) -> Result<Vec<SocketAddr>, RequestError> {
+    let failed = |source| RequestError::Resolve {
+        host: url.host().to_owned(),
+        source,
+    };
+    let found = tokio::net::lookup_host((url.host(), url.port())).await;
+    let addrs: Vec<_> = found.map_err(|error| failed(Some(error)))?.collect();
+    if addrs.is_empty() {
+        return Err(failed(None));
+    }
+    Ok(addrs)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,92 @@
+//! One GET over HTTP/1.1, in the clear or over TLS, on a connection of its own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+
+use super::{MAX_REPLY, RequestError, TrackerUrl, USER_AGENT, resolve};
+
+/// Asks for `target`, path and query. With a TLS configuration, over TLS.
+pub(super) async fn get(
+    tls: Option<&Arc<ClientConfig>>,
+    url: &TrackerUrl,
+    target: &str,
+) -> Result<(StatusCode, Bytes), RequestError> {
+    let (stream, addr) = connect(&resolve(url).await?).await?;
+    let Some(tls) = tls else {
+        return exchange(stream, url, target).await;
+    };
+    let mut config = ClientConfig::clone(tls);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let stream = TlsConnector::from(Arc::new(config))
+        .connect(server_name(url)?, stream)
+        .await
+        .map_err(|source| RequestError::Io { addr, source })?;
+    exchange(stream, url, target).await
+}
+
+/// The name that the certificate has to have: the host, be it an address.
+pub(super) fn server_name(url: &TrackerUrl) -> Result<ServerName<'static>, RequestError> {
+    ServerName::try_from(url.host().to_owned())
+        .map_err(|_| RequestError::ServerName(url.host().to_owned()))
+}
+
+/// To the first address that answers.
+async fn connect(addrs: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), RequestError> {
+    let mut rest = addrs;
+    loop {
+        let [addr, others @ ..] = rest else {
+            // Resolving gives at least one address.
+            return Err(RequestError::Unexpected);
+        };
+        match TcpStream::connect(addr).await {
+            Ok(stream) => return Ok((stream, *addr)),
+            Err(source) if others.is_empty() => {
+                return Err(RequestError::Io {
+                    addr: *addr,
+                    source,
+                });
+            }
+            Err(_) => rest = others,
+        }
+    }
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    url: &TrackerUrl,
+    target: &str,
+) -> Result<(StatusCode, Bytes), RequestError> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // Ends with this set, at the latest when this function does.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(connection);
+    let request = Request::get(target)
+        .header(header::HOST, url.authority())
+        .header(header::USER_AGENT, USER_AGENT)
+        .header(header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())?;
+    let reply = sender.send_request(request).await?;
+    let status = reply.status();
+    let body = Limited::new(reply.into_body(), MAX_REPLY).collect().await;
+    match body {
+        Ok(body) => Ok((status, body.to_bytes())),
+        Err(error) if error.is::<LengthLimitError>() => Err(RequestError::TooLong),
+        Err(error) => match error.downcast::<hyper::Error>() {
+            Ok(error) => Err(RequestError::Http(*error)),
+            // The body has no other errors.
+            Err(_) => Err(RequestError::TooLong),
+        },
+    }
+}

@@ -3,8 +3,11 @@
 //! Exit codes: 0 done, 1 failed while running, 2 wrong usage, 78 wrong configuration (EX_CONFIG of
 //! sysexits.h, on which systemd does not restart).
 
+mod announce;
+mod asking;
 mod cert;
 mod config;
+mod scrape;
 mod serve;
 
 use std::fmt;
@@ -36,6 +39,10 @@ pub struct Cli {
 enum Command {
     /// Run the tracker.
     Serve(serve::Args),
+    /// Announce a peer to a tracker, and show the peers that it hands out.
+    Announce(announce::Args),
+    /// Ask a tracker for the counts of torrents.
+    Scrape(scrape::Args),
     /// Print or check the configuration.
     Config(config::Args),
     /// Make a certificate authority and a certificate for tests and labs.
@@ -64,6 +71,8 @@ impl Cli {
         }
         match command {
             Command::Serve(_) => Ok(()),
+            Command::Announce(args) => Ok(args.run()?),
+            Command::Scrape(args) => Ok(args.run()?),
             Command::Config(args) => Ok(args.run()?),
             Command::Cert(args) => Ok(args.run()?),
         }

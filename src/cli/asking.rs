@@ -1,0 +1,110 @@
+//! What the subcommands that ask a tracker have in common.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::client::{Client, Options, RequestError, TrackerUrl, Trust};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Asking {
+    /// The tracker: udp://, http://, https:// or h3:// (HTTP/3).
+    url: TrackerUrl,
+    /// Trust the certificate authorities in this PEM file, and no other.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Take any certificate, whosever it is.
+    #[arg(long, conflicts_with = "ca")]
+    insecure: bool,
+    /// How long to wait for the answer. Over UDP the request is repeated after 15 s, then after 30 s
+    /// more, and so on.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Asking {
+    /// Asks, while a terminal is shown that something is under way.
+    pub(super) fn ask<T>(
+        &self,
+        ask: impl AsyncFnOnce(&Client, &TrackerUrl) -> Result<T, RequestError>,
+    ) -> anyhow::Result<T> {
+        let options = Options {
+            timeout: self.timeout,
+            trust: match &self.ca {
+                Some(file) => Trust::File(file.clone()),
+                None if self.insecure => Trust::Anyone,
+                None => Trust::System,
+            },
+        };
+        let client = Client::new(&options)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?;
+        // Drawn on standard error, and only if that is a terminal.
+        let spinner = ProgressBar::new_spinner()
+            .with_style(ProgressStyle::default_spinner())
+            .with_message(format!("asking {}", self.url));
+        spinner.enable_steady_tick(Duration::from_millis(100));
+        let answer = runtime.block_on(ask(&client, &self.url));
+        spinner.finish_and_clear();
+        // A name that is still being looked up is not waited for.
+        runtime.shutdown_background();
+        Ok(answer?)
+    }
+
+    pub(super) fn print(
+        &self,
+        json: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> anyhow::Result<()> {
+        let text = match self.json {
+            true => serde_json::to_string_pretty(json)? + "\n",
+            false => text(),
+        };
+        Ok(super::print(&text)?)
+    }
+}
+
+/// Columns as wide as their widest cell, two spaces between them.
+pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
+    let mut widths = head.map(str::len);
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: [&str; N]| {
+        let padded: Vec<_> = std::iter::zip(cells, widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        format!("{}\n", padded.join("  ").trim_end())
+    };
+    let rows = rows
+        .iter()
+        .map(|row| line(row.each_ref().map(String::as_str)));
+    std::iter::once(line(head)).chain(rows).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned() {
+        let rows = [
+            ["a".to_owned(), "1".to_owned()],
+            ["longer".to_owned(), String::new()],
+        ];
+        assert_eq!(
+            table(["X", "COUNT"], &rows),
+            "X       COUNT\na       1\nlonger\n"
+        );
+    }
+}

@@ -1,0 +1,106 @@
+//! `scion-tracker scrape`: asks any tracker for the counts of torrents.
+
+use scion_tracker_core::codec::reply::ScrapeAnswer;
+use scion_tracker_core::types::InfoHash;
+use serde::Serialize;
+
+use super::asking::{Asking, table};
+use crate::client::Scheme;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    asking: Asking,
+    /// The torrents: 40 hexadecimal digits each, or 64 for a version 2 torrent. Repeatable.
+    #[arg(long = "info-hash", value_name = "HEX", required = true, num_args = 1..)]
+    info_hashes: Vec<InfoHash>,
+}
+
+/// A torrent as it is printed.
+#[derive(Debug, Serialize)]
+struct Shown {
+    info_hash: String,
+    complete: u32,
+    incomplete: u32,
+    /// Nothing over UDP, which has no room for it.
+    downloaders: Option<u32>,
+    downloaded: u32,
+}
+
+impl Args {
+    pub(super) fn run(&self) -> anyhow::Result<()> {
+        let mut scheme = Scheme::Udp;
+        let answer = self.asking.ask(async |client, url| {
+            scheme = url.scheme();
+            client.scrape(url, &self.info_hashes).await
+        })?;
+        let shown = show(&answer, scheme);
+        self.asking.print(&shown, || to_text(&shown))
+    }
+}
+
+fn show(answer: &ScrapeAnswer, scheme: Scheme) -> Vec<Shown> {
+    let files = answer.files.iter();
+    files
+        .map(|(hash, counts)| Shown {
+            info_hash: hash.to_string(),
+            complete: counts.seeders,
+            incomplete: counts.leechers,
+            downloaders: (scheme != Scheme::Udp).then_some(counts.downloaders),
+            downloaded: counts.completed,
+        })
+        .collect()
+}
+
+fn to_text(shown: &[Shown]) -> String {
+    let rows: Vec<_> = shown
+        .iter()
+        .map(|torrent| {
+            [
+                torrent.info_hash.clone(),
+                torrent.complete.to_string(),
+                torrent.incomplete.to_string(),
+                torrent
+                    .downloaders
+                    .map_or_else(|| "-".to_owned(), |n| n.to_string()),
+                torrent.downloaded.to_string(),
+            ]
+        })
+        .collect();
+    let head = [
+        "INFO HASH",
+        "SEEDS",
+        "LEECHERS",
+        "DOWNLOADERS",
+        "DOWNLOADED",
+    ];
+    table(head, &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use scion_tracker_core::response::SwarmCounts;
+
+    use super::*;
+
+    #[test]
+    fn text_snapshot() {
+        let counts = SwarmCounts {
+            seeders: 3,
+            leechers: 12,
+            downloaders: 10,
+            completed: 1000,
+        };
+        let answer = ScrapeAnswer {
+            files: vec![(InfoHash([0x11; 20]), counts)],
+            min_request_interval: None,
+        };
+        assert_eq!(
+            to_text(&show(&answer, Scheme::Http)),
+            "INFO HASH                                 SEEDS  LEECHERS  DOWNLOADERS  DOWNLOADED\n\
+             1111111111111111111111111111111111111111  3      12        10           1000\n"
+        );
+        let udp = to_text(&show(&answer, Scheme::Udp));
+        assert!(udp.ends_with("12        -            1000\n"));
+    }
+}

@@ -94,7 +94,7 @@ impl<'a> Requests<'a> {
             tokio::select! {
                 biased;
                 accepted = connection.accept_bi() => match accepted {
-                    Err(_) => return None,
+                    Err(_) => return self.cause(),
                     Ok((send, recv)) => {
                         let code = self.exchange(send, recv).await;
                         if code.is_some() {
@@ -112,6 +112,16 @@ impl<'a> Requests<'a> {
                 () = stopping.as_mut(), if self.goaway.is_some() => self.go_away(),
             }
         }
+    }
+
+    /// Why a task has closed the connection, if one has.
+    fn cause(&mut self) -> Option<Code> {
+        while let Some(ended) = self.tasks.try_join_next() {
+            if let Ok(Some(code)) = ended {
+                return Some(code);
+            }
+        }
+        None
     }
 
     /// Serves a request, or has it served.

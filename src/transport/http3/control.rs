@@ -54,7 +54,12 @@ pub(super) async fn run(
                 Ok(stream) => theirs.streams.push(Stream::new(stream)),
                 Err(_) => return Ok(()),
             },
-            code = poll_fn(|cx| theirs.poll(cx)) => return Err(code),
+            code = poll_fn(|cx| theirs.poll(cx)) => {
+                // Before the streams are dropped: quinn would ask the client to stop its control
+                // stream, which is an error of its own (RFC 9114, section 6.2.1).
+                connection.close(code.into(), b"");
+                return Err(code);
+            }
             last = &mut goaway, if !going => {
                 going = true;
                 if let Ok(id) = last {

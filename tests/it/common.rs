@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::thread::{self, JoinHandle};
 
-use scion_tracker::config::Listener;
+use scion_tracker::config::{Listen, Listener};
 use scion_tracker::server::{Handle, Kind, Listening, RunError};
 use scion_tracker::{Config, Server};
 use tokio_util::sync::CancellationToken;
@@ -11,14 +11,17 @@ use tokio_util::sync::CancellationToken;
 /// The defaults, with one listener of each kind on a free port of 127.0.0.1 and two workers.
 pub(crate) fn config() -> Config {
     let any = vec![Listener::from(SocketAddr::from(([127, 0, 0, 1], 0)))];
-    let mut config = Config::default();
-    config.data_dir = Some(concat!(env!("CARGO_TARGET_TMPDIR"), "/data").into());
-    config.workers = 2.try_into().ok();
-    config.listen.udp = any.clone();
-    config.listen.http = any.clone();
-    config.listen.https = any.clone();
-    config.listen.http3 = any;
-    config
+    Config {
+        data_dir: Some(concat!(env!("CARGO_TARGET_TMPDIR"), "/data").into()),
+        workers: 2.try_into().ok(),
+        listen: Listen {
+            udp: any.clone(),
+            http: any.clone(),
+            https: any.clone(),
+            http3: any,
+        },
+        ..Config::default()
+    }
 }
 
 /// A tracker that runs on threads of its own, for tests of either color. It stops when dropped.

@@ -431,25 +431,27 @@ fn bind(kind: Kind, listener: &config::Listener, config: &Config) -> Result<Boun
 }
 
 /// The configured certificate, or the self-signed one, which is not kept if nobody said where and
-/// the usual places cannot be written.
+/// the usual places are not there or cannot be written.
 fn certificates(config: &Config) -> Result<Certificates, TlsError> {
-    let loaded = match &config.data_dir {
-        Some(dir) => Certificates::load(&config.tls, Some(dir)),
-        None => match Certificates::load(&config.tls, usual_data_dir().as_deref()) {
-            Err(TlsError::Make(error @ MakeError::Write { .. })) => {
-                tracing::warn!(
-                    "{error}: the self-signed certificate will be another one after a restart; name a directory with --data-dir"
-                );
-                Certificates::load(&config.tls, None)
-            }
-            other => other,
-        },
-    }?;
+    let directory = config.data_dir.clone().or_else(usual_data_dir);
+    let mut loaded = Certificates::load(&config.tls, directory.as_deref());
+    let mut kept = directory.is_some();
+    if let Err(TlsError::Make(error @ MakeError::Write { .. })) = &loaded
+        && config.data_dir.is_none()
+    {
+        tracing::debug!("{error}");
+        loaded = Certificates::load(&config.tls, None);
+        kept = false;
+    }
+    let loaded = loaded?;
     if loaded.is_self_signed() {
-        tracing::info!(
-            "https and http3 serve a self-signed certificate, SHA-256 {}",
-            loaded.fingerprint()
-        );
+        let fingerprint = loaded.fingerprint();
+        tracing::info!("https and http3 serve a self-signed certificate, SHA-256 {fingerprint}");
+        if !kept {
+            tracing::warn!(
+                "there is no place to keep this certificate, so it will be another one after a restart: name a directory with --data-dir"
+            );
+        }
     }
     Ok(loaded)
 }

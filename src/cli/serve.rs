@@ -109,7 +109,8 @@ impl Args {
         let file = self
             .config
             .clone()
-            .or_else(|| std::env::var_os("SCION_TRACKER_CONFIG").map(PathBuf::from));
+            .or_else(|| std::env::var_os("SCION_TRACKER_CONFIG").map(PathBuf::from))
+            .filter(|file| !file.as_os_str().is_empty());
         let config = Config::load(file.as_deref(), self.layer())?;
         start_log(&config.log)?;
         for (name, meant) in config::strangers() {

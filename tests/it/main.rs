@@ -1,5 +1,8 @@
 //! The integration tests: one binary, a module for each side of the tracker.
-#![allow(clippy::unwrap_used, reason = "a test fails by it, here also outside of #[test]")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by it, here also outside of #[test]"
+)]
 
 mod common;
 

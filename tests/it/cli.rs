@@ -242,7 +242,7 @@ fn a_second_tracker_does_not_share_the_port() {
     let flags = ["--udp", "127.0.0.1:0", "--http", "127.0.0.1:0"];
     let mut command = program(home.path(), &flags);
     let mut tracker = Tracker::start(command.env("SCION_TRACKER_WORKERS", "2"));
-    for flag in ["--udp"] {
+    for flag in ["--udp", "--http"] {
         let line = tracker.line();
         let address = line.split('/').nth(2).unwrap();
         check_fails(

@@ -1,11 +1,18 @@
 //! The server inside another program.
 
-use std::net::UdpSocket;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpStream, UdpSocket};
+use std::sync::Arc;
 
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, ServerName};
+use scion_tracker::config::Tls;
 use scion_tracker::server::{BindError, Kind};
-use scion_tracker::{Config, Server};
+use scion_tracker::{Config, Server, tls};
+use tempfile::TempDir;
 
-use crate::common;
+use crate::common::{self, Running};
 
 #[test]
 fn a_server_starts_and_stops() {
@@ -36,4 +43,87 @@ fn a_contradiction_is_refused() {
     let mut config = Config::default();
     config.announce.numwant = config.announce.numwant_max + 1;
     assert!(matches!(Server::bind(config), Err(BindError::Config(_))));
+}
+
+type Https = StreamOwned<ClientConnection, TcpStream>;
+
+/// A connection to the HTTPS listener that trusts the authority of this directory.
+fn connect(tracker: &Running, authority: &TempDir) -> Https {
+    let mut roots = RootCertStore::empty();
+    let ca = CertificateDer::from_pem_file(authority.path().join("ca.pem")).unwrap();
+    roots.add(ca).unwrap();
+    let provider = rustls::crypto::ring::default_provider();
+    let config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = TcpStream::connect(tracker.address(Kind::Https)).unwrap();
+    StreamOwned::new(
+        ClientConnection::new(Arc::new(config), name).unwrap(),
+        stream,
+    )
+}
+
+/// Has a request that cannot be served answered, so that the connection is kept.
+fn ask(connection: &mut Https) {
+    connection
+        .write_all(b"GET /announce HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        .unwrap();
+    let mut reply = Vec::new();
+    while !reply.ends_with(b"e") {
+        let mut bytes = [0; 1024];
+        let length = connection.read(&mut bytes).unwrap();
+        assert_ne!(length, 0, "the connection is closed");
+        reply.extend_from_slice(&bytes[..length]);
+    }
+    let reply = String::from_utf8_lossy(&reply);
+    assert!(reply.contains("failure reason"), "{reply}");
+}
+
+fn certificate(connection: &Https) -> CertificateDer<'_> {
+    connection.conn.peer_certificates().unwrap()[0].clone()
+}
+
+#[test]
+fn a_reload_changes_the_certificate_under_open_connections() {
+    let lab = TempDir::new().unwrap();
+    tls::authority(lab.path(), &[]).unwrap();
+    let tracker = common::start(Config {
+        tls: Tls {
+            cert: Some(lab.path().join("cert.pem")),
+            key: Some(lab.path().join("key.pem")),
+            names: vec![],
+        },
+        ..common::config()
+    });
+    let mut old = connect(&tracker, &lab);
+    ask(&mut old);
+
+    tls::authority(lab.path(), &[]).unwrap();
+    tracker.handle.reload().unwrap();
+
+    let mut new = connect(&tracker, &lab);
+    ask(&mut new);
+    assert_ne!(certificate(&old), certificate(&new));
+    ask(&mut old);
+}
+
+#[test]
+fn idle_connections_do_not_hold_up_the_end() {
+    let tracker = common::start(common::config());
+    let address = tracker.address(Kind::Http);
+    let idle: Vec<_> = (0..3)
+        .map(|_| TcpStream::connect(address).unwrap())
+        .collect();
+    let mut asked = TcpStream::connect(address).unwrap();
+    asked
+        .write_all(b"GET /announce HTTP/1.1\r\nhost: a\r\n\r\nGET /ann")
+        .unwrap();
+    asked.read_exact(&mut [0; 20]).unwrap();
+    let started = std::time::Instant::now();
+    tracker.stop();
+    assert!(started.elapsed().as_secs() < 5);
+    drop(idle);
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use clap::ValueEnum;
+use http::StatusCode;
 use scion_tracker_core::address::{AddressError, IsdAs, ScionAddr};
 use scion_tracker_core::codec::query::AnnounceQuery;
 use scion_tracker_core::codec::reply::AnnounceAnswer;
@@ -12,7 +13,7 @@ use scion_tracker_core::types::{InfoHash, PeerId};
 use serde::Serialize;
 
 use super::asking::{Asking, table};
-use crate::client::software;
+use crate::client::{Client, RequestError, TrackerUrl, software};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -110,9 +111,29 @@ impl Args {
         };
         let answer = self
             .asking
-            .ask(async |client, url| client.announce(url, &query).await)?;
+            .ask(async |client, url| announce(client, url, &query).await)?;
         let shown = Shown::from(&answer);
         self.asking.print(&shown, || shown.to_text())
+    }
+}
+
+/// Once more for compact lists, if the tracker has no others: opentracker answers 400 to
+/// `compact=0`.
+async fn announce(
+    client: &Client,
+    url: &TrackerUrl,
+    query: &AnnounceQuery,
+) -> Result<AnnounceAnswer, RequestError> {
+    match client.announce(url, query).await {
+        Err(RequestError::Status { status, .. })
+            if status == StatusCode::BAD_REQUEST && query.compact == Some(false) =>
+        {
+            let compact = Some(true);
+            client
+                .announce(url, &AnnounceQuery { compact, ..*query })
+                .await
+        }
+        other => other,
     }
 }
 
@@ -224,8 +245,11 @@ impl Shown {
 mod tests {
     use scion_tracker_core::codec::compact::Endpoint;
     use scion_tracker_core::codec::reply::AnswerPeer;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
 
     use super::*;
+    use crate::client::Options;
 
     fn answer() -> AnnounceAnswer {
         let peer = |ia: &str, addr: &str, id: Option<&[u8; 20]>| AnswerPeer {
@@ -293,6 +317,32 @@ mod tests {
         );
         assert_eq!(json["complete"], 3);
         assert_eq!(json["downloaded"], serde_json::Value::Null);
+    }
+
+    #[tokio::test]
+    async fn trackers_that_have_compact_lists_only() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let tracker = tokio::spawn(async move {
+            for (field, status) in [("&compact=0", "400 Bad Request"), ("&compact=1", "200 OK")] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut head = vec![0; 4096];
+                let length = stream.read(&mut head).await.unwrap();
+                assert!(String::from_utf8_lossy(&head[..length]).contains(field));
+                let body = "d8:intervali60ee";
+                let reply = format!("HTTP/1.1 {status}\r\ncontent-length: 16\r\n\r\n{body}");
+                stream.write_all(reply.as_bytes()).await.unwrap();
+            }
+        });
+        let query = AnnounceQuery {
+            announce: Announce::new(InfoHash([1; 20]), PeerId([2; 20]), NonZeroU16::MIN, 1),
+            compact: Some(false),
+            no_peer_id: false,
+        };
+        let client = Client::new(&Options::default()).unwrap();
+        let answer = announce(&client, &url.parse().unwrap(), &query).await;
+        assert_eq!(answer.unwrap().interval, 60);
+        tracker.await.unwrap();
     }
 
     #[test]

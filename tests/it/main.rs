@@ -7,6 +7,7 @@
 mod common;
 
 mod cli;
+mod client;
 mod server;
 mod tls;
 mod udp;

@@ -10,6 +10,7 @@ mod two;
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,11 +28,15 @@ use super::connections::{Connections, Open, Over};
 use super::origin::{PROXY_HEADER_BYTES, Proxied, Proxies, read_proxy_header};
 use crate::counters::Counter;
 use crate::service::Service;
-use one::{Ended, Incoming};
+use one::{Ended, Farewell, Incoming};
 use two::Rewound;
 
 /// How long to wait when the system has no socket left to give, at first and at most.
 const ACCEPT_BACKOFF: [Duration; 2] = [Duration::from_millis(5), Duration::from_secs(1)];
+
+/// A timer that is due before all others makes tokio wake itself up with a system call, and each
+/// connection begins with a timer. As long as one ticks faster than any deadline, that does not happen.
+const TICK: Duration = Duration::from_secs(1);
 
 /// How a listener behaves.
 #[derive(Debug, Clone)]
@@ -86,10 +91,14 @@ pub(crate) async fn run(
         tasks: TaskTracker::new(),
     });
     let mut backoff = ACCEPT_BACKOFF[0];
+    let mut stopping = pin!(shutdown.cancelled());
+    let mut ticks = tokio::time::interval(TICK);
     loop {
         let accepted = tokio::select! {
+            biased;
             accepted = listener.accept() => accepted,
-            () = shutdown.cancelled() => break,
+            _ = ticks.tick() => continue,
+            () = stopping.as_mut() => break,
         };
         match accepted {
             Ok((stream, peer)) => {
@@ -102,7 +111,7 @@ pub(crate) async fn run(
                 tracing::warn!(%error, "cannot accept connections");
                 tokio::select! {
                     () = tokio::time::sleep(backoff) => {}
-                    () = shutdown.cancelled() => break,
+                    () = stopping.as_mut() => break,
                 }
                 backoff = (backoff * 2).min(ACCEPT_BACKOFF[1]);
             }
@@ -156,7 +165,7 @@ fn admit(
 
 /// A plain connection, HTTP/1.1 until it turns out otherwise.
 async fn plain(stream: TcpStream, read: Vec<u8>, origin: Origin, open: Open, shared: Arc<Shared>) {
-    serve(stream, read, origin, &shared).await;
+    serve(stream, read, origin, Farewell::BySocket, &shared).await;
     drop(open);
 }
 
@@ -207,7 +216,7 @@ async fn with_preamble(
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         two::serve(stream, origin, &shared).await;
     } else {
-        serve(stream, Vec::new(), origin, &shared).await;
+        serve(stream, Vec::new(), origin, Farewell::InStream, &shared).await;
     }
     drop(open);
 }
@@ -228,11 +237,16 @@ async fn proxy_header(stream: &mut TcpStream) -> io::Result<(Option<SocketAddr>,
 }
 
 /// Serves HTTP/1.1, or HTTP/2 if that is what the client begins with.
-async fn serve<S>(stream: S, read: Vec<u8>, origin: Origin, shared: &Arc<Shared>)
-where
+async fn serve<S>(
+    stream: S,
+    read: Vec<u8>,
+    origin: Origin,
+    farewell: Farewell,
+    shared: &Arc<Shared>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut incoming = Incoming::new(stream, read, origin);
+    let mut incoming = Incoming::new(stream, read, origin, farewell);
     match incoming.serve(shared).await {
         Ended::Http2 => {
             let (stream, read) = incoming.into_parts();

@@ -42,7 +42,8 @@ use message::EXTRA_BYTES;
 const UNI_STREAMS: u32 = 6;
 /// Reply bytes on their way, of all streams of a connection.
 const SEND_WINDOW: u64 = 128 * 1024;
-/// Datagrams of connections that wait to be accepted; we accept at once.
+/// Connections that wait to be accepted, and their datagrams; we accept at once.
+const INCOMING: usize = 4096;
 const INCOMING_BYTES: u64 = 16 * 1024;
 const INCOMING_BYTES_TOTAL: u64 = 4 * 1024 * 1024;
 
@@ -130,7 +131,7 @@ pub(crate) fn server_config(
         .validation_token_config(tokens)
         // The origin of a connection is proven once, by its handshake.
         .migration(false)
-        .max_incoming(limits.handshakes)
+        .max_incoming(INCOMING)
         .incoming_buffer_size(INCOMING_BYTES)
         .incoming_buffer_size_total(INCOMING_BYTES_TOTAL);
     Ok(config)

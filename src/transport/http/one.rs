@@ -41,11 +41,21 @@ pub(super) enum Ended {
     Http2,
 }
 
+/// How a stream ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Farewell {
+    /// With its socket.
+    BySocket,
+    /// With a message of its own, as over TLS.
+    InStream,
+}
+
 /// A connection from a client.
 #[derive(Debug)]
 pub(super) struct Incoming<S> {
     stream: S,
     origin: Origin,
+    farewell: Farewell,
     /// What was read: `read[start..end]` is still to be looked at.
     read: Vec<u8>,
     start: usize,
@@ -68,12 +78,13 @@ enum Answered {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
     /// A connection of which `read` has been read already.
-    pub(super) fn new(stream: S, mut read: Vec<u8>, origin: Origin) -> Self {
+    pub(super) fn new(stream: S, mut read: Vec<u8>, origin: Origin, farewell: Farewell) -> Self {
         let end = read.len();
         read.resize(end.max(READ_BYTES), 0);
         Self {
             stream,
             origin,
+            farewell,
             read,
             start: 0,
             end,
@@ -98,6 +109,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
         // Whether a part of a head is there, whose deadline is running.
         let mut in_head = true;
         loop {
+            if !draining && shared.shutdown.is_cancelled() {
+                draining = true;
+                deadline.limit(limits.drain);
+            }
             let answered = self.answer(shared, first, draining);
             if !self.out.is_empty() {
                 first = false;
@@ -129,11 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
                 .fill(&mut deadline, (!draining).then_some(shutdown.as_mut()))
                 .await
             {
-                Filled::Some => {}
-                Filled::Shutdown => {
-                    draining = true;
-                    deadline.limit(limits.drain);
-                }
+                Filled::Some | Filled::Shutdown => {}
                 // Nobody is owed anything between two requests.
                 Filled::End | Filled::Deadline if !in_head => {
                     return self.close(false, &mut deadline).await;
@@ -277,6 +288,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
 
     /// Says goodbye; with `lingering`, reads on for a moment.
     async fn close(&mut self, lingering: bool, deadline: &mut Deadline) -> Ended {
+        if self.farewell == Farewell::BySocket && !lingering {
+            return Ended::Closed;
+        }
         deadline.set(LINGER);
         let goodbye = async {
             self.stream.shutdown().await?;

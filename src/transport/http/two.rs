@@ -2,8 +2,8 @@
 //!
 //! What hyper and h2 bound by themselves: streams reset before they are served (20, CVE-2023-44487),
 //! CONTINUATION frames (as many as the header list needs), frames that are answered (PING, SETTINGS).
-//! What they leave to us is time: a connection without a new request for the idle time is told to go,
-//! and dropped when it does not.
+//! What they leave to us is time: a connection without a first request is dropped, and one without a
+//! further request is told to go, and dropped when it does not.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -74,7 +74,7 @@ where
             }
             () = deadline.passed() => {
                 let served = requests.load(Ordering::Relaxed);
-                if draining {
+                if draining || served == 0 {
                     shared.service.counters.count(Counter::TcpAborted);
                     return;
                 }

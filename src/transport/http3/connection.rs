@@ -107,6 +107,9 @@ impl<'a> Requests<'a> {
                     if let Ok(Some(code)) = ended {
                         return Some(code);
                     }
+                    if self.goaway.is_none() {
+                        self.await_quiet();
+                    }
                 }
                 () = self.deadline.passed() => return Some(Code::NO_ERROR),
                 () = stopping.as_mut(), if self.goaway.is_some() => self.go_away(),
@@ -142,10 +145,16 @@ impl<'a> Requests<'a> {
         let progress = std::future::poll_fn(|cx| exchange.start(self.shared, cx).into()).await;
         match progress {
             Progress::Done => None,
-            Progress::Close(code) => Some(code),
+            Progress::Close(code) => {
+                // Before the streams are dropped, which would end them in a regular way.
+                self.connection.close(code.into(), b"");
+                Some(code)
+            }
             Progress::Waiting(waiting) => {
+                let connection = self.connection.clone();
                 let shared = Arc::clone(self.shared);
-                self.tasks.spawn(exchange.finish(waiting, shared));
+                self.tasks
+                    .spawn(exchange.finish(waiting, connection, shared));
                 None
             }
         }
@@ -157,11 +166,18 @@ impl<'a> Requests<'a> {
             // The control task is gone only when the connection is going.
             let _ = goaway.send(self.next);
         }
-        let drain = self.shared.options.limits.drain;
-        let waiting = self.tasks.len() > 1;
-        let quiet = (self.connection.rtt() * QUIET_ROUND_TRIPS).max(QUIET);
-        self.deadline.limit(drain);
-        self.deadline
-            .set(if waiting { drain } else { quiet.min(drain) });
+        self.deadline.limit(self.shared.options.limits.drain);
+        self.await_quiet();
+    }
+
+    /// After GOAWAY: ends the connection soon, if no request waits for the client.
+    fn await_quiet(&mut self) {
+        // One of the tasks is the control streams'.
+        if self.tasks.len() > 1 {
+            self.deadline.set(self.shared.options.limits.drain);
+        } else {
+            let round_trips = self.connection.rtt() * QUIET_ROUND_TRIPS;
+            self.deadline.set(round_trips.max(QUIET));
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use quinn::{RecvStream, SendStream};
+use quinn::{Connection, RecvStream, SendStream};
 use scion_tracker_core::request::Origin;
 use tokio::time::timeout;
 
@@ -87,15 +87,25 @@ impl Exchange {
         })
     }
 
-    /// Waits for the client as long as it may take, and no longer.
-    pub(super) async fn finish(mut self, waiting: Waiting, shared: Arc<Shared>) -> Option<Code> {
+    /// Waits for the client as long as it may take, and no longer. Returns the code that the connection
+    /// has been closed with.
+    pub(super) async fn finish(
+        mut self,
+        waiting: Waiting,
+        connection: Connection,
+        shared: Arc<Shared>,
+    ) -> Option<Code> {
         let limits = &shared.options.limits;
         let reply = match waiting {
             Waiting::Reply(reply) => reply,
             Waiting::Request(bytes) => {
                 match timeout(limits.head, self.read(bytes, &shared)).await {
                     Ok(Ok(reply)) => reply?,
-                    Ok(Err(code)) => return Some(code),
+                    Ok(Err(code)) => {
+                        // Before the streams are dropped, which would end them in a regular way.
+                        connection.close(code.into(), b"");
+                        return Some(code);
+                    }
                     Err(_) => {
                         self.reject(Code::REQUEST_INCOMPLETE, &shared);
                         return None;

@@ -8,6 +8,9 @@ mod common;
 
 mod cli;
 mod client;
+mod hostile_http;
+mod http;
+mod http3;
 mod server;
 mod tls;
 mod udp;

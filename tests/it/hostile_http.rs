@@ -1,0 +1,488 @@
+//! Clients of HTTP/1.1 and HTTP/2 that are slow, greedy, lying or broken.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use scion_tracker::config::Listener;
+use scion_tracker::server::Kind;
+use scion_tracker::{Config, Counter};
+
+use crate::common::Running;
+use crate::http::{Client, announce, bytes, decode, start};
+
+/// A deadline of the server's that a test waits for.
+const SHORT: Duration = Duration::from_millis(300);
+
+/// A stream on which nothing takes longer than a busy machine needs.
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    stream
+        .set_write_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    stream
+}
+
+/// Reads to the end, be it a regular one or not.
+fn rest(stream: &mut TcpStream) -> Vec<u8> {
+    let mut read = Vec::new();
+    let mut buf = [0; 4096];
+    loop {
+        match stream.read(&mut buf) {
+            Ok(0) => return read,
+            Ok(length) => read.extend_from_slice(&buf[..length]),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return read,
+            Err(error) => panic!("the connection is not closed: {error}"),
+        }
+    }
+}
+
+/// Asks until the server has counted this many: it does so after the client has seen the effect.
+fn await_count(tracker: &Running, counter: Counter, least: u64) {
+    let start = Instant::now();
+    while tracker.handle.stats().counters.get(counter) < least {
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "{}",
+            counter.label()
+        );
+        thread::yield_now();
+    }
+}
+
+fn is_served(tracker: &Running) {
+    let response =
+        Client::connect(tracker.address(Kind::Http)).get(&format!("/announce?{}", announce(1)));
+    assert_eq!(response.status, 200);
+}
+
+#[test]
+fn endless_headers_are_cut_off() {
+    let tracker = start(|_| {});
+    for line in ["X-Padding: abcdefghijklmnopqrstuvwxyz\r\n", "a:\r\n", "b"] {
+        let mut stream = connect(tracker.address(Kind::Http));
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: t\r\n").unwrap();
+        let mut sent = 0;
+        while sent < 64 << 20 && stream.write_all(line.repeat(100).as_bytes()).is_ok() {
+            sent += line.len() * 100;
+        }
+        assert!(sent < 64 << 20, "the server reads on");
+    }
+    // One that just stops is told why.
+    let mut client = Client::connect(tracker.address(Kind::Http));
+    client.send(format!("GET /{} HTTP/1.1\r\n", "a".repeat(11_000)));
+    assert_eq!(client.receive(false).unwrap().status, 431);
+    let mut client = Client::connect(tracker.address(Kind::Http));
+    client.send(format!(
+        "GET / HTTP/1.1\r\nHost: t\r\n{}\r\n",
+        "a: b\r\n".repeat(65)
+    ));
+    assert_eq!(client.receive(false).unwrap().status, 431);
+    is_served(&tracker);
+}
+
+#[test]
+fn slow_heads_are_given_up() {
+    let tracker = start(|config| config.connections.head_timeout = SHORT);
+    let address = tracker.address(Kind::Http);
+    let requests = ["", "GET /announce?info", "PRI * HTTP/2.0\r\n\r\n"];
+    let mut slow: Vec<_> = requests
+        .iter()
+        .map(|request| {
+            let mut stream = connect(address);
+            stream.write_all(request.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    // One that always has another byte to send.
+    let dripping = thread::spawn(move || {
+        let mut stream = connect(address);
+        stream.write_all(b"GET / HTTP/1.1\r\nX: ").unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_millis(10)))
+            .unwrap();
+        let start = Instant::now();
+        while stream.write_all(b"a").is_ok() && start.elapsed() < Duration::from_secs(20) {
+            if let Ok(length) = stream.read(&mut [0; 100]) {
+                assert_eq!(length, 0);
+                break;
+            }
+        }
+        start.elapsed()
+    });
+    is_served(&tracker);
+    for stream in &mut slow {
+        let told = rest(stream);
+        assert!(!told.starts_with(b"HTTP/1.1"), "{}", told.escape_ascii());
+    }
+    assert!(dripping.join().unwrap() < Duration::from_secs(20));
+    await_count(&tracker, Counter::TcpAborted, 3);
+    is_served(&tracker);
+}
+
+#[test]
+fn idle_connections_are_closed_without_a_word() {
+    let tracker = start(|config| config.connections.idle_timeout = SHORT);
+    let mut client = Client::connect(tracker.address(Kind::Http));
+    for _ in 0..3 {
+        assert_eq!(client.get("/").status, 200);
+    }
+    assert!(client.receive(false).is_none());
+    assert_eq!(tracker.handle.stats().counters.get(Counter::TcpAborted), 0);
+}
+
+#[test]
+fn thousands_of_idle_connections_hold_up_nobody() {
+    const IDLE: usize = 2000;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
+    let tracker = start(|config| config.connections.per_source = 10_000);
+    let address = tracker.address(Kind::Http);
+    let idle: Vec<_> = (0..IDLE)
+        .map(|n| {
+            let mut stream = connect(address);
+            if n % 2 == 0 {
+                stream.write_all(b"GET /announce?").unwrap();
+            }
+            stream
+        })
+        .collect();
+    let mut kept = Client::connect(address);
+    for _ in 0..100 {
+        assert_eq!(kept.get("/").status, 200);
+        is_served(&tracker);
+    }
+    await_count(&tracker, Counter::TcpConnections, IDLE as u64 + 101);
+    // They are still there, and still good for a request.
+    let mut last = &idle[IDLE - 1];
+    last.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    assert!(rest(&mut last.try_clone().unwrap()).starts_with(b"HTTP/1.1 200 OK"));
+}
+
+#[test]
+fn a_client_that_takes_no_replies_is_dropped() {
+    let tracker = start(|config| config.connections.reply_timeout = SHORT);
+    let mut client = Client::connect(tracker.address(Kind::Http));
+    let requests = "GET / HTTP/1.1\r\nHost: t\r\n\r\n".repeat(1000);
+    // The sockets' buffers fill, the server stops reading, waits for a while and gives up.
+    let start = Instant::now();
+    while client.try_send(&requests) {
+        assert!(start.elapsed() < Duration::from_secs(60));
+    }
+    await_count(&tracker, Counter::TcpAborted, 1);
+    is_served(&tracker);
+}
+
+#[test]
+fn there_are_only_so_many_connections() {
+    type Configure = fn(&mut Config);
+    let limits: [Configure; 2] = [
+        |config| config.connections.tcp = 3,
+        |config| config.connections.per_source = 3,
+    ];
+    for limit in limits {
+        let tracker = start(limit);
+        let address = tracker.address(Kind::Http);
+        let mut clients: Vec<_> = (0..3).map(|_| Client::connect(address)).collect();
+        for client in &mut clients {
+            assert_eq!(client.get("/").status, 200);
+        }
+        assert!(rest(&mut connect(address)).is_empty());
+        await_count(&tracker, Counter::TcpRefused, 1);
+        for client in &mut clients {
+            assert_eq!(client.get("/").status, 200);
+        }
+        drop(clients.pop());
+        // The server takes a moment to see that there is room.
+        let start = Instant::now();
+        loop {
+            let mut client = Client::connect(address);
+            if client.try_send("GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+                && client.receive(false).is_some()
+            {
+                break;
+            }
+            assert!(start.elapsed() < Duration::from_secs(30));
+        }
+    }
+}
+
+/// Where a tracker says that a request came from.
+fn observed(client: &mut Client, headers: &str) -> Result<Vec<u8>, u16> {
+    let target = format!("/announce?{}", announce(1));
+    client.send(format!("GET {target} HTTP/1.1\r\nHost: t\r\n{headers}\r\n"));
+    let response = client.receive(false).unwrap();
+    if response.status != 200 {
+        return Err(response.status);
+    }
+    Ok(bytes(&decode(&response.body), "external ip").to_vec())
+}
+
+#[test]
+fn forged_headers_of_proxies_are_ignored() {
+    let tracker = start(|_| {});
+    for headers in [
+        "X-Forwarded-For: 192.0.2.1\r\n",
+        "Forwarded: for=192.0.2.1\r\n",
+        "X-Forwarded-For: 192.0.2.1\r\nForwarded: for=192.0.2.2\r\n",
+        "X-Real-IP: 192.0.2.1\r\n",
+    ] {
+        let mut client = Client::connect(tracker.address(Kind::Http));
+        assert_eq!(
+            observed(&mut client, headers),
+            Ok(vec![127, 0, 0, 1]),
+            "{headers}"
+        );
+    }
+}
+
+/// One listener of plain HTTP and one of HTTPS, behind proxies on this host.
+fn behind_proxies(config: &mut Config, proxy_protocol: bool) {
+    let listener = Listener {
+        address: SocketAddr::from(([127, 0, 0, 1], 0)),
+        proxies: vec!["127.0.0.0/8".parse().unwrap()],
+        proxy_protocol,
+    };
+    config.listen.http = vec![listener.clone()];
+    config.listen.https = vec![listener];
+}
+
+#[test]
+fn trusted_proxies_name_their_clients() {
+    let tracker = start(|config| {
+        behind_proxies(config, false);
+        // Proxies are exempt.
+        config.connections.per_source = 1;
+    });
+    let address = tracker.address(Kind::Http);
+    let _other = Client::connect(address);
+    let mut client = Client::connect(address);
+    for (headers, expected) in [
+        ("", Ok(vec![127, 0, 0, 1])),
+        (
+            "X-Forwarded-For: 198.51.100.7, 192.0.2.1\r\n",
+            Ok(vec![192, 0, 2, 1]),
+        ),
+        (
+            "X-Forwarded-For: 192.0.2.1, 127.0.0.9\r\n",
+            Ok(vec![192, 0, 2, 1]),
+        ),
+        (
+            "X-Forwarded-For: 198.51.100.7\r\nX-Forwarded-For: 192.0.2.1\r\n",
+            Ok(vec![192, 0, 2, 1]),
+        ),
+        (
+            "Forwarded: for=\"[2001:db8::1]:80\";proto=https\r\n",
+            Ok([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1].into()),
+        ),
+        ("X-Forwarded-For: nonsense\r\n", Ok(vec![127, 0, 0, 1])),
+        (
+            "X-Forwarded-For: 192.0.2.1\r\nForwarded: for=192.0.2.2\r\n",
+            Err(400),
+        ),
+    ] {
+        assert_eq!(observed(&mut client, headers), expected, "{headers}");
+        if expected.is_err() {
+            client = Client::connect(address);
+        }
+    }
+}
+
+/// A PROXY protocol header, version 2, for a client at 192.0.2.1.
+fn proxy_v2() -> Vec<u8> {
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    header.extend([192, 0, 2, 1, 127, 0, 0, 1, 0x12, 0x67, 0, 80]);
+    header
+}
+
+#[test]
+fn the_proxy_protocol_names_the_client() {
+    let tracker = start(|config| {
+        behind_proxies(config, true);
+        config.connections.handshake_timeout = SHORT;
+    });
+    let address = tracker.address(Kind::Http);
+    for header in [
+        &proxy_v2()[..],
+        b"PROXY TCP4 192.0.2.1 127.0.0.1 4711 80\r\n",
+    ] {
+        let mut client = Client::connect(address);
+        client.send(header);
+        assert_eq!(observed(&mut client, ""), Ok(vec![192, 0, 2, 1]));
+        // The client behind the proxy is no proxy.
+        let forged = observed(&mut client, "X-Forwarded-For: 198.51.100.7\r\n");
+        assert_eq!(forged, Ok(vec![192, 0, 2, 1]));
+    }
+    for broken in [
+        &b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"[..],
+        &proxy_v2()[..20],
+        b"PROXY nonsense\r\n\r\n",
+        b"P",
+    ] {
+        let mut stream = connect(address);
+        stream.write_all(broken).unwrap();
+        assert!(rest(&mut stream).is_empty(), "{}", broken.escape_ascii());
+    }
+    await_count(&tracker, Counter::TcpAborted, 4);
+    // In front of TLS as well.
+    let mut client = Client::connect_tls_after(tracker.address(Kind::Https), &proxy_v2());
+    assert_eq!(observed(&mut client, ""), Ok(vec![192, 0, 2, 1]));
+}
+
+#[test]
+fn what_is_not_http_is_turned_away() {
+    let tracker = start(|config| config.connections.handshake_timeout = SHORT);
+    let mut stream = connect(tracker.address(Kind::Http));
+    // The start of a TLS handshake.
+    stream
+        .write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
+        .unwrap();
+    assert!(rest(&mut stream).starts_with(b"HTTP/1.1 400 "));
+    for request in [
+        &b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"[..],
+        b"\x16\x03\x01",
+        b"",
+    ] {
+        let mut stream = connect(tracker.address(Kind::Https));
+        stream.write_all(request).unwrap();
+        rest(&mut stream);
+    }
+    await_count(&tracker, Counter::TlsFailures, 3);
+    is_served(&tracker);
+}
+
+#[test]
+fn early_data_is_good_for_nothing_with_an_event() {
+    let tracker = start(|_| {});
+    let mut client = Client::connect(tracker.address(Kind::Http));
+    for (event, status) in [
+        ("", 200),
+        ("&event=started", 425),
+        ("&event=stopped", 425),
+        ("&event=", 200),
+    ] {
+        let target = format!("/announce?{}{event}", announce(1));
+        client.send(format!(
+            "GET {target} HTTP/1.1\r\nHost: t\r\nEarly-Data: 1\r\n\r\n"
+        ));
+        assert_eq!(client.receive(false).unwrap().status, status, "{event}");
+    }
+}
+
+#[test]
+fn a_stop_lets_requests_end() {
+    let tracker = start(|_| {});
+    let address = tracker.address(Kind::Http);
+    let mut idle = Client::connect(address);
+    assert_eq!(idle.get("/").status, 200);
+    let mut busy = Client::connect(address);
+    busy.send("GET / HTTP/1.1\r\nHost: t\r\n\r\nGET / HTTP/1.1\r\n");
+    assert_eq!(busy.receive(false).unwrap().status, 200);
+    let start = Instant::now();
+    let stopping = thread::spawn(move || tracker.stop());
+    // The idle one is closed, and so is the door; the one that has begun a request may end it.
+    assert!(idle.receive(false).is_none());
+    busy.send("Host: t\r\n\r\n");
+    let last = busy.receive(false).unwrap();
+    assert_eq!(
+        (last.status, last.header("connection")),
+        (200, Some("close"))
+    );
+    assert!(busy.receive(false).is_none());
+    stopping.join().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(4));
+    assert!(TcpStream::connect(address).is_err());
+}
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// GET / with the authority `t`, in HPACK.
+const GET: &[u8] = &[0x82, 0x86, 0x84, 0x41, 1, b't'];
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// The error code of the GOAWAY frame in what a server of HTTP/2 sent.
+fn goaway(mut sent: &[u8]) -> Option<u32> {
+    while let Some((head, after)) = sent.split_first_chunk::<9>() {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let payload = after.get(..length)?;
+        if head[3] == 7 {
+            let code: [u8; 4] = payload[4..8].try_into().unwrap();
+            return Some(u32::from_be_bytes(code));
+        }
+        sent = &after[length..];
+    }
+    None
+}
+
+#[test]
+fn rapid_resets_end_the_connection() {
+    let tracker = start(|_| {});
+    let mut stream = connect(tracker.address(Kind::Http));
+    stream.write_all(PREFACE).unwrap();
+    let mut flood = Vec::new();
+    for id in 0..5000 {
+        flood.extend(frame(1, END_STREAM | END_HEADERS, 2 * id + 1, GET));
+        flood.extend(frame(3, 0, 2 * id + 1, &8_u32.to_be_bytes()));
+    }
+    let _ = stream.write_all(&flood);
+    // ENHANCE_YOUR_CALM, unless the reset of the socket overtakes it.
+    let code = goaway(&rest(&mut stream));
+    assert!(matches!(code, Some(11) | None), "{code:?}");
+    await_count(&tracker, Counter::TcpAborted, 1);
+    is_served(&tracker);
+}
+
+#[test]
+fn continuations_without_end_end_the_connection() {
+    let tracker = start(|_| {});
+    let mut stream = connect(tracker.address(Kind::Http));
+    stream.write_all(PREFACE).unwrap();
+    stream.write_all(&frame(1, END_STREAM, 1, GET)).unwrap();
+    let field = [&[0x00, 1, b'a', 100][..], &[b'b'; 100]].concat();
+    let continuation = frame(9, 0, 1, &field.repeat(10));
+    let mut sent = 0;
+    while sent < 64 << 20 && stream.write_all(&continuation).is_ok() {
+        sent += continuation.len();
+    }
+    assert!(sent < 64 << 20, "the server reads on");
+    is_served(&tracker);
+}
+
+#[test]
+fn idle_connections_of_http2_are_told_to_go() {
+    let tracker = start(|config| {
+        config.connections.idle_timeout = SHORT;
+        config.connections.head_timeout = SHORT;
+        config.connections.reply_timeout = SHORT;
+    });
+    let mut stream = connect(tracker.address(Kind::Http));
+    stream.write_all(PREFACE).unwrap();
+    stream
+        .write_all(&frame(1, END_STREAM | END_HEADERS, 1, GET))
+        .unwrap();
+    // It answers to every ping, which makes it none the less idle.
+    let mut pinging = stream.try_clone().unwrap();
+    let pinger = thread::spawn(move || {
+        while pinging.write_all(&frame(6, 0, 0, &[0; 8])).is_ok() {
+            thread::yield_now();
+        }
+    });
+    let sent = rest(&mut stream);
+    assert_eq!(goaway(&sent), Some(0));
+    let _ = stream.shutdown(std::net::Shutdown::Both);
+    pinger.join().unwrap();
+}

@@ -21,6 +21,9 @@ pub enum BuildError {
     /// A sender without an address that can be answered: port 0.
     #[error("sender has no port to answer to")]
     NoPort,
+    /// A buffer shorter than the header.
+    #[error("no room for the SCION header")]
+    NoRoom,
 }
 
 /// A SCION and UDP header for one source, destination and path, ready but for lengths and checksum.
@@ -95,19 +98,34 @@ impl Template {
 
     /// Appends one packet.
     pub fn write(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), BuildError> {
-        let length =
-            u16::try_from(payload.len() + udp::HEADER).map_err(|_| BuildError::PayloadTooLong)?;
         let start = out.len();
         out.extend_from_slice(&self.bytes);
         out.extend_from_slice(payload);
+        self.patch(&mut out[start..])
+    }
+
+    /// Completes a packet in place, whose payload stands behind [`Template::overhead`] bytes of room
+    /// for the header.
+    pub fn seal(&self, packet: &mut [u8]) -> Result<(), BuildError> {
+        let room = packet
+            .get_mut(..self.overhead())
+            .ok_or(BuildError::NoRoom)?;
+        room.copy_from_slice(&self.bytes);
+        self.patch(packet)
+    }
+
+    /// Fills in lengths and checksum.
+    fn patch(&self, packet: &mut [u8]) -> Result<(), BuildError> {
+        let (header, payload) = packet.split_at_mut(self.bytes.len());
+        let length =
+            u16::try_from(payload.len() + udp::HEADER).map_err(|_| BuildError::PayloadTooLong)?;
         // The length stands in the pseudo header and in the UDP header.
         let sum = self.sum + 2 * u64::from(length) + udp::sum(payload);
-        let packet = &mut out[start..];
         let length = length.to_be_bytes();
-        packet[header::PAYLOAD_LEN..][..2].copy_from_slice(&length);
-        let tail = &mut packet[self.bytes.len() - 4..];
+        header[header::PAYLOAD_LEN..][..2].copy_from_slice(&length);
+        let tail = &mut header[self.bytes.len() - 4..];
         tail[..2].copy_from_slice(&length);
-        tail[2..4].copy_from_slice(&udp::udp_checksum(sum));
+        tail[2..].copy_from_slice(&udp::udp_checksum(sum));
         Ok(())
     }
 

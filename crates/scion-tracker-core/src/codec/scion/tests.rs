@@ -426,6 +426,10 @@ proptest! {
         template.write(&payload, &mut bytes).unwrap();
         let bytes = &bytes[6..];
         prop_assert_eq!(bytes.len(), template.overhead() + payload.len());
+        let mut sealed = vec![0xaa; template.overhead()];
+        sealed.extend_from_slice(&payload);
+        template.seal(&mut sealed).unwrap();
+        prop_assert_eq!(&sealed, bytes);
 
         let packet = parse(bytes).unwrap();
         prop_assert!(packet.checksum_is_right());

@@ -1,0 +1,249 @@
+//! What comes in: which datagrams are for us, and where their answers go first. No socket and no
+//! state, so that every receiver shares it.
+
+use std::net::SocketAddr;
+
+use scion_tracker_core::address::ScionAddr;
+use scion_tracker_core::codec::scion::{Message, Packet, PacketError, Template, Udp, parse};
+
+use super::topology::Topology;
+
+/// Why a datagram is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Reject {
+    /// Not a packet that can be answered.
+    #[error(transparent)]
+    Packet(#[from] PacketError),
+    /// For another host, port or AS.
+    #[error("not addressed to this endpoint")]
+    Elsewhere,
+    /// An empty path from another AS, or a path through others from one's own.
+    #[error("path does not fit the source")]
+    Path,
+    /// From port 0.
+    #[error("source cannot be answered")]
+    Unanswerable,
+}
+
+/// A datagram for us.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Admitted<'a> {
+    /// With a payload.
+    Datagram {
+        /// The packet.
+        packet: Packet<'a>,
+        /// Its content.
+        udp: Udp<'a>,
+        /// Who sent it.
+        source: ScionAddr,
+    },
+    /// A control message; `packet` holds it.
+    Control(Packet<'a>),
+}
+
+/// Knows who we are and what the AS looks like.
+#[derive(Debug, Clone)]
+pub(crate) struct Gate {
+    local: ScionAddr,
+    topology: Option<Topology>,
+}
+
+impl Gate {
+    pub(crate) const fn new(local: ScionAddr, topology: Option<Topology>) -> Self {
+        Self { local, topology }
+    }
+
+    /// Who we are.
+    pub(crate) const fn local(&self) -> ScionAddr {
+        self.local
+    }
+
+    /// Reads a datagram from the underlay.
+    pub(crate) fn admit<'a>(&self, datagram: &'a [u8]) -> Result<Admitted<'a>, Reject> {
+        let packet = parse(datagram)?;
+        if packet.destination != self.local.host {
+            return Err(Reject::Elsewhere);
+        }
+        // Routers see to it that nobody outside pretends to be inside; so do we.
+        if packet.path.is_empty() != (packet.source.ia == self.local.host.ia) {
+            return Err(Reject::Path);
+        }
+        let udp = match packet.message {
+            Message::Udp(udp) => udp,
+            Message::Scmp(_) => return Ok(Admitted::Control(packet)),
+        };
+        if udp.destination_port != self.local.port {
+            return Err(Reject::Elsewhere);
+        }
+        let (host, port) = (packet.source, udp.source_port);
+        let source = ScionAddr::new(host.ia, host.ip(), port).map_err(|_| Reject::Unanswerable)?;
+        Ok(Admitted::Datagram {
+            packet,
+            udp,
+            source,
+        })
+    }
+
+    /// Where on the underlay the answer to a packet goes: where the packet came from, which is a
+    /// border router or a host of our own AS. If the topology is known, it decides: then the answer
+    /// finds its way even when a dispatcher on this host has forwarded the packet.
+    pub(crate) fn next_hop(
+        &self,
+        source: ScionAddr,
+        answer: &Template,
+        underlay: SocketAddr,
+    ) -> SocketAddr {
+        let Some(topology) = &self.topology else {
+            return underlay;
+        };
+        if answer.path().is_empty() {
+            return SocketAddr::new(source.host.ip(), source.port);
+        }
+        answer
+            .path()
+            .first_egress()
+            .and_then(|interface| topology.next_hop(interface))
+            .unwrap_or(underlay)
+    }
+
+    /// The underlay source of a packet, if answers go there.
+    pub(super) fn via(&self, underlay: SocketAddr) -> Option<SocketAddr> {
+        self.topology.is_none().then_some(underlay)
+    }
+
+    /// Serves one datagram without any state, for transports that answer each request by itself:
+    /// the answer takes the request's own path, so that no forged packet can divert it. `serve`
+    /// writes the answer's payload into the buffer and returns its length, zero for none; the packet
+    /// is then at the beginning of `reply`, its length and next hop are returned.
+    pub(crate) fn answer(
+        &self,
+        datagram: &[u8],
+        underlay: SocketAddr,
+        reply: &mut [u8],
+        serve: impl FnOnce(ScionAddr, &[u8], &mut [u8]) -> usize,
+    ) -> Result<Option<(usize, SocketAddr)>, Reject> {
+        let Admitted::Datagram {
+            packet,
+            udp,
+            source,
+        } = self.admit(datagram)?
+        else {
+            return Ok(None);
+        };
+        let template = Template::answering(&packet, &udp).map_err(|_| Reject::Unanswerable)?;
+        let overhead = template.overhead();
+        let Some(room) = reply.get_mut(overhead..) else {
+            return Err(Reject::Unanswerable);
+        };
+        let space = room.len();
+        let length = serve(source, udp.payload, room).min(space);
+        if length == 0 {
+            return Ok(None);
+        }
+        let length = overhead + length;
+        template
+            .seal(&mut reply[..length])
+            .map_err(|_| Reject::Unanswerable)?;
+        Ok(Some((length, self.next_hop(source, &template, underlay))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use scion_tracker_core::codec::scion::Path;
+
+    use super::*;
+
+    fn addr(text: &str) -> ScionAddr {
+        text.parse().unwrap()
+    }
+
+    fn packet(from: &str, to: &str, path: &[u8]) -> Vec<u8> {
+        let path = Path::parse(path).unwrap();
+        let mut out = Vec::new();
+        let template = Template::new(addr(from), addr(to), path).unwrap();
+        template.write(b"request", &mut out).unwrap();
+        out
+    }
+
+    /// One segment down from interface 6 of one AS to interface 7 of the other.
+    pub(super) fn path() -> Vec<u8> {
+        let mut path = vec![1, 0, 0x20, 0, 1, 0, 0, 1, 0x70, 0, 0, 0];
+        path.extend_from_slice(&[0, 63, 0, 0, 0, 6, 1, 2, 3, 4, 5, 6]);
+        path.extend_from_slice(&[0, 63, 0, 7, 0, 0, 6, 5, 4, 3, 2, 1]);
+        path
+    }
+
+    const SERVER: &str = "1-ff00:0:110,[10.0.0.1]:31969";
+    const NEAR: &str = "1-ff00:0:110,[10.0.0.2]:40000";
+    const FAR: &str = "2-ff00:0:210,[10.0.0.2]:40000";
+
+    #[test]
+    fn only_what_is_for_us_and_can_be_answered_comes_in() {
+        let gate = Gate::new(addr(SERVER), None);
+        let admit = |bytes: &[u8]| gate.admit(bytes).map(|_| ());
+        assert_eq!(admit(&packet(NEAR, SERVER, &[])), Ok(()));
+        assert_eq!(admit(&packet(FAR, SERVER, &path())), Ok(()));
+        assert_eq!(admit(&packet(FAR, SERVER, &[])), Err(Reject::Path));
+        assert_eq!(admit(&packet(NEAR, SERVER, &path())), Err(Reject::Path));
+        for elsewhere in [
+            "1-ff00:0:110,[10.0.0.1]:31970",
+            "1-ff00:0:110,[10.0.0.3]:31969",
+            "1-ff00:0:111,[10.0.0.1]:31969",
+        ] {
+            let bytes = packet(FAR, elsewhere, &path());
+            assert_eq!(admit(&bytes), Err(Reject::Elsewhere), "{elsewhere}");
+        }
+        let mut no_port = packet(NEAR, SERVER, &[]);
+        no_port[36..38].fill(0);
+        assert_eq!(admit(&no_port), Err(Reject::Unanswerable));
+        assert_eq!(admit(b"x"), Err(Reject::Packet(PacketError::Truncated)));
+    }
+
+    #[test]
+    fn answers_go_back_where_packets_come_from_unless_the_topology_knows_better() {
+        let underlay: SocketAddr = "127.0.0.1:30041".parse().unwrap();
+        let topology = r#"{"isd_as": "1-ff00:0:110", "border_routers":
+            {"br": {"internal_addr": "10.0.0.254:30001", "interfaces": {"7": {}}}}}"#;
+        let known = Gate::new(addr(SERVER), Some(topology.parse().unwrap()));
+        let unknown = Gate::new(addr(SERVER), None);
+        let next_hop = |gate: &Gate, from: &str, path: &[u8]| {
+            let request = packet(from, SERVER, path);
+            let mut reply = [0; 256];
+            let (length, next_hop) = gate
+                .answer(&request, underlay, &mut reply, |source, payload, out| {
+                    assert_eq!(source, addr(from));
+                    assert_eq!(payload, b"request");
+                    out[..5].copy_from_slice(b"reply");
+                    5
+                })
+                .unwrap()
+                .unwrap();
+            let reply = parse(&reply[..length]).unwrap();
+            assert!(reply.checksum_is_right());
+            assert!(matches!(reply.message, Message::Udp(udp) if udp.payload == b"reply"));
+            assert_eq!(reply.destination, addr(from).host);
+            next_hop.to_string()
+        };
+        assert_eq!(next_hop(&unknown, NEAR, &[]), "127.0.0.1:30041");
+        assert_eq!(next_hop(&unknown, FAR, &path()), "127.0.0.1:30041");
+        assert_eq!(next_hop(&known, NEAR, &[]), "10.0.0.2:40000");
+        assert_eq!(next_hop(&known, FAR, &path()), "10.0.0.254:30001");
+        let mut by_another_router = path();
+        by_another_router[27] = 8;
+        assert_eq!(next_hop(&known, FAR, &by_another_router), "127.0.0.1:30041");
+    }
+
+    #[test]
+    fn no_answer_and_no_room_are_no_packet() {
+        let gate = Gate::new(addr(SERVER), None);
+        let underlay: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let request = packet(NEAR, SERVER, &[]);
+        let silent = gate.answer(&request, underlay, &mut [0; 100], |_, _, _| 0);
+        assert_eq!(silent, Ok(None));
+        let cramped = gate.answer(&request, underlay, &mut [0; 20], |_, _, _| 1);
+        assert_eq!(cramped, Err(Reject::Unanswerable));
+        let eager = gate.answer(&request, underlay, &mut [0; 50], |_, _, out| out.len() + 1);
+        assert_eq!(eager, Ok(Some((50, underlay))));
+    }
+}

@@ -1,0 +1,502 @@
+//! Who is there and over which path: the decisions of the SCION socket, without a socket or clock.
+//!
+//! SCION authenticates neither source hosts nor paths, so anybody can send a packet in the name of
+//! anybody, over a path of his choice. What keeps that from doing harm:
+//! - The table is bounded. A remote that has shown nothing but packets is *fresh*, and the oldest
+//!   fresh ones make room. A remote that has sent back a connection id that we gave it is
+//!   *established*: it has received our packets, so it is where it says. Fresh ones cannot push out
+//!   established ones.
+//! - An answer to a fresh remote takes the path of its latest packet: it goes back where the request
+//!   came from. An established remote keeps its path as long as that works.
+//! - An SCMP error counts only if it quotes a packet that was sent to an established remote over the
+//!   very path in use.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use scion_tracker_core::address::{IsdAs, ScionAddr};
+use scion_tracker_core::codec::scion::{BuildError, Packet, Path, Quoted, Scmp, Template};
+
+use super::names::Names;
+use super::quic::Token;
+
+/// Another path is taken when nothing has come over the current one for this long. Half-way between
+/// a round trip and the patience of a QUIC client whose packets are lost.
+const SILENT: Duration = Duration::from_millis(300);
+/// The same, if the packet over the other path carries no connection id that we know. Clients that
+/// change their id with the path come back after this; so might a forger, until the next packet with
+/// a known id.
+const LOST: Duration = Duration::from_secs(1);
+/// Another path is taken when the current one expires within this many seconds.
+const EXPIRING: u32 = 60;
+/// Established remotes that have been silent for this long are forgotten. QUIC connections end
+/// earlier.
+const FORGET: Duration = Duration::from_secs(120);
+/// The same, when the table is full.
+const FORGET_WHEN_FULL: Duration = Duration::from_secs(30);
+/// How often the table is looked through, and when full.
+const SWEEP: Duration = Duration::from_secs(30);
+const SWEEP_WHEN_FULL: Duration = Duration::from_secs(1);
+/// Connection ids that are remembered a remote.
+const TOKENS: usize = 4;
+/// SCMP parameter problem: path expired.
+const PATH_EXPIRED: u8 = 52;
+
+/// The time, twice: since some start, for what must not jump; and of day, for the expiry of paths.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    pub(super) since_start: Duration,
+    pub(super) unix: u32,
+}
+
+/// How a packet reaches a remote.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) template: Template,
+    pub(super) next_hop: SocketAddr,
+}
+
+/// How a packet came.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival<'a> {
+    /// Along this path.
+    pub(super) path: Path<'a>,
+    /// From this underlay address, if that is where answers go; the same path from elsewhere is
+    /// then another one.
+    pub(super) via: Option<SocketAddr>,
+    /// To this connection id.
+    pub(super) token: Option<Token>,
+    /// At this time.
+    pub(super) now: Now,
+}
+
+/// A path that a remote uses.
+#[derive(Debug)]
+struct Way {
+    /// As the remote's packets carry it; empty for a path of our own choice.
+    received: Box<[u8]>,
+    /// See [`Arrival::via`].
+    via: Option<SocketAddr>,
+    route: Arc<Route>,
+    expiry: Option<u32>,
+    /// When a packet last came over it.
+    heard: Duration,
+    /// Whether one of these carried an id that we know, or we chose it.
+    proven: bool,
+    /// Whether an SCMP error named it, and nothing has come over it since.
+    failed: bool,
+}
+
+#[derive(Debug)]
+struct Remote {
+    addr: ScionAddr,
+    /// Which entry of its name this is: names come back.
+    id: u64,
+    standing: Standing,
+    current: Way,
+    other: Option<Way>,
+    tokens: [Option<Token>; TOKENS],
+    next_token: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Packets came.
+    Fresh,
+    /// It has our packets.
+    Established,
+    /// We call it, over paths of our choice.
+    Called,
+}
+
+/// How many remotes there may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// That have shown nothing yet.
+    pub(crate) fresh: usize,
+    /// That have received our packets.
+    pub(crate) established: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            fresh: 4096,
+            established: 65536,
+        }
+    }
+}
+
+/// What a packet did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// It came over the path in use, or changed nothing.
+    Nothing,
+    /// Its sender was not in the table.
+    Added,
+    /// Answers now take its path.
+    Adopted,
+}
+
+/// A path that has failed under a remote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// The remote.
+    pub(crate) remote: ScionAddr,
+    /// The AS that reported it.
+    pub(crate) reporter: IsdAs,
+    /// Whether packets already take another path.
+    pub(crate) switched: bool,
+}
+
+/// The table.
+#[derive(Debug)]
+pub(super) struct Remotes {
+    limits: Limits,
+    by_name: HashMap<SocketAddr, Remote>,
+    /// Fresh ones in the order in which they came, with the id of their entry. May name some that
+    /// have gone or been established.
+    line: VecDeque<(SocketAddr, u64)>,
+    fresh: usize,
+    next_id: u64,
+    swept: Duration,
+}
+
+impl Remotes {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            by_name: HashMap::new(),
+            line: VecDeque::new(),
+            fresh: 0,
+            next_id: 0,
+            swept: Duration::ZERO,
+        }
+    }
+
+    /// Number of remotes in the table.
+    pub(super) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Who is behind a name. Known without the table for IPv4 hosts.
+    pub(super) fn endpoint(&self, name: SocketAddr) -> Option<ScionAddr> {
+        Names::endpoint(name).or_else(|| self.by_name.get(&name).map(|remote| remote.addr))
+    }
+
+    /// How to reach a remote. `issued` is the connection id that the packet gives it, if any.
+    pub(super) fn route(&mut self, name: SocketAddr, issued: Option<Token>) -> Option<Arc<Route>> {
+        let remote = self.by_name.get_mut(&name)?;
+        if let Some(token) = issued {
+            remote.learn(token);
+        }
+        Some(Arc::clone(&remote.current.route))
+    }
+
+    /// Takes note of a packet from `addr`, whose name is `name`. `answer` makes the route along which
+    /// packets go back.
+    pub(super) fn heard(
+        &mut self,
+        (name, addr): (SocketAddr, ScionAddr),
+        arrival: &Arrival<'_>,
+        answer: impl FnOnce() -> Result<Route, BuildError>,
+    ) -> Result<Heard, BuildError> {
+        let Some(remote) = self.by_name.get_mut(&name) else {
+            let way = Way::received(arrival, answer()?);
+            self.add(name, addr, way, arrival.now);
+            return Ok(Heard::Added);
+        };
+        let known = arrival.token.is_some_and(|token| remote.knows(token));
+        let heard = remote.heard(arrival, known, answer)?;
+        if known && remote.standing == Standing::Fresh {
+            self.establish(name, arrival.now);
+        }
+        Ok(heard)
+    }
+
+    /// Calls a remote over a path of our choice, and over `spare` when that fails. What comes back
+    /// does not change the paths.
+    pub(super) fn call(
+        &mut self,
+        (name, addr): (SocketAddr, ScionAddr),
+        route: Route,
+        spare: Option<Route>,
+        now: Now,
+    ) {
+        self.remove(name);
+        let current = Way::chosen(route, now);
+        let other = spare.map(|route| Way::chosen(route, now));
+        let remote = Remote {
+            other,
+            ..Remote::new(addr, 0, Standing::Called, current)
+        };
+        self.by_name.insert(name, remote);
+    }
+
+    /// Ends [`Remotes::call`].
+    pub(super) fn hang_up(&mut self, name: SocketAddr) {
+        self.remove(name);
+    }
+
+    /// Takes note of an SCMP error that reached `local`. Nobody vouches for it, so it counts only if
+    /// what it quotes is a packet of ours to a remote that is really there, over the path in use.
+    pub(super) fn failed(
+        &mut self,
+        names: &Names,
+        local: ScionAddr,
+        packet: &Packet<'_>,
+        scmp: &Scmp<'_>,
+        now: Now,
+    ) -> Option<Failure> {
+        let reporter = match *scmp {
+            Scmp::ExternalInterfaceDown { ia, .. } | Scmp::InternalConnectivityDown { ia, .. } => {
+                ia
+            }
+            Scmp::ParameterProblem {
+                code: PATH_EXPIRED, ..
+            } => packet.source.ia,
+            _ => return None,
+        };
+        let quoted = Quoted::parse(scmp.quote()?).ok()?;
+        let (from, to) = quoted.ports?;
+        if quoted.source != local.host || from != local.port {
+            return None;
+        }
+        let destination = quoted.destination;
+        let addr = ScionAddr::new(destination.ia, destination.ip(), to).ok()?;
+        let remote = self.by_name.get_mut(&names.name(addr))?;
+        if remote.standing == Standing::Fresh {
+            return None;
+        }
+        let same = |way: &Way| way.route.template.path().is_same_way(quoted.path);
+        if same(&remote.current) {
+            remote.current.failed = true;
+            // A forger may have put his there; the next packet will bring another.
+            let usable = |other: &Way| other.proven && !other.failed && !other.expires_by(now.unix);
+            let switched = remote.other.as_ref().is_some_and(usable);
+            if switched {
+                remote.swap();
+            }
+            return Some(Failure {
+                remote: addr,
+                reporter,
+                switched,
+            });
+        }
+        let other = remote.other.as_mut().filter(|other| same(other))?;
+        other.failed = true;
+        None
+    }
+
+    fn add(&mut self, name: SocketAddr, addr: ScionAddr, way: Way, now: Now) {
+        if now.since_start.saturating_sub(self.swept) >= SWEEP {
+            self.sweep(FORGET, now);
+        }
+        self.next_id += 1;
+        let remote = Remote::new(addr, self.next_id, Standing::Fresh, way);
+        self.by_name.insert(name, remote);
+        self.line.push_back((name, self.next_id));
+        self.fresh += 1;
+        while self.fresh > self.limits.fresh {
+            let Some((name, id)) = self.line.pop_front() else {
+                break;
+            };
+            if self.is_fresh(name, id) {
+                self.remove(name);
+            }
+        }
+        // Those that were established or forgotten have left gaps.
+        if self.line.len() > 2 * self.limits.fresh {
+            let mut line = std::mem::take(&mut self.line);
+            line.retain(|(name, id)| self.is_fresh(*name, *id));
+            self.line = line;
+        }
+    }
+
+    fn is_fresh(&self, name: SocketAddr, id: u64) -> bool {
+        let found = self.by_name.get(&name);
+        found.is_some_and(|remote| remote.id == id && remote.standing == Standing::Fresh)
+    }
+
+    fn establish(&mut self, name: SocketAddr, now: Now) {
+        if self.by_name.len() - self.fresh >= self.limits.established {
+            if now.since_start.saturating_sub(self.swept) < SWEEP_WHEN_FULL {
+                return;
+            }
+            self.sweep(FORGET_WHEN_FULL, now);
+            if self.by_name.len() - self.fresh >= self.limits.established {
+                // It goes on as a fresh one.
+                return;
+            }
+        }
+        if let Some(remote) = self.by_name.get_mut(&name) {
+            remote.standing = Standing::Established;
+            self.fresh -= 1;
+        }
+    }
+
+    fn remove(&mut self, name: SocketAddr) {
+        let removed = self.by_name.remove(&name);
+        if removed.is_some_and(|remote| remote.standing == Standing::Fresh) {
+            self.fresh -= 1;
+        }
+    }
+
+    fn sweep(&mut self, silent: Duration, now: Now) {
+        self.swept = now.since_start;
+        let fresh = &mut self.fresh;
+        self.by_name.retain(|_, remote| {
+            let keep = remote.standing == Standing::Called || remote.silent(now) < silent;
+            if !keep && remote.standing == Standing::Fresh {
+                *fresh -= 1;
+            }
+            keep
+        });
+    }
+}
+
+impl Remote {
+    const fn new(addr: ScionAddr, id: u64, standing: Standing, current: Way) -> Self {
+        Self {
+            addr,
+            id,
+            standing,
+            current,
+            other: None,
+            tokens: [None; TOKENS],
+            next_token: 0,
+        }
+    }
+
+    fn heard(
+        &mut self,
+        arrival: &Arrival<'_>,
+        known: bool,
+        answer: impl FnOnce() -> Result<Route, BuildError>,
+    ) -> Result<Heard, BuildError> {
+        let now = arrival.now;
+        if self.standing == Standing::Called {
+            self.current.heard = now.since_start;
+            return Ok(Heard::Nothing);
+        }
+        if self.current.is_of(arrival) {
+            self.current.hear(known, now);
+            // Who uses the path of somebody that we know, with an id that we have not seen in the
+            // open, has been told it under encryption.
+            if let Some(token) = arrival.token
+                && !known
+                && self.current.proven
+                && self.standing == Standing::Established
+            {
+                self.learn(token);
+            }
+            return Ok(Heard::Nothing);
+        }
+        let adopts = self.adopts(arrival.path.expiry(), known, now);
+        if let Some(other) = &mut self.other
+            && other.is_of(arrival)
+        {
+            other.hear(known, now);
+        } else if adopts || self.other_may_go(known, now) {
+            let mut way = Way::received(arrival, answer()?);
+            way.proven = known;
+            self.other = Some(way);
+        }
+        if adopts {
+            self.swap();
+            return Ok(Heard::Adopted);
+        }
+        Ok(Heard::Nothing)
+    }
+
+    /// Whether answers shall leave the current path for that of a packet that has just come.
+    fn adopts(&self, expiry: Option<u32>, known: bool, now: Now) -> bool {
+        let current = &self.current;
+        let silent = now.since_start.saturating_sub(current.heard);
+        let lasts = |until: u32| expiry.is_none_or(|expiry| expiry > until);
+        let expires_by = |time: u32| current.expires_by(time) && lasts(time);
+        if self.standing == Standing::Fresh || current.failed {
+            return true;
+        }
+        if known {
+            !current.proven || silent >= SILENT || expires_by(now.unix.saturating_add(EXPIRING))
+        } else {
+            silent >= LOST || expires_by(now.unix)
+        }
+    }
+
+    /// Whether the spare path may be replaced by another: a forged packet must not take away what
+    /// the next failure will need.
+    fn other_may_go(&self, known: bool, now: Now) -> bool {
+        self.other.as_ref().is_none_or(|other| {
+            let silent = now.since_start.saturating_sub(other.heard);
+            known || !other.proven || other.failed || silent >= LOST || other.expires_by(now.unix)
+        })
+    }
+
+    fn swap(&mut self) {
+        if let Some(other) = &mut self.other {
+            std::mem::swap(&mut self.current, other);
+        }
+    }
+
+    fn knows(&self, token: Token) -> bool {
+        self.tokens.contains(&Some(token))
+    }
+
+    fn learn(&mut self, token: Token) {
+        if !self.knows(token) {
+            self.tokens[self.next_token] = Some(token);
+            self.next_token = (self.next_token + 1) % TOKENS;
+        }
+    }
+
+    fn silent(&self, now: Now) -> Duration {
+        let other = self.other.as_ref().map_or(Duration::ZERO, |way| way.heard);
+        now.since_start
+            .saturating_sub(self.current.heard.max(other))
+    }
+}
+
+impl Way {
+    fn received(arrival: &Arrival<'_>, route: Route) -> Self {
+        Self {
+            received: arrival.path.as_bytes().into(),
+            via: arrival.via,
+            proven: false,
+            ..Self::chosen(route, arrival.now)
+        }
+    }
+
+    fn chosen(route: Route, now: Now) -> Self {
+        Self {
+            received: Box::default(),
+            via: None,
+            expiry: route.template.path().expiry(),
+            route: Arc::new(route),
+            heard: now.since_start,
+            proven: true,
+            failed: false,
+        }
+    }
+
+    fn is_of(&self, arrival: &Arrival<'_>) -> bool {
+        *self.received == *arrival.path.as_bytes() && self.via == arrival.via
+    }
+
+    fn hear(&mut self, known: bool, now: Now) {
+        self.heard = now.since_start;
+        self.proven |= known;
+        // A packet that was under way when the link went down may come later than the error.
+        self.failed = false;
+    }
+
+    fn expires_by(&self, unix: u32) -> bool {
+        self.expiry.is_some_and(|expiry| expiry <= unix)
+    }
+}
+
+#[cfg(test)]
+mod tests;

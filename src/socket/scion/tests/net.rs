@@ -1,0 +1,206 @@
+//! A SCION network of one process: hosts on loopback, paths that are well formed and nothing else,
+//! and a relay in the place of all border routers.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use quinn::rustls::RootCertStore;
+use quinn::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use quinn::{ClientConfig, Connection, Endpoint, ServerConfig, TransportConfig};
+use scion_tracker_core::address::{Host, ScionAddr};
+use scion_tracker_core::codec::scion::{Message, Path, Template, parse};
+use tokio::time::timeout;
+
+use crate::socket::scion::ScionSocket;
+
+pub(super) const LOOPBACK: &str = "127.0.0.1:0";
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) fn host(text: &str) -> Host {
+    let addr: ScionAddr = format!("{text}:1").parse().unwrap();
+    addr.host
+}
+
+pub(super) fn loopback() -> SocketAddr {
+    LOOPBACK.parse().unwrap()
+}
+
+/// A path of one link from interface `number` to interface `number + 1`, issued now.
+pub(super) fn path(number: u8) -> Vec<u8> {
+    let issued = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() as u32;
+    let mut path = vec![0, 0, 0x20, 0, 1, 0, 0, 1];
+    path.extend_from_slice(&issued.to_be_bytes());
+    path.extend_from_slice(&[0, 63, 0, 0, 0, number, 1, 2, 3, 4, 5, 6]);
+    path.extend_from_slice(&[0, 63, 0, number + 1, 0, 0, 6, 5, 4, 3, 2, number]);
+    path
+}
+
+/// Certificate of the server and what its clients trust.
+pub(super) struct Identity {
+    certificate: CertificateDer<'static>,
+    key: Vec<u8>,
+}
+
+impl Identity {
+    pub(super) fn new() -> Self {
+        let made = rcgen::generate_simple_self_signed(["tracker".to_owned()]).unwrap();
+        let key = made.signing_key.serialize_der();
+        Self {
+            certificate: made.cert.der().clone(),
+            key,
+        }
+    }
+
+    pub(super) fn server(&self) -> ServerConfig {
+        let key = PrivateKeyDer::try_from(self.key.clone()).unwrap();
+        let mut config =
+            ServerConfig::with_single_cert(vec![self.certificate.clone()], key).unwrap();
+        config.migration(false);
+        config
+    }
+
+    pub(super) fn client(&self) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.clone()).unwrap();
+        let mut config = ClientConfig::with_root_certificates(Arc::new(roots)).unwrap();
+        let mut transport = TransportConfig::default();
+        // Losses are to be repaired quickly here.
+        transport.initial_rtt(Duration::from_millis(20));
+        config.transport_config(Arc::new(transport));
+        config
+    }
+}
+
+/// What a server does with connections from addresses that are not validated.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Validation {
+    Handshake,
+    Retry,
+}
+
+/// Serves until the endpoint is dropped: each request is answered with the origin of its connection
+/// and the request itself.
+pub(super) fn serve(socket: &Arc<ScionSocket>, config: ServerConfig, validation: Validation) {
+    let endpoint = socket.endpoint(Some(config)).unwrap();
+    let socket = Arc::clone(socket);
+    tokio::spawn(async move {
+        while let Some(incoming) = endpoint.accept().await {
+            if validation == Validation::Retry && !incoming.remote_address_validated() {
+                incoming.retry().unwrap();
+                continue;
+            }
+            let origin = socket.origin(incoming.remote_address()).unwrap();
+            tokio::spawn(async move {
+                let Ok(connection) = incoming.await else {
+                    return;
+                };
+                while let Ok((mut send, mut receive)) = connection.accept_bi().await {
+                    let request = receive.read_to_end(100_000).await.unwrap();
+                    send.write_all(format!("{origin} ").as_bytes())
+                        .await
+                        .unwrap();
+                    send.write_all(&request).await.unwrap();
+                    send.finish().unwrap();
+                }
+            });
+        }
+    });
+}
+
+/// One request; the answer as text.
+pub(super) async fn ask(connection: &Connection, request: &str) -> String {
+    let exchange = async {
+        let (mut send, mut receive) = connection.open_bi().await.unwrap();
+        send.write_all(request.as_bytes()).await.unwrap();
+        send.finish().unwrap();
+        receive.read_to_end(200_000).await.unwrap()
+    };
+    let reply = timeout(PATIENCE, exchange).await.expect("a reply in time");
+    String::from_utf8(reply).unwrap()
+}
+
+pub(super) async fn connect(
+    endpoint: &Endpoint,
+    identity: &Identity,
+    to: SocketAddr,
+) -> Connection {
+    let connecting = endpoint
+        .connect_with(identity.client(), to, "tracker")
+        .unwrap();
+    timeout(PATIENCE, connecting)
+        .await
+        .expect("a handshake in time")
+        .unwrap()
+}
+
+/// All border routers at once: sends each packet on to its destination, except over the link that is
+/// down, from which the sender gets an SCMP error.
+pub(super) struct Relay {
+    pub(super) addr: SocketAddr,
+    down: Arc<AtomicU16>,
+}
+
+impl Relay {
+    /// Between these two endpoints. Ends with the test process.
+    pub(super) fn new(one: &ScionSocket, two: &ScionSocket) -> Self {
+        let socket = UdpSocket::bind(LOOPBACK).unwrap();
+        let addr = socket.local_addr().unwrap();
+        let down = Arc::new(AtomicU16::new(0));
+        let is_down = Arc::clone(&down);
+        let hosts = [one, two].map(|it| (it.local(), it.underlay_addr()));
+        thread::spawn(move || {
+            let mut buffer = [0; 65536];
+            while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                let bytes = &buffer[..length];
+                let packet = parse(bytes).unwrap();
+                let broken = is_down.load(Ordering::SeqCst);
+                if packet.path.interfaces().any(|it| it == broken) {
+                    socket
+                        .send_to(&interface_down(bytes, broken), from)
+                        .unwrap();
+                    continue;
+                }
+                let to = hosts.iter().find(|(it, _)| it.host == packet.destination);
+                socket.send_to(bytes, to.unwrap().1).unwrap();
+            }
+        });
+        Self { addr, down }
+    }
+
+    /// Takes the link of this interface down, and any other up.
+    pub(super) fn take_down(&self, interface: u16) {
+        self.down.store(interface, Ordering::SeqCst);
+    }
+}
+
+/// The SCMP error for a packet of UDP: written as UDP, with the 8 bytes of its header and the next
+/// header changed.
+fn interface_down(packet: &[u8], interface: u16) -> Vec<u8> {
+    let about = parse(packet).unwrap();
+    let Message::Udp(udp) = about.message else {
+        panic!("an error about an error")
+    };
+    let to = ScionAddr {
+        host: about.source,
+        port: udp.source_port,
+    };
+    let router = ScionAddr {
+        host: Host::new(to.host.ia, [10, 255, 0, 1].into()),
+        port: 1,
+    };
+    let place = router.host.ia.to_u64().to_be_bytes();
+    let mut body = place[4..].to_vec();
+    body.extend_from_slice(&u64::from(interface).to_be_bytes());
+    body.extend_from_slice(&packet[..packet.len().min(1000)]);
+    let mut error = Vec::new();
+    let template = Template::new(router, to, Path::EMPTY).unwrap();
+    template.write(&body, &mut error).unwrap();
+    error[4] = 202;
+    let header = template.overhead() - 8;
+    error[header..header + 4].copy_from_slice(&[5, 0, 0, 0]);
+    error[header + 4..header + 8].copy_from_slice(&place[..4]);
+    error
+}

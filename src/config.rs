@@ -5,25 +5,24 @@
 
 mod connections;
 mod load;
+mod sections;
 mod value;
 
-use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use confique::Layer as _;
-use ipnet::IpNet;
-use scion_tracker_core::address::IsdAs;
-use scion_tracker_core::place::{PlacePolicy, Places as PlaceRules};
+use scion_tracker_core::place::Places as PlaceRules;
 use scion_tracker_core::registry::memory::Ceilings;
-use scion_tracker_core::select::{Mode, Policy};
+use scion_tracker_core::select::Policy;
 use scion_tracker_core::tracker::Terms;
 
 pub use connections::Connections;
 pub(crate) use load::strangers;
 pub use load::{ConfigError, template};
+pub use sections::{Announce, Log, Places, Registry, Selection, Tls, Udp};
 pub(crate) use value::parse_duration;
 pub use value::{Listener, ListenerError, LogFormat, LogFormatError};
 
@@ -134,231 +133,6 @@ pub struct Listen {
     pub http3: Vec<Listener>,
 }
 
-/// See [`Config::announce`].
-#[derive(Debug, Clone, PartialEq, Eq, confique::Config)]
-#[config(
-    layer_attr(derive(Debug, Clone)),
-    layer_attr(serde(deny_unknown_fields))
-)]
-pub struct Announce {
-    /// How long a client waits between announces. Up to a tenth is added at random, so that clients
-    /// that came together do not return together.
-    #[config(
-        env = "SCION_TRACKER_INTERVAL",
-        default = "30m",
-        deserialize_with = value::duration
-    )]
-    pub interval: Duration,
-
-    /// How soon a client may announce again without an event.
-    #[config(
-        env = "SCION_TRACKER_MIN_INTERVAL",
-        default = "5m",
-        deserialize_with = value::duration
-    )]
-    pub min_interval: Duration,
-
-    /// Peers for a client that does not say how many it wants.
-    #[config(env = "SCION_TRACKER_NUMWANT", default = 50)]
-    pub numwant: u32,
-
-    /// Peers for any client at most.
-    #[config(
-        env = "SCION_TRACKER_NUMWANT_MAX",
-        default = 200,
-        validate(*numwant_max <= 2000, "numwant_max is at most 2000")
-    )]
-    pub numwant_max: u32,
-}
-
-/// See [`Config::selection`].
-#[derive(Debug, Clone, PartialEq, Eq, confique::Config)]
-#[config(
-    layer_attr(derive(Debug, Clone)),
-    layer_attr(serde(deny_unknown_fields))
-)]
-pub struct Selection {
-    /// "prefer": the reserves below, then nearest first. "cap": near peers up to a quota, the
-    /// reserves as the limit on far ones. "random": regardless of place.
-    #[config(
-        env = "SCION_TRACKER_SELECTION_MODE",
-        default = "prefer",
-        deserialize_with = value::text
-    )]
-    pub mode: Mode,
-
-    /// Peers of a reply that are kept for the other ASes of the requester's ISD.
-    #[config(env = "SCION_TRACKER_SELECTION_RESERVE_ISD", default = 2)]
-    pub reserve_isd: u16,
-
-    /// Peers of a reply that are kept for other ISDs.
-    #[config(env = "SCION_TRACKER_SELECTION_RESERVE_WORLD", default = 2)]
-    pub reserve_world: u16,
-
-    /// Peers of a reply that are kept for those without a place.
-    #[config(env = "SCION_TRACKER_SELECTION_RESERVE_UNPLACED", default = 2)]
-    pub reserve_unplaced: u16,
-
-    /// Mode "cap": peers of the requester's own AS, in percent of the reply.
-    #[config(
-        env = "SCION_TRACKER_SELECTION_CAP_PERCENT",
-        default = 60,
-        validate(*cap_percent <= 100, "cap_percent is at most 100")
-    )]
-    pub cap_percent: u16,
-
-    /// Mode "cap": a reply with fewer peers is filled up to this many, nearest first.
-    #[config(env = "SCION_TRACKER_SELECTION_CAP_FLOOR", default = 10)]
-    pub cap_floor: u16,
-}
-
-/// See [`Config::places`].
-#[derive(Debug, Clone, PartialEq, Eq, confique::Config)]
-#[config(
-    layer_attr(derive(Debug, Clone)),
-    layer_attr(serde(deny_unknown_fields))
-)]
-pub struct Places {
-    /// What becomes of a place that a client claims: "accept", "prefix-only" (only the table below
-    /// gives places) or "ignore" (nobody on plain IP has a place).
-    #[config(
-        env = "SCION_TRACKER_PLACE_POLICY",
-        default = "accept",
-        deserialize_with = value::text
-    )]
-    pub policy: PlacePolicy,
-
-    /// Networks whose word on addresses is taken: `ip=`, and `scion=` with another host than the one
-    /// that is seen.
-    #[config(env = "SCION_TRACKER_PLACES_TRUSTED", parse_env = value::list, default = [])]
-    pub trusted: Vec<IpNet>,
-
-    /// Networks whose ISD-AS is known. It overrides a claim that contradicts it. For example:
-    ///
-    /// ```toml
-    /// [places.prefixes]
-    /// "10.1.0.0/16" = "1-ff00:0:110"
-    /// ```
-    #[config(
-        env = "SCION_TRACKER_PLACES_PREFIXES",
-        parse_env = value::prefixes_from_env,
-        deserialize_with = value::prefixes,
-        default = {}
-    )]
-    pub prefixes: BTreeMap<IpNet, IsdAs>,
-}
-
-/// See [`Config::registry`].
-#[derive(Debug, Clone, PartialEq, Eq, confique::Config)]
-#[config(
-    layer_attr(derive(Debug, Clone)),
-    layer_attr(serde(deny_unknown_fields))
-)]
-pub struct Registry {
-    /// Torrents.
-    #[config(env = "SCION_TRACKER_TORRENTS", default = 4_000_000)]
-    pub torrents: usize,
-
-    /// Peers of one torrent.
-    #[config(env = "SCION_TRACKER_PEERS_PER_TORRENT", default = 2_000_000)]
-    pub peers_per_torrent: usize,
-
-    /// Peers of one host (IPv6: of one /64) in all torrents together.
-    #[config(env = "SCION_TRACKER_PEERS_PER_SOURCE", default = 10_000)]
-    pub peers_per_source: u32,
-
-    /// Memory for torrents and peers.
-    #[config(env = "SCION_TRACKER_MEMORY", default = "2GiB", deserialize_with = value::size)]
-    pub memory: usize,
-
-    /// How long a peer is kept after its last announce. Longer than an announce interval and the
-    /// tenth that is added to it.
-    #[config(
-        env = "SCION_TRACKER_PEER_LIFETIME",
-        default = "45m",
-        deserialize_with = value::duration
-    )]
-    pub peer_lifetime: Duration,
-}
-
-/// See [`Config::udp`].
-#[derive(Debug, Clone, PartialEq, Eq, confique::Config)]
-#[config(
-    layer_attr(derive(Debug, Clone)),
-    layer_attr(serde(deny_unknown_fields))
-)]
-pub struct Udp {
-    /// Packets that wait for a worker, also on the sockets of HTTP/3. The kernel may allow less
-    /// (net.core.rmem_max).
-    #[config(
-        env = "SCION_TRACKER_UDP_RECEIVE_BUFFER",
-        default = "4MiB",
-        deserialize_with = value::size
-    )]
-    pub receive_buffer: usize,
-
-    /// How long a connection id is good, from two minutes to an hour. BEP 15 says two minutes; real
-    /// clients go on using theirs for longer, and are answered with silence when it has expired.
-    #[config(
-        env = "SCION_TRACKER_UDP_CONNECTION_VALIDITY",
-        default = "10m",
-        deserialize_with = value::duration,
-        validate(
-            (120..=3600).contains(&connection_validity.as_secs()),
-            "connection_validity is from 2m to 60m"
-        )
-    )]
-    pub connection_validity: Duration,
-}
-
-/// See [`Config::tls`].
-#[derive(Debug, Clone, PartialEq, Eq, confique::Config)]
-#[config(
-    layer_attr(derive(Debug, Clone)),
-    layer_attr(serde(deny_unknown_fields))
-)]
-pub struct Tls {
-    /// Certificate chain, a PEM file. It is read again on SIGHUP and when it has changed.
-    ///
-    /// Without it, the tracker makes a self-signed certificate and keeps it in the data directory.
-    #[config(env = "SCION_TRACKER_TLS_CERT")]
-    pub cert: Option<PathBuf>,
-
-    /// Private key of the certificate, a PEM file.
-    #[config(env = "SCION_TRACKER_TLS_KEY")]
-    pub key: Option<PathBuf>,
-
-    /// Names and addresses for the self-signed certificate, besides localhost and the host's name.
-    #[config(
-        env = "SCION_TRACKER_TLS_NAMES",
-        parse_env = value::list,
-        default = [],
-        validate = value::host_names
-    )]
-    pub names: Vec<String>,
-}
-
-/// See [`Config::log`].
-#[derive(Debug, Clone, PartialEq, Eq, confique::Config)]
-#[config(
-    layer_attr(derive(Debug, Clone)),
-    layer_attr(serde(deny_unknown_fields))
-)]
-pub struct Log {
-    /// What is logged: error, warn, info, debug or trace, also by module, as in
-    /// "info,scion_tracker::tls=debug".
-    #[config(env = "SCION_TRACKER_LOG", default = "info")]
-    pub level: String,
-
-    /// "text" or "json".
-    #[config(
-        env = "SCION_TRACKER_LOG_FORMAT",
-        default = "text",
-        deserialize_with = value::text
-    )]
-    pub format: LogFormat,
-}
-
 impl Default for Config {
     fn default() -> Self {
         #[expect(
@@ -404,6 +178,12 @@ impl Config {
         }
     }
 
+    /// How long a peer is kept. See [`Registry::peer_lifetime`].
+    pub(crate) fn peer_lifetime(&self) -> Duration {
+        let usual = || self.announce.interval.saturating_mul(3) / 2;
+        self.registry.peer_lifetime.unwrap_or_else(usual)
+    }
+
     /// What the registry may hold.
     pub(crate) fn ceilings(&self) -> Ceilings {
         Ceilings {
@@ -411,7 +191,7 @@ impl Config {
             peers_per_torrent: self.registry.peers_per_torrent,
             peers_per_source: self.registry.peers_per_source,
             memory: self.registry.memory,
-            peer_lifetime: seconds(self.registry.peer_lifetime),
+            peer_lifetime: seconds(self.peer_lifetime()),
         }
     }
 
@@ -419,7 +199,6 @@ impl Config {
     pub(crate) fn check(&self) -> Result<(), String> {
         let Self {
             announce,
-            registry,
             tls,
             listen,
             ..
@@ -430,7 +209,7 @@ impl Config {
         if announce.numwant > announce.numwant_max {
             return Err("announce.numwant is more than announce.numwant_max".into());
         }
-        if registry.peer_lifetime <= announce.interval.mul_f32(1.1) {
+        if self.peer_lifetime() <= announce.interval.saturating_mul(11) / 10 {
             return Err(
                 "registry.peer_lifetime is not longer than announce.interval and a tenth: peers would be forgotten before they return"
                     .into(),
@@ -570,7 +349,7 @@ mod tests {
                 ":2:10: invalid value: string \"much\"",
             ),
             (
-                "announce.interval = '2h'",
+                "announce.interval = '1h'\nregistry.peer_lifetime = '1h'",
                 "registry.peer_lifetime is not longer",
             ),
             ("announce.numwant = 201", "announce.numwant is more than"),

@@ -128,11 +128,8 @@ impl Tasks {
                 }
             }
         }
-        self.set.spawn(sweep(
-            service,
-            config.registry.peer_lifetime,
-            self.stop.clone(),
-        ));
+        self.set
+            .spawn(sweep(service, config.peer_lifetime(), self.stop.clone()));
         if let Some(certificates) = certificates {
             self.set.spawn(watch(certificates, self.stop.clone()));
         }

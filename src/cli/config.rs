@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use confique::Layer as _;
 
-use crate::config::{Config, Layer, template};
+use crate::config::{Config, ConfigError, Layer, template};
+use crate::tls::Certificates;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -31,9 +32,19 @@ impl Args {
             Command::Check { file } => {
                 let config = Config::load(Some(&file), Layer::empty())?;
                 super::serve::log_filter(&config.log)?;
+                if config.tls.cert.is_some() {
+                    Certificates::load(&config.tls, None)
+                        .map_err(|error| wrong(&anyhow::Error::new(error)))?;
+                }
                 super::print(&format!("{} is good\n", file.display()))?;
             }
         }
         Ok(())
+    }
+}
+
+fn wrong(error: &anyhow::Error) -> ConfigError {
+    ConfigError::Contradiction {
+        message: format!("{error:#}"),
     }
 }

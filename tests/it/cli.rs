@@ -216,7 +216,15 @@ fn wrong_configuration_exits_with_78() {
     );
     check_fails(&[], &[("SCION_TRACKER_UDP", "x")], 78, "SCION_TRACKER_UDP");
     check_fails(&[], &[("SCION_TRACKER_TLS_NAMES", "a b")], 78, "host names");
-    check_fails(&["--interval", "2h"], &[], 78, "peer_lifetime");
+    let lifetime = [("SCION_TRACKER_PEER_LIFETIME", "1h")];
+    check_fails(&["--interval", "2h"], &lifetime, 78, "peer_lifetime");
+    fs::write(file, "[tls]\ncert = '/nowhere.pem'\nkey = '/nowhere.key'\n").unwrap();
+    check_fails(
+        &["config", "check", file],
+        &[],
+        78,
+        "a certificate from /nowhere.pem",
+    );
     check_fails(&["--log", "a=b=c"], &[], 78, "log.level");
 }
 

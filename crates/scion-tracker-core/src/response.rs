@@ -192,7 +192,7 @@ impl Refusal {
         }
     }
 
-    /// After how many minutes it makes sense to come back (BEP 31 `retry in`); `None` for never.
+    /// After how many minutes it makes sense to come back (BEP 31 `retry in`), where that can be said.
     pub const fn retry_in_minutes(self) -> Option<u32> {
         match self {
             Self::TorrentLimit | Self::MemoryLimit => Some(30),

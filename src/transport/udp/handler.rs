@@ -81,7 +81,9 @@ impl Handler {
         // No more than fit, so that those who are left out are left out by choice.
         let room = ((reply.len() - ANNOUNCE_HEADER) / layout.size()) as u32;
         let tracker = &self.service.tracker;
-        let wanted = announce.numwant.unwrap_or(tracker.terms().numwant_default);
+        let wanted = announce
+            .numwant
+            .unwrap_or_else(|| tracker.terms().numwant_default);
         announce.numwant = Some(wanted.min(room));
         let mut writer = AnnounceWriter::new(reply, transaction, layout);
         let carries = Carries::One(layout.family());

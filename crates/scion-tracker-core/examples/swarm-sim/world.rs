@@ -1,0 +1,225 @@
+//! Who takes part: places, bandwidths, reachability and times, drawn from a seed. Nothing of what a
+//! peer does is in here.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use scion_tracker_core::address::{Host, IsdAs};
+use scion_tracker_core::types::Rng;
+
+/// Seconds a tick: the choking period of BitTorrent clients.
+pub const TICK: u32 = 10;
+/// Mbit in a piece of 4 MiB, by which bandwidths become pieces a tick.
+const PIECE_MBIT: f32 = 33.5;
+/// Share, upload and download in Mbit/s of each kind of access line.
+const LINES: [(f32, f32, f32); 4] = [
+    (0.30, 1.0, 10.0),
+    (0.40, 3.0, 30.0),
+    (0.20, 6.0, 60.0),
+    (0.10, 20.0, 200.0),
+];
+/// The lone seed's upload in Mbit/s.
+const SEED_UPLOAD: f32 = 20.0;
+/// Of the peers that accept no connection, in percent.
+const NAT_PERCENT: u32 = 30;
+/// Of the peers that leave without a `stopped`, in percent.
+const SILENT_PERCENT: u32 = 20;
+/// Mean ticks between arrivals' start and a peer's arrival; none later than four times this.
+const ARRIVAL: f32 = 180.0;
+/// Mean ticks for which a peer seeds after completion.
+const LINGER: f32 = 180.0;
+/// Ticks over which the peers of the late AS arrive.
+const LATE_SPAN: u32 = 60;
+
+/// How the peers are spread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scenario {
+    /// 14 ASes of the same size in 3 ISDs.
+    Even,
+    /// 60 ASes of 1/rank sizes in 6 ISDs.
+    Skewed,
+    /// As [`Scenario::Skewed`], but the late AS comes when all others have gone.
+    After,
+    /// As [`Scenario::Skewed`], but in one AS nobody accepts a connection.
+    Walled,
+    /// As [`Scenario::After`], but the lone seed is on the plain Internet.
+    Internet,
+}
+
+impl Scenario {
+    pub const ALL: [Self; 5] = [
+        Self::Even,
+        Self::Skewed,
+        Self::After,
+        Self::Walled,
+        Self::Internet,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Even => "even",
+            Self::Skewed => "skewed",
+            Self::After => "after",
+            Self::Walled => "walled",
+            Self::Internet => "internet",
+        }
+    }
+
+    const fn isds(self) -> usize {
+        match self {
+            Self::Even => 3,
+            _ => 6,
+        }
+    }
+
+    /// Peers of each AS.
+    fn sizes(self, peers: usize) -> Vec<usize> {
+        let weights: Vec<f64> = match self {
+            Self::Even => vec![1.0; 14],
+            _ => (1..=60).map(|rank| 1.0 / f64::from(rank)).collect(),
+        };
+        let sum: f64 = weights.iter().sum();
+        let mut sizes: Vec<usize> = weights
+            .iter()
+            .map(|weight| (weight / sum * peers as f64).round().max(1.0) as usize)
+            .collect();
+        // The first AS takes up what rounding left.
+        sizes[0] = (sizes[0] + peers).saturating_sub(sizes.iter().sum()).max(1);
+        sizes
+    }
+}
+
+/// When a peer comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// At this tick.
+    At(u32),
+    /// So many ticks after the late AS's hour has struck.
+    Late(u32),
+}
+
+/// A peer as it is born.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub host: Host,
+    /// Where it is, whether or not the tracker can know.
+    pub home: IsdAs,
+    pub arrival: Arrival,
+    /// Pieces a tick.
+    pub up: f32,
+    pub down: f32,
+    /// Accepts no incoming connection.
+    pub nat: bool,
+    /// Ticks for which it seeds after completion, `None` for ever.
+    pub linger: Option<u32>,
+    /// Leaves without telling the tracker.
+    pub silent: bool,
+}
+
+/// All peers; the first is the lone seed.
+#[derive(Debug, Clone)]
+pub struct World {
+    pub scenario: Scenario,
+    pub peers: Vec<Peer>,
+}
+
+/// The address of a peer by its number: everybody's is 10.x.y.z, as inside an AS it may well be.
+pub fn ip(number: usize) -> IpAddr {
+    IpAddr::from(Ipv4Addr::from(0x0a00_0000 | number as u32))
+}
+
+/// The number of the peer at an address.
+pub fn number(ip: IpAddr) -> usize {
+    match ip {
+        IpAddr::V4(ip) => (u32::from(ip) & 0x00ff_ffff) as usize,
+        IpAddr::V6(_) => usize::MAX,
+    }
+}
+
+impl World {
+    pub fn new(scenario: Scenario, peers: usize, rng: &mut Rng) -> Self {
+        let far = place(9, 1);
+        let internet = scenario == Scenario::Internet;
+        let seed = Peer {
+            host: Host::new(if internet { IsdAs::NONE } else { far }, ip(0)),
+            home: far,
+            arrival: Arrival::At(0),
+            up: SEED_UPLOAD / PIECE_MBIT * TICK as f32,
+            down: 1.0,
+            nat: false,
+            linger: None,
+            silent: false,
+        };
+        let mut all = vec![seed];
+        let sizes = scenario.sizes(peers);
+        // The second in size, so that in the skewed swarm it is larger than a reply.
+        let late = 1;
+        let walled = (scenario == Scenario::Walled).then_some(2);
+        for (rank, size) in sizes.into_iter().enumerate() {
+            let home = place(rank % scenario.isds() + 1, rank + 1);
+            for _ in 0..size {
+                let arrival = if rank == late {
+                    Arrival::Late(rng.u32(0..LATE_SPAN))
+                } else {
+                    Arrival::At(exponential(ARRIVAL, rng).min(4 * ARRIVAL as u32))
+                };
+                let (up, down) = line(rng);
+                let nat = rng.u32(0..100) < NAT_PERCENT || walled == Some(rank);
+                let ip = ip(all.len());
+                all.push(Peer {
+                    host: if internet {
+                        Host::ip_only(ip)
+                    } else {
+                        Host::new(home, ip)
+                    },
+                    home,
+                    arrival,
+                    up,
+                    down,
+                    nat,
+                    linger: Some(exponential(LINGER, rng)),
+                    silent: rng.u32(0..100) < SILENT_PERCENT,
+                });
+            }
+        }
+        Self {
+            scenario,
+            peers: all,
+        }
+    }
+
+    /// Whether the late AS's hour strikes when so many of the other peers have finished and left.
+    pub fn strikes(&self, finished: usize, left: usize) -> bool {
+        let others = self
+            .peers
+            .iter()
+            .filter(|peer| matches!(peer.arrival, Arrival::At(_)))
+            .count()
+            - 1;
+        match self.scenario {
+            Scenario::After | Scenario::Internet => left == others,
+            _ => finished * 10 >= others * 9,
+        }
+    }
+}
+
+fn place(isd: usize, asn: usize) -> IsdAs {
+    // ff00:0:0 and up are the AS numbers for documentation.
+    IsdAs::from_u64((isd as u64) << 48 | 0xff00_0000_0000 | asn as u64)
+}
+
+fn exponential(mean: f32, rng: &mut Rng) -> u32 {
+    (-mean * (1.0 - rng.f32()).ln()) as u32
+}
+
+fn line(rng: &mut Rng) -> (f32, f32) {
+    let mut at = rng.f32();
+    let (_, up, down) = LINES
+        .into_iter()
+        .find(|(share, ..)| {
+            at -= share;
+            at < 0.0
+        })
+        .unwrap_or(LINES[0]);
+    let pieces = |mbit: f32| mbit / PIECE_MBIT * TICK as f32;
+    (pieces(up), pieces(down))
+}

@@ -98,35 +98,36 @@ impl Template {
 
     /// Appends one packet.
     pub fn write(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), BuildError> {
+        let length = length(payload)?;
         let start = out.len();
         out.extend_from_slice(&self.bytes);
         out.extend_from_slice(payload);
-        self.patch(&mut out[start..])
+        // Summed where it comes from: what has just been written is slow to read.
+        self.patch(&mut out[start..], length, udp::sum(payload));
+        Ok(())
     }
 
     /// Completes a packet in place, whose payload stands behind [`Template::overhead`] bytes of room
     /// for the header.
     pub fn seal(&self, packet: &mut [u8]) -> Result<(), BuildError> {
-        let room = packet
-            .get_mut(..self.overhead())
+        let (room, payload) = packet
+            .split_at_mut_checked(self.overhead())
             .ok_or(BuildError::NoRoom)?;
+        let (length, sum) = (length(payload)?, udp::sum(payload));
         room.copy_from_slice(&self.bytes);
-        self.patch(packet)
+        self.patch(room, length, sum);
+        Ok(())
     }
 
-    /// Fills in lengths and checksum.
-    fn patch(&self, packet: &mut [u8]) -> Result<(), BuildError> {
-        let (header, payload) = packet.split_at_mut(self.bytes.len());
-        let length =
-            u16::try_from(payload.len() + udp::HEADER).map_err(|_| BuildError::PayloadTooLong)?;
+    /// Fills in lengths and checksum of a header.
+    fn patch(&self, header: &mut [u8], length: u16, payload_sum: u64) {
         // The length stands in the pseudo header and in the UDP header.
-        let sum = self.sum + 2 * u64::from(length) + udp::sum(payload);
+        let sum = self.sum + 2 * u64::from(length) + payload_sum;
         let length = length.to_be_bytes();
         header[header::PAYLOAD_LEN..][..2].copy_from_slice(&length);
-        let tail = &mut header[self.bytes.len() - 4..];
+        let tail = &mut header[self.bytes.len() - 4..][..4];
         tail[..2].copy_from_slice(&length);
         tail[2..].copy_from_slice(&udp::udp_checksum(sum));
-        Ok(())
     }
 
     /// Appends one packet for each `segment` bytes of `payloads`, back to back: what a transmit with
@@ -145,6 +146,11 @@ impl Template {
         }
         Ok(segment + self.overhead())
     }
+}
+
+/// What stands in PayloadLen and in the UDP header.
+fn length(payload: &[u8]) -> Result<u16, BuildError> {
+    u16::try_from(payload.len() + udp::HEADER).map_err(|_| BuildError::PayloadTooLong)
 }
 
 /// One flow per pair of endpoints, never zero (the FlowID must be set).

@@ -9,15 +9,15 @@ mod one;
 mod two;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
 use scion_tracker_core::request::Origin;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,7 @@ use super::connections::{Connections, Open, Over};
 use super::origin::{PROXY_HEADER_BYTES, Proxied, Proxies, read_proxy_header};
 use crate::counters::Counter;
 use crate::service::Service;
-use one::{Ended, Farewell, Incoming};
+use one::{Buffers, Ended, Farewell, Incoming};
 use two::Rewound;
 
 /// How long to wait when the system has no socket left to give, at first and at most.
@@ -65,7 +65,7 @@ struct Shared {
 ///
 /// `tls` has to offer `h2` and `http/1.1`, and no early data.
 pub(crate) async fn run(
-    listener: std::net::TcpListener,
+    listener: TcpListener,
     tls: Option<Arc<rustls::ServerConfig>>,
     options: Arc<Options>,
     service: Arc<Service>,
@@ -75,7 +75,7 @@ pub(crate) async fn run(
     // A reply is written at once and in whole. Accepted sockets inherit this on Linux, without a
     // system call for each.
     socket2::SockRef::from(&listener).set_tcp_nodelay(true)?;
-    let listener = TcpListener::from_std(listener)?;
+    let listener = readable(listener)?;
     let acceptor = tls.map(TlsAcceptor::from);
     // Ends every connection when this future is dropped instead of being stopped.
     let stop = shutdown.child_token();
@@ -93,17 +93,18 @@ pub(crate) async fn run(
     let mut backoff = ACCEPT_BACKOFF[0];
     let mut stopping = pin!(shutdown.cancelled());
     let mut ticks = tokio::time::interval(TICK);
+    let mut spare = Buffers::new(Vec::new());
     loop {
         let accepted = tokio::select! {
             biased;
-            accepted = listener.accept() => accepted,
+            accepted = listener.async_io(Interest::READABLE, TcpListener::accept) => accepted,
             _ = ticks.tick() => continue,
             () = stopping.as_mut() => break,
         };
         match accepted {
             Ok((stream, peer)) => {
                 backoff = ACCEPT_BACKOFF[0];
-                admit(stream, peer, &acceptor, &shared);
+                admit(stream, peer, &acceptor, &mut spare, &shared);
             }
             // The client has left again.
             Err(error) if is_of_one_connection(&error) => {}
@@ -124,6 +125,18 @@ pub(crate) async fn run(
     Ok(())
 }
 
+/// Accepting by hand leaves it to us whether a connection is registered with the runtime.
+#[expect(
+    unsafe_code,
+    reason = "tokio asks for a promise about the listener's descriptor"
+)]
+fn readable(listener: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
+    // SAFETY: The listener owns its descriptor, and nobody replaces or closes it before the AsyncFd
+    // that owns the listener is dropped.
+    let registered = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) };
+    Ok(registered?)
+}
+
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -134,11 +147,12 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Starts a connection's task, unless there are enough of them.
+/// Serves a connection, in a task of its own if it takes longer, unless there are enough of them.
 fn admit(
     stream: TcpStream,
     peer: SocketAddr,
     acceptor: &Option<TlsAcceptor>,
+    spare: &mut Buffers,
     shared: &Arc<Shared>,
 ) {
     let origin = Origin::ip(peer.ip());
@@ -149,13 +163,33 @@ fn admit(
         return;
     };
     shared.service.counters.count(Counter::TcpConnections);
-    let shared = Arc::clone(shared);
-    let tasks = shared.tasks.clone();
-    match acceptor.clone() {
-        None if !(proxied && shared.options.proxies.proxy_protocol) => {
-            tasks.spawn(plain(stream, Vec::new(), origin, open, shared));
+    let plain = acceptor.is_none() && !(proxied && shared.options.proxies.proxy_protocol);
+    let begun = match plain {
+        true => match one::at_once(&stream, origin, shared, spare) {
+            Some(begun) => Some(begun),
+            None => return,
+        },
+        false => None,
+    };
+    let stream = match stream
+        .set_nonblocking(true)
+        .and_then(|()| stream.try_into())
+    {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::warn!(%error, "cannot wait for a connection");
+            return;
         }
-        acceptor => {
+    };
+    let tasks = &shared.tasks;
+    let shared = Arc::clone(shared);
+    match begun {
+        Some(begun) => {
+            let incoming = Incoming::go_on(stream, origin, Farewell::BySocket, begun);
+            tasks.spawn(serve(incoming, origin, open, shared));
+        }
+        None => {
+            let acceptor = acceptor.clone();
             tasks.spawn(with_preamble(
                 stream, proxied, origin, acceptor, open, shared,
             ));
@@ -163,15 +197,9 @@ fn admit(
     }
 }
 
-/// A plain connection, HTTP/1.1 until it turns out otherwise.
-async fn plain(stream: TcpStream, read: Vec<u8>, origin: Origin, open: Open, shared: Arc<Shared>) {
-    serve(stream, read, origin, Farewell::BySocket, &shared).await;
-    drop(open);
-}
-
 /// A connection that begins with a PROXY protocol header, a TLS handshake, or one after the other.
 async fn with_preamble(
-    mut stream: TcpStream,
+    mut stream: tokio::net::TcpStream,
     proxied: bool,
     mut origin: Origin,
     acceptor: Option<TlsAcceptor>,
@@ -202,7 +230,8 @@ async fn with_preamble(
         }
     }
     let Some(acceptor) = acceptor else {
-        return plain(stream, read, origin, open, shared).await;
+        let incoming = Incoming::new(stream, read, origin, Farewell::BySocket);
+        return serve(incoming, origin, open, shared).await;
     };
     let handshake = acceptor.accept(Rewound::new(read, stream));
     let accepted = tokio::select! {
@@ -215,14 +244,17 @@ async fn with_preamble(
     };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         two::serve(stream, origin, &shared).await;
+        drop(open);
     } else {
-        serve(stream, Vec::new(), origin, Farewell::InStream, &shared).await;
+        let incoming = Incoming::new(stream, Vec::new(), origin, Farewell::InStream);
+        serve(incoming, origin, open, shared).await;
     }
-    drop(open);
 }
 
 /// Reads a PROXY protocol header: whom it names, and what was read beyond it.
-async fn proxy_header(stream: &mut TcpStream) -> io::Result<(Option<SocketAddr>, Vec<u8>)> {
+async fn proxy_header(
+    stream: &mut tokio::net::TcpStream,
+) -> io::Result<(Option<SocketAddr>, Vec<u8>)> {
     let mut read = Vec::with_capacity(256);
     loop {
         match read_proxy_header(&read) {
@@ -237,23 +269,18 @@ async fn proxy_header(stream: &mut TcpStream) -> io::Result<(Option<SocketAddr>,
 }
 
 /// Serves HTTP/1.1, or HTTP/2 if that is what the client begins with.
-async fn serve<S>(
-    stream: S,
-    read: Vec<u8>,
-    origin: Origin,
-    farewell: Farewell,
-    shared: &Arc<Shared>,
-) where
+async fn serve<S>(mut incoming: Incoming<S>, origin: Origin, open: Open, shared: Arc<Shared>)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut incoming = Incoming::new(stream, read, origin, farewell);
-    match incoming.serve(shared).await {
+    match incoming.serve(&shared).await {
         Ended::Http2 => {
             let (stream, read) = incoming.into_parts();
             // Boxed, so that a connection of HTTP/1.1 does not set aside what one of HTTP/2 needs.
-            Box::pin(two::serve(Rewound::new(read, stream), origin, shared)).await;
+            Box::pin(two::serve(Rewound::new(read, stream), origin, &shared)).await;
         }
         Ended::Aborted => shared.service.counters.count(Counter::TcpAborted),
         Ended::Closed => {}
     }
+    drop(open);
 }

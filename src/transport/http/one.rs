@@ -5,10 +5,13 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::TcpStream;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::net::{self, RecvFlags, SendFlags};
 use scion_tracker_core::request::Origin;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_util::sync::WaitForCancellationFuture;
@@ -56,16 +59,27 @@ pub(super) struct Incoming<S> {
     stream: S,
     origin: Origin,
     farewell: Farewell,
+    buffers: Buffers,
+    /// What came of the requests in the buffer, if they have been looked at.
+    answered: Option<Answered>,
+}
+
+/// What was read and what is to be written.
+#[derive(Debug)]
+pub(super) struct Buffers {
     /// What was read: `read[start..end]` is still to be looked at.
     read: Vec<u8>,
     start: usize,
     end: usize,
     /// Replies not yet written.
     out: Vec<u8>,
+    /// Whether there has been no reply yet.
+    first: bool,
 }
 
 /// What came of the requests in the read buffer.
-enum Answered {
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Answered {
     /// All of them are answered, and the last may be there in part.
     All { partial: bool },
     /// There are more, and enough replies to be written first.
@@ -78,25 +92,37 @@ enum Answered {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
     /// A connection of which `read` has been read already.
-    pub(super) fn new(stream: S, mut read: Vec<u8>, origin: Origin, farewell: Farewell) -> Self {
-        let end = read.len();
-        read.resize(end.max(READ_BYTES), 0);
+    pub(super) fn new(stream: S, read: Vec<u8>, origin: Origin, farewell: Farewell) -> Self {
+        Self::go_on(stream, origin, farewell, (Buffers::new(read), None))
+    }
+
+    /// A connection that [`at_once`] has begun with.
+    pub(super) fn go_on(
+        stream: S,
+        origin: Origin,
+        farewell: Farewell,
+        (buffers, answered): Begun,
+    ) -> Self {
         Self {
             stream,
             origin,
             farewell,
-            read,
-            start: 0,
-            end,
-            out: Vec::new(),
+            buffers,
+            answered,
         }
     }
 
     /// The stream, and what was read from it and not served.
-    pub(super) fn into_parts(mut self) -> (S, Vec<u8>) {
-        self.read.truncate(self.end);
-        self.read.drain(..self.start);
-        (self.stream, self.read)
+    pub(super) fn into_parts(self) -> (S, Vec<u8>) {
+        let Buffers {
+            mut read,
+            start,
+            end,
+            ..
+        } = self.buffers;
+        read.truncate(end);
+        read.drain(..start);
+        (self.stream, read)
     }
 
     /// Serves requests until the connection ends.
@@ -105,7 +131,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
         let mut deadline = Deadline::after(limits.head);
         let mut shutdown = pin!(shared.shutdown.cancelled());
         let mut draining = false;
-        let mut first = true;
         // Whether a part of a head is there, whose deadline is running.
         let mut in_head = true;
         loop {
@@ -113,9 +138,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
                 draining = true;
                 deadline.limit(limits.drain);
             }
-            let answered = self.answer(shared, first, draining);
-            if !self.out.is_empty() {
-                first = false;
+            let answered = match self.answered.take() {
+                Some(answered) => answered,
+                None => self.buffers.answer(self.origin, shared, draining),
+            };
+            if !self.buffers.out.is_empty() {
                 deadline.set(limits.reply);
                 if self.flush(&mut deadline).await.is_err() {
                     return Ended::Aborted;
@@ -132,6 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
                     if draining && !partial {
                         return self.close(false, &mut deadline).await;
                     }
+                    let first = self.buffers.first;
                     if !first && !partial {
                         deadline.set(limits.idle);
                     } else if partial && !in_head {
@@ -149,14 +177,123 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
                 Filled::End | Filled::Deadline if !in_head => {
                     return self.close(false, &mut deadline).await;
                 }
-                Filled::End if self.start == self.end => return Ended::Closed,
+                Filled::End if self.buffers.start == self.buffers.end => return Ended::Closed,
                 Filled::End | Filled::Deadline | Filled::Error => return Ended::Aborted,
             }
         }
     }
 
+    /// Reads more, unless something else happens first.
+    async fn fill(
+        &mut self,
+        deadline: &mut Deadline,
+        mut shutdown: Option<Pin<&mut WaitForCancellationFuture<'_>>>,
+    ) -> Filled {
+        let mut buf = ReadBuf::new(self.buffers.room());
+        let filled = poll_fn(|cx| {
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if buf.filled().is_empty() => return Poll::Ready(Filled::End),
+                Poll::Ready(Ok(())) => return Poll::Ready(Filled::Some),
+                Poll::Ready(Err(_)) => return Poll::Ready(Filled::Error),
+                Poll::Pending => {}
+            }
+            if let Some(shutdown) = &mut shutdown
+                && shutdown.as_mut().poll(cx).is_ready()
+            {
+                return Poll::Ready(Filled::Shutdown);
+            }
+            deadline.poll(cx).map(|()| Filled::Deadline)
+        })
+        .await;
+        let length = buf.filled().len();
+        self.buffers.end += length;
+        filled
+    }
+
+    /// Writes the replies.
+    async fn flush(&mut self, deadline: &mut Deadline) -> io::Result<()> {
+        let mut written = 0;
+        while written < self.buffers.out.len() {
+            let out = &self.buffers.out[written..];
+            let stream = &mut self.stream;
+            written += poll_fn(|cx| match Pin::new(&mut *stream).poll_write(cx, out) {
+                Poll::Pending => deadline
+                    .poll(cx)
+                    .map(|()| Err(io::ErrorKind::TimedOut.into())),
+                Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                ready => ready,
+            })
+            .await?;
+        }
+        self.buffers.out.clear();
+        // TLS keeps what the socket did not take.
+        let stream = &mut self.stream;
+        poll_fn(|cx| match Pin::new(&mut *stream).poll_flush(cx) {
+            Poll::Pending => deadline
+                .poll(cx)
+                .map(|()| Err(io::ErrorKind::TimedOut.into())),
+            ready => ready,
+        })
+        .await
+    }
+
+    /// Says goodbye; with `lingering`, reads on for a moment.
+    async fn close(&mut self, lingering: bool, deadline: &mut Deadline) -> Ended {
+        if self.farewell == Farewell::BySocket && !lingering {
+            return Ended::Closed;
+        }
+        deadline.set(LINGER);
+        let goodbye = async {
+            self.stream.shutdown().await?;
+            let mut left = LINGER_BYTES;
+            while lingering && left > 0 {
+                let mut buf = ReadBuf::new(&mut self.buffers.read);
+                poll_fn(|cx| Pin::new(&mut self.stream).poll_read(cx, &mut buf)).await?;
+                match buf.filled().len() {
+                    0 => break,
+                    length => left = left.saturating_sub(length),
+                }
+            }
+            io::Result::Ok(())
+        };
+        tokio::select! {
+            // The replies are written; that the client is gone already is its own affair.
+            _ = goodbye => {}
+            () = deadline.passed() => {}
+        }
+        Ended::Closed
+    }
+}
+
+impl Buffers {
+    /// Buffers for a connection of which `read` has been read already.
+    pub(super) fn new(mut read: Vec<u8>) -> Self {
+        let end = read.len();
+        read.resize(end.max(READ_BYTES), 0);
+        Self {
+            read,
+            start: 0,
+            end,
+            out: Vec::new(),
+            first: true,
+        }
+    }
+
+    /// Room to read into. It is made by moving what is left to the front, and then by growing; the
+    /// bound on a head bounds the buffer.
+    fn room(&mut self) -> &mut [u8] {
+        if self.start > 0 {
+            self.read.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        if self.end == self.read.len() {
+            self.read.resize(2 * self.end, 0);
+        }
+        &mut self.read[self.end..]
+    }
+
     /// Answers the requests in the read buffer, into `out`.
-    fn answer(&mut self, shared: &Shared, first: bool, draining: bool) -> Answered {
+    fn answer(&mut self, origin: Origin, shared: &Shared, draining: bool) -> Answered {
         let head_bytes = shared.options.limits.head_bytes;
         loop {
             let unread = &self.read[self.start..self.end];
@@ -164,11 +301,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
                 (self.start, self.end) = (0, 0);
                 return Answered::All { partial: false };
             }
-            if first && self.out.is_empty() && unread.starts_with(HTTP2_PREFACE) {
+            if self.first && unread.starts_with(HTTP2_PREFACE) {
                 return Answered::Http2;
             }
             let bounded = &unread[..unread.len().min(head_bytes)];
-            let status = match head::read(bounded, self.origin, &shared.options.proxies) {
+            let status = match head::read(bounded, origin, &shared.options.proxies) {
                 Ok(head) => {
                     let last = draining || !head.keep_alive;
                     let persistence = match (last, head.old) {
@@ -176,6 +313,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
                         (false, true) => Persistence::KeepAlive,
                         (false, false) => Persistence::Default,
                     };
+                    self.first = false;
                     let out = &mut self.out;
                     Scratch::with(|scratch| {
                         let reply = routes::answer(
@@ -208,6 +346,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
                 Err(HeadError::Incomplete) => Status::HeadTooLarge,
                 Err(HeadError::Refused(status)) => status,
             };
+            self.first = false;
             let out = &mut self.out;
             Scratch::with(|scratch| {
                 let reply = routes::reject(&shared.service, Transport::Http, status, scratch);
@@ -223,95 +362,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
             return Answered::Last { lingering: true };
         }
     }
+}
 
-    /// Reads more, unless something else happens first.
-    async fn fill(
-        &mut self,
-        deadline: &mut Deadline,
-        mut shutdown: Option<Pin<&mut WaitForCancellationFuture<'_>>>,
-    ) -> Filled {
-        // Room is made by moving what is left to the front, and then by growing; the bound on a head
-        // bounds the buffer.
-        if self.start > 0 {
-            self.read.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
-        }
-        if self.end == self.read.len() {
-            self.read.resize(2 * self.end, 0);
-        }
-        let mut buf = ReadBuf::new(&mut self.read[self.end..]);
-        let filled = poll_fn(|cx| {
-            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
-                Poll::Ready(Ok(())) if buf.filled().is_empty() => return Poll::Ready(Filled::End),
-                Poll::Ready(Ok(())) => return Poll::Ready(Filled::Some),
-                Poll::Ready(Err(_)) => return Poll::Ready(Filled::Error),
-                Poll::Pending => {}
-            }
-            if let Some(shutdown) = &mut shutdown
-                && shutdown.as_mut().poll(cx).is_ready()
-            {
-                return Poll::Ready(Filled::Shutdown);
-            }
-            deadline.poll(cx).map(|()| Filled::Deadline)
-        })
-        .await;
-        self.end += buf.filled().len();
-        filled
-    }
+/// What [`at_once`] leaves to be done.
+pub(super) type Begun = (Buffers, Option<Answered>);
 
-    /// Writes the replies.
-    async fn flush(&mut self, deadline: &mut Deadline) -> io::Result<()> {
-        let mut written = 0;
-        while written < self.out.len() {
-            let out = &self.out[written..];
-            let stream = &mut self.stream;
-            written += poll_fn(|cx| match Pin::new(&mut *stream).poll_write(cx, out) {
-                Poll::Pending => deadline
-                    .poll(cx)
-                    .map(|()| Err(io::ErrorKind::TimedOut.into())),
-                Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                ready => ready,
-            })
-            .await?;
-        }
-        self.out.clear();
-        // TLS keeps what the socket did not take.
-        let stream = &mut self.stream;
-        poll_fn(|cx| match Pin::new(&mut *stream).poll_flush(cx) {
-            Poll::Pending => deadline
-                .poll(cx)
-                .map(|()| Err(io::ErrorKind::TimedOut.into())),
-            ready => ready,
-        })
-        .await
+/// Serves a connection right after it was accepted, as far as that goes without waiting. `None` if there
+/// is nothing left to do.
+///
+/// Clients that connect for one announce have sent it by the time a busy tracker accepts them. They cost
+/// four system calls and neither a task nor a timer.
+pub(super) fn at_once(
+    stream: &TcpStream,
+    origin: Origin,
+    shared: &Shared,
+    spare: &mut Buffers,
+) -> Option<Begun> {
+    (spare.start, spare.end, spare.first) = (0, 0, true);
+    match net::recv(stream, spare.room(), RecvFlags::DONTWAIT) {
+        Ok((_, 0)) => return None,
+        Ok((_, length)) => spare.end = length,
+        Err(Errno::AGAIN) => return Some((Buffers::new(Vec::new()), None)),
+        Err(_) => return None,
     }
-
-    /// Says goodbye; with `lingering`, reads on for a moment.
-    async fn close(&mut self, lingering: bool, deadline: &mut Deadline) -> Ended {
-        if self.farewell == Farewell::BySocket && !lingering {
-            return Ended::Closed;
-        }
-        deadline.set(LINGER);
-        let goodbye = async {
-            self.stream.shutdown().await?;
-            let mut left = LINGER_BYTES;
-            while lingering && left > 0 {
-                let mut buf = ReadBuf::new(&mut self.read);
-                poll_fn(|cx| Pin::new(&mut self.stream).poll_read(cx, &mut buf)).await?;
-                match buf.filled().len() {
-                    0 => break,
-                    length => left = left.saturating_sub(length),
-                }
-            }
-            io::Result::Ok(())
-        };
-        tokio::select! {
-            // The replies are written; that the client is gone already is its own affair.
-            _ = goodbye => {}
-            () = deadline.passed() => {}
-        }
-        Ended::Closed
+    let answered = spare.answer(origin, shared, false);
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let written = match spare.out.is_empty() {
+        true => 0,
+        // An error is met again by whoever goes on.
+        false => net::send(stream, &spare.out, flags).unwrap_or(0),
+    };
+    spare.out.drain(..written);
+    if spare.out.is_empty() && matches!(answered, Answered::Last { lingering: false }) {
+        return None;
     }
+    let begun = std::mem::replace(spare, Buffers::new(Vec::new()));
+    Some((begun, Some(answered)))
 }
 
 /// What a wait for a client ended with.

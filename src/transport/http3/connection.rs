@@ -96,10 +96,15 @@ impl<'a> Requests<'a> {
                 accepted = connection.accept_bi() => match accepted {
                     Err(_) => return self.cause(),
                     Ok((send, recv)) => {
+                        if self.goaway.is_some() && shutdown.is_cancelled() {
+                            self.go_away();
+                        }
                         let code = self.exchange(send, recv).await;
                         if code.is_some() {
                             return code;
                         }
+                        // A busy connection leaves the thread to others now and then.
+                        tokio::task::consume_budget().await;
                     }
                 },
                 Some(ended) = self.tasks.join_next() => {

@@ -13,6 +13,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             http: vec!["127.0.0.1:0".parse()?],
             https: vec![],
             http3: vec![],
+            scion: vec![],
         },
         ..Config::default()
     };

@@ -22,9 +22,9 @@ use scion_tracker_core::tracker::Terms;
 pub use connections::Connections;
 pub(crate) use load::strangers;
 pub use load::{ConfigError, template};
-pub use sections::{Announce, Log, Places, Registry, Selection, Tls, Udp};
+pub use sections::{Announce, Log, Places, Registry, Scion, Selection, Tls, Udp};
 pub(crate) use value::parse_duration;
-pub use value::{Listener, ListenerError, LogFormat, LogFormatError};
+pub use value::{Listener, ListenerError, LogFormat, LogFormatError, ScionListener};
 
 /// Settings that one source (file, environment, flags) makes; the rest is left to the others.
 pub type Layer = <Config as confique::Config>::Layer;
@@ -100,6 +100,10 @@ pub struct Config {
     #[config(nested)]
     pub udp: Udp,
 
+    /// SCION.
+    #[config(nested)]
+    pub scion: Scion,
+
     /// Certificate for HTTPS and HTTP/3.
     #[config(nested)]
     pub tls: Tls,
@@ -131,7 +135,16 @@ pub struct Listen {
     /// HTTP/3.
     #[config(env = "SCION_TRACKER_HTTP3", parse_env = value::list, default = ["[::]:6443"])]
     pub http3: Vec<Listener>,
+
+    /// HTTP/3 and UDP trackers over SCION, on one port: ["1-ff00:0:110,[10.0.0.1]:31969"]. The port
+    /// has to be one that the border routers of the AS deliver to (dispatched_ports of its
+    /// topology). In the environment, separated by spaces.
+    #[config(env = "SCION_TRACKER_SCION", parse_env = value::scion_list, default = [])]
+    pub scion: Vec<ScionListener>,
 }
+
+/// The longest that the registry can measure.
+const LONGEST_LIFETIME: Duration = Duration::from_secs(72 * 3600);
 
 impl Default for Config {
     fn default() -> Self {
@@ -215,6 +228,12 @@ impl Config {
                     .into(),
             );
         }
+        if self.peer_lifetime() > LONGEST_LIFETIME {
+            return Err(
+                "registry.peer_lifetime is longer than 72h: set it, or a shorter announce.interval"
+                    .into(),
+            );
+        }
         if tls.cert.is_some() != tls.key.is_some() {
             return Err("tls.cert and tls.key go together".into());
         }
@@ -223,8 +242,10 @@ impl Config {
             http,
             https,
             http3,
+            scion,
         } = listen;
-        if [udp, http, https, http3].iter().all(|list| list.is_empty()) {
+        let over_scion = !scion.is_empty() || self.scion.topology.is_some();
+        if !over_scion && [udp, http, https, http3].iter().all(|list| list.is_empty()) {
             return Err("no listener is named in listen".into());
         }
         let framed = udp

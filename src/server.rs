@@ -2,21 +2,25 @@
 
 mod bind;
 mod tasks;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use scion_tracker_core::Tracker;
+use scion_tracker_core::address::ScionAddr;
 use scion_tracker_core::registry::memory::{Memory, Totals};
 
 use crate::config::Config;
 use crate::counters::Snapshot;
 use crate::service::Service;
 use crate::tls::{Certificates, TlsError};
-use bind::{Bound, bind, certificates};
+use bind::{Bound, bind, bind_scion, certificates};
 use tasks::Tasks;
 
 /// What a listener speaks.
@@ -77,6 +81,22 @@ pub enum BindError {
         /// Why.
         source: io::Error,
     },
+    /// The topology file of the AS cannot be read or used.
+    #[error("cannot use the topology file {}", path.display())]
+    Topology {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A SCION address does not fit the AS.
+    #[error("cannot listen on {address} over SCION")]
+    Scion {
+        /// The address.
+        address: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The system gives no randomness.
     #[error("the system gives no random numbers")]
     Entropy(#[from] getrandom::Error),
@@ -121,13 +141,24 @@ pub enum RunError {
 pub struct Listening {
     /// What it speaks.
     pub kind: Kind,
-    /// Where, with the port that was picked if the configuration says 0.
+    /// Where, with the port that was picked if the configuration says 0. The address of the underlay
+    /// if it listens over SCION.
     pub address: SocketAddr,
+    /// Where it listens over SCION, if it does.
+    pub scion: Option<ScionAddr>,
 }
 
 impl Listening {
-    /// What a client on this host announces to.
+    /// What a client announces to: one on this host if the address is a wildcard.
     pub fn url(&self) -> String {
+        if let Some(scion) = self.scion {
+            let scheme = match self.kind {
+                Kind::Udp => "udp",
+                // What clients of the SCION world call HTTP/3, having nothing else.
+                Kind::Http | Kind::Https | Kind::Http3 => "https",
+            };
+            return format!("{scheme}://{}/announce", scion.url_authority());
+        }
         let mut address = self.address;
         if address.ip().is_unspecified() {
             address.set_ip(Ipv4Addr::LOCALHOST.into());
@@ -138,7 +169,10 @@ impl Listening {
 
 impl fmt::Display for Listening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the {} listener on {}", self.kind, self.address)
+        match self.scion {
+            Some(scion) => write!(f, "the {} listener on {scion} over SCION", self.kind),
+            None => write!(f, "the {} listener on {}", self.kind, self.address),
+        }
     }
 }
 
@@ -206,7 +240,11 @@ impl Server {
                 listeners.push(bind(kind, listener, &config)?);
             }
         }
-        let certificates = if listen.https.is_empty() && listen.http3.is_empty() {
+        listeners.extend(bind_scion(&config)?);
+        let secure = listeners
+            .iter()
+            .any(|bound| bound.sockets.need_certificate());
+        let certificates = if !secure && listen.https.is_empty() {
             None
         } else {
             Some(Arc::new(certificates(&config)?))
@@ -230,7 +268,7 @@ impl Server {
 
     /// The listeners, with the addresses that they are bound to.
     pub fn listeners(&self) -> impl Iterator<Item = Listening> {
-        self.listeners.iter().map(|bound| bound.listening)
+        self.listeners.iter().flat_map(Bound::listening)
     }
 
     /// For looking into the server while it runs.

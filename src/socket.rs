@@ -1,5 +1,5 @@
 //! Sockets that the transports run on.
 
 pub(crate) mod ip;
-#[allow(dead_code, reason = "waits for its listeners in config and server")]
+#[allow(dead_code, reason = "the calling side waits for the client over SCION")]
 pub(crate) mod scion;

@@ -13,7 +13,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{self, Config, ConfigError, Layer, Listener, LogFormat};
+use crate::config::{self, Config, ConfigError, Layer, Listener, LogFormat, ScionListener};
 use crate::server::{Handle, Server};
 
 /// Flags of `serve`, each of which beats the environment, which beats the file.
@@ -37,6 +37,14 @@ pub(super) struct Args {
     /// Serve HTTP/3 here. Repeatable.
     #[arg(long, value_name = "ADDR:PORT")]
     http3: Vec<Listener>,
+    /// Serve HTTP/3 and UDP over SCION here, besides the other listeners: 'ISD-AS,[IP]:PORT'.
+    /// Repeatable.
+    #[arg(long, value_name = "SCION_ADDR")]
+    scion: Vec<ScionListener>,
+    /// The topology file of our AS, usually /etc/scion/topology.json. Alone it has the tracker listen
+    /// on SCION port 31969.
+    #[arg(long, value_name = "FILE")]
+    scion_topology: Option<PathBuf>,
     /// How long clients wait between announces.
     #[arg(long, value_name = "DURATION", value_parser = config::parse_duration)]
     interval: Option<Duration>,
@@ -67,6 +75,12 @@ impl Args {
             http: listeners.http.clone(),
             https: listeners.https.clone(),
             http3: listeners.http3.clone(),
+            scion: if self.scion.is_empty() {
+                other.scion
+            } else {
+                self.scion
+            },
+            scion_topology: self.scion_topology.or(other.scion_topology),
             config: self.config.or(other.config),
             data_dir: self.data_dir.or(other.data_dir),
             interval: self.interval.or(other.interval),
@@ -96,6 +110,10 @@ impl Args {
             layer.listen.https = Some(self.https);
             layer.listen.http3 = Some(self.http3);
         }
+        if !self.scion.is_empty() {
+            layer.listen.scion = Some(self.scion);
+        }
+        layer.scion.topology = self.scion_topology;
         layer.data_dir = self.data_dir;
         layer.announce.interval = self.interval;
         layer.announce.min_interval = self.min_interval;

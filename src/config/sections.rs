@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use scion_tracker_core::address::IsdAs;
 use scion_tracker_core::place::PlacePolicy;
+use scion_tracker_core::registry::MAX_NUMWANT;
 use scion_tracker_core::select::Mode;
 
 use super::value::{self, LogFormat};
@@ -43,7 +44,7 @@ pub struct Announce {
     #[config(
         env = "SCION_TRACKER_NUMWANT_MAX",
         default = 200,
-        validate(*numwant_max <= 2000, "numwant_max is at most 2000")
+        validate(*numwant_max <= MAX_NUMWANT as u32, "numwant_max is at most 500")
     )]
     pub numwant_max: u32,
 }
@@ -152,6 +153,22 @@ pub struct Registry {
     /// intervals; never less than an interval and the tenth that is added to it.
     #[config(env = "SCION_TRACKER_PEER_LIFETIME", deserialize_with = value::duration)]
     pub peer_lifetime: Option<Duration>,
+}
+
+/// See [`Config::scion`](super::Config::scion).
+#[derive(Debug, Clone, PartialEq, Eq, confique::Config)]
+#[config(
+    layer_attr(derive(Debug, Clone)),
+    layer_attr(serde(deny_unknown_fields))
+)]
+pub struct Scion {
+    /// The topology file of the AS, usually /etc/scion/topology.json. Replies leave by the border
+    /// routers that are named in it, and the ports of listen.scion are checked against it. With it
+    /// and nothing in listen.scion, the tracker listens on port 31969.
+    ///
+    /// Without it, replies go back to the router that the request came from.
+    #[config(env = "SCION_TRACKER_SCION_TOPOLOGY")]
+    pub topology: Option<PathBuf>,
 }
 
 /// See [`Config::udp`](super::Config::udp).

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use ipnet::IpNet;
 use rustls_pki_types::ServerName;
-use scion_tracker_core::address::{AddressError, IsdAs};
+use scion_tracker_core::address::{AddressError, Host, IsdAs, ScionAddr};
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde::{Deserialize, de};
 
@@ -227,6 +227,57 @@ pub(super) fn list<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<Vec<T>, 
             })
     };
     text.split(',').map(read).collect()
+}
+
+/// A SCION address to listen on. Port 0 picks a free one, which border routers deliver to only by
+/// chance: it is for tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ScionListener {
+    /// Host and ISD-AS.
+    pub host: Host,
+    /// The port.
+    pub port: u16,
+}
+
+impl FromStr for ScionListener {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        // A SCION address as it is written everywhere else has no port 0.
+        let any_port = text.strip_suffix(":0").map(|rest| format!("{rest}:1"));
+        let address: ScionAddr = any_port.as_deref().unwrap_or(text).parse()?;
+        let port = if any_port.is_some() { 0 } else { address.port };
+        Ok(Self {
+            host: address.host,
+            port,
+        })
+    }
+}
+
+impl TryFrom<String> for ScionListener {
+    type Error = AddressError;
+
+    fn try_from(text: String) -> Result<Self, AddressError> {
+        text.parse()
+    }
+}
+
+/// SCION addresses separated by spaces, as they have commas in them.
+pub(super) fn scion_list(text: &str) -> Result<Vec<ScionListener>, ListError> {
+    let list: Result<Vec<_>, _> = text
+        .split_whitespace()
+        .map(|item| {
+            item.parse().map_err(|error: AddressError| ListError::Item {
+                item: item.into(),
+                message: error.to_string(),
+            })
+        })
+        .collect();
+    match list {
+        Ok(list) if list.is_empty() => Err(ListError::Empty),
+        list => list,
+    }
 }
 
 /// What a certificate can be for.

@@ -1,14 +1,20 @@
 //! What a server is made of before it runs: sockets and the certificate.
 
 use std::io;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use scion_tracker_core::address::{Host, ScionAddr};
 
 use super::{BindError, Kind, Listening};
-use crate::config::{self, Config};
+use crate::config::{self, Config, ScionListener};
 use crate::socket::ip;
+use crate::socket::scion::topology::{Topology, TopologyError};
 use crate::tls::{Certificates, MakeError, TlsError};
+
+/// The SCION port where none is named: inside the ports that border routers deliver to by default.
+const SCION_PORT: u16 = 31969;
 
 #[derive(Debug)]
 pub(super) struct Bound {
@@ -25,6 +31,25 @@ pub(super) enum Sockets {
     Tcp(Vec<TcpListener>),
     /// One: a client that changes its port has to stay with its endpoint.
     Quic(UdpSocket),
+    /// One for both transports over SCION: border routers deliver to one port.
+    Scion(UdpSocket, Host, Option<Topology>),
+}
+
+impl Sockets {
+    pub(super) const fn need_certificate(&self) -> bool {
+        matches!(self, Self::Quic(_) | Self::Scion(..))
+    }
+}
+
+impl Bound {
+    /// What listens here: over SCION two transports on one socket.
+    pub(super) fn listening(&self) -> impl Iterator<Item = Listening> + use<> {
+        let second = self.listening.scion.map(|_| Listening {
+            kind: Kind::Udp,
+            ..self.listening
+        });
+        std::iter::once(self.listening).chain(second)
+    }
 }
 
 /// Binds a listener, with a socket for each worker where its transport has several.
@@ -60,13 +85,107 @@ pub(super) fn bind(
     let address = match &sockets {
         Sockets::Udp(sockets) => sockets[0].local_addr(),
         Sockets::Tcp(sockets) => sockets[0].local_addr(),
-        Sockets::Quic(socket) => socket.local_addr(),
+        Sockets::Quic(socket) | Sockets::Scion(socket, ..) => socket.local_addr(),
     }
     .map_err(failed)?;
     Ok(Bound {
-        listening: Listening { kind, address },
+        listening: Listening {
+            kind,
+            address,
+            scion: None,
+        },
         config: listener.clone(),
         sockets,
+    })
+}
+
+/// The SCION listeners: those that are named, or the default one where only a topology is.
+pub(super) fn bind_scion(config: &Config) -> Result<Vec<Bound>, BindError> {
+    let topology = config.scion.topology.as_deref().map(topology).transpose()?;
+    let mut addresses = config.listen.scion.clone();
+    if let Some(topology) = &topology
+        && addresses.is_empty()
+    {
+        let ip = own_address(topology).map_err(|source| BindError::Scion {
+            address: format!("{} (address unknown)", topology.isd_as()),
+            source: source.into(),
+        })?;
+        let host = Host::new(topology.isd_as(), ip);
+        let port = SCION_PORT;
+        addresses.push(ScionListener { host, port });
+    }
+    addresses
+        .into_iter()
+        .map(|listener| bind_scion_address(listener, topology.clone(), config))
+        .collect()
+}
+
+fn topology(path: &Path) -> Result<Topology, BindError> {
+    let failed = |source| BindError::Topology {
+        path: path.into(),
+        source,
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.into()))?;
+    text.parse()
+        .map_err(|error: TopologyError| failed(error.into()))
+}
+
+/// Our address in the network of the border routers. Sends nothing: a UDP socket that is connected
+/// knows from where it would.
+fn own_address(topology: &Topology) -> io::Result<IpAddr> {
+    let router = topology
+        .border_routers()
+        .min()
+        .ok_or_else(|| io::Error::other("the topology file names no border router"))?;
+    let any: IpAddr = match router {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect((router, SCION_PORT))?;
+    Ok(socket.local_addr()?.ip())
+}
+
+fn bind_scion_address(
+    ScionListener { host, port }: ScionListener,
+    topology: Option<Topology>,
+    config: &Config,
+) -> Result<Bound, BindError> {
+    let failed = |source| BindError::Scion {
+        address: format!("{},[{}]:{port}", host.ia, host.ip()),
+        source,
+    };
+    if let Some(topology) = &topology {
+        if topology.isd_as() != host.ia {
+            let other = format!("the topology file is that of {}", topology.isd_as());
+            return Err(failed(other.into()));
+        }
+        // Port 0 is for tests: nobody knows the port before it is picked.
+        if port != 0 {
+            topology
+                .check_port(port)
+                .map_err(|error| failed(error.into()))?;
+        }
+    }
+    let socket = ip::udp(
+        SocketAddr::new(host.ip(), port),
+        NonZeroUsize::MIN,
+        config.udp.receive_buffer,
+    )
+    .map(|sockets| sockets.into_iter().next())
+    .map_err(|error| failed(error.into()))?
+    .ok_or_else(|| failed("no socket".into()))?;
+    let address = socket.local_addr().map_err(|error| failed(error.into()))?;
+    let scion =
+        ScionAddr::new(host.ia, host.ip(), address.port()).map_err(|error| failed(error.into()))?;
+    Ok(Bound {
+        listening: Listening {
+            kind: Kind::Http3,
+            address,
+            scion: Some(scion),
+        },
+        config: address.into(),
+        sockets: Sockets::Scion(socket, host, topology),
     })
 }
 

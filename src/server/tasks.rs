@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::bind::{Bound, Sockets};
 use super::{Handle, Kind, RunError, Server};
 use crate::service::Service;
+use crate::socket::scion::{self, ScionSocket};
 use crate::tls::Certificates;
 use crate::transport::connections::Connections;
 use crate::transport::origin::Proxies;
@@ -53,9 +54,13 @@ impl Tasks {
         } = server;
         let limits = config.connections.limits();
         let connections = Arc::new(Connections::new(&limits));
+        let udp_options = udp::Options {
+            connection_validity: config.udp.connection_validity.as_secs() as u32,
+            ..udp::Options::default()
+        };
         let http3_port = listeners
             .iter()
-            .find(|bound| bound.listening.kind == Kind::Http3)
+            .find(|bound| matches!(bound.sockets, Sockets::Quic(_)))
             .map(|bound| bound.listening.address.port());
         for bound in listeners {
             let Bound {
@@ -73,12 +78,8 @@ impl Tasks {
             };
             match sockets {
                 Sockets::Udp(sockets) => {
-                    let options = udp::Options {
-                        connection_validity: config.udp.connection_validity.as_secs() as u32,
-                        ..udp::Options::default()
-                    };
                     let workers =
-                        udp::spawn(&service, sockets, options, &self.stop).map_err(failed)?;
+                        udp::spawn(&service, sockets, udp_options, &self.stop).map_err(failed)?;
                     for worker in workers {
                         self.set.spawn_blocking(move || {
                             worker.join().map_err(|_| RunError::Ended(listening))
@@ -113,6 +114,33 @@ impl Tasks {
                         continue;
                     };
                     let endpoint = http3::run(
+                        socket,
+                        certificates.quic_config(&[b"h3"]),
+                        http3::Options {
+                            limits: limits.clone(),
+                            connections: Arc::clone(&connections),
+                            proxies,
+                        },
+                        Arc::clone(&service),
+                        self.stop.clone(),
+                    );
+                    self.set
+                        .spawn(async move { endpoint.await.map_err(failed) });
+                }
+                Sockets::Scion(socket, host, topology) => {
+                    let Some(certificates) = &certificates else {
+                        continue;
+                    };
+                    let datagrams = udp::over_scion(&service, udp_options).map_err(failed)?;
+                    let socket = ScionSocket::new(
+                        socket,
+                        host,
+                        topology,
+                        scion::Limits::default(),
+                        Some(datagrams),
+                    )
+                    .map_err(failed)?;
+                    let endpoint = http3::run_over_scion(
                         socket,
                         certificates.quic_config(&[b"h3"]),
                         http3::Options {

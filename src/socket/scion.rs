@@ -17,7 +17,7 @@ mod remotes;
 pub(crate) mod topology;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::cell::RefCell;
 use std::fmt;

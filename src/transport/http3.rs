@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicServerConfig};
 use quinn::{Endpoint, EndpointConfig, Incoming, TokioRuntime, TransportConfig, VarInt};
+use scion_tracker_core::address::ScionAddr;
 use scion_tracker_core::request::Origin;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,7 @@ use super::connections::{Connections, Over};
 use super::origin::Proxies;
 use crate::counters::Counter;
 use crate::service::Service;
+use crate::socket::scion::ScionSocket;
 use frame::Code;
 use message::EXTRA_BYTES;
 
@@ -86,12 +88,31 @@ pub(crate) async fn run(
     )?;
     serve(
         endpoint,
-        |remote| Origin::ip(remote.ip()),
+        |remote| Some(Origin::ip(remote.ip())),
         options,
         service,
         shutdown,
     )
     .await;
+    Ok(())
+}
+
+/// The same over SCION: requests come from where their packets come from.
+pub(crate) async fn run_over_scion(
+    socket: Arc<ScionSocket>,
+    tls: rustls::ServerConfig,
+    options: Options,
+    service: Arc<Service>,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let config = server_config(tls, &options.limits)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let endpoint = socket.endpoint(Some(config))?;
+    let origin_of = |remote| {
+        let ScionAddr { host, .. } = socket.origin(remote)?;
+        Some(Origin { host })
+    };
+    serve(endpoint, origin_of, options, service, shutdown).await;
     Ok(())
 }
 
@@ -137,10 +158,11 @@ pub(crate) fn server_config(
     Ok(config)
 }
 
-/// Serves an endpoint until `shutdown`. `origin_of` says who is behind a remote address of it.
+/// Serves an endpoint until `shutdown`. `origin_of` says who is behind a remote address of it, if
+/// that is known.
 pub(crate) async fn serve(
     endpoint: Endpoint,
-    origin_of: impl Fn(SocketAddr) -> Origin,
+    origin_of: impl Fn(SocketAddr) -> Option<Origin>,
     options: Options,
     service: Arc<Service>,
     shutdown: CancellationToken,
@@ -162,8 +184,11 @@ pub(crate) async fn serve(
         };
         // There is none any more when the endpoint has lost its socket.
         let Some(incoming) = incoming else { break };
-        let origin = origin_of(incoming.remote_address());
-        admit(incoming, origin, &shared);
+        match origin_of(incoming.remote_address()) {
+            Some(origin) => admit(incoming, origin, &shared),
+            // Pushed out of the table of remotes by others: it comes again.
+            None => incoming.ignore(),
+        }
     }
     // No new connections, from here on.
     endpoint.set_server_config(None);

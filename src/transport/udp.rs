@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use scion_tracker_core::codec::bep15;
 use scion_tracker_core::codec::connection::ConnectionIds;
 use scion_tracker_core::request::Origin;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::counters::{Counter, Snapshot};
 use crate::service::{self, Service};
+use crate::socket::scion::Datagrams;
 
 use batch::Batch;
 use handler::Handler;
@@ -54,28 +56,52 @@ pub(crate) fn spawn(
     options: Options,
     shutdown: &CancellationToken,
 ) -> io::Result<Vec<JoinHandle<()>>> {
-    let mut key = [0; 16];
-    getrandom::fill(&mut key)?;
-    let ids = ConnectionIds::new(key, options.connection_validity);
+    let ids = connection_ids(options)?;
     sockets
         .into_iter()
         .enumerate()
         .map(|(number, socket)| {
             socket.set_nonblocking(false)?;
             socket.set_read_timeout(Some(WAKE))?;
-            let handler = Handler {
-                service: Arc::clone(service),
-                ids: ids.clone(),
-                max_scrape: options.max_scrape,
-                rng: service::rng()?,
-                counts: Snapshot::default(),
-            };
+            let handler = handler(service, ids.clone(), options)?;
             let shutdown = shutdown.clone();
             thread::Builder::new()
                 .name(format!("udp-{number}"))
                 .spawn(move || run(handler, &socket, &shutdown))
         })
         .collect()
+}
+
+/// Answers the BEP 15 datagrams of a SCION socket, which brings them one at a time.
+pub(crate) fn over_scion(service: &Arc<Service>, options: Options) -> io::Result<Datagrams> {
+    let handler = Mutex::new(handler(service, connection_ids(options)?, options)?);
+    Ok(Box::new(move |source, datagram, reply| {
+        let mut handler = handler.lock();
+        let origin = Origin { host: source.host };
+        let now = handler.service.now();
+        let length = handler.answer(datagram, &origin, now, reply);
+        let Handler {
+            service, counts, ..
+        } = &mut *handler;
+        service.counters.flush(counts);
+        length
+    }))
+}
+
+fn connection_ids(options: Options) -> io::Result<ConnectionIds> {
+    let mut key = [0; 16];
+    getrandom::fill(&mut key)?;
+    Ok(ConnectionIds::new(key, options.connection_validity))
+}
+
+fn handler(service: &Arc<Service>, ids: ConnectionIds, options: Options) -> io::Result<Handler> {
+    Ok(Handler {
+        service: Arc::clone(service),
+        ids,
+        max_scrape: options.max_scrape,
+        rng: service::rng()?,
+        counts: Snapshot::default(),
+    })
 }
 
 fn run(mut handler: Handler, socket: &UdpSocket, shutdown: &CancellationToken) {

@@ -1,6 +1,6 @@
 //! QUIC over real sockets and full SCION packets with real paths; no router, no daemon.
 
-mod net;
+pub(crate) mod net;
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};

@@ -714,8 +714,11 @@ fn agrees_with_a_plain_model<S: Subject>(subject: &S) {
                 .filter(|(other, presence)| {
                     **other != key
                         && !(who.0.seeder && presence.seeder)
-                        // The same host under another ISD-AS is the requester itself.
-                        && !(other.1 == key.1 && presence.id == who.0.id)
+                        // On the Internet one address is one host, under whatever ISD-AS.
+                        && !(other.1 == key.1
+                            && presence.id == who.0.id
+                            && presence.reach.over_ip()
+                            && who.0.reach.over_ip())
                 })
                 .map(|(key, _)| *key)
                 .collect();

@@ -377,8 +377,12 @@ fn push_shuffled<S: PeerSink>(
             at -= count;
         }
         let Some(peer) = peer else { continue };
-        // The requester under another place, from an earlier announce: itself all the same.
-        let itself = peer.addr.to_compact() == presence.addr && *peer.id == presence.id;
+        // The requester under another place, from an earlier announce. Only on the Internet are two
+        // with one address one host; an address inside an AS is another one in the next AS.
+        let itself = peer.reach.over_ip()
+            && presence.reach.over_ip()
+            && peer.addr.to_compact() == presence.addr
+            && *peer.id == presence.id;
         if !itself {
             sink.push(peer);
         }

@@ -19,17 +19,17 @@ use crate::socket::scion::ScionSocket;
 pub(super) const LOOPBACK: &str = "127.0.0.1:0";
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(super) fn host(text: &str) -> Host {
+pub(crate) fn host(text: &str) -> Host {
     let addr: ScionAddr = format!("{text}:1").parse().unwrap();
     addr.host
 }
 
-pub(super) fn loopback() -> SocketAddr {
+pub(crate) fn loopback() -> SocketAddr {
     LOOPBACK.parse().unwrap()
 }
 
 /// A path of one link from interface `number` to interface `number + 1`, issued now.
-pub(super) fn path(number: u8) -> Vec<u8> {
+pub(crate) fn path(number: u8) -> Vec<u8> {
     let issued = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() as u32;
     let mut path = vec![0, 0, 0x20, 0, 1, 0, 0, 1];
     path.extend_from_slice(&issued.to_be_bytes());

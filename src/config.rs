@@ -59,7 +59,7 @@ pub struct Config {
     /// As soon as the file, the environment or the flags name one listener, they name them all:
     /// kinds that are not named there are off.
     ///
-    /// A listener is an address with a port ("[::]:6969" also serves IPv4; port 0 takes a free one),
+    /// A listener is an address with a port (`[::]:6969` also serves IPv4; port 0 takes a free one),
     /// or a table, for a listener behind proxies:
     ///
     /// ```toml

@@ -1,0 +1,643 @@
+//! The test vectors of `docs/bittorrent-scion-peers.md`, each against the codecs in both directions:
+//! what is read from the bytes, and what bytes are written. Whoever changes what goes over the wire
+//! has to change the page's data file, and so the page.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by it, here also outside of #[test]"
+)]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use scion_tracker_core::Tracker;
+use scion_tracker_core::address::{AddressError, CompactAddr, Host, IsdAs, ScionAddr};
+use scion_tracker_core::codec::bep15::{self, AnnounceWriter, Reply, Request, TransactionId};
+use scion_tracker_core::codec::compact::{Endpoint, Layout, push_scion};
+use scion_tracker_core::codec::query::{parse_announce, write_announce};
+use scion_tracker_core::codec::reply::{Form, Peers, parse_announce_reply};
+use scion_tracker_core::place::Places;
+use scion_tracker_core::registry::memory::{Ceilings, Memory};
+use scion_tracker_core::request::{Announce, Carries, Claim, Origin, ScionClaim};
+use scion_tracker_core::response::{
+    AddrBytes, AnnounceReply, NoPeers, Peer, PeerSink, Reach, SwarmCounts, Warning,
+};
+use scion_tracker_core::tracker::Terms;
+use scion_tracker_core::types::{PeerId, Rng, Time};
+
+/// What every peer of the vectors calls itself.
+const ID: PeerId = PeerId(*b"-LT2110-2Hk2RLxj.gRc");
+
+/// Bytes of the biggest UDP reply.
+const ROOM: usize = 1432;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Vectors {
+    #[serde(rename = "about")]
+    _about: String,
+    isd_as: IsdAsTexts,
+    scion_addresses: ScionAddrTexts,
+    compact_lists: CompactLists,
+    queries: Queries,
+    places: Placing,
+    announce_replies: Vec<AnnounceReplyCase>,
+    udp_announces: UdpAnnounces,
+    udp_replies: Vec<UdpReplyCase>,
+    swarm: Swarm,
+}
+
+/// The data file. It lies beside the page, outside of this crate: without it the tests fail.
+#[expect(clippy::disallowed_methods, reason = "test data is in files")]
+fn vectors() -> Vectors {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/bittorrent-scion-peers.json");
+    let text = std::fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("the vectors are in the repository, {path:?}: {error}"));
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Runs the cases of a section, of which there has to be one at the least.
+fn each<T>(cases: &[T], check: impl Fn(&T)) {
+    assert!(!cases.is_empty(), "a section without vectors");
+    cases.iter().for_each(check);
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    assert!(text.len().is_multiple_of(2), "{text}");
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+        .collect()
+}
+
+/// An origin as the vectors write it: `192.0.2.1`, or `1-ff00:0:110,10.0.0.1` over SCION.
+fn origin(text: &str) -> Origin {
+    let (ia, ip) = text.split_once(',').unwrap_or(("0-0", text));
+    let ip = ip.trim_matches(['[', ']']).parse().unwrap();
+    Origin {
+        host: Host::new(ia.parse().unwrap(), ip),
+    }
+}
+
+fn place(text: Option<&str>) -> IsdAs {
+    text.map_or(IsdAs::NONE, |ia| IsdAs::parse_place(ia).unwrap())
+}
+
+fn reach(text: &str) -> Reach {
+    match text {
+        "ip" => Reach::Ip,
+        "scion" => Reach::Scion,
+        "both" => Reach::Both,
+        other => panic!("{other} is no reach"),
+    }
+}
+
+fn claim(ia: Option<&str>, scion: Option<&str>) -> Claim {
+    Claim {
+        ia: ia.map(|ia| place(Some(ia))),
+        scion: match scion {
+            None => ScionClaim::Absent,
+            Some("1") => ScionClaim::Capable,
+            Some(address) => ScionClaim::At(address.parse().unwrap()),
+        },
+    }
+}
+
+/// A peer of a swarm before it is written: `place` and `reach` say where it goes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PeerCase {
+    address: SocketAddr,
+    place: Option<String>,
+    reach: String,
+}
+
+fn push(sink: &mut impl PeerSink, peer: &PeerCase) {
+    let packed = CompactAddr::new(peer.address.ip(), peer.address.port());
+    sink.push(Peer {
+        ia: place(peer.place.as_deref()),
+        reach: reach(&peer.reach),
+        addr: addr_bytes(&packed),
+        id: &ID,
+    });
+}
+
+const fn addr_bytes(packed: &CompactAddr) -> AddrBytes<'_> {
+    match packed {
+        CompactAddr::V4(bytes) => AddrBytes::V4(bytes),
+        CompactAddr::V6(bytes) => AddrBytes::V6(bytes),
+    }
+}
+
+fn endpoint(addr: &ScionAddr) -> Endpoint {
+    Endpoint {
+        ia: addr.host.ia,
+        addr: SocketAddr::new(addr.host.ip(), addr.port),
+    }
+}
+
+/// As a compact SCION peer.
+fn pack(endpoint: &Endpoint) -> Vec<u8> {
+    let packed = CompactAddr::new(endpoint.addr.ip(), endpoint.addr.port());
+    let peer = Peer {
+        ia: endpoint.ia,
+        reach: Reach::Scion,
+        addr: addr_bytes(&packed),
+        id: &ID,
+    };
+    let mut list = Vec::new();
+    push_scion(&peer, &mut list);
+    list
+}
+
+fn sorted(texts: impl IntoIterator<Item = impl ToString>) -> Vec<String> {
+    let mut texts: Vec<_> = texts.into_iter().map(|text| text.to_string()).collect();
+    texts.sort_unstable();
+    texts
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IsdAsTexts {
+    valid: Vec<IsdAsText>,
+    wildcard: Vec<String>,
+    invalid: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IsdAsText {
+    text: String,
+    canonical: String,
+    hex: String,
+}
+
+#[test]
+fn isd_as_texts() {
+    let texts = vectors().isd_as;
+    each(&texts.valid, |case| {
+        let ia = IsdAs::parse_place(&case.text).unwrap();
+        assert_eq!(ia.to_string(), case.canonical, "{}", case.text);
+        assert_eq!(hex(&ia.to_u64().to_be_bytes()), case.hex, "{}", case.text);
+        let bits = u64::from_str_radix(&case.hex, 16).unwrap();
+        assert_eq!(IsdAs::from_u64(bits), ia, "{}", case.text);
+    });
+    each(&texts.wildcard, |text| {
+        assert_eq!(IsdAs::parse_place(text), Err(AddressError::Wildcard));
+    });
+    each(&texts.invalid, |text| {
+        let error = IsdAs::parse_place(text).unwrap_err();
+        assert_ne!(error, AddressError::Wildcard, "{text}");
+    });
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScionAddrTexts {
+    valid: Vec<ScionAddrText>,
+    wildcard: Vec<String>,
+    invalid: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScionAddrText {
+    text: String,
+    canonical: String,
+    url: String,
+    hex: String,
+}
+
+#[test]
+fn scion_address_texts() {
+    let texts = vectors().scion_addresses;
+    each(&texts.valid, |case| {
+        let addr: ScionAddr = case.text.parse().unwrap();
+        assert_eq!(addr.to_string(), case.canonical, "{}", case.text);
+        assert_eq!(addr.url_authority(), case.url, "{}", case.text);
+        assert_eq!(case.canonical.parse(), Ok(addr));
+        assert_eq!(case.url.parse(), Ok(addr));
+        assert_eq!(hex(&pack(&endpoint(&addr))), case.hex, "{}", case.text);
+    });
+    each(&texts.wildcard, |text| {
+        assert_eq!(text.parse::<ScionAddr>(), Err(AddressError::Wildcard));
+    });
+    each(&texts.invalid, |text| {
+        let error = text.parse::<ScionAddr>().unwrap_err();
+        assert_ne!(error, AddressError::Wildcard, "{text}");
+    });
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CompactLists {
+    valid: Vec<CompactList>,
+    invalid: Vec<BrokenList>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CompactList {
+    list: String,
+    hex: String,
+    peers: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BrokenList {
+    list: String,
+    hex: String,
+}
+
+fn layout(list: &str) -> Layout {
+    match list {
+        "peers_scion4" => Layout::Scion4,
+        "peers_scion6" => Layout::Scion6,
+        other => panic!("{other} is no list"),
+    }
+}
+
+#[test]
+fn compact_lists() {
+    let lists = vectors().compact_lists;
+    each(&lists.valid, |case| {
+        let peers: Vec<Endpoint> = case
+            .peers
+            .iter()
+            .map(|peer| endpoint(&peer.parse().unwrap()))
+            .collect();
+        let bytes = unhex(&case.hex);
+        let read: Vec<_> = layout(&case.list).unpack(&bytes).unwrap().collect();
+        assert_eq!(read, peers, "{}", case.hex);
+        let written: Vec<_> = peers.iter().flat_map(pack).collect();
+        assert_eq!(hex(&written), case.hex);
+    });
+    each(&lists.invalid, |case| {
+        let bytes = unhex(&case.hex);
+        assert!(layout(&case.list).unpack(&bytes).is_none(), "{}", case.hex);
+    });
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Queries {
+    valid: Vec<QueryCase>,
+    invalid: Vec<RefusedQuery>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QueryCase {
+    query: String,
+    ia: Option<String>,
+    scion: Option<String>,
+    compact: Option<bool>,
+    no_peer_id: bool,
+    /// The fields as a client writes them that knows what was read.
+    claim: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RefusedQuery {
+    query: String,
+    #[serde(rename = "failure reason")]
+    reason: String,
+}
+
+#[test]
+fn queries() {
+    let queries = vectors().queries;
+    each(&queries.valid, |case| {
+        let read = parse_announce(&case.query).unwrap();
+        let expected = claim(case.ia.as_deref(), case.scion.as_deref());
+        assert_eq!(read.announce.claim, expected, "{}", case.query);
+        assert_eq!(read.compact, case.compact, "{}", case.query);
+        assert_eq!(read.no_peer_id, case.no_peer_id, "{}", case.query);
+        let mut written = String::new();
+        write_announce(&read, &mut written);
+        let fields = written
+            .split('&')
+            .filter(|field| field.starts_with("ia=") || field.starts_with("scion="));
+        assert_eq!(fields.collect::<Vec<_>>().join("&"), case.claim);
+        assert_eq!(parse_announce(&written), Ok(read), "{written}");
+    });
+    each(&queries.invalid, |case| {
+        let error = parse_announce(&case.query).unwrap_err();
+        assert_eq!(error.message(), case.reason, "{}", case.query);
+    });
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Placing {
+    prefixes: BTreeMap<String, String>,
+    trusted: Vec<String>,
+    cases: Vec<PlaceCase>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlaceCase {
+    policy: String,
+    origin: String,
+    query: String,
+    place: Option<String>,
+    proven: bool,
+    address: SocketAddr,
+    reach: String,
+    warning: Option<String>,
+}
+
+#[test]
+fn places() {
+    let placing = vectors().places;
+    let prefixes: Vec<_> = placing
+        .prefixes
+        .iter()
+        .map(|(net, ia)| (net.parse().unwrap(), place(Some(ia))))
+        .collect();
+    let trusted: Vec<_> = placing
+        .trusted
+        .iter()
+        .map(|net| net.parse().unwrap())
+        .collect();
+    each(&placing.cases, |case| {
+        let policy = case.policy.parse().unwrap();
+        let places = Places::new(policy, prefixes.clone(), trusted.clone());
+        let read = parse_announce(&case.query).unwrap();
+        let resolved = places.resolve(&origin(&case.origin), &read.announce, Carries::All);
+        let name = format!("{} {} {}", case.policy, case.origin, case.query);
+        assert_eq!(resolved.ia, place(case.place.as_deref()), "{name}");
+        assert_eq!(resolved.verified, case.proven, "{name}");
+        assert_eq!(resolved.addr.socket_addr(), case.address, "{name}");
+        assert_eq!(resolved.reach, reach(&case.reach), "{name}");
+        let warning = resolved.warning.map(Warning::message);
+        assert_eq!(warning, case.warning.as_deref(), "{name}");
+    });
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AnnounceReplyCase {
+    name: String,
+    origin: String,
+    query: String,
+    warning: Option<String>,
+    peers: Vec<PeerCase>,
+    bencode: String,
+    /// Where a client finds peers, in any order.
+    read: Vec<String>,
+}
+
+/// What all replies of the vectors say besides their peers.
+fn reply(origin: &Origin, warning: Option<&str>) -> AnnounceReply {
+    let warning = warning.map(|text| {
+        let all = [Warning::ClaimIgnored, Warning::ScionHostUntrusted];
+        all.into_iter().find(|w| w.message() == text).unwrap()
+    });
+    AnnounceReply {
+        counts: SwarmCounts {
+            seeders: 3,
+            leechers: 12,
+            downloaders: 12,
+            completed: 1000,
+        },
+        interval: 1800,
+        min_interval: 300,
+        observed: origin.host,
+        warning,
+    }
+}
+
+#[test]
+fn announce_replies() {
+    each(&vectors().announce_replies, |case| {
+        let name = &case.name;
+        let origin = origin(&case.origin);
+        let query = parse_announce(&case.query).unwrap();
+        let mut peers = Peers::new(Form::of(&origin, &query));
+        case.peers.iter().for_each(|peer| push(&mut peers, peer));
+        let mut written = Vec::new();
+        peers.write(&reply(&origin, case.warning.as_deref()), &mut written);
+        let written: String = written.iter().copied().map(char::from).collect();
+        assert_eq!(written, case.bencode, "{name}");
+
+        let chars = case.bencode.chars();
+        let bytes: Vec<_> = chars.map(|c| u8::try_from(c).unwrap()).collect();
+        let answer = parse_announce_reply(&bytes).unwrap();
+        let found = answer.peers.iter().map(|peer| peer.endpoint);
+        assert_eq!(sorted(found), sorted(&case.read), "{name}");
+        assert_eq!(answer.unreadable, 0, "{name}");
+        assert_eq!(answer.external_ip, Some(origin.host.ip()), "{name}");
+        assert_eq!(answer.warning, case.warning, "{name}");
+    });
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UdpAnnounces {
+    valid: Vec<UdpAnnounceCase>,
+    invalid: Vec<RefusedUdpAnnounce>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UdpAnnounceCase {
+    name: String,
+    hex: String,
+    ia: Option<String>,
+    scion: Option<String>,
+    path: String,
+    query: String,
+    /// Path and query of the tracker's URL for which a client writes these very bytes.
+    written: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RefusedUdpAnnounce {
+    name: String,
+    hex: String,
+    error: String,
+}
+
+#[test]
+fn udp_announces() {
+    let announces = vectors().udp_announces;
+    each(&announces.valid, |case| {
+        let (name, datagram) = (&case.name, unhex(&case.hex));
+        let Ok(Request::Announce {
+            connection,
+            transaction,
+            announce: Ok(announce),
+            url,
+        }) = bep15::parse(&datagram, 74)
+        else {
+            panic!("{name}: no announce");
+        };
+        let expected = claim(case.ia.as_deref(), case.scion.as_deref());
+        assert_eq!(announce.claim, expected, "{name}");
+        let mut buffer = bep15::UrlBuffer::new();
+        let url = url.read(&mut buffer).unwrap();
+        assert_eq!(url.path, case.path, "{name}");
+        assert_eq!(url.query, case.query, "{name}");
+
+        let mut written = Vec::new();
+        let path = case.written.as_deref().unwrap_or_default();
+        bep15::write_announce_request(connection, transaction, &announce, path, &mut written);
+        if case.written.is_some() {
+            assert_eq!(hex(&written), case.hex, "{name}");
+        }
+        // The same announce, if not the same bytes.
+        let Ok(Request::Announce { announce: read, .. }) = bep15::parse(&written, 74) else {
+            panic!("{name}: no announce written");
+        };
+        assert_eq!(read, Ok(announce), "{name}");
+    });
+    each(&announces.invalid, |case| {
+        let (name, datagram) = (&case.name, unhex(&case.hex));
+        let Ok(Request::Announce { announce, .. }) = bep15::parse(&datagram, 74) else {
+            panic!("{name}: no announce");
+        };
+        assert_eq!(announce.unwrap_err().message(), case.error, "{name}");
+    });
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UdpReplyCase {
+    name: String,
+    origin: String,
+    peers: Vec<PeerCase>,
+    interval: u32,
+    leechers: u32,
+    seeders: u32,
+    hex: String,
+    /// The peers that a client reads, in this order.
+    read: Vec<String>,
+}
+
+#[test]
+fn udp_replies() {
+    each(&vectors().udp_replies, |case| {
+        let (name, origin) = (&case.name, origin(&case.origin));
+        let layout = Layout::of(&origin);
+        let ours = TransactionId(0x0102_0304);
+        let mut buffer = [0xee; ROOM];
+        let mut writer = AnnounceWriter::new(&mut buffer, ours, layout);
+        case.peers.iter().for_each(|peer| push(&mut writer, peer));
+        let length = writer.finish(&reply(&origin, None));
+        assert_eq!(hex(&buffer[..length]), case.hex, "{name}");
+
+        let datagram = unhex(&case.hex);
+        let Ok(Reply::Announce {
+            transaction,
+            interval,
+            leechers,
+            seeders,
+            peers,
+        }) = bep15::parse_reply(&datagram, layout)
+        else {
+            panic!("{name}: no announce reply");
+        };
+        assert_eq!(transaction, ours, "{name}");
+        let counts = (interval, leechers, seeders);
+        let expected = (case.interval, case.leechers, case.seeders);
+        assert_eq!(counts, expected, "{name}");
+        let peers: Vec<_> = peers.map(|peer| peer.to_string()).collect();
+        assert_eq!(peers, case.read, "{name}");
+    });
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Swarm {
+    members: Vec<Member>,
+    asks: Vec<Ask>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Member {
+    origin: String,
+    query: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ask {
+    name: String,
+    over: String,
+    origin: String,
+    query: String,
+    /// Whom the requester is told of, in any order.
+    peers: Vec<String>,
+}
+
+/// Who is told of whom, through the whole tracker and the bytes of the reply.
+#[test]
+fn swarm() {
+    let swarm = vectors().swarm;
+    each(&swarm.asks, |ask| {
+        let tracker = Tracker::new(
+            Memory::new(Ceilings::default(), [1, 2, 3, 4]),
+            Terms::default(),
+        );
+        each(&swarm.members, |member| {
+            let announce = parse_announce(&member.query).unwrap().announce;
+            let from = origin(&member.origin);
+            enter(&tracker, &from, &announce, Carries::All, &mut NoPeers);
+        });
+        let query = parse_announce(&ask.query).unwrap();
+        let origin = origin(&ask.origin);
+        let found = match &*ask.over {
+            "http" => {
+                let mut peers = Peers::new(Form::of(&origin, &query));
+                let carries = Carries::All;
+                let reply = enter(&tracker, &origin, &query.announce, carries, &mut peers);
+                let mut written = Vec::new();
+                peers.write(&reply, &mut written);
+                let answer = parse_announce_reply(&written).unwrap();
+                sorted(answer.peers.iter().map(|peer| peer.endpoint))
+            }
+            "udp" => {
+                let layout = Layout::of(&origin);
+                let carries = Carries::One(layout.family());
+                let mut buffer = [0; ROOM];
+                let mut writer = AnnounceWriter::new(&mut buffer, TransactionId(7), layout);
+                let reply = enter(&tracker, &origin, &query.announce, carries, &mut writer);
+                let length = writer.finish(&reply);
+                let Ok(Reply::Announce { peers, .. }) =
+                    bep15::parse_reply(&buffer[..length], layout)
+                else {
+                    panic!("{}: no announce reply", ask.name);
+                };
+                sorted(peers)
+            }
+            other => panic!("{other} is no transport of the vectors"),
+        };
+        assert_eq!(found, sorted(&ask.peers), "{}", ask.name);
+    });
+}
+
+fn enter(
+    tracker: &Tracker<Memory>,
+    origin: &Origin,
+    announce: &Announce,
+    carries: Carries,
+    sink: &mut impl PeerSink,
+) -> AnnounceReply {
+    let mut rng = Rng::with_seed(1);
+    let now = Time::from_secs(100);
+    tracker
+        .announce(origin, announce, carries, now, &mut rng, sink)
+        .unwrap()
+}

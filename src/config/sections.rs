@@ -66,10 +66,11 @@ pub struct Selection {
     pub mode: Mode,
 
     /// Peers of a reply that are kept for the other ASes of the requester's ISD.
-    #[config(env = "SCION_TRACKER_SELECTION_RESERVE_ISD", default = 2)]
+    #[config(env = "SCION_TRACKER_SELECTION_RESERVE_ISD", default = 4)]
     pub reserve_isd: u16,
 
-    /// Peers of a reply that are kept for other ISDs.
+    /// Peers of a reply that are kept for other ISDs; half of it in mode "prefer" where the requester's
+    /// own ISD has a seed.
     #[config(env = "SCION_TRACKER_SELECTION_RESERVE_WORLD", default = 2)]
     pub reserve_world: u16,
 
@@ -80,13 +81,13 @@ pub struct Selection {
     /// Mode "cap": peers of the requester's own AS, in percent of the reply.
     #[config(
         env = "SCION_TRACKER_SELECTION_CAP_PERCENT",
-        default = 60,
+        default = 80,
         validate(*cap_percent <= 100, "cap_percent is at most 100")
     )]
     pub cap_percent: u16,
 
     /// Mode "cap": a reply with fewer peers is filled up to this many, nearest first.
-    #[config(env = "SCION_TRACKER_SELECTION_CAP_FLOOR", default = 10)]
+    #[config(env = "SCION_TRACKER_SELECTION_CAP_FLOOR", default = 15)]
     pub cap_floor: u16,
 }
 

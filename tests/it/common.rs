@@ -19,6 +19,7 @@ pub(crate) fn config() -> Config {
             http: any.clone(),
             https: any.clone(),
             http3: any,
+            scion: vec![],
         },
         ..Config::default()
     }

@@ -26,7 +26,9 @@ pub enum AddressError {
     #[error("an ISD-AS with a zero ISD or AS is a wildcard and names no host")]
     Wildcard,
     /// The host part is not an IP address.
-    #[error("the host must be an IP address, IPv6 in brackets, as in 1-ff00:0:110,[::1]:6881")]
+    #[error(
+        "the host must be the IP address of one host, IPv6 in brackets, as in 1-ff00:0:110,[::1]:6881"
+    )]
     Host,
     /// The port is missing or not in 1..=65535.
     #[error("the port must be a number from 1 to 65535")]
@@ -262,13 +264,18 @@ pub struct ScionAddr {
 }
 
 impl ScionAddr {
-    /// An endpoint, unless the ISD-AS is a wildcard or the port zero.
+    /// An endpoint, unless the ISD-AS is a wildcard, the port zero, or the address one that no single
+    /// host has.
     pub fn new(ia: IsdAs, ip: IpAddr, port: u16) -> Result<Self, AddressError> {
         if ia.is_wildcard() {
             return Err(AddressError::Wildcard);
         }
         if port == 0 {
             return Err(AddressError::Port);
+        }
+        let ip = ip.to_canonical();
+        if ip.is_unspecified() || ip.is_multicast() {
+            return Err(AddressError::Host);
         }
         Ok(Self {
             host: Host::new(ia, ip),
@@ -468,6 +475,8 @@ mod tests {
             ("1-ff00:0:110,[::1]", AddressError::Port),
             ("1-ff00:0:110,[host]:80", AddressError::Host),
             ("0-0,[10.0.0.1]:80", AddressError::Wildcard),
+            ("1-1,[0.0.0.0]:80", AddressError::Host),
+            ("1-1,[ff02::1]:80", AddressError::Host),
             ("[1-ff00:0:110,10.0.0.1]", AddressError::Port),
         ] {
             assert_eq!(text.parse::<ScionAddr>(), Err(error), "{text}");

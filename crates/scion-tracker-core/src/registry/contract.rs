@@ -609,7 +609,13 @@ fn keeps_the_ceilings<S: Subject>(subject: &S) {
         Some(Refusal::SourceLimit)
     );
     bench.peers(one_host(0), 0);
-    bench.peers(Who::new("1-2", "10.0.0.1", 1000), 0);
+    // Another claim is no other host; the same IP behind SCION packets of two ASes is.
+    let mut claimed = Who::new("1-2", "10.0.0.1", 1000);
+    claimed.0.verified = false;
+    assert_eq!(bench.ask(claimed, 0).err(), Some(Refusal::SourceLimit));
+    let mut proven = Who::new("1-2", "10.0.0.1", 1000);
+    proven.0.reach = Reach::Scion;
+    bench.peers(proven, 0);
     bench.peers(one_host(7).event(Event::Stopped), 0);
     bench.peers(one_host(20), 0);
 

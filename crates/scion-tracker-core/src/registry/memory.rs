@@ -11,7 +11,7 @@ use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::registry::forest::Cursor;
-use crate::registry::record::Tick;
+use crate::registry::record::{Class, Flags, Tick};
 use crate::registry::sources::Sources;
 use crate::registry::swarm::Swarm;
 use crate::registry::{Ask, Presence, Registry};
@@ -279,8 +279,8 @@ impl Memory {
             now,
             lifetime,
             &self.keys,
-            |ia, addr, seed| {
-                self.sources.remove(ia, addr.socket_addr().ip());
+            |source, seed| {
+                self.sources.remove(source);
                 if seed {
                     seeders += 1;
                 } else {
@@ -316,8 +316,8 @@ impl Memory {
         let entry = shard.remove(at, &self.keys);
         self.account(entry.swarm.heap_bytes() + ENTRY_BYTES, 0);
         self.torrents.fetch_sub(1, Ordering::Relaxed);
-        entry.swarm.drain(|ia, addr, seed| {
-            self.sources.remove(ia, addr.socket_addr().ip());
+        entry.swarm.drain(|source, seed| {
+            self.sources.remove(source);
             shard.leave(seed);
         });
     }
@@ -387,8 +387,8 @@ impl Memory {
         if swarm.is_some_and(|swarm| swarm.len() >= ceilings.peers_per_torrent) {
             return Err(Refusal::SwarmLimit);
         }
-        let ip = presence.addr.socket_addr().ip();
-        if self.sources.count(presence.ia, ip) >= ceilings.peers_per_source {
+        let source = Class::of(presence).source(presence.ia, &presence.addr);
+        if self.sources.count(source) >= ceilings.peers_per_source {
             return Err(Refusal::SourceLimit);
         }
         if self.bytes.load(Ordering::Relaxed) >= ceilings.memory {
@@ -415,14 +415,24 @@ impl Memory {
         let found = shard.find(hash, &presence.info_hash);
         let swarm = found.map(|at| &shard.entries[at].swarm);
         let place = swarm.and_then(|swarm| swarm.find(presence, &self.keys));
-        let was_seed = swarm
+        let before = swarm
             .zip(place)
             .and_then(|(swarm, place)| swarm.head(place))
-            .map(|head| head.flags.seed());
+            .map(|head| head.flags);
+        let was_seed = before.map(Flags::seed);
+        let source = |class: Class| class.source(presence.ia, &presence.addr);
+        let (is, was) = (
+            source(Class::of(presence)),
+            before.map(|it| source(it.class())),
+        );
         if place.is_none() {
             self.admit(presence, swarm)?;
-            self.sources
-                .add(presence.ia, presence.addr.socket_addr().ip());
+        }
+        if was != Some(is) {
+            self.sources.add(is);
+            if let Some(was) = was {
+                self.sources.remove(was);
+            }
         }
         let at = found.unwrap_or_else(|| {
             self.torrents.fetch_add(1, Ordering::Relaxed);
@@ -468,8 +478,9 @@ impl Memory {
             let before = entry.swarm.heap_bytes();
             entry.swarm.remove(place, &self.keys);
             self.account(before, entry.swarm.heap_bytes());
+            let class = head.flags.class();
             self.sources
-                .remove(presence.ia, presence.addr.socket_addr().ip());
+                .remove(class.source(presence.ia, &presence.addr));
             shard.leave(head.flags.seed());
         }
         let entry = &shard.entries[at];
@@ -516,7 +527,7 @@ impl Registry for Memory {
 mod tests {
     use super::*;
     use crate::address::CompactAddr;
-    use crate::address::IsdAs;
+    use crate::address::{Host, IsdAs};
     use crate::registry::contract::{self, Subject};
     use crate::registry::{Accepts, Classes};
     use crate::response::{NoPeers, Reach};
@@ -604,7 +615,8 @@ mod tests {
         for number in 0..3000 {
             let ia = spread(number);
             let ip = std::net::IpAddr::from(u32::to_be_bytes(number));
-            assert_eq!(memory.sources.count(ia, ip), 0);
+            assert_eq!(memory.sources.count(Host::new(ia, ip)), 0);
+            assert_eq!(memory.sources.count(Host::ip_only(ip)), 0);
         }
     }
 

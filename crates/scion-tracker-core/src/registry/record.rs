@@ -2,7 +2,7 @@
 
 use arrayvec::ArrayVec;
 
-use crate::address::{CompactAddr, IsdAs};
+use crate::address::{CompactAddr, Host, IsdAs};
 use crate::registry::{MAX_NUMWANT, Presence};
 use crate::request::{Event, Family};
 use crate::response::{AddrBytes, Peer, Reach};
@@ -86,7 +86,7 @@ impl Flags {
 pub(super) struct Class(u8);
 
 impl Class {
-    const fn of(presence: &Presence) -> Self {
+    pub(super) const fn of(presence: &Presence) -> Self {
         let reach = match presence.reach {
             Reach::Ip => 0,
             Reach::Scion => 1,
@@ -101,6 +101,17 @@ impl Class {
             0 => Reach::Ip,
             1 => Reach::Scion,
             _ => Reach::Both,
+        }
+    }
+
+    /// The host that answers for such a peer: its SCION host if packets have proven that, and
+    /// otherwise the IP that the tracker has seen, whatever place it claims.
+    pub(super) fn source(self, ia: IsdAs, addr: &CompactAddr) -> Host {
+        let ip = addr.socket_addr().ip();
+        if self.reach() == Reach::Scion && self.standing() == Standing::Proven {
+            Host::new(ia, ip)
+        } else {
+            Host::ip_only(ip)
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use ahash::RandomState;
 
-use crate::address::IsdAs;
+use crate::address::Host;
 
 /// Cells a row: 2 MiB for both.
 const WIDTH: usize = 1 << 18;
@@ -29,32 +29,32 @@ impl Sources {
     }
 
     /// At least as many peers as the host has.
-    pub(super) fn count(&self, ia: IsdAs, ip: IpAddr) -> u32 {
-        let [first, second] = self.row_cells(ia, ip);
+    pub(super) fn count(&self, host: Host) -> u32 {
+        let [first, second] = self.row_cells(host);
         first
             .load(Ordering::Relaxed)
             .min(second.load(Ordering::Relaxed))
     }
 
-    pub(super) fn add(&self, ia: IsdAs, ip: IpAddr) {
-        for cell in self.row_cells(ia, ip) {
+    pub(super) fn add(&self, host: Host) {
+        for cell in self.row_cells(host) {
             cell.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    pub(super) fn remove(&self, ia: IsdAs, ip: IpAddr) {
-        for cell in self.row_cells(ia, ip) {
+    pub(super) fn remove(&self, host: Host) {
+        for cell in self.row_cells(host) {
             cell.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    fn row_cells(&self, ia: IsdAs, ip: IpAddr) -> [&AtomicU32; 2] {
-        let host = match ip {
+    fn row_cells(&self, host: Host) -> [&AtomicU32; 2] {
+        let ip = match host.ip() {
             IpAddr::V4(ip) => u64::from(u32::from(ip)),
             // A /64 is one subscriber: its addresses are his to choose.
             IpAddr::V6(ip) => (u128::from(ip) >> 64) as u64 | 1 << 63,
         };
-        let hash = self.keys.hash_one((ia.to_u64(), host));
+        let hash = self.keys.hash_one((host.ia.to_u64(), ip));
         let first = hash as usize % WIDTH;
         let second = (hash >> 32) as usize % WIDTH;
         [&self.cells[first], &self.cells[WIDTH + second]]
@@ -68,29 +68,29 @@ mod tests {
     #[test]
     fn counts_by_isd_as_and_host() {
         let sources = Sources::new(RandomState::with_seeds(1, 2, 3, 4));
-        let here: IsdAs = "1-ff00:0:110".parse().unwrap();
-        let there: IsdAs = "1-ff00:0:111".parse().unwrap();
         let ip = "10.0.0.1".parse().unwrap();
-        sources.add(here, ip);
-        sources.add(here, ip);
-        sources.add(there, ip);
-        assert_eq!(sources.count(here, ip), 2);
-        sources.remove(here, ip);
-        assert_eq!(sources.count(here, ip), 1);
-        assert_eq!(sources.count(there, ip), 1);
-        assert_eq!(sources.count(IsdAs::NONE, ip), 0);
+        let [here, there] =
+            ["1-ff00:0:110", "1-ff00:0:111"].map(|ia| Host::new(ia.parse().unwrap(), ip));
+        sources.add(here);
+        sources.add(here);
+        sources.add(there);
+        assert_eq!(sources.count(here), 2);
+        sources.remove(here);
+        assert_eq!(sources.count(here), 1);
+        assert_eq!(sources.count(there), 1);
+        assert_eq!(sources.count(Host::ip_only(ip)), 0);
     }
 
     #[test]
     fn an_ipv6_subscriber_is_one_source() {
         let sources = Sources::new(RandomState::with_seeds(1, 2, 3, 4));
-        sources.add(IsdAs::NONE, "2001:db8::1".parse().unwrap());
+        sources.add(Host::ip_only("2001:db8::1".parse().unwrap()));
         assert_eq!(
-            sources.count(IsdAs::NONE, "2001:db8::2".parse().unwrap()),
+            sources.count(Host::ip_only("2001:db8::2".parse().unwrap())),
             1
         );
         assert_eq!(
-            sources.count(IsdAs::NONE, "2001:db8:0:1::1".parse().unwrap()),
+            sources.count(Host::ip_only("2001:db8:0:1::1".parse().unwrap())),
             0
         );
     }

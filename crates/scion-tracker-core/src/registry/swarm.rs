@@ -2,7 +2,7 @@
 
 use ahash::RandomState;
 
-use crate::address::{CompactAddr, IsdAs};
+use crate::address::{CompactAddr, Host, IsdAs};
 use crate::registry::few::{self, Few, Placed};
 use crate::registry::forest::Cursor;
 use crate::registry::many::{self, Many};
@@ -230,18 +230,19 @@ impl Swarm {
         now: Tick,
         lifetime: u32,
         keys: &RandomState,
-        mut gone: impl FnMut(IsdAs, &CompactAddr, bool),
+        mut gone: impl FnMut(Host, bool),
     ) -> bool {
         fn retain<P: Packed>(
             few: &mut Few<P>,
             now: Tick,
             lifetime: u32,
-            gone: &mut impl FnMut(IsdAs, &CompactAddr, bool),
+            gone: &mut impl FnMut(Host, bool),
         ) {
             let old = |peer: &Placed<P>| peer.record.seen.age(now) > lifetime;
             for peer in few.0.iter().filter(|peer| old(peer)) {
                 let addr = peer.record.addr.bytes().to_compact();
-                gone(peer.ia(), &addr, peer.record.flags.seed());
+                let flags = peer.record.flags;
+                gone(flags.class().source(peer.ia(), &addr), flags.seed());
             }
             few.retain(|peer| !old(peer));
         }
@@ -250,7 +251,7 @@ impl Swarm {
                 let finished = many.expire(cursor, budget, keys, |ia, addr, head| {
                     let old = head.seen.age(now) > lifetime;
                     if old {
-                        gone(ia, addr, head.flags.seed());
+                        gone(head.flags.class().source(ia, addr), head.flags.seed());
                     }
                     old
                 });
@@ -273,8 +274,10 @@ impl Swarm {
     }
 
     /// Tells `gone` of every peer, for a swarm that is to be dropped.
-    pub(super) fn drain(&self, mut gone: impl FnMut(IsdAs, &CompactAddr, bool)) {
-        self.for_each(|ia, addr, head| gone(ia, &addr, head.flags.seed()));
+    pub(super) fn drain(&self, mut gone: impl FnMut(Host, bool)) {
+        self.for_each(|ia, addr, head| {
+            gone(head.flags.class().source(ia, &addr), head.flags.seed());
+        });
     }
 
     /// Chooses peers for the one at `place` and hands them to the sink, shuffled.

@@ -272,12 +272,24 @@ fn labels_are_unique_and_messages_are_those_of_display() {
     }
 }
 
+/// An address that one host can have.
+fn any_host() -> impl Strategy<Value = IpAddr> {
+    any::<IpAddr>().prop_map(|ip| {
+        let ip = ip.to_canonical();
+        if ip.is_multicast() || ip.is_unspecified() {
+            IpAddr::V4([10, 0, 0, 1].into())
+        } else {
+            ip
+        }
+    })
+}
+
 /// An announce of any kind.
 pub(crate) fn any_announce() -> impl Strategy<Value = Announce> {
     let scion = prop_oneof![
         Just(ScionClaim::Absent),
         Just(ScionClaim::Capable),
-        (1_u16.., 1_u64..1 << 48, any::<IpAddr>(), 1_u16..).prop_map(|(isd, asn, ip, port)| {
+        (1_u16.., 1_u64..1 << 48, any_host(), 1_u16..).prop_map(|(isd, asn, ip, port)| {
             let ia = IsdAs::from_u64(u64::from(isd) << 48 | asn);
             ScionClaim::At(ScionAddr::new(ia, ip, port).unwrap())
         }),

@@ -37,9 +37,8 @@ pub(super) struct Args {
     /// Serve HTTP/3 here. Repeatable.
     #[arg(long, value_name = "ADDR:PORT")]
     http3: Vec<Listener>,
-    /// Serve HTTP/3 and UDP over SCION here, besides the other listeners: 'ISD-AS,[IP]:PORT'.
-    /// Repeatable.
-    #[arg(long, value_name = "SCION_ADDR")]
+    /// Serve HTTP/3 and UDP over SCION here, besides the other listeners. Repeatable.
+    #[arg(long, value_name = "ISD-AS,[IP]:PORT")]
     scion: Vec<ScionListener>,
     /// The topology file of our AS, usually /etc/scion/topology.json. Alone it has the tracker listen
     /// on SCION port 31969.

@@ -413,9 +413,11 @@ pub fn choose<P: Pools>(
             pools.pick(pool, kind, number, chosen);
         }
     };
-    if !policy.by_tiers(ia) {
-        let reachable = pools.tally(Pool::Everyone).of(want.into());
-        let count = u32::try_from(numwant).unwrap_or(u32::MAX).min(reachable);
+    let reachable = pools.tally(Pool::Everyone).of(want.into());
+    let count = u32::try_from(numwant).unwrap_or(u32::MAX).min(reachable);
+    // In `prefer` a reply with room for everybody has everybody: no tiers to be told apart.
+    let all_fit = policy.mode == Mode::Prefer && count == reachable;
+    if all_fit || !policy.by_tiers(ia) {
         return draw(Pool::Everyone, want.into(), count, rng);
     }
     let mut census = Census::default();

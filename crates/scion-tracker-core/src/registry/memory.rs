@@ -12,6 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::registry::forest::Cursor;
 use crate::registry::record::{Class, Flags, Tick};
+use crate::registry::slab::Slab;
 use crate::registry::sources::Sources;
 use crate::registry::swarm::Swarm;
 use crate::registry::{Ask, Presence, Registry};
@@ -104,7 +105,7 @@ const ENTRY_BYTES: usize = size_of::<Entry>() + 10;
 
 #[derive(Debug, Default)]
 struct Shard {
-    entries: Vec<Entry>,
+    entries: Slab<Entry>,
     /// Positions in `entries`, by info hash.
     index: HashTable<u32>,
     seeders: u64,
@@ -121,9 +122,6 @@ impl Shard {
     }
 
     fn insert(&mut self, hash: u64, entry: Entry, keys: &RandomState) -> usize {
-        if self.entries.len() == self.entries.capacity() {
-            self.entries.reserve_exact((self.entries.len() / 8).max(2));
-        }
         let at = self.entries.len();
         self.entries.push(entry);
         let entries = &self.entries;
@@ -149,9 +147,8 @@ impl Shard {
             *moved = at as u32;
         }
         let removed = self.entries.swap_remove(at);
-        if self.entries.capacity() > 2 * self.entries.len() + 16 {
-            let len = self.entries.len();
-            self.entries.shrink_to(len + len / 8);
+        let len = self.entries.len();
+        if self.index.capacity() > 4 * len + 32 {
             let entries = &self.entries;
             self.index
                 .shrink_to(len, |at| keys.hash_one(entries[*at as usize].info_hash));
@@ -351,7 +348,7 @@ impl Memory {
         };
         let mut ages = [0usize; STEPS];
         for shard in &self.shards {
-            for entry in &shard.0.lock().entries {
+            for entry in shard.0.lock().entries.iter() {
                 if let Some(step) = step(entry) {
                     ages[step] += 1;
                 }

@@ -13,6 +13,7 @@ mod forest;
 mod group;
 mod many;
 mod record;
+mod shard;
 mod slab;
 mod sources;
 mod swarm;

@@ -58,6 +58,11 @@ impl Tasks {
             connection_validity: config.udp.connection_validity.as_secs() as u32,
             ..udp::Options::default()
         };
+        let http3_options = |proxies| http3::Options {
+            limits: limits.clone(),
+            connections: Arc::clone(&connections),
+            proxies,
+        };
         let http3_port = listeners
             .iter()
             .find(|bound| matches!(bound.sockets, Sockets::Quic(_)))
@@ -116,11 +121,7 @@ impl Tasks {
                     let endpoint = http3::run(
                         socket,
                         certificates.quic_config(&[b"h3"]),
-                        http3::Options {
-                            limits: limits.clone(),
-                            connections: Arc::clone(&connections),
-                            proxies,
-                        },
+                        http3_options(proxies),
                         Arc::clone(&service),
                         self.stop.clone(),
                     );
@@ -143,11 +144,7 @@ impl Tasks {
                     let endpoint = http3::run_over_scion(
                         socket,
                         certificates.quic_config(&[b"h3"]),
-                        http3::Options {
-                            limits: limits.clone(),
-                            connections: Arc::clone(&connections),
-                            proxies,
-                        },
+                        http3_options(proxies),
                         Arc::clone(&service),
                         self.stop.clone(),
                     );

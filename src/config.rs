@@ -57,7 +57,7 @@ pub struct Config {
     /// Where the tracker listens. Any number of listeners of each kind.
     ///
     /// As soon as the file, the environment or the flags name one listener, they name them all:
-    /// kinds that are not named there are off.
+    /// kinds that are not named there are off. SCION listeners do not count: they are there besides.
     ///
     /// A listener is an address with a port (`[::]:6969` also serves IPv4; port 0 takes a free one),
     /// or a table, for a listener behind proxies:
@@ -330,6 +330,9 @@ mod tests {
         let config = Config::from_layers([Layer::empty(), file.clone()]).unwrap();
         assert_eq!(config.listen.udp.len(), 2);
         assert!(config.listen.http.is_empty());
+        let scion = layer("listen.scion = ['1-ff00:0:110,[10.0.0.1]:31969']");
+        let config = Config::from_layers([scion, Layer::empty()]).unwrap();
+        assert_eq!((config.listen.scion.len(), config.listen.udp.len()), (1, 1));
         let flags = layer("listen.http = ['[::]:3']");
         let config = Config::from_layers([flags, file]).unwrap();
         assert!(config.listen.udp.is_empty());

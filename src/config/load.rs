@@ -114,10 +114,11 @@ fn env_keys(meta: &'static Meta, keys: &mut Vec<&'static str>) {
     }
 }
 
-/// A source that names one listener names them all.
+/// A source that names one listener on IP names all of these. SCION listeners are there besides.
 fn with_all_listeners(mut layer: Layer) -> Layer {
     let listen = &mut layer.listen;
-    if !listen.is_empty() {
+    let lists = [&listen.udp, &listen.http, &listen.https, &listen.http3];
+    if lists.into_iter().any(Option::is_some) {
         for list in [
             &mut listen.udp,
             &mut listen.http,

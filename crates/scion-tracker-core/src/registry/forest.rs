@@ -7,6 +7,7 @@ use crate::address::IsdAs;
 use crate::registry::fenwick::Fenwick;
 use crate::registry::group::Group;
 use crate::registry::record::{Class, Packed, Pick, Picks, Record};
+use crate::request::Family;
 use crate::select::{Kind, Tally};
 
 /// The peers of one class and family.
@@ -40,6 +41,16 @@ pub(super) struct Isd<P> {
     isd: u16,
     pub(super) groups: Vec<Group<P>>,
     pub(super) sums: Fenwick,
+}
+
+/// Where a peer is in a big swarm, until the next change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Slot {
+    pub(super) family: Family,
+    pub(super) forest: u32,
+    pub(super) isd: u32,
+    pub(super) group: u32,
+    pub(super) position: u32,
 }
 
 /// How far an expiry has come. All bounds are exclusive, and run downwards.

@@ -5,22 +5,12 @@ use ahash::RandomState;
 use arrayvec::ArrayVec;
 
 use crate::address::{CompactAddr, IsdAs};
-use crate::registry::forest::{Cursor, Forest, one};
+use crate::registry::forest::{Cursor, Forest, Slot, one};
 use crate::registry::record::{Packed, Record, family};
 use crate::registry::view::{Shelf, Side, View};
 use crate::registry::{Classes, Presence};
 use crate::request::Family;
 use crate::select::Tally;
-
-/// Where a peer is in a [`Many`], until the next change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Slot {
-    pub(super) family: Family,
-    pub(super) forest: u32,
-    pub(super) isd: u32,
-    pub(super) group: u32,
-    pub(super) position: u32,
-}
 
 /// A big swarm.
 #[derive(Debug, Default)]

@@ -4,8 +4,8 @@ use ahash::RandomState;
 
 use crate::address::{CompactAddr, Host, IsdAs};
 use crate::registry::few::{self, Few, Placed};
-use crate::registry::forest::Cursor;
-use crate::registry::many::{self, Many};
+use crate::registry::forest::{Cursor, Slot};
+use crate::registry::many::Many;
 use crate::registry::record::{Flags, Packed, Picks, Record, Tick};
 use crate::registry::{Ask, MAX_NUMWANT, Presence};
 use crate::request::Event;
@@ -31,7 +31,7 @@ pub(super) enum Swarm {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Place {
     Few(usize),
-    Many(many::Slot),
+    Many(Slot),
 }
 
 impl Swarm {

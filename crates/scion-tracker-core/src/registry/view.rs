@@ -4,8 +4,7 @@ use ahash::RandomState;
 use arrayvec::ArrayVec;
 
 use crate::registry::Presence;
-use crate::registry::forest::{Forest, one};
-use crate::registry::many::Slot;
+use crate::registry::forest::{Forest, Slot, one};
 use crate::registry::record::{Packed, Picks};
 use crate::select::{Kind, Pool, Pools, Standing, Tally, Tier};
 

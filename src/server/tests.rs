@@ -109,15 +109,7 @@ impl Running {
                 .unwrap();
             let driving =
                 tokio::spawn(async move { std::future::poll_fn(|cx| driver.poll_close(cx)).await });
-            let authority = self
-                .scion
-                .url_authority()
-                .replace(['[', ']'], "")
-                .replace(',', ".");
-            let uri = format!(
-                "https://{}{target}",
-                authority.rsplit_once(':').unwrap().0.replace(':', "-")
-            );
+            let uri = format!("https://localhost{target}");
             let request = http::Request::get(uri).body(()).unwrap();
             let mut stream = sender.send_request(request).await.unwrap();
             stream.finish().await.unwrap();
@@ -328,7 +320,10 @@ async fn udp_over_scion_carries_scion_peers() {
 fn a_scion_listener_has_two_urls() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let _inside = runtime.enter();
-    let server = Server::bind(config()).unwrap();
+    let config = config();
+    let data_dir = config.data_dir.clone().unwrap();
+    let server = Server::bind(config).unwrap();
+    std::fs::remove_dir_all(data_dir).unwrap();
     let urls: Vec<_> = server
         .listeners()
         .filter(|it| it.scion.is_some())

@@ -7,6 +7,7 @@ mod announce;
 mod asking;
 mod cert;
 mod config;
+mod health;
 mod scrape;
 mod serve;
 
@@ -43,6 +44,9 @@ enum Command {
     Announce(announce::Args),
     /// Ask a tracker for the counts of torrents.
     Scrape(scrape::Args),
+    /// Ask the tracker that runs on this host with the same configuration whether it answers. Exit
+    /// code 1 if it does not.
+    Health(health::Args),
     /// Print or check the configuration.
     Config(config::Args),
     /// Make a certificate authority and a certificate for tests and labs.
@@ -55,26 +59,20 @@ impl Cli {
         // The first and only one: rustls would guess, and two features would make it panic.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let Self { serve, command } = self;
-        let Some(command) = command else {
-            return Ok(serve.run()?);
-        };
-        if let Command::Serve(args) = command {
-            return Ok(args.over(serve).run()?);
-        }
-        if serve != serve::Args::default() {
-            Self::command()
+        match command {
+            None => Ok(serve.run()?),
+            Some(Command::Serve(args)) => Ok(args.over(serve).run()?),
+            Some(Command::Health(args)) => Ok(args.over(serve).run()?),
+            Some(_) if serve != serve::Args::default() => Self::command()
                 .error(
                     clap::error::ErrorKind::ArgumentConflict,
-                    "flags before the subcommand are for `serve`",
+                    "flags before the subcommand are for `serve` and `health`",
                 )
-                .exit();
-        }
-        match command {
-            Command::Serve(_) => Ok(()),
-            Command::Announce(args) => Ok(args.run()?),
-            Command::Scrape(args) => Ok(args.run()?),
-            Command::Config(args) => Ok(args.run()?),
-            Command::Cert(args) => Ok(args.run()?),
+                .exit(),
+            Some(Command::Announce(args)) => Ok(args.run()?),
+            Some(Command::Scrape(args)) => Ok(args.run()?),
+            Some(Command::Config(args)) => Ok(args.run()?),
+            Some(Command::Cert(args)) => Ok(args.run()?),
         }
     }
 }

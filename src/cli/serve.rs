@@ -122,13 +122,18 @@ impl Args {
         layer
     }
 
-    pub(super) fn run(self) -> anyhow::Result<()> {
+    /// What these flags, the environment and the file come to.
+    pub(super) fn config(self) -> Result<Config, ConfigError> {
         let file = self
             .config
             .clone()
             .or_else(|| std::env::var_os("SCION_TRACKER_CONFIG").map(PathBuf::from))
             .filter(|file| !file.as_os_str().is_empty());
-        let config = Config::load(file.as_deref(), self.layer())?;
+        Config::load(file.as_deref(), self.layer())
+    }
+
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let config = self.config()?;
         start_log(&config.log)?;
         for (name, meant) in config::strangers() {
             let hint = meant

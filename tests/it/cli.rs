@@ -388,3 +388,55 @@ fn without_a_place_to_keep_it_the_certificate_is_in_memory() {
     let named = ["--https", "127.0.0.1:0", "--data-dir", "/proc/nowhere"];
     check_fails(&named, &[], 1, "/proc/nowhere");
 }
+
+/// Asks for the health of the tracker of these flags: exit code, standard output and error.
+fn check_health(args: &[&str], env: &[(&str, &str)], code: i32, expected: &str) {
+    let home = home();
+    let started = Instant::now();
+    let output = program(home.path(), args)
+        .envs(env.iter().copied())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output);
+    assert_eq!(output.status.code(), Some(code), "{args:?} {env:?}: {said}");
+    assert!(said.starts_with(expected), "{args:?} {env:?}: {said}");
+    assert_eq!(said.lines().count(), 1, "{args:?} {env:?}: {said}");
+    assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn a_tracker_that_runs_is_healthy_over_every_transport() {
+    let home = home();
+    for (flag, variable) in [
+        ("--udp", "SCION_TRACKER_UDP"),
+        ("--http", "SCION_TRACKER_HTTP"),
+        ("--https", "SCION_TRACKER_HTTPS"),
+        ("--http3", "SCION_TRACKER_HTTP3"),
+    ] {
+        let mut tracker = Tracker::start(&mut program(home.path(), &[flag, "127.0.0.1:0"]));
+        let url = tracker.line();
+        let (_, rest) = url.split_once("://").unwrap();
+        let address = rest.strip_suffix("/announce").unwrap();
+        let answers = format!("{url} answers\n");
+        check_health(&["health", flag, address], &[], 0, &answers);
+        check_health(&[flag, address, "health"], &[], 0, &answers);
+        check_health(&["health"], &[(variable, address)], 0, &answers);
+        check_health(&["health", &url], &[], 0, &answers);
+        tracker.stop(Signal::TERM);
+        let gone = format!("scion-tracker: {url} is not healthy: ");
+        let quickly = ["health", flag, address, "--timeout", "300ms"];
+        check_health(&quickly, &[], 1, &gone);
+    }
+}
+
+#[test]
+fn a_tracker_that_is_silent_is_not_healthy() {
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = udp.local_addr().unwrap().to_string();
+    let args = ["health", "--udp", &address, "--timeout", "50ms"];
+    let silent =
+        format!("scion-tracker: udp://{address}/announce is not healthy: no answer within 50ms\n");
+    check_health(&args, &[], 1, &silent);
+    let nothing = "scion-tracker: no listener of the configuration can be asked";
+    check_health(&["health", "--udp", "127.0.0.1:0"], &[], 1, nothing);
+}

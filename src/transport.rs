@@ -2,15 +2,46 @@
 //!
 //! Here is what they share: the limits that keep a stranger from using up the machine.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use ::http::HeaderValue;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::service::Service;
+use connections::Connections;
+use origin::Proxies;
 
 pub(crate) mod connections;
 pub(crate) mod deadline;
 pub(crate) mod http;
-pub(crate) mod http3;
+mod http3;
 pub(crate) mod origin;
-pub(crate) mod routes;
+pub(crate) mod quic;
+mod routes;
 pub(crate) mod udp;
+
+/// How the connections of a listener are served.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) limits: Limits,
+    /// The count that all listeners of a server share.
+    pub(crate) connections: Arc<Connections>,
+    /// Whom to believe about where requests come from. There is no PROXY protocol over QUIC.
+    pub(crate) proxies: Proxies,
+    /// Where else the server is, as HTTP/1.1 and HTTP/2 say (RFC 7838): see [`http::alt_svc`].
+    pub(crate) alt_svc: Option<HeaderValue>,
+}
+
+/// What all connections of a listener share.
+#[derive(Debug)]
+struct Shared {
+    service: Arc<Service>,
+    options: Arc<Options>,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+}
 
 /// What a stranger may use of connections, bytes and time, over TCP and QUIC.
 ///

@@ -15,7 +15,7 @@ use crate::socket::scion::{self, ScionSocket};
 use crate::tls::Certificates;
 use crate::transport::connections::Connections;
 use crate::transport::origin::Proxies;
-use crate::transport::{http, http3, udp};
+use crate::transport::{Options, http, quic, udp};
 
 /// How long requests and connections may take to end after the shutdown.
 const DRAIN: Duration = Duration::from_millis(4500);
@@ -58,11 +58,6 @@ impl Tasks {
             connection_validity: config.udp.connection_validity.as_secs() as u32,
             ..udp::Options::default()
         };
-        let http3_options = |proxies| http3::Options {
-            limits: limits.clone(),
-            connections: Arc::clone(&connections),
-            proxies,
-        };
         let http3_port = listeners
             .iter()
             .find(|bound| matches!(bound.sockets, Sockets::Quic(_)))
@@ -77,10 +72,17 @@ impl Tasks {
                 listener: listening,
                 source,
             };
-            let proxies = Proxies {
-                prefixes: listener.proxies,
-                proxy_protocol: listener.proxy_protocol,
-            };
+            let options = Arc::new(Options {
+                limits: limits.clone(),
+                connections: Arc::clone(&connections),
+                proxies: Proxies {
+                    prefixes: listener.proxies,
+                    proxy_protocol: listener.proxy_protocol,
+                },
+                alt_svc: http3_port
+                    .filter(|_| listening.kind == Kind::Https)
+                    .and_then(http::alt_svc),
+            });
             match sockets {
                 Sockets::Udp(sockets) => {
                     let workers =
@@ -96,12 +98,6 @@ impl Tasks {
                         .as_ref()
                         .filter(|_| listening.kind == Kind::Https)
                         .map(|it| Arc::new(it.server_config(&[b"h2", b"http/1.1"])));
-                    let options = Arc::new(http::Options {
-                        limits: limits.clone(),
-                        connections: Arc::clone(&connections),
-                        proxies,
-                        http3_port,
-                    });
                     for socket in sockets {
                         let worker = http::run(
                             socket,
@@ -118,10 +114,10 @@ impl Tasks {
                     let Some(certificates) = &certificates else {
                         continue;
                     };
-                    let endpoint = http3::run(
+                    let endpoint = quic::run(
                         socket,
-                        certificates.quic_config(&[b"h3"]),
-                        http3_options(proxies),
+                        certificates.quic_config(quic::PROTOCOLS),
+                        options,
                         Arc::clone(&service),
                         self.stop.clone(),
                     );
@@ -141,10 +137,10 @@ impl Tasks {
                         Some(datagrams),
                     )
                     .map_err(failed)?;
-                    let endpoint = http3::run_over_scion(
+                    let endpoint = quic::run_over_scion(
                         socket,
-                        certificates.quic_config(&[b"h3"]),
-                        http3_options(proxies),
+                        certificates.quic_config(quic::PROTOCOLS),
+                        options,
                         Arc::clone(&service),
                         self.stop.clone(),
                     );

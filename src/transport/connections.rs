@@ -20,7 +20,7 @@ const SHARDS: usize = 16;
 pub(crate) enum Over {
     /// HTTP/1.1 and HTTP/2.
     Tcp,
-    /// HTTP/3.
+    /// HTTP/3, and HTTP/1.1 over SCION.
     Quic,
 }
 

@@ -5,7 +5,7 @@
 //! that speaks HTTP/2 begins with its preface (RFC 9113 section 3.3).
 
 mod head;
-mod one;
+pub(super) mod one;
 mod two;
 
 use std::io;
@@ -23,9 +23,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Limits;
-use super::connections::{Connections, Open, Over};
-use super::origin::{PROXY_HEADER_BYTES, Proxied, Proxies, read_proxy_header};
+use super::connections::{Open, Over};
+use super::origin::{PROXY_HEADER_BYTES, Proxied, read_proxy_header};
+use super::{Options, Shared};
 use crate::counters::Counter;
 use crate::service::Service;
 use one::{Buffers, Ended, Farewell, Incoming};
@@ -38,27 +38,9 @@ const ACCEPT_BACKOFF: [Duration; 2] = [Duration::from_millis(5), Duration::from_
 /// connection begins with a timer. As long as one ticks faster than any deadline, that does not happen.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How a listener behaves.
-#[derive(Debug, Clone)]
-pub(crate) struct Options {
-    pub(crate) limits: Limits,
-    /// The count that all listeners of a server share.
-    pub(crate) connections: Arc<Connections>,
-    /// Whom to believe about where requests come from.
-    pub(crate) proxies: Proxies,
-    /// The UDP port on which the same host serves HTTP/3, for `Alt-Svc`; only said over TLS.
-    pub(crate) http3_port: Option<u16>,
-}
-
-/// What all connections of a listener share.
-#[derive(Debug)]
-struct Shared {
-    service: Arc<Service>,
-    options: Arc<Options>,
-    /// What `Alt-Svc` says, if anything (RFC 7838).
-    alt_svc: Option<HeaderValue>,
-    shutdown: CancellationToken,
-    tasks: TaskTracker,
+/// What to say of HTTP/3 on this UDP port of the same host, over TLS (RFC 7838).
+pub(crate) fn alt_svc(port: u16) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).ok()
 }
 
 /// Serves a listener until `shutdown`, and then what is open for the drain time at most.
@@ -81,10 +63,6 @@ pub(crate) async fn run(
     let stop = shutdown.child_token();
     let _stop_on_drop = stop.clone().drop_guard();
     let shared = Arc::new(Shared {
-        alt_svc: options
-            .http3_port
-            .filter(|_| acceptor.is_some())
-            .and_then(|port| HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).ok()),
         service,
         options,
         shutdown: stop,

@@ -35,7 +35,7 @@ const LINGER: Duration = Duration::from_millis(500);
 
 /// How a connection came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(in crate::transport) enum Ended {
     /// As either side wished.
     Closed,
     /// By a deadline, a broken request or a lost connection.
@@ -46,16 +46,16 @@ pub(super) enum Ended {
 
 /// How a stream ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Farewell {
+pub(in crate::transport) enum Farewell {
     /// With its socket.
     BySocket,
-    /// With a message of its own, as over TLS.
+    /// With a message of its own, as over TLS and QUIC.
     InStream,
 }
 
 /// A connection from a client.
 #[derive(Debug)]
-pub(super) struct Incoming<S> {
+pub(in crate::transport) struct Incoming<S> {
     stream: S,
     origin: Origin,
     farewell: Farewell,
@@ -92,7 +92,12 @@ pub(super) enum Answered {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
     /// A connection of which `read` has been read already.
-    pub(super) fn new(stream: S, read: Vec<u8>, origin: Origin, farewell: Farewell) -> Self {
+    pub(in crate::transport) fn new(
+        stream: S,
+        read: Vec<u8>,
+        origin: Origin,
+        farewell: Farewell,
+    ) -> Self {
         Self::go_on(stream, origin, farewell, (Buffers::new(read), None))
     }
 
@@ -126,7 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
     }
 
     /// Serves requests until the connection ends.
-    pub(super) async fn serve(&mut self, shared: &Shared) -> Ended {
+    pub(in crate::transport) async fn serve(&mut self, shared: &Shared) -> Ended {
         let limits = &shared.options.limits;
         let mut deadline = Deadline::after(limits.head);
         let mut shutdown = pin!(shared.shutdown.cancelled());
@@ -453,7 +458,7 @@ fn write(
         Persistence::KeepAlive => b"Connection: keep-alive\r\n",
         Persistence::Close => b"Connection: close\r\n",
     });
-    if let Some(alt_svc) = &shared.alt_svc {
+    if let Some(alt_svc) = &shared.options.alt_svc {
         out.extend_from_slice(b"Alt-Svc: ");
         out.extend_from_slice(alt_svc.as_bytes());
         out.extend_from_slice(b"\r\n");

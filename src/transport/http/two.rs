@@ -155,7 +155,7 @@ impl Requests {
         if let Some(methods) = reply.allow() {
             headers.insert(ALLOW, HeaderValue::from_static(methods));
         }
-        if let Some(alt_svc) = &self.shared.alt_svc {
+        if let Some(alt_svc) = &self.shared.options.alt_svc {
             headers.insert(ALT_SVC, alt_svc.clone());
         }
         response

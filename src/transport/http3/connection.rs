@@ -15,6 +15,7 @@ use super::frame::Code;
 use super::stream::{Exchange, Progress};
 use crate::counters::Counter;
 use crate::transport::deadline::Deadline;
+use crate::transport::quic::is_abort;
 
 /// After GOAWAY, how many round trips without a request end the connection, and how long that is at
 /// least: the last replies are under way for half of one.
@@ -22,7 +23,11 @@ const QUIET_ROUND_TRIPS: u32 = 3;
 const QUIET: Duration = Duration::from_millis(50);
 
 /// Serves a connection until it ends.
-pub(super) async fn serve(connection: Connection, origin: Origin, shared: Arc<Shared>) {
+pub(in crate::transport) async fn serve(
+    connection: Connection,
+    origin: Origin,
+    shared: Arc<Shared>,
+) {
     let code = Requests::new(connection.clone(), origin, &shared)
         .serve()
         .await;
@@ -36,17 +41,6 @@ pub(super) async fn serve(connection: Connection, origin: Origin, shared: Arc<Sh
     {
         shared.service.counters.count(Counter::QuicAborted);
     }
-}
-
-/// Whether a connection was lost, and not closed by either side.
-fn is_abort(error: &quinn::ConnectionError) -> bool {
-    !matches!(
-        error,
-        quinn::ConnectionError::ApplicationClosed(_)
-            | quinn::ConnectionError::ConnectionClosed(_)
-            | quinn::ConnectionError::LocallyClosed
-            | quinn::ConnectionError::TimedOut
-    )
 }
 
 /// The requests of a connection.

@@ -15,7 +15,7 @@ use crate::transport::routes::{self, Method, Reply, Request, Scratch, Status, Tr
 
 /// Bytes of frames besides the header section that a request may come with: unknown ones, which are
 /// there to be ignored, and trailers.
-pub(super) const EXTRA_BYTES: usize = 1024;
+pub(in crate::transport) const EXTRA_BYTES: usize = 1024;
 
 /// What becomes of a request stream, by the bytes of it that are there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,6 +18,7 @@ pub(crate) mod deadline;
 pub(crate) mod http;
 mod http3;
 pub(crate) mod origin;
+mod qs;
 pub(crate) mod quic;
 mod routes;
 pub(crate) mod udp;

@@ -139,7 +139,7 @@ impl Tasks {
                     .map_err(failed)?;
                     let endpoint = quic::run_over_scion(
                         socket,
-                        certificates.quic_config(quic::PROTOCOLS),
+                        certificates.quic_config(quic::PROTOCOLS_OVER_SCION),
                         options,
                         Arc::clone(&service),
                         self.stop.clone(),

@@ -1,5 +1,7 @@
 //! A whole tracker over SCION: full packets with real paths against its socket, no router.
 
+mod qs;
+
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +30,8 @@ const HASH: &str = "aaaaaaaaaaaaaaaaaaaa";
 struct Running {
     scion: ScionAddr,
     http: SocketAddr,
+    /// On IP, if it is there.
+    http3: Option<SocketAddr>,
     certificate: rustls_pki_types::CertificateDer<'static>,
     handle: Handle,
     stop: CancellationToken,
@@ -47,7 +51,10 @@ fn config() -> Config {
 }
 
 fn start() -> Running {
-    let config = config();
+    start_with(config())
+}
+
+fn start_with(config: Config) -> Running {
     let data_dir = config.data_dir.clone().unwrap();
     let server = Server::bind(config).unwrap();
     let pem = std::fs::read(data_dir.join("self-signed.pem")).unwrap();
@@ -55,11 +62,15 @@ fn start() -> Running {
     let listeners: Vec<_> = server.listeners().collect();
     let scion = listeners.iter().find_map(|it| it.scion).unwrap();
     let http = listeners.iter().find(|it| it.kind == Kind::Http).unwrap();
+    let http3 = listeners
+        .iter()
+        .find(|it| it.kind == Kind::Http3 && it.scion.is_none());
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     let running = Running {
         scion,
         http: http.address,
+        http3: http3.map(|it| it.address),
         certificate: rustls_pki_types::pem::PemObject::from_pem_slice(&pem).unwrap(),
         handle: server.handle(),
         stop: stop.clone(),
@@ -80,12 +91,8 @@ impl Running {
         self.tasks.wait().await;
     }
 
-    /// One GET over HTTP/3 over SCION, with the h3 crate, from this host and over this path.
-    async fn get(&self, from: &str, path: &[u8], target: &str) -> Vec<u8> {
-        let socket = ScionSocket::bind(host(from), loopback()).unwrap();
-        let to = socket
-            .call(self.scion, (path, self.underlay()), None)
-            .unwrap();
+    /// What a client needs that trusts the tracker and speaks this protocol.
+    fn client_config(&self, alpn: &[u8]) -> quinn::ClientConfig {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.certificate.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -94,16 +101,33 @@ impl Running {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        tls.alpn_protocols = vec![b"h3".to_vec()];
+        tls.alpn_protocols = vec![alpn.to_vec()];
         let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
-        let config = quinn::ClientConfig::new(Arc::new(crypto));
+        quinn::ClientConfig::new(Arc::new(crypto))
+    }
+
+    /// Connects from this host and over this path.
+    async fn connect(
+        &self,
+        from: &str,
+        path: &[u8],
+        alpn: &[u8],
+    ) -> Result<quinn::Connection, quinn::ConnectionError> {
+        let socket = ScionSocket::bind(host(from), loopback()).unwrap();
+        let to = socket
+            .call(self.scion, (path, self.underlay()), None)
+            .unwrap();
         let endpoint = socket.endpoint(None).unwrap();
+        endpoint
+            .connect_with(self.client_config(alpn), to, "localhost")
+            .unwrap()
+            .await
+    }
+
+    /// One GET over HTTP/3 over SCION, with the h3 crate, from this host and over this path.
+    async fn get(&self, from: &str, path: &[u8], target: &str) -> Vec<u8> {
         let exchange = async {
-            let connection = endpoint
-                .connect_with(config, to, "localhost")
-                .unwrap()
-                .await
-                .unwrap();
+            let connection = self.connect(from, path, b"h3").await.unwrap();
             let (mut driver, mut sender) = h3::client::new(h3_quinn::Connection::new(connection))
                 .await
                 .unwrap();

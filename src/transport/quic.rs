@@ -1,4 +1,5 @@
-//! QUIC endpoints, over whatever datagram socket that is. HTTP/3 is spoken on their connections.
+//! QUIC endpoints, over whatever datagram socket that is, and what is spoken on their connections: HTTP/3
+//! everywhere, and over SCION also the HTTP/1.1 of the SCION world's Go programs ([`qs`]).
 //!
 //! [`run`] makes an endpoint on a UDP socket, [`run_over_scion`] on a SCION socket, which also says who
 //! is behind the addresses of its remotes. QUIC is quinn's.
@@ -11,9 +12,10 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use quinn::crypto::rustls::{NoInitialCipherSuite, QuicServerConfig};
+use quinn::crypto::rustls::{HandshakeData, NoInitialCipherSuite, QuicServerConfig};
 use quinn::{
-    ConnectionError, Endpoint, EndpointConfig, Incoming, TokioRuntime, TransportConfig, VarInt,
+    Connection, ConnectionError, Endpoint, EndpointConfig, Incoming, TokioRuntime, TransportConfig,
+    VarInt,
 };
 use scion_tracker_core::address::ScionAddr;
 use scion_tracker_core::request::Origin;
@@ -23,13 +25,16 @@ use tokio_util::task::TaskTracker;
 
 use super::connections::Over;
 use super::http3::{self, EXTRA_BYTES};
+use super::qs;
 use super::{Limits, Options, Shared};
 use crate::counters::Counter;
 use crate::service::Service;
 use crate::socket::scion::ScionSocket;
 
-/// What is spoken, by its name in TLS (ALPN).
+/// What a UDP listener speaks, by its name in TLS (ALPN).
 pub(crate) const PROTOCOLS: &[&[u8]] = &[b"h3"];
+/// What a SCION listener speaks. Of a client that speaks both, the first.
+pub(crate) const PROTOCOLS_OVER_SCION: &[&[u8]] = &[b"h3", qs::PROTOCOL];
 
 /// Error codes that end a connection before its protocol is known, or after its last one: as HTTP/3 has
 /// them (RFC 9114 section 8.1).
@@ -37,7 +42,7 @@ const NO_ERROR: u32 = 0x100;
 const EXCESSIVE_LOAD: u32 = 0x107;
 
 /// Unidirectional streams that a client may have open. HTTP/3: control, QPACK encoder and decoder, and
-/// some to no purpose, which clients open to see whether that is borne.
+/// some to no purpose, which clients open to see whether that is borne. `qs` needs two.
 const UNI_STREAMS: u32 = 6;
 /// Reply bytes on their way, of all streams of a connection.
 const SEND_WINDOW: u64 = 128 * 1024;
@@ -74,7 +79,7 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// The same over SCION: requests come from where their packets come from.
+/// The same over SCION, with [`PROTOCOLS_OVER_SCION`]: requests come from where their packets come from.
 pub(crate) async fn run_over_scion(
     socket: Arc<ScionSocket>,
     tls: rustls::ServerConfig,
@@ -225,8 +230,18 @@ fn admit(incoming: Incoming, origin: Origin, handshakes: &Arc<AtomicUsize>, shar
             return;
         };
         shared.service.counters.count(Counter::QuicConnections);
-        http3::serve(connection, origin, shared).await;
+        if protocol(&connection).as_deref() == Some(qs::PROTOCOL) {
+            qs::serve(connection, origin, shared).await;
+        } else {
+            http3::serve(connection, origin, shared).await;
+        }
     });
+}
+
+/// What both sides have agreed to speak.
+fn protocol(connection: &Connection) -> Option<Vec<u8>> {
+    let data = connection.handshake_data()?;
+    data.downcast::<HandshakeData>().ok()?.protocol
 }
 
 /// Whether a connection was lost, and not closed by either side.

@@ -29,7 +29,7 @@ const INDEX: &str = "scion-tracker, a BitTorrent tracker: /announce, /scrape\n";
 /// Which counters a request counts into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transport {
-    /// HTTP/1.1 and HTTP/2.
+    /// HTTP/1.1, on whatever it runs, and HTTP/2.
     Http,
     /// HTTP/3.
     Http3,

@@ -39,7 +39,7 @@ counters! {
     UdpBadConnectionId = "udp_bad_connection_id",
     /// UDP: replies that the socket would not take.
     UdpSendFailures = "udp_send_failures",
-    /// HTTP/1.1 and HTTP/2: announces answered with peers.
+    /// HTTP/1.1, also over SCION, and HTTP/2: announces answered with peers.
     HttpAnnounces = "http_announces",
     /// HTTP/1.1 and HTTP/2: scrapes answered.
     HttpScrapes = "http_scrapes",
@@ -71,6 +71,28 @@ counters! {
     QuicRetries = "quic_retries",
     /// QUIC connections ended by a deadline or a protocol error.
     QuicAborted = "quic_aborted",
+    /// SCION: dropped, as they were no packets that can be answered.
+    ScionMalformed = "scion_malformed",
+    /// SCION: dropped packets for another host, port or AS.
+    ScionElsewhere = "scion_elsewhere",
+    /// SCION: dropped packets over a path that does not fit their source.
+    ScionWrongPath = "scion_wrong_path",
+    /// SCION: dropped packets to which no answer is possible.
+    ScionUnanswerable = "scion_unanswerable",
+    /// SCION: packets taken although their checksum is wrong.
+    ScionWrongChecksum = "scion_wrong_checksum",
+    /// SCION: remotes of QUIC that were new.
+    ScionRemotesAdded = "scion_remotes_added",
+    /// SCION: dropped packets of QUIC for a remote that is not in the table (any more).
+    ScionRemotesUnknown = "scion_remotes_unknown",
+    /// SCION: answers to a remote that took another path than before.
+    ScionPathsAdopted = "scion_paths_adopted",
+    /// SCION: paths in use that an SCMP error named.
+    ScionPathsFailed = "scion_paths_failed",
+    /// SCION: SCMP messages that say nothing about us.
+    ScionScmpIgnored = "scion_scmp_ignored",
+    /// SCION: packets answered with QUIC Version Negotiation.
+    ScionVersionsNegotiated = "scion_versions_negotiated",
     /// Announces refused: torrent ceiling.
     RefusedTorrentLimit = "refused_torrent_limit",
     /// Announces refused: peers a swarm.
@@ -125,13 +147,15 @@ pub(crate) struct Counters {
     values: [AtomicU64; Counter::ALL.len()],
 }
 
-impl Counters {
-    pub(crate) const fn new() -> Self {
+impl Default for Counters {
+    fn default() -> Self {
         Self {
             values: [const { AtomicU64::new(0) }; Counter::ALL.len()],
         }
     }
+}
 
+impl Counters {
     pub(crate) fn add(&self, counter: Counter, by: u64) {
         self.values[counter as usize].fetch_add(by, Ordering::Relaxed);
     }
@@ -162,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_flush_moves_the_counts() {
-        let counters = Counters::new();
+        let counters = Counters::default();
         let mut own = Snapshot::default();
         own.add(Counter::UdpAnnounces, 3);
         counters.flush(&mut own);

@@ -1,5 +1,7 @@
 //! What every transport is handed: the tracker, the time, the counters.
 
+use std::sync::Arc;
+
 use scion_tracker_core::Tracker;
 use scion_tracker_core::registry::memory::Memory;
 use scion_tracker_core::types::{Rng, Time};
@@ -12,7 +14,8 @@ use crate::counters::Counters;
 pub(crate) struct Service {
     pub(crate) tracker: Tracker<Memory>,
     pub(crate) clock: Clock,
-    pub(crate) counters: Counters,
+    /// Those of the sockets are in it.
+    pub(crate) counters: Arc<Counters>,
 }
 
 impl Service {
@@ -20,7 +23,7 @@ impl Service {
         Self {
             tracker,
             clock: Clock::start(),
-            counters: Counters::new(),
+            counters: Arc::default(),
         }
     }
 

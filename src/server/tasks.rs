@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::bind::{Bound, Sockets};
 use super::{Handle, Kind, RunError, Server};
 use crate::service::Service;
-use crate::socket::scion::{self, ScionSocket};
+use crate::socket::scion::{self, ScionSocket, Serving};
 use crate::tls::Certificates;
 use crate::transport::connections::Connections;
 use crate::transport::origin::Proxies;
@@ -128,13 +128,16 @@ impl Tasks {
                     let Some(certificates) = &certificates else {
                         continue;
                     };
-                    let datagrams = udp::over_scion(&service, udp_options).map_err(failed)?;
+                    let serving = Serving {
+                        datagrams: udp::over_scion(&service, udp_options).map_err(failed)?,
+                        counters: Arc::clone(&service.counters),
+                    };
                     let socket = ScionSocket::new(
                         socket,
                         host,
                         topology,
                         scion::Limits::default(),
-                        Some(datagrams),
+                        Some(serving),
                     )
                     .map_err(failed)?;
                     let endpoint = quic::run_over_scion(

@@ -215,6 +215,7 @@ async fn announces_over_scion_are_where_their_packets_come_from() {
     );
     let counters = tracker.handle.stats().counters;
     assert_eq!(counters.get(crate::Counter::Http3Announces), 3);
+    assert_eq!(counters.get(crate::Counter::ScionRemotesAdded), 3);
     tracker.stop().await;
 }
 

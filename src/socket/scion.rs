@@ -9,7 +9,6 @@
 //!
 //! What is decided is decided in [`gate`], [`remotes`] and [`quic`], without sockets and clocks.
 
-mod counts;
 mod gate;
 mod names;
 mod quic;
@@ -39,7 +38,7 @@ use scion_tracker_core::codec::scion::{
 };
 use tokio::sync::broadcast;
 
-pub(crate) use counts::{Counts, Event};
+use crate::counters::{Counter, Counters};
 pub(crate) use gate::{Admitted, Gate};
 use names::Names;
 use quic::Negotiator;
@@ -72,6 +71,14 @@ thread_local! {
     static OUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+/// What a server gives to its socket.
+pub(crate) struct Serving {
+    /// Answers what is not QUIC.
+    pub(crate) datagrams: Datagrams,
+    /// Count what happens on the socket.
+    pub(crate) counters: Arc<Counters>,
+}
+
 /// A SCION endpoint on an underlay UDP socket.
 pub(crate) struct ScionSocket {
     underlay: Arc<dyn AsyncUdpSocket>,
@@ -82,7 +89,7 @@ pub(crate) struct ScionSocket {
     inbox: Mutex<Inbox>,
     datagrams: Option<Datagrams>,
     failures: broadcast::Sender<Failure>,
-    counts: Counts,
+    counters: Arc<Counters>,
     start: Instant,
 }
 
@@ -118,13 +125,17 @@ impl ScionSocket {
         host: Host,
         topology: Option<Topology>,
         limits: Limits,
-        datagrams: Option<Datagrams>,
+        serving: Option<Serving>,
     ) -> io::Result<Arc<Self>> {
         let underlay_addr = underlay.local_addr()?;
         let local = ScionAddr::new(host.ia, host.ip(), underlay_addr.port())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         underlay.set_nonblocking(true)?;
         let start = Instant::now();
+        let (datagrams, counters) = match serving {
+            Some(serving) => (Some(serving.datagrams), serving.counters),
+            None => (None, Arc::default()),
+        };
         Ok(Arc::new(Self {
             underlay: TokioRuntime.wrap_udp_socket(underlay)?,
             underlay_addr,
@@ -134,7 +145,7 @@ impl ScionSocket {
             inbox: Mutex::new(Inbox::new(now(start))),
             datagrams,
             failures: broadcast::Sender::new(FAILURES),
-            counts: Counts::default(),
+            counters,
             start,
         }))
     }
@@ -206,11 +217,6 @@ impl ScionSocket {
         self.failures.subscribe()
     }
 
-    /// What happened.
-    pub(crate) const fn counts(&self) -> &Counts {
-        &self.counts
-    }
-
     /// Number of remotes in the table.
     pub(crate) fn remotes(&self) -> usize {
         self.remotes.lock().len()
@@ -236,12 +242,12 @@ impl ScionSocket {
                 return None;
             }
             Err(reject) => {
-                self.counts.count(reject.into());
+                self.counters.count(reject.into());
                 return None;
             }
         };
         if !packet.checksum_is_right() {
-            self.counts.count(Event::WrongChecksum);
+            self.counters.count(Counter::ScionWrongChecksum);
         }
         if self.datagrams.is_some() && is_bep15(udp.payload) {
             self.serve(datagram, underlay);
@@ -265,10 +271,10 @@ impl ScionSocket {
         let heard = self.remotes.lock().heard((name, source), &arrival, answer);
         match heard {
             Ok(Heard::Nothing) => {}
-            Ok(Heard::Added) => self.counts.count(Event::RemoteAdded),
-            Ok(Heard::Adopted) => self.counts.count(Event::PathAdopted),
+            Ok(Heard::Added) => self.counters.count(Counter::ScionRemotesAdded),
+            Ok(Heard::Adopted) => self.counters.count(Counter::ScionPathsAdopted),
             Err(_) => {
-                self.counts.count(Event::Unanswerable);
+                self.counters.count(Counter::ScionUnanswerable);
                 return None;
             }
         }
@@ -283,17 +289,17 @@ impl ScionSocket {
             scmp,
             Scmp::EchoRequest(_) | Scmp::EchoReply(_) | Scmp::Other { .. }
         ) {
-            self.counts.count(Event::ScmpIgnored);
+            self.counters.count(Counter::ScionScmpIgnored);
             return;
         }
         let mut remotes = self.remotes.lock();
         let failure = remotes.failed(&self.names, self.local(), packet, &scmp, now);
         drop(remotes);
         let Some(failure) = failure else {
-            self.counts.count(Event::ScmpIgnored);
+            self.counters.count(Counter::ScionScmpIgnored);
             return;
         };
-        self.counts.count(Event::PathFailed);
+        self.counters.count(Counter::ScionPathsFailed);
         tracing::debug!(?failure, "a path has failed");
         // Nobody may be listening.
         let _ = self.failures.send(failure);
@@ -314,7 +320,7 @@ impl ScionSocket {
         if !reply.is_empty()
             && let Ok(route) = answer()
         {
-            self.counts.count(Event::VersionNegotiated);
+            self.counters.count(Counter::ScionVersionsNegotiated);
             // It comes back if this is lost.
             let _ = self.transmit(&route, &reply, None);
         }
@@ -350,7 +356,7 @@ impl ScionSocket {
                 None => route.template.write(payload, out).map(|()| None),
             };
             let Ok(segment_size) = built else {
-                self.counts.count(Event::Unanswerable);
+                self.counters.count(Counter::ScionUnanswerable);
                 return Ok(());
             };
             self.underlay.try_send(&Transmit {
@@ -375,7 +381,7 @@ impl AsyncUdpSocket for ScionSocket {
         let route = self.remotes.lock().route(transmit.destination, issued);
         let Some(route) = route else {
             // An error would end the connection; its next packet brings the entry back.
-            self.counts.count(Event::RemoteUnknown);
+            self.counters.count(Counter::ScionRemotesUnknown);
             return Ok(());
         };
         self.transmit(&route, transmit.contents, transmit.segment_size)

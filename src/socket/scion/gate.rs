@@ -7,6 +7,7 @@ use scion_tracker_core::address::ScionAddr;
 use scion_tracker_core::codec::scion::{Message, Packet, PacketError, Template, Udp, parse};
 
 use super::topology::Topology;
+use crate::counters::Counter;
 
 /// Why a datagram is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +24,17 @@ pub(crate) enum Reject {
     /// From port 0.
     #[error("source cannot be answered")]
     Unanswerable,
+}
+
+impl From<Reject> for Counter {
+    fn from(reject: Reject) -> Self {
+        match reject {
+            Reject::Packet(_) => Self::ScionMalformed,
+            Reject::Elsewhere => Self::ScionElsewhere,
+            Reject::Path => Self::ScionWrongPath,
+            Reject::Unanswerable => Self::ScionUnanswerable,
+        }
+    }
 }
 
 /// A datagram for us.

@@ -91,6 +91,10 @@ counters! {
     ScionPathsFailed = "scion_paths_failed",
     /// SCION: SCMP messages that say nothing about us.
     ScionScmpIgnored = "scion_scmp_ignored",
+    /// SCION: SCMP echo requests answered.
+    ScionEchoes = "scion_echoes",
+    /// SCION: SCMP echo requests beyond as many a second as are answered.
+    ScionEchoesRefused = "scion_echoes_refused",
     /// SCION: packets answered with QUIC Version Negotiation.
     ScionVersionsNegotiated = "scion_versions_negotiated",
     /// Announces refused: torrent ceiling.

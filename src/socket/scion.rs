@@ -9,6 +9,7 @@
 //!
 //! What is decided is decided in [`gate`], [`remotes`] and [`quic`], without sockets and clocks.
 
+mod allowance;
 mod gate;
 mod names;
 mod quic;
@@ -34,11 +35,12 @@ use quinn::{
 };
 use scion_tracker_core::address::{Host, ScionAddr};
 use scion_tracker_core::codec::scion::{
-    BuildError, Message, Packet, PacketError, Path, Scmp, Template, Udp,
+    BuildError, Echo, Message, Packet, PacketError, Path, Scmp, Template, Udp,
 };
 use tokio::sync::broadcast;
 
 use crate::counters::{Counter, Counters};
+use allowance::Allowance;
 pub(crate) use gate::{Admitted, Gate};
 use names::Names;
 use quic::Negotiator;
@@ -59,6 +61,8 @@ const BUFFER: usize = 1 << 16;
 const FRUITLESS: usize = 16;
 /// Failures of paths that a slow listener is told of.
 const FAILURES: usize = 16;
+/// Echo requests that are answered in a burst, and as many a second.
+const ECHOES: u32 = 200;
 /// The largest reply to a BEP 15 datagram, header included.
 const REPLY: usize = 1472;
 
@@ -102,7 +106,13 @@ struct Inbox {
     /// The next datagram: buffer and offset.
     next: (usize, usize),
     now: Now,
+    strangers: Strangers,
+}
+
+/// What strangers get who have shown nothing.
+struct Strangers {
     negotiator: Negotiator,
+    echoes: Allowance,
 }
 
 /// Why a remote cannot be called.
@@ -229,7 +239,7 @@ impl ScionSocket {
         datagram: &'a [u8],
         underlay: SocketAddr,
         now: Now,
-        negotiator: &mut Negotiator,
+        strangers: &mut Strangers,
     ) -> Option<(SocketAddr, &'a [u8])> {
         let (packet, udp, source) = match self.gate.admit(datagram) {
             Ok(Admitted::Datagram {
@@ -238,7 +248,7 @@ impl ScionSocket {
                 source,
             }) => (packet, udp, source),
             Ok(Admitted::Control(packet)) => {
-                self.control(&packet, now);
+                self.control(&packet, underlay, now, strangers);
                 return None;
             }
             Err(reject) => {
@@ -258,7 +268,7 @@ impl ScionSocket {
             let next_hop = self.gate.next_hop(source, &template, underlay);
             Ok(Route { template, next_hop })
         };
-        if self.negotiates(&udp, now, negotiator, answer) {
+        if self.negotiates(&udp, now, &mut strangers.negotiator, answer) {
             return None;
         }
         let name = self.names.name(source);
@@ -281,16 +291,25 @@ impl ScionSocket {
         Some((name, udp.payload))
     }
 
-    fn control(&self, packet: &Packet<'_>, now: Now) {
+    fn control(
+        &self,
+        packet: &Packet<'_>,
+        underlay: SocketAddr,
+        now: Now,
+        strangers: &mut Strangers,
+    ) {
         let Message::Scmp(scmp) = packet.message else {
             return;
         };
-        if matches!(
-            scmp,
-            Scmp::EchoRequest(_) | Scmp::EchoReply(_) | Scmp::Other { .. }
-        ) {
-            self.counters.count(Counter::ScionScmpIgnored);
-            return;
+        match scmp {
+            Scmp::EchoRequest(request) => {
+                return self.echo(packet, &request, underlay, now, strangers);
+            }
+            Scmp::EchoReply(_) | Scmp::Other { .. } => {
+                self.counters.count(Counter::ScionScmpIgnored);
+                return;
+            }
+            _ => {}
         }
         let mut remotes = self.remotes.lock();
         let failure = remotes.failed(&self.names, self.local(), packet, &scmp, now);
@@ -303,6 +322,29 @@ impl ScionSocket {
         tracing::debug!(?failure, "a path has failed");
         // Nobody may be listening.
         let _ = self.failures.send(failure);
+    }
+
+    fn echo(
+        &self,
+        packet: &Packet<'_>,
+        request: &Echo<'_>,
+        underlay: SocketAddr,
+        now: Now,
+        strangers: &mut Strangers,
+    ) {
+        if !strangers.echoes.take(now.since_start) {
+            self.counters.count(Counter::ScionEchoesRefused);
+            return;
+        }
+        let mut reply = Vec::new();
+        match self.gate.answer_echo(packet, request, underlay, &mut reply) {
+            Ok(next_hop) => {
+                self.counters.count(Counter::ScionEchoes);
+                // It is asked again if this is lost.
+                let _ = self.send(next_hop, &reply, None);
+            }
+            Err(reject) => self.counters.count(reject.into()),
+        }
     }
 
     /// Answers packets of other QUIC versions, without making an entry for their sender.
@@ -335,13 +377,7 @@ impl ScionSocket {
         let answer = self.gate.answer(datagram, underlay, &mut reply, datagrams);
         if let Ok(Some((length, next_hop))) = answer {
             // As with any UDP: a full socket loses datagrams.
-            let _ = self.underlay.try_send(&Transmit {
-                destination: next_hop,
-                ecn: None,
-                contents: &reply[..length],
-                segment_size: None,
-                src_ip: None,
-            });
+            let _ = self.send(next_hop, &reply[..length], None);
         }
     }
 
@@ -359,14 +395,18 @@ impl ScionSocket {
                 self.counters.count(Counter::ScionUnanswerable);
                 return Ok(());
             };
-            self.underlay.try_send(&Transmit {
-                destination: route.next_hop,
-                // Border routers do not carry it over.
-                ecn: None,
-                contents: out,
-                segment_size,
-                src_ip: None,
-            })
+            self.send(route.next_hop, out, segment_size)
+        })
+    }
+
+    fn send(&self, to: SocketAddr, packets: &[u8], segment_size: Option<usize>) -> io::Result<()> {
+        self.underlay.try_send(&Transmit {
+            destination: to,
+            // Border routers do not carry it over.
+            ecn: None,
+            contents: packets,
+            segment_size,
+            src_ip: None,
         })
     }
 }
@@ -432,7 +472,10 @@ impl Inbox {
             filled: 0,
             next: (0, 0),
             now,
-            negotiator: Negotiator::new(),
+            strangers: Strangers {
+                negotiator: Negotiator::new(),
+                echoes: Allowance::new(ECHOES),
+            },
         }
     }
 
@@ -469,7 +512,7 @@ impl Inbox {
             } else {
                 (buffer, offset + datagram.len())
             };
-            let received = socket.receive(datagram, addr, self.now, &mut self.negotiator);
+            let received = socket.receive(datagram, addr, self.now, &mut self.strangers);
             let Some((addr, payload)) = received else {
                 continue;
             };

@@ -4,7 +4,9 @@
 use std::net::SocketAddr;
 
 use scion_tracker_core::address::ScionAddr;
-use scion_tracker_core::codec::scion::{Message, Packet, PacketError, Template, Udp, parse};
+use scion_tracker_core::codec::scion::{
+    Echo, Message, Packet, PacketError, Path, Template, Udp, parse, write_echo_reply,
+};
 
 use super::topology::Topology;
 use crate::counters::Counter;
@@ -111,11 +113,22 @@ impl Gate {
         if answer.path().is_empty() {
             return SocketAddr::new(source.host.ip(), source.port);
         }
-        answer
-            .path()
-            .first_egress()
-            .and_then(|interface| topology.next_hop(interface))
-            .unwrap_or(underlay)
+        router(topology, answer.path()).unwrap_or(underlay)
+    }
+
+    /// Writes the answer to an echo request, which is no longer than the request. Returns its next hop.
+    pub(super) fn answer_echo(
+        &self,
+        packet: &Packet<'_>,
+        request: &Echo<'_>,
+        underlay: SocketAddr,
+        out: &mut Vec<u8>,
+    ) -> Result<SocketAddr, Reject> {
+        write_echo_reply(packet, request, out).map_err(|_| Reject::Unanswerable)?;
+        let path = parse(out)?.path;
+        let topology = self.topology.as_ref();
+        let router = topology.and_then(|topology| router(topology, path));
+        Ok(router.unwrap_or(underlay))
     }
 
     /// The underlay source of a packet, if answers go there.
@@ -160,10 +173,13 @@ impl Gate {
     }
 }
 
+/// The border router where a path leaves the AS.
+fn router(topology: &Topology, path: Path<'_>) -> Option<SocketAddr> {
+    topology.next_hop(path.first_egress()?)
+}
+
 #[cfg(test)]
 mod tests {
-    use scion_tracker_core::codec::scion::Path;
-
     use super::*;
 
     fn addr(text: &str) -> ScionAddr {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::allowance::Allowance;
+
 /// QUIC version 1, the only one spoken here.
 const V1: u32 = 1;
 /// The length of the connection ids that quinn issues.
@@ -60,17 +62,11 @@ pub(super) fn issued(packet: &[u8]) -> Option<Token> {
 /// does so only from 1200 bytes on; here the answer just has to be no longer than the packet, for
 /// clients exist that open with 600 bytes of another version and come back with version 1.
 #[derive(Debug)]
-pub(super) struct Negotiator {
-    allowance: u32,
-    refilled: Duration,
-}
+pub(super) struct Negotiator(Allowance);
 
 impl Negotiator {
     pub(super) const fn new() -> Self {
-        Self {
-            allowance: NEGOTIATIONS,
-            refilled: Duration::ZERO,
-        }
+        Self(Allowance::new(NEGOTIATIONS))
     }
 
     /// Whether the packet is of an unknown version. If it is, the answer, if any, is in `out`.
@@ -82,7 +78,7 @@ impl Negotiator {
             return false;
         }
         let length = 7 + long.source.len() + long.destination.len() + 4;
-        if length > packet.len() || !self.allows(now) {
+        if length > packet.len() || !self.0.take(now) {
             return true;
         }
         out.push(0xc0);
@@ -93,16 +89,6 @@ impl Negotiator {
         }
         out.extend_from_slice(&V1.to_be_bytes());
         true
-    }
-
-    fn allows(&mut self, now: Duration) -> bool {
-        if now.saturating_sub(self.refilled) >= Duration::from_secs(1) {
-            self.refilled = now;
-            self.allowance = NEGOTIATIONS;
-        }
-        let allowed = self.allowance > 0;
-        self.allowance = self.allowance.saturating_sub(1);
-        allowed
     }
 }
 

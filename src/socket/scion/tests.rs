@@ -10,7 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use scion_tracker_core::address::ScionAddr;
-use scion_tracker_core::codec::scion::{Message, Path, Template, parse};
+use scion_tracker_core::codec::scion::{
+    Echo, Message, Path, Scmp, Template, parse, write_echo_request,
+};
 
 use super::*;
 use net::{Identity, Relay, Validation, ask, connect, host, loopback, path, serve};
@@ -363,6 +365,66 @@ async fn bep15_and_other_versions_of_quic_are_answered_beside_a_connection() {
         assert!(matches!(packet.message, Message::Udp(udp) if udp.payload == reply));
     }
     assert_eq!(server.remotes(), 0, "neither makes an entry");
+}
+
+#[tokio::test]
+async fn echo_requests_are_answered_so_many_a_second_and_not_larger_than_they_are() {
+    let server = ScionSocket::bind(host(SERVER), loopback()).unwrap();
+    serve(&server, Identity::new().server(), Validation::Handshake);
+    let raw = tokio::net::UdpSocket::bind(loopback()).await.unwrap();
+    let request = |from: &str, path: &[u8], sequence| {
+        let echo = Echo {
+            identifier: 7,
+            sequence,
+            data: b"0123456789",
+        };
+        let (path, mut request) = (Path::parse(path).unwrap(), Vec::new());
+        write_echo_request(host(from), host(SERVER), path, &echo, &mut request).unwrap();
+        request
+    };
+    for (from, path) in [("1-ff00:0:110,[fd00::1]", vec![]), (CLIENT, path(1))] {
+        let request = request(from, &path, 1);
+        raw.send_to(&request, server.underlay_addr()).await.unwrap();
+        let mut buffer = [0; 2048];
+        let received = tokio::time::timeout(Duration::from_secs(5), raw.recv(&mut buffer));
+        let length = received.await.unwrap().unwrap();
+        let reply = parse(&buffer[..length]).unwrap();
+        assert!(reply.checksum_is_right());
+        assert_eq!(
+            (reply.source, reply.destination),
+            (host(SERVER), host(from))
+        );
+        assert!(
+            matches!(reply.message, Message::Scmp(Scmp::EchoReply(echo))
+                if (echo.identifier, echo.sequence, echo.data) == (7, 1, b"0123456789")),
+            "{reply:?}"
+        );
+        assert!(length <= request.len());
+    }
+    // One that reached the wrong host is not answered.
+    let mut elsewhere = request(CLIENT, &path(1), 2);
+    elsewhere[31] ^= 1;
+    raw.send_to(&elsewhere, server.underlay_addr())
+        .await
+        .unwrap();
+    let (since, flood) = (Instant::now(), request(CLIENT, &path(1), 3));
+    let handled = || {
+        let counters = [Counter::ScionEchoes, Counter::ScionEchoesRefused];
+        counters.map(|counter| count(&server, counter))
+    };
+    while handled().iter().sum::<u64>() < 1000 {
+        raw.send_to(&flood, server.underlay_addr()).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let seconds = since.elapsed().as_secs() + 2;
+    assert!(
+        handled()[0] <= u64::from(ECHOES) * seconds,
+        "{:?}",
+        handled()
+    );
+    assert!(handled()[0] >= u64::from(ECHOES));
+    assert_eq!(count(&server, Counter::ScionElsewhere), 1);
+    assert_eq!(server.remotes(), 0, "it makes no entry");
 }
 
 #[tokio::test]

@@ -6,7 +6,8 @@
 #
 #     docker buildx build --platform linux/amd64,linux/arm64 -t REGISTRY/scion-tracker --push .
 #
-# For a static binary that was built outside, which lies in DIR beside the licences of this project:
+# Around a binary that was built outside, as DIR/root/scion-tracker, with the libraries under DIR/root
+# that it is linked to, if any:
 #
 #     docker build --target prebuilt -f Dockerfile -t scion-tracker DIR
 #
@@ -29,8 +30,8 @@ HEALTHCHECK --interval=30s --timeout=5s --start-period=10s CMD ["/scion-tracker"
 ENTRYPOINT ["/scion-tracker"]
 
 FROM runtime AS prebuilt
-# The classic builder comes by here in any case: without a binary there is only the licence to copy.
-COPY LICENSE* scion-tracke[r] /
+# The classic builder comes by here in any case: without a root there are only the licences to copy.
+COPY LICENSE* roo[t] /
 
 # What decides which libraries are built: manifests without targets, and sources with nothing in them.
 FROM ${BUILDER} AS manifests

@@ -12,6 +12,7 @@ pub mod tls;
 
 mod clock;
 mod counters;
+mod daemon;
 mod service;
 mod socket;
 mod transport;

@@ -26,7 +26,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use quinn::udp::{RecvMeta, Transmit};
@@ -45,14 +45,12 @@ pub(crate) use gate::{Admitted, Gate};
 use names::Names;
 use quic::Negotiator;
 use remotes::{Arrival, Heard, Now, Remotes, Route};
-pub(crate) use remotes::{Failure, Limits};
+pub(crate) use remotes::{Cause, Failure, Limits};
 use topology::Topology;
 
 /// The largest UDP payload that is sure to get through: QUIC's minimum. Path MTUs of 1280 and less
 /// are announced, headers take 80 to 260 bytes of what the underlay carries.
 pub(crate) const MIN_PAYLOAD: u16 = 1200;
-/// The largest UDP payload that is worth trying.
-pub(crate) const MAX_PAYLOAD: u16 = 1320;
 
 /// Underlay buffers, each as large as what the kernel coalesces at most.
 const BUFFERS: usize = 16;
@@ -160,7 +158,8 @@ impl ScionSocket {
         }))
     }
 
-    /// As [`ScionSocket::new`], on a socket of its own and with defaults: for clients and tests.
+    /// As [`ScionSocket::new`], on a socket of its own and with defaults.
+    #[cfg(test)]
     pub(crate) fn bind(host: Host, underlay: SocketAddr) -> io::Result<Arc<Self>> {
         Self::new(
             UdpSocket::bind(underlay)?,
@@ -177,6 +176,7 @@ impl ScionSocket {
     }
 
     /// The address of the underlay socket.
+    #[cfg(test)]
     pub(crate) const fn underlay_addr(&self) -> SocketAddr {
         self.underlay_addr
     }
@@ -217,9 +217,11 @@ impl ScionSocket {
         Ok(name)
     }
 
-    /// Ends [`ScionSocket::call`]: its paths are forgotten.
-    pub(crate) fn hang_up(&self, remote: ScionAddr) {
-        self.remotes.lock().hang_up(self.names.name(remote));
+    /// For how long nothing has come from a remote, counted from [`ScionSocket::call`] at the
+    /// earliest. `None` if it is not called.
+    pub(crate) fn silence(&self, remote: ScionAddr) -> Option<Duration> {
+        let remotes = self.remotes.lock();
+        remotes.silence(self.names.name(remote), now(self.start))
     }
 
     /// Paths that fail under remotes from now on.
@@ -228,6 +230,7 @@ impl ScionSocket {
     }
 
     /// Number of remotes in the table.
+    #[cfg(test)]
     pub(crate) fn remotes(&self) -> usize {
         self.remotes.lock().len()
     }

@@ -140,6 +140,17 @@ pub(super) enum Heard {
     Adopted,
 }
 
+/// What of a path has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The link at this interface of the AS that reports it.
+    Link(u64),
+    /// The way between these two interfaces, through the AS that reports it.
+    Crossing(u64, u64),
+    /// Its time is over.
+    Expired,
+}
+
 /// A path that has failed under a remote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Failure {
@@ -147,6 +158,8 @@ pub(crate) struct Failure {
     pub(crate) remote: ScionAddr,
     /// The AS that reported it.
     pub(crate) reporter: IsdAs,
+    /// What is said to have failed.
+    pub(crate) cause: Cause,
     /// Whether packets already take another path.
     pub(crate) switched: bool,
 }
@@ -177,6 +190,7 @@ impl Remotes {
     }
 
     /// Number of remotes in the table.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.by_name.len()
     }
@@ -235,9 +249,10 @@ impl Remotes {
         self.by_name.insert(name, remote);
     }
 
-    /// Ends [`Remotes::call`].
-    pub(super) fn hang_up(&mut self, name: SocketAddr) {
-        self.remove(name);
+    /// For how long nothing has come from a remote, or since it is called over its current path.
+    pub(super) fn silence(&self, name: SocketAddr, now: Now) -> Option<Duration> {
+        let remote = self.by_name.get(&name)?;
+        Some(now.since_start.saturating_sub(remote.current.heard))
     }
 
     /// Takes note of an SCMP error that reached `local`. Nobody vouches for it, so it counts only if
@@ -250,13 +265,17 @@ impl Remotes {
         scmp: &Scmp<'_>,
         now: Now,
     ) -> Option<Failure> {
-        let reporter = match *scmp {
-            Scmp::ExternalInterfaceDown { ia, .. } | Scmp::InternalConnectivityDown { ia, .. } => {
-                ia
-            }
+        let (reporter, cause) = match *scmp {
+            Scmp::ExternalInterfaceDown { ia, interface, .. } => (ia, Cause::Link(interface)),
+            Scmp::InternalConnectivityDown {
+                ia,
+                ingress,
+                egress,
+                ..
+            } => (ia, Cause::Crossing(ingress, egress)),
             Scmp::ParameterProblem {
                 code: PATH_EXPIRED, ..
-            } => packet.source.ia,
+            } => (packet.source.ia, Cause::Expired),
             _ => return None,
         };
         let quoted = Quoted::parse(scmp.quote()?).ok()?;
@@ -282,6 +301,7 @@ impl Remotes {
             return Some(Failure {
                 remote: addr,
                 reporter,
+                cause,
                 switched,
             });
         }

@@ -485,6 +485,16 @@ fn a_client_keeps_to_the_paths_of_its_choice() {
     let failure = interface_down(&mut bench, &quote, at(5001)).unwrap();
     assert!(failure.switched);
     assert_eq!(bench.way_to(server), Some(2));
-    bench.remotes.hang_up(name);
-    assert_eq!(bench.way_to(server), None);
+    assert_eq!(failure.cause, Cause::Link(1));
+    let silence = bench.remotes.silence(name, at(5001));
+    assert_eq!(
+        silence,
+        Some(Duration::from_millis(5001)),
+        "on the new path"
+    );
+    bench.packet(server, &path(3), None, at(6000));
+    let silence = bench.remotes.silence(name, at(6001));
+    assert_eq!(silence, Some(Duration::from_millis(1)));
+    let stranger = bench.name(addr(CLIENT));
+    assert_eq!(bench.remotes.silence(stranger, at(6001)), None);
 }

@@ -1,12 +1,13 @@
 //! A SCION network of one process: hosts on loopback, paths that are well formed and nothing else,
 //! and a relay in the place of all border routers.
 
+use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use quinn::rustls::RootCertStore;
 use quinn::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use quinn::{ClientConfig, Connection, Endpoint, ServerConfig, TransportConfig};
@@ -136,43 +137,104 @@ pub(super) async fn connect(
         .unwrap()
 }
 
-/// All border routers at once: sends each packet on to its destination, except over the link that is
-/// down, from which the sender gets an SCMP error.
-pub(super) struct Relay {
-    pub(super) addr: SocketAddr,
-    down: Arc<AtomicU16>,
+/// All border routers at once: sends each packet on to its destination, except over a link that is
+/// down, from which the sender gets an SCMP error, or nothing if the link is a black hole.
+#[derive(Debug, Clone)]
+pub(crate) struct Relay {
+    pub(crate) addr: SocketAddr,
+    links: Arc<Mutex<Links>>,
+}
+
+#[derive(Debug, Default)]
+struct Links {
+    /// Interfaces whose links are down.
+    down: Vec<u16>,
+    /// Interfaces whose links swallow packets.
+    holes: Vec<u16>,
+    /// An interface whose link goes down after so many more packets.
+    fuse: Option<(u16, usize)>,
 }
 
 impl Relay {
     /// Between these two endpoints. Ends with the test process.
     pub(super) fn new(one: &ScionSocket, two: &ScionSocket) -> Self {
+        Self::to([one, two].map(|it| (it.local().host, it.underlay_addr())))
+    }
+
+    /// To these hosts, and back to those who have sent something.
+    pub(crate) fn to(hosts: impl IntoIterator<Item = (Host, SocketAddr)>) -> Self {
         let socket = UdpSocket::bind(LOOPBACK).unwrap();
         let addr = socket.local_addr().unwrap();
-        let down = Arc::new(AtomicU16::new(0));
-        let is_down = Arc::clone(&down);
-        let hosts = [one, two].map(|it| (it.local(), it.underlay_addr()));
+        let links = Arc::<Mutex<Links>>::default();
+        let shared = Arc::clone(&links);
+        let mut hosts: HashMap<_, _> = hosts.into_iter().collect();
         thread::spawn(move || {
             let mut buffer = [0; 65536];
             while let Ok((length, from)) = socket.recv_from(&mut buffer) {
                 let bytes = &buffer[..length];
                 let packet = parse(bytes).unwrap();
-                let broken = is_down.load(Ordering::SeqCst);
-                if packet.path.interfaces().any(|it| it == broken) {
-                    socket
-                        .send_to(&interface_down(bytes, broken), from)
-                        .unwrap();
-                    continue;
-                }
-                let to = hosts.iter().find(|(it, _)| it.host == packet.destination);
-                socket.send_to(bytes, to.unwrap().1).unwrap();
+                hosts.insert(packet.source, from);
+                let fate = shared.lock().pass(packet.path);
+                let reply = match fate {
+                    Fate::Arrives => {
+                        socket.send_to(bytes, hosts[&packet.destination]).unwrap();
+                        continue;
+                    }
+                    Fate::Lost => continue,
+                    Fate::Refused(interface) => interface_down(bytes, interface),
+                };
+                socket.send_to(&reply, from).unwrap();
             }
         });
-        Self { addr, down }
+        Self { addr, links }
     }
 
     /// Takes the link of this interface down, and any other up.
-    pub(super) fn take_down(&self, interface: u16) {
-        self.down.store(interface, Ordering::SeqCst);
+    pub(crate) fn take_down(&self, interface: u16) {
+        self.links.lock().down = vec![interface];
+    }
+
+    /// Takes the links of these interfaces down, and any other up.
+    pub(crate) fn take_all_down(&self, interfaces: &[u16]) {
+        self.links.lock().down = interfaces.to_vec();
+    }
+
+    /// Takes the link of this interface down after so many more packets.
+    pub(crate) fn take_down_after(&self, interface: u16, packets: usize) {
+        self.links.lock().fuse = Some((interface, packets));
+    }
+
+    /// Has the link of this interface swallow all packets.
+    pub(crate) fn make_hole(&self, interface: u16) {
+        self.links.lock().holes = vec![interface];
+    }
+}
+
+enum Fate {
+    Arrives,
+    Lost,
+    /// This interface is down.
+    Refused(u16),
+}
+
+impl Links {
+    fn pass(&mut self, path: Path<'_>) -> Fate {
+        match &mut self.fuse {
+            Some((interface, 0)) => {
+                self.down.push(*interface);
+                self.fuse = None;
+            }
+            Some((_, left)) => *left -= 1,
+            None => {}
+        }
+        let find = |list: &[u16]| path.interfaces().find(|it| list.contains(it));
+        if let Some(interface) = find(&self.down) {
+            Fate::Refused(interface)
+        } else if find(&self.holes).is_some() {
+            Fate::Lost
+        } else {
+            Fate::Arrives
+        }
     }
 }
 

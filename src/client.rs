@@ -17,16 +17,19 @@
 mod http;
 mod http3;
 mod peer_id;
+mod scion;
 mod trust;
 mod udp;
 mod url;
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use scion_tracker_core::address::ScionAddr;
 use scion_tracker_core::codec::bep15::Malformed;
 use scion_tracker_core::codec::query::{self, AnnounceQuery};
 use scion_tracker_core::codec::reply::{
@@ -36,8 +39,15 @@ use scion_tracker_core::types::InfoHash;
 use tokio::time::{Instant, timeout_at};
 
 pub use peer_id::{Software, software};
+pub use scion::{
+    Acl, AclError, AclErrorKind, PathInterface, PathStatus, ScionError, ScionOptions, ScionPath,
+    ScionPaths,
+};
 pub use trust::{Trust, TrustError};
 pub use url::{Scheme, TrackerUrl, UrlError};
+
+pub use crate::daemon::{CallError, DaemonAddr, DaemonAddrError, DaemonError};
+use scion::Scion;
 
 /// The longest reply that is read, in bytes.
 pub const MAX_REPLY: usize = 1 << 20;
@@ -51,6 +61,8 @@ pub struct Options {
     pub timeout: Duration,
     /// Whose certificates are taken, over HTTPS and HTTP/3.
     pub trust: Trust,
+    /// How trackers over SCION are found and reached.
+    pub scion: ScionOptions,
 }
 
 impl Default for Options {
@@ -59,6 +71,25 @@ impl Default for Options {
         Self {
             timeout: Duration::from_secs(30),
             trust: Trust::System,
+            scion: ScionOptions::default(),
+        }
+    }
+}
+
+/// An address of a tracker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TrackerAddr {
+    /// On plain IP.
+    Ip(SocketAddr),
+    /// Over SCION.
+    Scion(ScionAddr),
+}
+
+impl fmt::Display for TrackerAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(addr) => addr.fmt(f),
+            Self::Scion(addr) => addr.fmt(f),
         }
     }
 }
@@ -75,11 +106,14 @@ pub enum RequestError {
         /// Why; none if there is a name without addresses.
         source: Option<io::Error>,
     },
+    /// There is no way over SCION.
+    #[error(transparent)]
+    Scion(#[from] ScionError),
     /// No connection, or it broke.
     #[error("cannot talk to {addr}")]
     Io {
         /// The last address that was tried.
-        addr: SocketAddr,
+        addr: TrackerAddr,
         /// Why.
         source: io::Error,
     },
@@ -93,7 +127,7 @@ pub enum RequestError {
     #[error("cannot connect to {addr} over QUIC")]
     QuicConnect {
         /// The last address that was tried.
-        addr: SocketAddr,
+        addr: TrackerAddr,
         /// Why.
         source: quinn::ConnectError,
     },
@@ -101,7 +135,7 @@ pub enum RequestError {
     #[error("cannot talk to {addr} over QUIC")]
     Quic {
         /// The last address that was tried.
-        addr: SocketAddr,
+        addr: TrackerAddr,
         /// Why.
         source: quinn::ConnectionError,
     },
@@ -157,8 +191,8 @@ impl From<ReplyError> for RequestError {
 /// A hint of what a body says, on one line.
 struct Excerpt<'a>(&'a Bytes);
 
-impl std::fmt::Display for Excerpt<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Excerpt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = String::from_utf8_lossy(&self.0[..self.0.len().min(200)]);
         let words: Vec<_> = text.split_whitespace().collect();
         if words.is_empty() {
@@ -173,16 +207,19 @@ impl std::fmt::Display for Excerpt<'_> {
 pub struct Client {
     timeout: Duration,
     tls: Arc<rustls::ClientConfig>,
+    scion: Arc<Scion>,
     udp: udp::Sessions,
 }
 
 impl Client {
     /// Reads the certificates to trust.
     pub fn new(options: &Options) -> Result<Self, TrustError> {
+        let scion = Arc::new(Scion::new(&options.scion));
         Ok(Self {
             timeout: options.timeout,
             tls: Arc::new(options.trust.config()?),
-            udp: udp::Sessions::default(),
+            udp: udp::Sessions::new(Arc::clone(&scion)),
+            scion,
         })
     }
 
@@ -219,13 +256,27 @@ impl Client {
         Ok(parse_scrape_reply(&reply)?)
     }
 
+    /// The paths to a tracker over SCION, as the daemon knows them now.
+    pub async fn paths(&self, url: &TrackerUrl) -> Result<ScionPaths, RequestError> {
+        let asked = async {
+            let tracker = self.scion.require(url)?;
+            Ok(self.scion.paths(tracker).await?)
+        };
+        self.in_time(asked).await
+    }
+
     /// The body of a 200 reply.
     async fn get(&self, url: &TrackerUrl, query: &str) -> Result<Bytes, RequestError> {
         let target = url.with_query(query);
-        let reply = match url.scheme() {
-            Scheme::H3 => http3::get(&self.tls, url, &target, self.deadline()).await?,
-            Scheme::Https => http::get(Some(&self.tls), url, &target).await?,
-            Scheme::Http | Scheme::Udp => http::get(None, url, &target).await?,
+        let reply = match (url.scheme(), self.scion.find(url)?) {
+            // Over SCION there is no TCP.
+            (Scheme::Https | Scheme::H3, Some(tracker)) => {
+                let call = self.scion.call(tracker).await?;
+                http3::get_over_scion(&self.tls, url, &target, &call).await?
+            }
+            (Scheme::H3, None) => http3::get(&self.tls, url, &target, self.deadline()).await?,
+            (Scheme::Https, None) => http::get(Some(&self.tls), url, &target).await?,
+            (Scheme::Http | Scheme::Udp, _) => http::get(None, url, &target).await?,
         };
         let (status, body) = reply;
         if status != ::http::StatusCode::OK {

@@ -48,7 +48,11 @@ impl Args {
 /// Anybody's certificate will do: whether there is an answer is all that is asked.
 fn ask(url: &TrackerUrl, timeout: Duration) -> anyhow::Result<()> {
     let trust = Trust::Anyone;
-    let client = Client::new(&Options { timeout, trust })?;
+    let client = Client::new(&Options {
+        timeout,
+        trust,
+        ..Options::default()
+    })?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

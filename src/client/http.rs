@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
-use super::{MAX_REPLY, RequestError, TrackerUrl, USER_AGENT, resolve};
+use super::{MAX_REPLY, RequestError, TrackerAddr, TrackerUrl, USER_AGENT, resolve};
 
 /// Asks for `target`, path and query. With a TLS configuration, over TLS.
 pub(super) async fn get(
@@ -32,7 +32,10 @@ pub(super) async fn get(
     let stream = TlsConnector::from(Arc::new(config))
         .connect(server_name(url)?, stream)
         .await
-        .map_err(|source| RequestError::Io { addr, source })?;
+        .map_err(|source| RequestError::Io {
+            addr: TrackerAddr::Ip(addr),
+            source,
+        })?;
     exchange(stream, url, target).await
 }
 
@@ -54,7 +57,7 @@ async fn connect(addrs: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), Reques
             Ok(stream) => return Ok((stream, *addr)),
             Err(source) if others.is_empty() => {
                 return Err(RequestError::Io {
-                    addr: *addr,
+                    addr: TrackerAddr::Ip(*addr),
                     source,
                 });
             }

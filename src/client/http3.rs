@@ -1,20 +1,26 @@
-//! One GET over HTTP/3, on a connection of its own.
+//! One GET over HTTP/3, on a connection of its own, on plain IP or over SCION.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http::{Request, StatusCode, header};
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{Connection, Endpoint, VarInt};
+use quinn::{Connection, Endpoint, TransportConfig, VarInt};
 use rustls::ClientConfig;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{MAX_REPLY, RequestError, TrackerUrl, USER_AGENT, resolve};
+use super::scion::{Call, Silence};
+use super::{MAX_REPLY, RequestError, TrackerAddr, TrackerUrl, USER_AGENT, resolve};
 
 /// H3_NO_ERROR (RFC 9114, section 8.1).
 const NO_ERROR: VarInt = VarInt::from_u32(0x100);
+
+/// The round trip that is assumed over SCION before one is measured: packets that are not answered
+/// are sent again after three times as long, over another path if the first has failed.
+const SCION_RTT: Duration = Duration::from_millis(150);
 
 /// Asks for `target`, path and query. Each address of the host gets an equal share of the time.
 pub(super) async fn get(
@@ -23,53 +29,98 @@ pub(super) async fn get(
     target: &str,
     deadline: Instant,
 ) -> Result<(StatusCode, Bytes), RequestError> {
+    let config = quinn::ClientConfig::new(crypto(tls)?);
     let addrs = resolve(url).await?;
     let mut failure = RequestError::Unexpected;
     for (i, addr) in addrs.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
         let share = Instant::now() + left / (addrs.len() - i) as u32;
-        let (endpoint, connection) = match connect(tls, url, *addr, share).await {
-            Ok(connected) => connected,
-            Err(error) => {
+        let endpoint = open(*addr)?;
+        let tracker = TrackerAddr::Ip(*addr);
+        let connecting = connect(&endpoint, config.clone(), *addr, tracker, url);
+        let connection = match timeout_at(share, connecting).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => {
                 failure = error;
                 continue;
             }
+            Err(_) => {
+                let (addr, source) = (tracker, quinn::ConnectionError::TimedOut);
+                failure = RequestError::Quic { addr, source };
+                continue;
+            }
         };
-        let reply = exchange(connection.clone(), url, target).await;
-        connection.close(NO_ERROR, b"");
-        // The close has to get out, but nobody waits for long.
-        let _ = timeout(std::time::Duration::from_millis(100), endpoint.wait_idle()).await;
-        return reply;
+        return ask(&endpoint, connection, url, target).await;
     }
     Err(failure)
 }
 
-async fn connect(
+/// As [`get`], over SCION.
+pub(super) async fn get_over_scion(
     tls: &Arc<ClientConfig>,
     url: &TrackerUrl,
-    addr: SocketAddr,
-    deadline: Instant,
-) -> Result<(Endpoint, Connection), RequestError> {
+    target: &str,
+    call: &Call,
+) -> Result<(StatusCode, Bytes), RequestError> {
+    let addr = TrackerAddr::Scion(call.remote());
+    let mut config = quinn::ClientConfig::new(crypto(tls)?);
+    let mut transport = TransportConfig::default();
+    transport
+        .initial_rtt(SCION_RTT)
+        // A request is a packet or two: looking for a larger size takes more than it gives.
+        .mtu_discovery_config(None);
+    config.transport_config(Arc::new(transport));
+    let (endpoint, name) = call
+        .endpoint()
+        .map_err(|source| RequestError::Io { addr, source })?;
+    let request = async {
+        let connection = connect(&endpoint, config, name, addr, url).await?;
+        ask(&endpoint, connection, url, target).await
+    };
+    call.during(Silence::Switches, request).await
+}
+
+fn crypto(tls: &Arc<ClientConfig>) -> Result<Arc<QuicClientConfig>, RequestError> {
+    let mut config = ClientConfig::clone(tls);
+    config.alpn_protocols = vec![b"h3".to_vec()];
+    Ok(Arc::new(QuicClientConfig::try_from(config)?))
+}
+
+fn open(addr: SocketAddr) -> Result<Endpoint, RequestError> {
     let local: IpAddr = match addr {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let endpoint = Endpoint::client(SocketAddr::new(local, 0))
-        .map_err(|source| RequestError::Io { addr, source })?;
-    let mut config = ClientConfig::clone(tls);
-    config.alpn_protocols = vec![b"h3".to_vec()];
-    let config = QuicClientConfig::try_from(config)?;
-    let connecting = endpoint
-        .connect_with(quinn::ClientConfig::new(Arc::new(config)), addr, url.host())
-        .map_err(|source| RequestError::QuicConnect { addr, source })?;
-    match timeout_at(deadline, connecting).await {
-        Ok(Ok(connection)) => Ok((endpoint, connection)),
-        Ok(Err(source)) => Err(RequestError::Quic { addr, source }),
-        Err(_) => Err(RequestError::Quic {
-            addr,
-            source: quinn::ConnectionError::TimedOut,
-        }),
-    }
+    let addr = TrackerAddr::Ip(addr);
+    Endpoint::client(SocketAddr::new(local, 0)).map_err(|source| RequestError::Io { addr, source })
+}
+
+/// Connects to what the endpoint calls `name`. The certificate has to be the URL's host's.
+async fn connect(
+    endpoint: &Endpoint,
+    config: quinn::ClientConfig,
+    name: SocketAddr,
+    addr: TrackerAddr,
+    url: &TrackerUrl,
+) -> Result<Connection, RequestError> {
+    endpoint
+        .connect_with(config, name, url.host())
+        .map_err(|source| RequestError::QuicConnect { addr, source })?
+        .await
+        .map_err(|source| RequestError::Quic { addr, source })
+}
+
+async fn ask(
+    endpoint: &Endpoint,
+    connection: Connection,
+    url: &TrackerUrl,
+    target: &str,
+) -> Result<(StatusCode, Bytes), RequestError> {
+    let reply = exchange(connection.clone(), url, target).await;
+    connection.close(NO_ERROR, b"");
+    // The close has to get out, but nobody waits for long.
+    let _ = timeout(Duration::from_millis(100), endpoint.wait_idle()).await;
+    reply
 }
 
 async fn exchange(

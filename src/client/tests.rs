@@ -63,7 +63,12 @@ fn announce() -> AnnounceQuery {
 
 fn client(trust: Trust) -> Client {
     let timeout = Duration::from_secs(20);
-    let mut client = Client::new(&Options { timeout, trust }).unwrap();
+    let options = Options {
+        timeout,
+        trust,
+        ..Options::default()
+    };
+    let mut client = Client::new(&options).unwrap();
     client.udp.first_wait = Duration::from_millis(50);
     client
 }

@@ -1,9 +1,10 @@
-//! Announces and scrapes over UDP (BEP 15), with its schedule of retransmissions.
+//! Announces and scrapes over UDP (BEP 15), on plain IP and over SCION, with its schedule of
+//! retransmissions.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use scion_tracker_core::codec::bep15::{
@@ -18,10 +19,14 @@ use scion_tracker_core::types::InfoHash;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
-use super::{RequestError, TrackerUrl, resolve};
+use super::scion::{Call, Scion, Silence};
+use super::{RequestError, TrackerAddr, TrackerUrl, resolve};
 
 /// BEP 15: the first wait, doubled after each retransmission.
 const FIRST_WAIT: Duration = Duration::from_secs(15);
+/// Over SCION the first wait is this part of it: what is lost there is mostly lost with a link, and
+/// the next packet takes another.
+const SCION_SHARE: u32 = 5;
 /// BEP 15: n counts up to 8, and then it is over.
 const LAST_WAIT: u32 = 8;
 /// BEP 15: for so long a client may use a connection id.
@@ -31,28 +36,37 @@ const ID_LIFETIME: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Sessions {
     /// Those that are not in use.
-    idle: Mutex<HashMap<SocketAddr, Session>>,
+    idle: Mutex<HashMap<TrackerAddr, Session>>,
+    scion: Arc<Scion>,
     /// [`FIRST_WAIT`], but for tests.
     pub(super) first_wait: Duration,
 }
 
-impl Default for Sessions {
-    fn default() -> Self {
-        Self {
-            idle: Mutex::default(),
-            first_wait: FIRST_WAIT,
-        }
-    }
-}
-
-/// A socket to one tracker. The id is bound to the address from which it was asked for, so the two
-/// stay together.
+/// A way to one tracker. The id is bound to the address from which it was asked for, so the two stay
+/// together.
 #[derive(Debug)]
 struct Session {
-    socket: UdpSocket,
+    line: Line,
     layout: Layout,
-    addr: SocketAddr,
+    addr: TrackerAddr,
     id: Option<(ConnectionId, Instant)>,
+}
+
+/// What datagrams go over.
+#[derive(Debug)]
+enum Line {
+    Ip(UdpSocket),
+    Scion(Box<Call>),
+}
+
+/// What came of waiting for a reply.
+enum Received {
+    /// A reply of this length.
+    Reply(usize),
+    /// Nothing in time.
+    Late,
+    /// The request is lost with its path, and there is another.
+    Lost,
 }
 
 /// Announces. The URL's path and query go along as URL data (BEP 41).
@@ -116,7 +130,16 @@ fn read_announce(reply: Reply<'_>) -> Result<AnnounceAnswer, RequestError> {
 }
 
 impl Sessions {
-    /// Asks the first of the host's addresses that does not refuse at once.
+    pub(super) fn new(scion: Arc<Scion>) -> Self {
+        Self {
+            idle: Mutex::default(),
+            scion,
+            first_wait: FIRST_WAIT,
+        }
+    }
+
+    /// Asks over SCION if the host is there, else the first of its addresses that does not refuse at
+    /// once.
     async fn ask<T>(
         &self,
         url: &TrackerUrl,
@@ -124,22 +147,30 @@ impl Sessions {
         write: impl Fn(ConnectionId, TransactionId, &mut Vec<u8>),
         read: impl Fn(Reply<'_>) -> Result<T, RequestError>,
     ) -> Result<T, RequestError> {
+        let addrs = match self.scion.find(url)? {
+            Some(addr) => vec![TrackerAddr::Scion(addr)],
+            None => resolve(url)
+                .await?
+                .into_iter()
+                .map(TrackerAddr::Ip)
+                .collect(),
+        };
         let mut failure = RequestError::Unexpected;
-        for addr in resolve(url).await? {
+        for addr in addrs {
             let io = |source| RequestError::Io { addr, source };
-            let known = self.lock().remove(&addr);
-            let opened = match known {
-                Some(session) => Ok(session),
-                None => Session::open(addr).await,
-            };
-            let mut session = match opened {
+            let mut session = match self.session(addr).await {
                 Ok(session) => session,
-                Err(error) => {
+                Err(AskError::Io(error)) => {
                     failure = io(error);
                     continue;
                 }
+                Err(AskError::Request(error)) => return Err(error),
             };
-            match session.ask(self.first_wait, deadline, &write, &read).await {
+            let first_wait = match addr {
+                TrackerAddr::Ip(_) => self.first_wait,
+                TrackerAddr::Scion(_) => self.first_wait / SCION_SHARE,
+            };
+            match session.ask(first_wait, deadline, &write, &read).await {
                 Err(AskError::Io(error)) => failure = io(error),
                 Err(AskError::Request(error)) => return Err(error),
                 Ok(answer) => {
@@ -151,9 +182,46 @@ impl Sessions {
         Err(failure)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, Session>> {
+    /// The one that is there and of use, or a new one.
+    async fn session(&self, addr: TrackerAddr) -> Result<Session, AskError> {
+        let known = self.lock().remove(&addr);
+        if let Some(session) = known.filter(|session| !session.line.is_stale()) {
+            return Ok(session);
+        }
+        let (line, layout) = match addr {
+            TrackerAddr::Ip(addr) => open(addr).await?,
+            TrackerAddr::Scion(addr) => {
+                let call = self.scion.call(addr).await.map_err(RequestError::from)?;
+                let layout = match call.local().host.ip() {
+                    IpAddr::V4(_) => Layout::Scion4,
+                    IpAddr::V6(_) => Layout::Scion6,
+                };
+                (Line::Scion(Box::new(call)), layout)
+            }
+        };
+        Ok(Session {
+            line,
+            layout,
+            addr,
+            id: None,
+        })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<TrackerAddr, Session>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A socket to an address on plain IP.
+async fn open(addr: SocketAddr) -> io::Result<(Line, Layout)> {
+    let (local, layout): (IpAddr, _) = match addr {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), Layout::Ip4),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), Layout::Ip6),
+    };
+    let socket = UdpSocket::bind(SocketAddr::new(local, 0)).await?;
+    // So that others' datagrams do not arrive, and the news that nobody listens does.
+    socket.connect(addr).await?;
+    Ok((Line::Ip(socket), layout))
 }
 
 /// What ends a conversation with one address, and what ends all.
@@ -175,22 +243,6 @@ impl From<RequestError> for AskError {
 }
 
 impl Session {
-    async fn open(addr: SocketAddr) -> io::Result<Self> {
-        let (local, layout): (IpAddr, _) = match addr {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), Layout::Ip4),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), Layout::Ip6),
-        };
-        let socket = UdpSocket::bind(SocketAddr::new(local, 0)).await?;
-        // So that others' datagrams do not arrive, and the news that nobody listens does.
-        socket.connect(addr).await?;
-        Ok(Self {
-            socket,
-            layout,
-            addr,
-            id: None,
-        })
-    }
-
     /// Connects if need be, and asks. n of BEP 15 counts over both.
     async fn ask<T>(
         &mut self,
@@ -199,60 +251,110 @@ impl Session {
         write: &impl Fn(ConnectionId, TransactionId, &mut Vec<u8>),
         read: &impl Fn(Reply<'_>) -> Result<T, RequestError>,
     ) -> Result<T, AskError> {
-        let mut n = 0;
-        let mut packet = Vec::new();
-        let mut buffer = vec![0; 1 << 16];
-        while n <= LAST_WAIT {
-            let until = deadline.min(Instant::now() + first_wait * (1 << n));
-            let transaction = transaction();
-            packet.clear();
-            let id = self.id.filter(|(_, at)| at.elapsed() < ID_LIFETIME);
-            match id {
-                Some((id, _)) => write(id, transaction, &mut packet),
-                None => write_connect_request(transaction, &mut packet),
-            }
-            let sent = Instant::now();
-            self.socket.send(&packet).await?;
-            let Some(length) = self.receive(transaction, &mut buffer, until).await? else {
-                tracing::debug!("no answer from {} to request {n}", self.addr);
-                n += 1;
-                continue;
-            };
-            let reply = parse_reply(&buffer[..length], self.layout).map_err(RequestError::from)?;
-            match reply {
-                Reply::Error { message, .. } => {
-                    return Err(AskError::Request(RequestError::Refused(Failure {
-                        reason: String::from_utf8_lossy(message).into_owned(),
-                        retry: None,
-                        interval: None,
-                    })));
+        let Self {
+            line,
+            layout,
+            addr,
+            id: known,
+        } = self;
+        let line = &*line;
+        let asked = async {
+            let mut n = 0;
+            let mut packet = Vec::new();
+            let mut buffer = vec![0; 1 << 16];
+            while n <= LAST_WAIT {
+                let until = deadline.min(Instant::now() + first_wait * (1 << n));
+                let transaction = transaction();
+                packet.clear();
+                let id = known.filter(|(_, at)| at.elapsed() < ID_LIFETIME);
+                match id {
+                    Some((id, _)) => write(id, transaction, &mut packet),
+                    None => write_connect_request(transaction, &mut packet),
                 }
-                Reply::Connect { connection, .. } if id.is_none() => {
-                    self.id = Some((connection, sent));
+                let sent = Instant::now();
+                line.send(&packet).await?;
+                let length = match line.receive(transaction, &mut buffer, until).await? {
+                    Received::Reply(length) => length,
+                    Received::Lost => continue,
+                    Received::Late => {
+                        tracing::debug!("no answer from {addr} to request {n}");
+                        line.try_another_path();
+                        n += 1;
+                        continue;
+                    }
+                };
+                let reply = parse_reply(&buffer[..length], *layout).map_err(RequestError::from)?;
+                match reply {
+                    Reply::Error { message, .. } => {
+                        return Err(AskError::Request(RequestError::Refused(Failure {
+                            reason: String::from_utf8_lossy(message).into_owned(),
+                            retry: None,
+                            interval: None,
+                        })));
+                    }
+                    Reply::Connect { connection, .. } if id.is_none() => {
+                        *known = Some((connection, sent));
+                    }
+                    reply => return Ok(read(reply)?),
                 }
-                reply => return Ok(read(reply)?),
             }
+            // The client as a whole knows for how long it has waited.
+            std::future::pending().await
+        };
+        match line {
+            Line::Ip(_) => asked.await,
+            Line::Scion(call) => call.during(Silence::IsTheCallers, asked).await,
         }
-        // The client as a whole knows for how long it has waited.
-        std::future::pending().await
+    }
+}
+
+impl Line {
+    fn is_stale(&self) -> bool {
+        match self {
+            Self::Ip(_) => false,
+            Self::Scion(call) => call.is_stale(),
+        }
     }
 
-    /// The length of the reply to this transaction, or none in time. Whatever else comes in is
-    /// left to lie.
+    fn try_another_path(&self) {
+        if let Self::Scion(call) = self {
+            call.try_another_path();
+        }
+    }
+
+    async fn send(&self, packet: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Ip(socket) => socket.send(packet).await.map(|_| ()),
+            Self::Scion(call) => call.send(packet).await,
+        }
+    }
+
+    /// Waits for the reply to this transaction. Whatever else comes in is left to lie.
     async fn receive(
         &self,
         transaction: TransactionId,
         buffer: &mut [u8],
         until: Instant,
-    ) -> io::Result<Option<usize>> {
+    ) -> io::Result<Received> {
         loop {
-            let Ok(received) = timeout_at(until, self.socket.recv(buffer)).await else {
-                return Ok(None);
+            let received = async {
+                match self {
+                    Self::Ip(socket) => socket.recv(buffer).await.map(Received::Reply),
+                    Self::Scion(call) => tokio::select! {
+                        length = call.receive(buffer) => length.map(Received::Reply),
+                        () = call.moved() => Ok(Received::Lost),
+                    },
+                }
             };
-            let length = received?;
+            let Ok(received) = timeout_at(until, received).await else {
+                return Ok(Received::Late);
+            };
+            let Received::Reply(length) = received? else {
+                return Ok(Received::Lost);
+            };
             let ours = transaction.0.to_be_bytes();
             if buffer[..length].get(4..8) == Some(&ours) {
-                return Ok(Some(length));
+                return Ok(Received::Reply(length));
             }
         }
     }

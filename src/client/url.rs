@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
+use scion_tracker_core::address::{AddressError, ScionAddr};
+
 /// Over what a tracker is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheme {
@@ -11,7 +13,7 @@ pub enum Scheme {
     Udp,
     /// `http`: HTTP/1.1.
     Http,
-    /// `https`: HTTP/1.1 over TLS.
+    /// `https`: HTTP/1.1 over TLS; over SCION, HTTP/3.
     Https,
     /// `h3`: HTTP/3.
     H3,
@@ -50,17 +52,28 @@ pub enum UrlError {
     /// A port that is none, or UDP without one.
     #[error("the URL has no valid port")]
     Port,
+    /// No SCION address, though it has a comma in it.
+    #[error("the URL has no valid SCION address")]
+    Scion(#[source] AddressError),
+    /// HTTP/1.1 over SCION.
+    #[error("http:// is not spoken over SCION, as there is no TCP; https:// stands for HTTP/3")]
+    ScionHttp,
     /// A space or a control character, or a character that has to be percent-encoded.
     #[error("the URL's path may hold only printable ASCII characters")]
     Path,
 }
 
 /// The URL of a tracker.
+///
+/// A host on SCION stands in it as `[1-ff00:0:110,10.0.0.1]` or `1-ff00:0:110,[10.0.0.1]`. A SCION
+/// address with its port alone, `1-ff00:0:110,[10.0.0.1]:31969`, is an `https://` one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TrackerUrl {
     scheme: Scheme,
     /// A name or an address, without brackets.
     host: String,
+    /// The SCION address that the URL is written with; `host` is the IP address of it.
+    scion: Option<ScionAddr>,
     port: u16,
     /// Empty, or with the slash at its front.
     path: String,
@@ -74,9 +87,14 @@ impl TrackerUrl {
         self.scheme
     }
 
-    /// A name or an address, the IPv6 one without brackets.
+    /// A name or an IP address, the IPv6 one without brackets: what a certificate has to name.
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// The SCION address that the URL is written with. One with a name may lead to another.
+    pub const fn scion(&self) -> Option<ScionAddr> {
+        self.scion
     }
 
     /// The port.
@@ -86,7 +104,9 @@ impl TrackerUrl {
 
     /// Host and port as they stand in a URL.
     pub fn authority(&self) -> String {
-        if self.host.contains(':') {
+        if let Some(scion) = self.scion {
+            scion.url_authority()
+        } else if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
         } else {
             format!("{}:{}", self.host, self.port)
@@ -150,22 +170,31 @@ impl FromStr for TrackerUrl {
     type Err = UrlError;
 
     fn from_str(s: &str) -> Result<Self, UrlError> {
-        let (name, rest) = s.split_once("://").ok_or(UrlError::Scheme)?;
-        let scheme = [Scheme::Udp, Scheme::Http, Scheme::Https, Scheme::H3]
-            .into_iter()
-            .find(|scheme| name.eq_ignore_ascii_case(scheme.name()))
-            .ok_or(UrlError::Scheme)?;
+        let (scheme, rest) = match s.split_once("://") {
+            Some((name, rest)) => {
+                let scheme = [Scheme::Udp, Scheme::Http, Scheme::Https, Scheme::H3]
+                    .into_iter()
+                    .find(|scheme| name.eq_ignore_ascii_case(scheme.name()));
+                (scheme.ok_or(UrlError::Scheme)?, rest)
+            }
+            None if s.contains(',') => (Scheme::Https, s),
+            None => return Err(UrlError::Scheme),
+        };
         // A fragment is for the reader of the URL alone.
         let (rest, _) = rest.split_once('#').unwrap_or((rest, ""));
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, target) = rest.split_at(end);
-        let (host, port) = split_authority(authority)?;
-        let port = match port {
-            Some(port) => port.parse().map_err(|_| UrlError::Port)?,
-            None => scheme.default_port().ok_or(UrlError::Port)?,
+        // The address alone has no scheme with a default.
+        let default = scheme.default_port().filter(|_| s.contains("://"));
+        let (host, scion, port) = if authority.contains(',') {
+            let scion = read_scion(authority, default)?;
+            (scion.host.ip().to_string(), Some(scion), scion.port)
+        } else {
+            let (host, port) = read_host(authority, default)?;
+            (host.to_owned(), None, port)
         };
-        if port == 0 {
-            return Err(UrlError::Port);
+        if scion.is_some() && scheme == Scheme::Http {
+            return Err(UrlError::ScionHttp);
         }
         if !target.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(UrlError::Path);
@@ -173,12 +202,43 @@ impl FromStr for TrackerUrl {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         Ok(Self {
             scheme,
-            host: host.to_owned(),
+            host,
+            scion,
             port,
             path: path.to_owned(),
             query: query.to_owned(),
         })
     }
+}
+
+/// A SCION address, in any of its forms, with or without the port.
+fn read_scion(authority: &str, default: Option<u16>) -> Result<ScionAddr, UrlError> {
+    let named = match authority.parse() {
+        Err(error) => error,
+        Ok(addr) => return Ok(addr),
+    };
+    let behind_host = authority.rsplit([']', ',']).next().unwrap_or_default();
+    let has_port = behind_host.contains(':');
+    match (named, default) {
+        (AddressError::Port, Some(default)) if !has_port => format!("{authority}:{default}")
+            .parse()
+            .map_err(UrlError::Scion),
+        (AddressError::Port, _) => Err(UrlError::Port),
+        (error, _) => Err(UrlError::Scion(error)),
+    }
+}
+
+/// The host, without brackets, and the port.
+fn read_host(authority: &str, default: Option<u16>) -> Result<(&str, u16), UrlError> {
+    let (host, port) = split_authority(authority)?;
+    let port = match port {
+        Some(port) => port.parse().map_err(|_| UrlError::Port)?,
+        None => default.ok_or(UrlError::Port)?,
+    };
+    if port == 0 {
+        return Err(UrlError::Port);
+    }
+    Ok((host, port))
 }
 
 /// The host, without brackets, and the port, if there is one.
@@ -236,6 +296,44 @@ mod tests {
     }
 
     #[test]
+    fn urls_of_scion_hosts_are_read_and_printed() {
+        for (text, printed) in [
+            (
+                "https://[1-ff00:0:110,10.0.0.1]:31969/announce",
+                "https://[1-ff00:0:110,10.0.0.1]:31969/announce",
+            ),
+            (
+                "https://1-ff00:0:110,[10.0.0.1]:31969/announce",
+                "https://[1-ff00:0:110,10.0.0.1]:31969/announce",
+            ),
+            (
+                "1-ff00:0:110,[10.0.0.1]:31969",
+                "https://[1-ff00:0:110,10.0.0.1]:31969",
+            ),
+            (
+                "1-ff00:0:110,10.0.0.1:31969/key/announce",
+                "https://[1-ff00:0:110,10.0.0.1]:31969/key/announce",
+            ),
+            (
+                "h3://64-559,[fd00::1]/?a=b",
+                "h3://[64-559,fd00::1]:443/?a=b",
+            ),
+            ("https://[64-559,fd00::1]", "https://[64-559,fd00::1]:443"),
+            ("https://64-559,10.0.0.1", "https://[64-559,10.0.0.1]:443"),
+            ("udp://[64-559,fd00::1]:6969", "udp://[64-559,fd00::1]:6969"),
+        ] {
+            assert_eq!(url(text).to_string(), printed);
+            assert_eq!(url(printed), url(text));
+        }
+        let scion = url("udp://1-ff00:0:110,[fd00::1]:6969/x,y");
+        assert_eq!(scion.host(), "fd00::1");
+        assert_eq!(scion.port(), 6969);
+        let addr = "1-ff00:0:110,[fd00::1]:6969".parse().unwrap();
+        assert_eq!(scion.scion(), Some(addr));
+        assert_eq!(url("http://host/x,y").scion(), None);
+    }
+
+    #[test]
     fn bad_urls_are_refused() {
         for (text, error) in [
             ("", UrlError::Scheme),
@@ -254,6 +352,21 @@ mod tests {
             ("udp://host", UrlError::Port),
             ("http://host/a b", UrlError::Path),
             ("http://host/é", UrlError::Path),
+            ("1-ff00:0:110,[10.0.0.1]", UrlError::Port),
+            ("udp://[1-1,10.0.0.1]", UrlError::Port),
+            ("https://[1-1,10.0.0.1]:0", UrlError::Port),
+            ("https://1-1,10.0.0.1:", UrlError::Port),
+            (
+                "https://[1-1,10.0.0.1]x",
+                UrlError::Scion(AddressError::Port),
+            ),
+            ("https://[1-1,host]:1", UrlError::Scion(AddressError::Host)),
+            (
+                "https://0-0,[10.0.0.1]:1",
+                UrlError::Scion(AddressError::Wildcard),
+            ),
+            ("a,b", UrlError::Scion(AddressError::IsdAs)),
+            ("http://[1-1,10.0.0.1]:1", UrlError::ScionHttp),
         ] {
             assert_eq!(text.parse::<TrackerUrl>(), Err(error), "{text}");
         }

@@ -1,0 +1,400 @@
+//! The client over SCION against a whole tracker: full packets, a relay in the place of the border
+//! routers, and a daemon that is made up but speaks gRPC.
+
+use std::io::Write as _;
+use std::num::NonZeroU16;
+use std::time::{Duration, Instant};
+
+use scion_tracker_core::codec::query::AnnounceQuery;
+use scion_tracker_core::codec::reply::AnnounceAnswer;
+use scion_tracker_core::request::Announce;
+use scion_tracker_core::types::{InfoHash, PeerId};
+use tempfile::TempDir;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::path::tests::interface;
+use super::*;
+use crate::client::{Client, Options, RequestError, Trust};
+use crate::config::Config;
+use crate::daemon::fake::FakeDaemon;
+use crate::server::Server;
+use crate::socket::scion::tests::net::{Relay, host, path};
+
+const TRACKER: &str = "1-ff00:0:110,[127.0.0.1]";
+const NEAR: &str = "1-ff00:0:110,[127.0.0.1]";
+const FAR: &str = "2-ff00:0:210,[127.0.0.1]";
+const HASH: InfoHash = InfoHash([0x11; 20]);
+
+/// A tracker on SCION alone, that stops when it is dropped, and its self-signed certificate.
+struct Tracker {
+    addr: ScionAddr,
+    trust: Trust,
+    _dir: TempDir,
+    _stop: DropGuard,
+}
+
+impl Tracker {
+    fn start(names: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.listen.udp.clear();
+        config.listen.http.clear();
+        config.listen.https.clear();
+        config.listen.http3.clear();
+        config.listen.scion = vec![format!("{TRACKER}:0").parse().unwrap()];
+        config.tls.names = names.iter().map(ToString::to_string).collect();
+        config.data_dir = Some(dir.path().into());
+        let server = Server::bind(config).unwrap();
+        let addr = server.listeners().find_map(|it| it.scion).unwrap();
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        tokio::spawn(async move { server.run(stopped.cancelled_owned()).await.unwrap() });
+        Self {
+            addr,
+            trust: Trust::File(dir.path().join("self-signed.pem")),
+            _dir: dir,
+            _stop: stop.drop_guard(),
+        }
+    }
+
+    fn underlay(&self) -> SocketAddr {
+        SocketAddr::new(self.addr.host.ip(), self.addr.port)
+    }
+
+    fn relay(&self) -> Relay {
+        Relay::to([(self.addr.host, self.underlay())])
+    }
+
+    fn url(&self, scheme: &str) -> TrackerUrl {
+        format!("{scheme}://{}", self.addr.url_authority())
+            .parse()
+            .unwrap()
+    }
+
+    /// Of a host with this daemon.
+    fn client(&self, local: Option<&str>, daemon: DaemonAddr) -> Client {
+        self.client_with(ScionOptions {
+            daemon,
+            local: local.map(host),
+            hosts: "/nonexistent/hosts".into(),
+            ..ScionOptions::default()
+        })
+    }
+
+    fn client_with(&self, scion: ScionOptions) -> Client {
+        Client::new(&Options {
+            timeout: Duration::from_secs(20),
+            trust: self.trust.clone(),
+            scion,
+        })
+        .unwrap()
+    }
+}
+
+/// A daemon of the far AS, with paths over these first interfaces.
+async fn daemon(next_hop: SocketAddr, interfaces: &[u8]) -> FakeDaemon {
+    let daemon = FakeDaemon::start("2-ff00:0:210").await;
+    for number in interfaces {
+        let [out, into] = ends(*number);
+        daemon.add_path(path(*number), next_hop, &[&out, &into]);
+    }
+    daemon
+}
+
+/// The interfaces of [`path`].
+fn ends(number: u8) -> [String; 2] {
+    [
+        format!("2-ff00:0:210#{number}"),
+        format!("1-ff00:0:110#{}", number + 1),
+    ]
+}
+
+/// Where nobody listens.
+fn nowhere() -> DaemonAddr {
+    "127.0.0.1:1".parse().unwrap()
+}
+
+fn announce(port: u16) -> AnnounceQuery {
+    let port = NonZeroU16::new(port).unwrap();
+    AnnounceQuery {
+        announce: Announce::new(HASH, PeerId(*b"-SC0100-aaaaaaaaaaaa"), port, 1),
+        compact: Some(false),
+        no_peer_id: false,
+    }
+}
+
+fn peers(answer: &AnnounceAnswer) -> Vec<String> {
+    let peers = answer.peers.iter();
+    let mut peers: Vec<_> = peers
+        .map(|peer| format!("{},{}", peer.endpoint.ia, peer.endpoint.addr))
+        .collect();
+    peers.sort_unstable();
+    peers
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inside_an_as_no_daemon_is_needed() {
+    let tracker = Tracker::start(&[]);
+    let client = tracker.client(Some(NEAR), nowhere());
+    let mut known = Vec::new();
+    for (nth, scheme) in ["https", "udp", "h3"].into_iter().enumerate() {
+        let port = 7000 + nth as u16;
+        let answer = client
+            .announce(&tracker.url(scheme), &announce(port))
+            .await
+            .unwrap();
+        assert_eq!(peers(&answer), known, "{scheme}");
+        known.push(format!("1-ff00:0:110,127.0.0.1:{port}"));
+        assert_eq!(answer.incomplete, Some(known.len() as u64));
+    }
+    for scheme in ["https", "udp"] {
+        let answer = client.scrape(&tracker.url(scheme), &[HASH]).await.unwrap();
+        assert_eq!(answer.files[0].1.leechers, 3, "{scheme}");
+    }
+    let paths = client.paths(&tracker.url("udp")).await.unwrap();
+    assert_eq!((paths.from, paths.to), (tracker.addr.host.ia, tracker.addr));
+    assert_eq!(paths.paths, [ScionPath::inside(tracker.underlay())]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn between_ases_paths_come_from_the_daemon() {
+    let tracker = Tracker::start(&[]);
+    let daemon = daemon(tracker.underlay(), &[1, 3]).await;
+    daemon.knows.lock().ports = (31000, 32767);
+    // Who we are is for the daemon to say.
+    let client = tracker.client(None, daemon.addr.into());
+    let near = tracker.client(Some(NEAR), nowhere());
+    near.announce(&tracker.url("udp"), &announce(7000))
+        .await
+        .unwrap();
+    let here = "1-ff00:0:110,127.0.0.1:7000".to_owned();
+    for (scheme, known) in [
+        ("https", vec![here.clone()]),
+        (
+            "udp",
+            vec![here.clone(), "2-ff00:0:210,127.0.0.1:7001".into()],
+        ),
+    ] {
+        let port = 7001 + known.len() as u16 - 1;
+        let answer = client
+            .announce(&tracker.url(scheme), &announce(port))
+            .await
+            .unwrap();
+        assert_eq!(peers(&answer), known, "{scheme}");
+    }
+    let paths = client.paths(&tracker.url("https")).await.unwrap();
+    assert_eq!(paths.from, host(FAR).ia);
+    let shown: Vec<_> = paths.paths.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        shown,
+        [
+            "2-ff00:0:210 1>2 1-ff00:0:110",
+            "2-ff00:0:210 3>4 1-ff00:0:110"
+        ]
+    );
+    assert_eq!(paths.paths[0].latency(), Some(Duration::from_millis(10)));
+    assert_eq!(paths.paths[0].mtu(), Some(1472));
+
+    let call = client.scion.call(tracker.addr).await.unwrap();
+    assert!(
+        (31000..=32767).contains(&call.local().port),
+        "{}",
+        call.local()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_lead_to_scion_and_are_on_the_certificate() {
+    let tracker = Tracker::start(&["tracker.lab"]);
+    let mut hosts = tempfile::NamedTempFile::new().unwrap();
+    writeln!(hosts, "{TRACKER} tracker.lab other.lab").unwrap();
+    let client = tracker.client_with(ScionOptions {
+        daemon: nowhere(),
+        local: Some(host(NEAR)),
+        hosts: hosts.path().into(),
+        ..ScionOptions::default()
+    });
+    let url = |scheme: &str, name: &str| -> TrackerUrl {
+        format!("{scheme}://{name}:{}/announce", tracker.addr.port)
+            .parse()
+            .unwrap()
+    };
+    for scheme in ["https", "h3", "udp"] {
+        let answer = client
+            .announce(&url(scheme, "tracker.lab"), &announce(7000))
+            .await;
+        assert!(answer.is_ok(), "{scheme}: {answer:?}");
+    }
+    let error = client
+        .announce(&url("https", "other.lab"), &announce(7000))
+        .await;
+    assert!(matches!(error, Err(RequestError::Quic { .. })), "{error:?}");
+    // There is no TCP over SCION, so http:// means plain IP.
+    let error = client
+        .announce(&url("http", "tracker.lab"), &announce(7000))
+        .await;
+    assert!(
+        matches!(error, Err(RequestError::Resolve { .. })),
+        "{error:?}"
+    );
+    let error = client.paths(&url("udp", "third.lab")).await.unwrap_err();
+    assert!(
+        error.to_string().contains("third.lab is no SCION address"),
+        "{error}"
+    );
+}
+
+/// A link of the path in use goes down after so many packets. Packets of the client that are lost with
+/// it are reported to the client, those of the tracker to the tracker.
+async fn check_link_failure(scheme: &str, packets: usize, within: Duration) {
+    let tracker = Tracker::start(&[]);
+    let relay = tracker.relay();
+    let daemon = daemon(relay.addr, &[1, 3]).await;
+    let client = tracker.client(None, daemon.addr.into());
+    relay.take_down_after(1, packets);
+    let since = Instant::now();
+    let answer = client.announce(&tracker.url(scheme), &announce(7000)).await;
+    let took = since.elapsed();
+    assert!(answer.is_ok(), "after {packets} packets: {answer:?}");
+    assert!(took < within, "after {packets} packets: {took:?}");
+    assert_eq!(
+        daemon.knows.lock().asked,
+        (1, 0),
+        "the other path was known"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_over_http3_survives_a_link_that_goes_down() {
+    // The handshake is no quicker than the tracker's own retransmissions.
+    for packets in 0..9 {
+        check_link_failure("https", packets, Duration::from_secs(15)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_over_udp_survives_a_link_that_goes_down() {
+    // To and fro: connect and its reply, announce and its reply.
+    for packets in [0, 2] {
+        check_link_failure("udp", packets, Duration::from_secs(2)).await;
+    }
+    for packets in [1, 3] {
+        check_link_failure("udp", packets, Duration::from_secs(6)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_all_known_paths_have_failed_the_daemon_is_asked_for_fresh_ones() {
+    let tracker = Tracker::start(&[]);
+    let relay = tracker.relay();
+    let daemon = daemon(relay.addr, &[1, 3]).await;
+    let [out, into] = ends(5);
+    daemon.add_fresh_path(path(5), relay.addr, &[&out, &into]);
+    relay.take_all_down(&[1, 3]);
+    let client = tracker.client(None, daemon.addr.into());
+    for scheme in ["https", "udp"] {
+        let answer = client.announce(&tracker.url(scheme), &announce(7000)).await;
+        assert!(answer.is_ok(), "{scheme}: {answer:?}");
+    }
+    assert_eq!(daemon.knows.lock().asked, (4, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_path_that_swallows_packets_is_left() {
+    let tracker = Tracker::start(&[]);
+    let relay = tracker.relay();
+    let daemon = daemon(relay.addr, &[1, 3]).await;
+    relay.make_hole(1);
+    let mut client = tracker.client(None, daemon.addr.into());
+    client.udp.first_wait = Duration::from_millis(100);
+    for scheme in ["https", "udp"] {
+        let answer = client.announce(&tracker.url(scheme), &announce(7000)).await;
+        assert!(answer.is_ok(), "{scheme}: {answer:?}");
+    }
+}
+
+/// What comes of a request between ASes with these options.
+async fn refused(tracker: &Tracker, options: ScionOptions) -> String {
+    let client = tracker.client_with(ScionOptions {
+        hosts: "/nonexistent/hosts".into(),
+        ..options
+    });
+    let answer = client
+        .announce(&tracker.url("https"), &announce(7000))
+        .await;
+    format!("{:#}", anyhow::Error::new(answer.unwrap_err()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_policy_and_the_number_choose_the_path() {
+    let tracker = Tracker::start(&[]);
+    let relay = tracker.relay();
+    let daemon = daemon(relay.addr, &[1, 3]).await;
+    let options = |policy: &str, path| ScionOptions {
+        daemon: daemon.addr.into(),
+        policy: policy.parse().unwrap(),
+        path,
+        ..ScionOptions::default()
+    };
+    // Only the first path works.
+    relay.make_hole(3);
+    for (policy, path) in [("- 2-ff00:0:210#3, +", None), ("+", Some(0))] {
+        let client = tracker.client_with(options(policy, path));
+        let answer = client
+            .announce(&tracker.url("https"), &announce(7000))
+            .await;
+        assert!(answer.is_ok(), "{policy} {path:?}: {answer:?}");
+        let paths = client.paths(&tracker.url("https")).await.unwrap().paths;
+        assert!(paths[1].crosses(interface("2-ff00:0:210#3")));
+        let denied = paths[1].status() == PathStatus::Denied;
+        assert_eq!(denied, path.is_none());
+    }
+    for (policy, path, says) in [
+        (
+            "- 1, +",
+            None,
+            "none of the 2 paths from 2-ff00:0:210 to 1-ff00:0:110 can be taken: 2 are denied",
+        ),
+        ("- 2-ff00:0:210#3, +", Some(1), "path 1 is denied"),
+        (
+            "+",
+            Some(2),
+            "there is no path 2: they are numbered from 0 to 1",
+        ),
+    ] {
+        let error = refused(&tracker, options(policy, path)).await;
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_way_the_error_says_what_is_missing() {
+    let tracker = Tracker::start(&[]);
+    let daemon = daemon(tracker.underlay(), &[]).await;
+    let options = |daemon: DaemonAddr| ScionOptions {
+        daemon,
+        ..ScionOptions::default()
+    };
+    let error = refused(&tracker, options(nowhere())).await;
+    assert!(
+        error.contains("daemon at 127.0.0.1:1 (another address is set with"),
+        "{error}"
+    );
+    let error = refused(&tracker, options(daemon.addr.into())).await;
+    assert!(
+        error.contains("knows no path from 2-ff00:0:210 to 1-ff00:0:110"),
+        "{error}"
+    );
+    let [out, into] = ends(1);
+    daemon.add_path(path(1), tracker.underlay(), &[&out, &into]);
+    daemon.knows.lock().ports = (0, 0);
+    let error = refused(&tracker, options(daemon.addr.into())).await;
+    assert!(error.contains("deliver to no UDP ports"), "{error}");
+
+    // A daemon that accepts and is silent.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = tracker.client(None, silent.local_addr().unwrap().into());
+    client.timeout = Duration::from_millis(200);
+    let error = client.announce(&tracker.url("udp"), &announce(7000)).await;
+    assert!(matches!(error, Err(RequestError::Timeout(_))), "{error:?}");
+}

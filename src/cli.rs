@@ -8,6 +8,7 @@ mod asking;
 mod cert;
 mod config;
 mod health;
+mod scion;
 mod scrape;
 mod serve;
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
+use anyhow::Context as _;
 use clap::ValueEnum;
 use http::StatusCode;
 use scion_tracker_core::address::{AddressError, IsdAs, ScionAddr};
@@ -20,8 +21,8 @@ pub(super) struct Args {
     #[command(flatten)]
     asking: Asking,
     /// The torrent: 40 hexadecimal digits, or 64 for a version 2 torrent.
-    #[arg(long, value_name = "HEX")]
-    info_hash: InfoHash,
+    #[arg(long, value_name = "HEX", required_unless_present = "show_paths")]
+    info_hash: Option<InfoHash>,
     /// The port on which the peer is said to listen.
     #[arg(long, default_value_t = NonZeroU16::MIN.saturating_add(6880))]
     port: NonZeroU16,
@@ -92,6 +93,10 @@ fn new_peer_id() -> anyhow::Result<PeerId> {
 
 impl Args {
     pub(super) fn run(&self) -> anyhow::Result<()> {
+        if self.asking.shows_paths()? {
+            return Ok(());
+        }
+        let info_hash = self.info_hash.context("no --info-hash")?;
         let peer_id = match self.peer_id {
             Some(id) => id,
             None => new_peer_id()?,
@@ -104,7 +109,7 @@ impl Args {
                     ia: self.ia,
                     scion: self.scion.unwrap_or_default(),
                 },
-                ..Announce::new(self.info_hash, peer_id, self.port, self.left)
+                ..Announce::new(info_hash, peer_id, self.port, self.left)
             },
             compact: Some(self.compact),
             no_peer_id: false,

@@ -7,11 +7,13 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::scion;
 use crate::client::{Client, Options, RequestError, TrackerUrl, Trust};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Asking {
-    /// The tracker: udp://, http://, https:// or h3:// (HTTP/3).
+    /// The tracker: udp://, http://, https:// or h3:// (HTTP/3). Over SCION udp:// or https:// (HTTP/3)
+    /// and an address as in [1-ff00:0:110,10.0.0.1]:31969; or 1-ff00:0:110,[10.0.0.1]:31969 alone.
     url: TrackerUrl,
     /// Trust the certificate authorities in this PEM file, and no other.
     #[arg(long, value_name = "FILE")]
@@ -19,13 +21,15 @@ pub(super) struct Asking {
     /// Take any certificate, whosever it is.
     #[arg(long, conflicts_with = "ca")]
     insecure: bool,
-    /// How long to wait for the answer. Over UDP the request is repeated after 15 s, then after 30 s
-    /// more, and so on.
+    /// How long to wait for the answer. Over UDP the request is repeated after 15 s (over SCION 3 s),
+    /// then after twice as long, and so on.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     timeout: Duration,
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    scion: scion::Args,
 }
 
 impl Asking {
@@ -41,6 +45,7 @@ impl Asking {
                 None if self.insecure => Trust::Anyone,
                 None => Trust::System,
             },
+            scion: self.scion.options()?,
         };
         let client = Client::new(&options)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -57,6 +62,16 @@ impl Asking {
         // A name that is still being looked up is not waited for.
         runtime.shutdown_background();
         Ok(answer?)
+    }
+
+    /// Lists the paths to the tracker if that is what is wanted. Returns whether it was.
+    pub(super) fn shows_paths(&self) -> anyhow::Result<bool> {
+        if self.scion.show_paths() {
+            let paths = self.ask(async |client, url| client.paths(url).await)?;
+            let shown = scion::Shown::from(&paths);
+            self.print(&shown, || shown.to_text())?;
+        }
+        Ok(self.scion.show_paths())
     }
 
     pub(super) fn print(

@@ -12,7 +12,7 @@ pub(super) struct Args {
     #[command(flatten)]
     asking: Asking,
     /// The torrents: 40 hexadecimal digits each, or 64 for a version 2 torrent. Repeatable.
-    #[arg(long = "info-hash", value_name = "HEX", required = true, num_args = 1..)]
+    #[arg(long = "info-hash", value_name = "HEX", required_unless_present = "show_paths", num_args = 1..)]
     info_hashes: Vec<InfoHash>,
 }
 
@@ -29,6 +29,9 @@ struct Shown {
 
 impl Args {
     pub(super) fn run(&self) -> anyhow::Result<()> {
+        if self.asking.shows_paths()? {
+            return Ok(());
+        }
         let mut scheme = Scheme::Udp;
         let answer = self.asking.ask(async |client, url| {
             scheme = url.scheme();

@@ -1,0 +1,433 @@
+//! The file that describes a network: ASes and links, in TOML. Its reference is
+//! `scion/topologies/two-isds.toml`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::{fs, io};
+
+use scion_tracker_core::address::{AddressError, IsdAs};
+use serde::Deserialize;
+use serde::de::{self, Deserializer};
+use toml::Spanned;
+
+/// Why there is no network.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("{}:{line}:{column}: {message}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// From 1, in characters.
+        column: usize,
+        /// What is wrong there.
+        message: String,
+    },
+}
+
+/// A network that is consistent: every link joins two ASes that exist and may be joined that way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where links are taken down and up.
+    pub control: Option<SocketAddr>,
+    /// The ASes, in the order of the file.
+    pub ases: Vec<As>,
+    /// The links, in the order of the file.
+    pub links: Vec<Link>,
+}
+
+/// An AS with one border router and one daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct As {
+    /// Its number.
+    pub ia: IsdAs,
+    /// Whether it is a core AS.
+    pub core: bool,
+    /// Where the border router takes packets from hosts (UDP).
+    pub router: SocketAddr,
+    /// Where the daemon answers (TCP).
+    pub daemon: SocketAddr,
+    /// Where the endhost API answers, which Anapaya's SDK asks instead of a daemon (TCP).
+    pub endhost_api: Option<SocketAddr>,
+}
+
+/// A link between two border routers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// What the control endpoint calls it.
+    pub name: String,
+    /// What it is to the AS at `from`.
+    pub kind: LinkKind,
+    /// One end; the parent's, if there is one.
+    pub from: Interface,
+    /// The other end.
+    pub to: Interface,
+}
+
+/// What two ASes are to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkKind {
+    /// Both are core ASes.
+    Core,
+    /// `from` is the parent of `to`.
+    Child,
+    /// Neither is above the other.
+    Peer,
+}
+
+/// One end of a link, written `1-ff00:0:110#2`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Interface {
+    /// The AS.
+    pub ia: IsdAs,
+    /// The interface of its border router.
+    pub number: NonZeroU16,
+}
+
+impl fmt::Display for LinkKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Core => "core",
+            Self::Child => "child",
+            Self::Peer => "peer",
+        })
+    }
+}
+
+impl fmt::Display for Interface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.ia, self.number)
+    }
+}
+
+impl FromStr for Interface {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (ia, number) = text
+            .split_once('#')
+            .ok_or("an end of a link is written ISD-AS#INTERFACE, as in 1-ff00:0:110#2")?;
+        Ok(Self {
+            ia: IsdAs::parse_place(ia).map_err(|error| error.to_string())?,
+            number: number
+                .parse()
+                .map_err(|_| "an interface is a number from 1 to 65535")?,
+        })
+    }
+}
+
+impl Config {
+    /// Reads the file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.into(),
+            source,
+        })?;
+        Self::parse(path, &text)
+    }
+
+    /// Reads the text of a file; `path` is for errors.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let at = |(offset, message)| {
+            let before = text.get(..offset).unwrap_or(text);
+            let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+            ConfigError::File {
+                path: path.into(),
+                line: before.matches('\n').count() + 1,
+                column: before[line_start..].chars().count() + 1,
+                message,
+            }
+        };
+        let document: Document = toml::from_str(text).map_err(|error| {
+            let offset = error.span().map_or(0, |span| span.start);
+            at((offset, error.message().to_owned()))
+        })?;
+        document.check().map_err(at)
+    }
+
+    /// Puts every listener on this IP address, with the ports that it has: that of a container, for
+    /// example, so that hosts in other containers reach the routers and are reached by them.
+    pub fn listen_on(&mut self, ip: IpAddr) {
+        self.listeners().for_each(|address| address.set_ip(ip));
+    }
+
+    /// Gives every listener a free port.
+    pub fn take_free_ports(&mut self) {
+        self.listeners().for_each(|address| address.set_port(0));
+    }
+
+    fn listeners(&mut self) -> impl Iterator<Item = &mut SocketAddr> {
+        let ases = self.ases.iter_mut();
+        ases.flat_map(|it| {
+            [&mut it.router, &mut it.daemon]
+                .into_iter()
+                .chain(&mut it.endhost_api)
+        })
+        .chain(&mut self.control)
+    }
+
+    /// The interfaces of an AS, each with its link and the other end.
+    pub fn interfaces(&self, ia: IsdAs) -> impl Iterator<Item = (Interface, &Link, Interface)> {
+        self.links
+            .iter()
+            .flat_map(|link| [(link.from, link, link.to), (link.to, link, link.from)])
+            .filter(move |(own, _, _)| own.ia == ia)
+    }
+}
+
+/// The file as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    control: Option<Spanned<SocketAddr>>,
+    #[serde(default, rename = "as")]
+    ases: Vec<AsTable>,
+    #[serde(default, rename = "link")]
+    links: Vec<LinkTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AsTable {
+    isd_as: Spanned<Written<IsdAs>>,
+    #[serde(default)]
+    core: bool,
+    router: Spanned<SocketAddr>,
+    daemon: Spanned<SocketAddr>,
+    endhost_api: Option<Spanned<SocketAddr>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LinkTable {
+    name: Spanned<String>,
+    r#type: Spanned<LinkKind>,
+    from: Spanned<Written<Interface>>,
+    to: Spanned<Written<Interface>>,
+}
+
+/// A value that is written as a string.
+struct Written<T>(T);
+
+impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Written<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Self).map_err(de::Error::custom)
+    }
+}
+
+/// What is wrong, and at which byte of the file.
+type Complaint = (usize, String);
+
+fn complaint<T>(at: &Spanned<T>, message: impl Into<String>) -> Complaint {
+    (at.span().start, message.into())
+}
+
+impl Document {
+    fn check(self) -> Result<Config, Complaint> {
+        let mut ases = BTreeMap::new();
+        for table in &self.ases {
+            table.check()?;
+            let ia = table.isd_as.get_ref().0;
+            if ases.insert(ia, table.core).is_some() {
+                return Err(complaint(&table.isd_as, format!("{ia} is there twice")));
+            }
+        }
+        let (mut names, mut interfaces) = (BTreeSet::new(), BTreeSet::new());
+        for link in &self.links {
+            link.check(&ases)?;
+            let name = link.name.get_ref();
+            if !names.insert(name) {
+                return Err(complaint(&link.name, format!("link {name} is there twice")));
+            }
+            for end in [&link.from, &link.to] {
+                let interface = end.get_ref().0;
+                if !interfaces.insert(interface) {
+                    return Err(complaint(end, format!("{interface} has a link already")));
+                }
+            }
+        }
+        if let Some(control) = &self.control {
+            check_address(control)?;
+        }
+        if self.ases.is_empty() {
+            return Err((0, "no [[as]]".into()));
+        }
+        Ok(Config {
+            control: self.control.map(Spanned::into_inner),
+            ases: self.ases.into_iter().map(AsTable::into).collect(),
+            links: self.links.into_iter().map(LinkTable::into).collect(),
+        })
+    }
+}
+
+impl AsTable {
+    fn check(&self) -> Result<(), Complaint> {
+        if self.isd_as.get_ref().0.is_wildcard() {
+            return Err(complaint(&self.isd_as, AddressError::Wildcard.to_string()));
+        }
+        check_address(&self.router)?;
+        check_address(&self.daemon)?;
+        self.endhost_api.as_ref().map_or(Ok(()), check_address)
+    }
+
+    fn into(self) -> As {
+        As {
+            ia: self.isd_as.into_inner().0,
+            core: self.core,
+            router: self.router.into_inner(),
+            daemon: self.daemon.into_inner(),
+            endhost_api: self.endhost_api.map(Spanned::into_inner),
+        }
+    }
+}
+
+impl LinkTable {
+    /// `ases`: which there are, and whether they are core.
+    fn check(&self, ases: &BTreeMap<IsdAs, bool>) -> Result<(), Complaint> {
+        let name = self.name.get_ref();
+        if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(complaint(&self.name, "a name is one word"));
+        }
+        let is_core = |end: &Spanned<Written<Interface>>| {
+            let ia = end.get_ref().0.ia;
+            let core = ases.get(&ia).copied();
+            core.ok_or_else(|| complaint(end, format!("there is no [[as]] {ia}")))
+        };
+        let (from_core, to_core) = (is_core(&self.from)?, is_core(&self.to)?);
+        let (from, to) = (self.from.get_ref().0.ia, self.to.get_ref().0.ia);
+        let wrong = match self.r#type.get_ref() {
+            _ if from == to => "a link joins two ASes",
+            LinkKind::Core if !(from_core && to_core) => "a core link joins two core ASes",
+            LinkKind::Child if to_core => "a core AS has no parent",
+            LinkKind::Child if from.isd() != to.isd() => "parent and child are in the same ISD",
+            _ => return Ok(()),
+        };
+        Err(complaint(&self.r#type, wrong))
+    }
+
+    fn into(self) -> Link {
+        Link {
+            name: self.name.into_inner(),
+            kind: self.r#type.into_inner(),
+            from: self.from.into_inner().0,
+            to: self.to.into_inner().0,
+        }
+    }
+}
+
+fn check_address(address: &Spanned<SocketAddr>) -> Result<(), Complaint> {
+    if address.get_ref().ip().is_unspecified() {
+        let message = "an address that hosts can send to: not 0.0.0.0 or [::]";
+        return Err(complaint(address, message));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TWO: &str = r#"
+[[as]]
+isd_as = "1-1"
+core = true
+router = "127.0.0.1:1"
+daemon = "127.0.0.1:2"
+[[as]]
+isd_as = "1-2"
+router = "127.0.0.1:3"
+daemon = "127.0.0.1:4"
+"#;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse("test.toml".as_ref(), text)
+    }
+
+    fn link(kind: &str, from: &str, to: &str) -> String {
+        format!("{TWO}[[link]]\nname = 'a'\ntype = '{kind}'\nfrom = '{from}'\nto = '{to}'\n")
+    }
+
+    #[test]
+    fn the_example_is_a_network() {
+        let text = include_str!("../../topologies/two-isds.toml");
+        let mut config = parse(text).unwrap();
+        assert_eq!((config.ases.len(), config.links.len()), (6, 7));
+        let ia = "1-ff00:0:112".parse().unwrap();
+        let interfaces: Vec<_> = config
+            .interfaces(ia)
+            .map(|(own, link, other)| format!("{own} {} {other}", link.kind))
+            .collect();
+        assert_eq!(
+            interfaces,
+            [
+                "1-ff00:0:112#1 child 1-ff00:0:110#12",
+                "1-ff00:0:112#3 peer 2-ff00:0:211#3"
+            ]
+        );
+        config.listen_on([10, 77, 0, 2].into());
+        assert_eq!(config.ases[0].router.to_string(), "10.77.0.2:30110");
+        assert_eq!(config.ases[5].daemon.to_string(), "10.77.0.2:20212");
+        assert_eq!(config.control.unwrap().to_string(), "10.77.0.2:20100");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        let child = link("child", "1-1#1", "1-2#1");
+        parse(&child).unwrap();
+        for (text, says) in [
+            (String::new(), ":1:1: no [[as]]"),
+            ("nonsense = 1".into(), ":1:1: unknown field `nonsense`"),
+            (TWO.replace("core", "cores"), ":4:1: unknown field `cores`"),
+            (TWO.replace("1-2", "1-1"), ":8:10: 1-1 is there twice"),
+            (TWO.replace("1-2", "1-0"), ":8:10: an ISD-AS with a zero"),
+            (TWO.replace("1-2", "12"), ":8:10: an ISD-AS is written"),
+            (
+                TWO.replace("127.0.0.1:3", "[::]:3"),
+                ":9:10: an address that",
+            ),
+            (TWO.replace("127.0.0.1:3", "x"), ":9:10: "),
+            (link("core", "1-1#1", "1-2#1"), ":13:8: a core link joins"),
+            (link("child", "1-2#1", "1-1#1"), ":13:8: a core AS has no"),
+            (link("peer", "1-1#1", "1-1#2"), ":13:8: a link joins two"),
+            (link("tree", "1-1#1", "1-2#1"), ":13:8: unknown variant"),
+            (link("peer", "1-1#0", "1-2#1"), ":14:8: an interface is"),
+            (link("peer", "1-1", "1-2#1"), ":14:8: an end of a link"),
+            (
+                link("peer", "1-1#1", "1-3#1"),
+                ":15:6: there is no [[as]] 1-3",
+            ),
+            (child.replace("'a'", "'a b'"), ":12:8: a name is one word"),
+            (
+                format!("{child}{}", child[TWO.len()..].replace("'a'", "'b'")),
+                ":19:8: 1-1#1 has a link already",
+            ),
+            (
+                format!("{child}{}", child[TWO.len()..].replace("#1", "#2")),
+                ":17:8: link a is there twice",
+            ),
+        ] {
+            let error = parse(&text).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("test.toml{says}")),
+                "{says}: {error}"
+            );
+        }
+    }
+}

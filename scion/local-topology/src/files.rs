@@ -1,0 +1,91 @@
+//! Topology files as hosts of an AS have them in `/etc/scion/topology.json`.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::config::{As, Config, LinkKind};
+
+/// The UDP ports of hosts that routers deliver to.
+pub const DISPATCHED_PORTS: &str = "1-65535";
+
+/// What daemons say of their AS and of every link, in bytes.
+const MTU: u16 = 1500;
+
+/// Why the files cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {}", path.display())]
+pub struct FileError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Writes `DIR/ISD-AS/topology.json` for each AS, with `_` for `:` in its number. Returns the paths.
+pub fn write_topologies(config: &Config, dir: &Path) -> Result<Vec<PathBuf>, FileError> {
+    let write = |it: &As| {
+        let dir = dir.join(it.ia.to_string().replace(':', "_"));
+        let path = dir.join("topology.json");
+        let text = format!("{:#}\n", topology(config, it));
+        let written = fs::create_dir_all(&dir).and_then(|()| fs::write(&path, text));
+        match written {
+            Ok(()) => Ok(path),
+            Err(source) => Err(FileError { path, source }),
+        }
+    };
+    config.ases.iter().map(write).collect()
+}
+
+/// The file of one AS, with what hosts read in it
+/// ([topology.json](https://docs.scion.org/en/latest/manuals/common.html#topology-json)).
+pub fn topology(config: &Config, it: &As) -> Value {
+    let interfaces = config.interfaces(it.ia).map(|(own, link, other)| {
+        let link_to = match link.kind {
+            LinkKind::Core => "core",
+            LinkKind::Peer => "peer",
+            LinkKind::Child if own == link.from => "child",
+            LinkKind::Child => "parent",
+        };
+        let interface = json!({"isd_as": other.ia.to_string(), "link_to": link_to, "mtu": MTU});
+        (own.number.to_string(), interface)
+    });
+    let interfaces: serde_json::Map<String, Value> = interfaces.collect();
+    let attributes: &[&str] = if it.core { &["core"] } else { &[] };
+    json!({
+        "isd_as": it.ia.to_string(),
+        "attributes": attributes,
+        "mtu": MTU,
+        "dispatched_ports": DISPATCHED_PORTS,
+        "border_routers": {
+            "br-1": {"internal_addr": it.router.to_string(), "interfaces": interfaces},
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_says_what_hosts_of_the_as_need() {
+        let text = include_str!("../../topologies/two-isds.toml");
+        let config = Config::parse("two-isds.toml".as_ref(), text).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let paths = write_topologies(&config, dir.path()).unwrap();
+        assert_eq!(paths.len(), 6);
+        assert_eq!(paths[2], dir.path().join("1-ff00_0_112/topology.json"));
+        let file: Value = serde_json::from_str(&fs::read_to_string(&paths[2]).unwrap()).unwrap();
+        let expected = json!({
+            "isd_as": "1-ff00:0:112",
+            "attributes": [],
+            "mtu": 1500,
+            "dispatched_ports": "1-65535",
+            "border_routers": {"br-1": {"internal_addr": "127.0.0.1:30112", "interfaces": {
+                "1": {"isd_as": "1-ff00:0:110", "link_to": "parent", "mtu": 1500},
+                "3": {"isd_as": "2-ff00:0:211", "link_to": "peer", "mtu": 1500},
+            }}},
+        });
+        assert_eq!(file, expected);
+    }
+}

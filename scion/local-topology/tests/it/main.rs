@@ -1,0 +1,7 @@
+//! The tracker behind border routers, and its codec beside that of others.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by it, here also outside of #[test]"
+)]
+
+mod codec;

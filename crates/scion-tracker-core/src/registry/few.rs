@@ -184,7 +184,10 @@ impl<'a, P: Packed> Pools for View<'a, P> {
             (Pool::Everyone, kind) => self.nth_of(kind, number),
         };
         let peer = &self.peers[usize::from(self.order[at])];
-        Pick::push(peer.ia(), &peer.record, chosen);
+        let Record {
+            addr, id, flags, ..
+        } = &peer.record;
+        Pick::push(peer.ia(), flags.class(), addr, id, chosen);
     }
 }
 

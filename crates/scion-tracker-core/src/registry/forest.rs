@@ -162,15 +162,16 @@ impl<P: Packed + std::hash::Hash> Forest<P> {
     pub(super) fn insert(
         &mut self,
         ia: IsdAs,
-        record: Record<P>,
+        addr: P,
+        head: Record<()>,
         keys: &RandomState,
     ) -> (u32, u32, u32) {
         let (isd, group) = self.find_or_make_group(ia, keys);
         let node = &mut self.isds[isd as usize].groups[group as usize];
         let before = node.heap_bytes();
-        let position = node.insert(record, keys);
+        let position = node.insert(addr, head, keys);
         self.bytes = self.bytes + node.heap_bytes() - before;
-        self.add(isd, group, one(record.flags.seed()));
+        self.add(isd, group, one(head.flags.seed()));
         (isd, group, position)
     }
 
@@ -245,7 +246,8 @@ impl<P: Packed + std::hash::Hash> Forest<P> {
         let isd = &self.isds[isd];
         let (group, number) = isd.sums.find(kind, number);
         let group = &isd.groups[group];
-        Pick::push(group.ia, group.nth(kind, number), chosen);
+        let (addr, head) = group.nth(kind, number);
+        Pick::push(group.ia, self.class, addr, &head.id, chosen);
     }
 
     /// Visits peers from the cursor downwards; `false` if the budget ended first.
@@ -254,7 +256,7 @@ impl<P: Packed + std::hash::Hash> Forest<P> {
         cursor: &mut Cursor,
         budget: &mut usize,
         keys: &RandomState,
-        gone: &mut impl FnMut(IsdAs, &Record<P>) -> bool,
+        gone: &mut impl FnMut(IsdAs, &P, &Record<()>) -> bool,
     ) -> bool {
         cursor.isd = cursor.isd.min(self.isds.len() as u32);
         while cursor.isd > 0 {
@@ -275,7 +277,8 @@ impl<P: Packed + std::hash::Hash> Forest<P> {
                     *budget -= 1;
                     cursor.position -= 1;
                     let group = &self.isds[isd as usize].groups[at as usize];
-                    if gone(ia, &group.peers()[cursor.position as usize]) {
+                    let (addr, head) = group.at(cursor.position);
+                    if gone(ia, addr, head) {
                         self.remove(isd, at, cursor.position, keys);
                     }
                 }

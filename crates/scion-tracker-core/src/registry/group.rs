@@ -1,4 +1,7 @@
 //! The peers of one AS (or of none) in a big swarm: packed, seeds first, with an index by address.
+//!
+//! Addresses stand apart from the rest, as they are all that most replies need of a peer: those of a
+//! million IPv4 peers are 6 MB, which caches hold, where whole records are 29.
 
 use ahash::RandomState;
 use hashbrown::HashTable;
@@ -13,10 +16,12 @@ const INDEXED_ABOVE: usize = 16;
 #[derive(Debug)]
 pub(super) struct Group<P> {
     pub(super) ia: IsdAs,
-    /// `peers[..seeds]` are the seeds.
+    /// The seeds are at the positions below this.
     seeds: u32,
-    peers: Vec<Record<P>>,
-    /// Positions in `peers`, by address. Empty up to [`INDEXED_ABOVE`] peers.
+    addrs: Vec<P>,
+    /// What is known of the peer with the address at the same position.
+    heads: Vec<Record<()>>,
+    /// Positions, by address. Empty up to [`INDEXED_ABOVE`] peers.
     index: HashTable<u32>,
 }
 
@@ -25,7 +30,8 @@ impl<P: Packed + std::hash::Hash> Group<P> {
         Self {
             ia,
             seeds: 0,
-            peers: Vec::new(),
+            addrs: Vec::new(),
+            heads: Vec::new(),
             index: HashTable::new(),
         }
     }
@@ -33,27 +39,35 @@ impl<P: Packed + std::hash::Hash> Group<P> {
     pub(super) const fn tally(&self) -> Tally {
         Tally {
             seeds: self.seeds,
-            leechers: self.peers.len() as u32 - self.seeds,
+            leechers: self.addrs.len() as u32 - self.seeds,
         }
     }
 
     pub(super) const fn len(&self) -> usize {
-        self.peers.len()
+        self.addrs.len()
     }
 
-    pub(super) fn peers(&self) -> &[Record<P>] {
-        &self.peers
+    /// Every peer.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&P, &Record<()>)> {
+        self.addrs.iter().zip(&self.heads)
+    }
+
+    /// The peer at a position.
+    #[inline]
+    pub(super) fn at(&self, position: u32) -> (&P, &Record<()>) {
+        let position = position as usize;
+        (&self.addrs[position], &self.heads[position])
     }
 
     /// The `number`th peer of a kind.
     #[inline]
-    pub(super) fn nth(&self, kind: Kind, number: u32) -> &Record<P> {
+    pub(super) fn nth(&self, kind: Kind, number: u32) -> (&P, &Record<()>) {
         let first = if kind == Kind::Leechers {
             self.seeds
         } else {
             0
         };
-        &self.peers[(first + number) as usize]
+        self.at(first + number)
     }
 
     /// The number of the peer at this position among those of a kind, if it is of that kind.
@@ -68,41 +82,41 @@ impl<P: Packed + std::hash::Hash> Group<P> {
 
     pub(super) fn heap_bytes(&self) -> usize {
         // Four bytes of position and one of control a bucket, an eighth of the buckets kept free.
-        self.peers.capacity() * size_of::<Record<P>>() + self.index.capacity() * 8 / 7 * 5
+        self.addrs.capacity() * size_of::<P>()
+            + self.heads.capacity() * size_of::<Record<()>>()
+            + self.index.capacity() * 8 / 7 * 5
     }
 
     pub(super) fn find(&self, addr: &P, keys: &RandomState) -> Option<u32> {
-        if self.peers.len() <= INDEXED_ABOVE {
-            return self
-                .peers
-                .iter()
-                .position(|peer| peer.addr == *addr)
-                .map(|at| at as u32);
+        if self.addrs.len() <= INDEXED_ABOVE {
+            let at = self.addrs.iter().position(|other| other == addr);
+            return at.map(|at| at as u32);
         }
         self.index
-            .find(keys.hash_one(addr), |at| {
-                self.peers[*at as usize].addr == *addr
-            })
+            .find(keys.hash_one(addr), |at| self.addrs[*at as usize] == *addr)
             .copied()
     }
 
     /// Adds a peer that is not here; returns its position.
-    pub(super) fn insert(&mut self, record: Record<P>, keys: &RandomState) -> u32 {
-        if self.peers.len() == self.peers.capacity() {
+    pub(super) fn insert(&mut self, addr: P, head: Record<()>, keys: &RandomState) -> u32 {
+        if self.addrs.len() == self.addrs.capacity() {
             // An eighth at a time: memory counts for more here than a copy now and then.
-            self.peers.reserve_exact((self.peers.len() / 8).max(4));
+            let more = (self.addrs.len() / 8).max(4);
+            self.addrs.reserve_exact(more);
+            self.heads.reserve_exact(more);
         }
-        let last = self.peers.len() as u32;
-        self.peers.push(record);
-        if self.peers.len() > INDEXED_ABOVE {
+        let last = self.addrs.len() as u32;
+        self.addrs.push(addr);
+        self.heads.push(head);
+        if self.addrs.len() > INDEXED_ABOVE {
             let unindexed = if self.index.is_empty() { 0 } else { last };
-            let peers = &self.peers;
-            let hash = |at: &u32| keys.hash_one(peers[*at as usize].addr);
+            let addrs = &self.addrs;
+            let hash = |at: &u32| keys.hash_one(addrs[*at as usize]);
             for at in unindexed..=last {
                 self.index.insert_unique(hash(&at), at, hash);
             }
         }
-        if !record.flags.seed() {
+        if !head.flags.seed() {
             return last;
         }
         self.swap(last, self.seeds, keys);
@@ -110,11 +124,11 @@ impl<P: Packed + std::hash::Hash> Group<P> {
         self.seeds - 1
     }
 
-    /// Replaces the record of the peer at a position, keeping its address; returns where it is now.
-    pub(super) fn update(&mut self, position: u32, record: Record<P>, keys: &RandomState) -> u32 {
-        self.peers[position as usize] = record;
+    /// Replaces all of the peer at a position but its address; returns where it is now.
+    pub(super) fn update(&mut self, position: u32, head: Record<()>, keys: &RandomState) -> u32 {
+        self.heads[position as usize] = head;
         let was_seed = position < self.seeds;
-        match (was_seed, record.flags.seed()) {
+        match (was_seed, head.flags.seed()) {
             (false, true) => {
                 self.swap(position, self.seeds, keys);
                 self.seeds += 1;
@@ -130,21 +144,19 @@ impl<P: Packed + std::hash::Hash> Group<P> {
     }
 
     /// Removes a peer. Peers at higher positions take its place, none at lower ones moves.
-    pub(super) fn remove(&mut self, mut position: u32, keys: &RandomState) -> Record<P> {
+    pub(super) fn remove(&mut self, mut position: u32, keys: &RandomState) -> Record<()> {
         if position < self.seeds {
             self.seeds -= 1;
             self.swap(position, self.seeds, keys);
             position = self.seeds;
         }
-        let last = self.peers.len() as u32 - 1;
+        let last = self.addrs.len() as u32 - 1;
         self.swap(position, last, keys);
-        let removed = self.peers.swap_remove(last as usize);
-        if self.peers.len() == INDEXED_ABOVE {
+        let addr = self.addrs.swap_remove(last as usize);
+        let removed = self.heads.swap_remove(last as usize);
+        if self.addrs.len() == INDEXED_ABOVE {
             self.index = HashTable::new();
-        } else if let Ok(entry) = self
-            .index
-            .find_entry(keys.hash_one(removed.addr), |at| *at == last)
-        {
+        } else if let Ok(entry) = self.index.find_entry(keys.hash_one(addr), |at| *at == last) {
             entry.remove();
         }
         self.shrink(keys);
@@ -153,14 +165,15 @@ impl<P: Packed + std::hash::Hash> Group<P> {
 
     /// Gives memory back once less than half of it is used.
     fn shrink(&mut self, keys: &RandomState) {
-        let len = self.peers.len();
-        if self.peers.capacity() > 2 * len + 8 {
-            self.peers.shrink_to(len + len / 8);
+        let len = self.addrs.len();
+        if self.addrs.capacity() > 2 * len + 8 {
+            self.addrs.shrink_to(len + len / 8);
+            self.heads.shrink_to(len + len / 8);
         }
         if self.index.capacity() > 4 * len {
-            let peers = &self.peers;
+            let addrs = &self.addrs;
             self.index
-                .shrink_to(len, |at| keys.hash_one(peers[*at as usize].addr));
+                .shrink_to(len, |at| keys.hash_one(addrs[*at as usize]));
         }
     }
 
@@ -171,8 +184,7 @@ impl<P: Packed + std::hash::Hash> Group<P> {
             return;
         }
         if !self.index.is_empty() {
-            let [hash, other_hash] =
-                [one, other].map(|at| keys.hash_one(self.peers[at as usize].addr));
+            let [hash, other_hash] = [one, other].map(|at| keys.hash_one(self.addrs[at as usize]));
             for (hash, from, to) in [
                 (hash, one, BETWEEN),
                 (other_hash, other, one),
@@ -183,6 +195,7 @@ impl<P: Packed + std::hash::Hash> Group<P> {
                 }
             }
         }
-        self.peers.swap(one as usize, other as usize);
+        self.addrs.swap(one as usize, other as usize);
+        self.heads.swap(one as usize, other as usize);
     }
 }

@@ -61,10 +61,11 @@ fn locate<P: Packed + std::hash::Hash>(
 fn insert<P: Packed + std::hash::Hash>(
     forests: &mut Vec<Forest<P>>,
     ia: IsdAs,
-    record: Record<P>,
+    addr: P,
+    head: Record<()>,
     keys: &RandomState,
 ) -> Slot {
-    let class = record.flags.class();
+    let class = head.flags.class();
     let unplaced = ia.is_none();
     let forest = forests
         .iter()
@@ -74,8 +75,8 @@ fn insert<P: Packed + std::hash::Hash>(
             forests.push(Forest::new(class, unplaced));
             forests.len() - 1
         });
-    let (isd, group, position) = forests[forest].insert(ia, record, keys);
-    let family = family(&record.addr.bytes());
+    let (isd, group, position) = forests[forest].insert(ia, addr, head, keys);
+    let family = family(&addr.bytes());
     Slot {
         family,
         forest: forest as u32,
@@ -104,8 +105,7 @@ impl Many {
             P: Packed + std::hash::Hash,
         {
             let isd = &forests[slot.forest as usize].isds[slot.isd as usize];
-            let record = &isd.groups[slot.group as usize].peers()[slot.position as usize];
-            record.head()
+            *isd.groups[slot.group as usize].at(slot.position).1
         }
         match slot.family {
             Family::V4 => head(&self.four, slot),
@@ -124,8 +124,8 @@ impl Many {
         self.tally += one(head.flags.seed());
         self.partial += u32::from(head.flags.partial());
         match *addr {
-            CompactAddr::V4(addr) => insert(&mut self.four, ia, head.at(addr), keys),
-            CompactAddr::V6(addr) => insert(&mut self.six, ia, head.at(addr), keys),
+            CompactAddr::V4(addr) => insert(&mut self.four, ia, addr, head, keys),
+            CompactAddr::V6(addr) => insert(&mut self.six, ia, addr, head, keys),
         }
     }
 
@@ -154,8 +154,7 @@ impl Many {
                 forest.add(slot.isd, slot.group, one(head.flags.seed()));
             }
             let group = &mut forest.isds[slot.isd as usize].groups[slot.group as usize];
-            let addr = group.peers()[slot.position as usize].addr;
-            group.update(slot.position, head.at(addr), keys)
+            group.update(slot.position, head, keys)
         });
         Slot { position, ..slot }
     }
@@ -202,11 +201,11 @@ impl Many {
                 goes
             };
             let finished = match family {
-                Family::V4 => expire_all(four, cursor, budget, keys, |ia, record| {
-                    visit(ia, CompactAddr::V4(record.addr), record.head())
+                Family::V4 => expire_all(four, cursor, budget, keys, |ia, addr, head| {
+                    visit(ia, CompactAddr::V4(*addr), *head)
                 }),
-                Family::V6 => expire_all(six, cursor, budget, keys, |ia, record| {
-                    visit(ia, CompactAddr::V6(record.addr), record.head())
+                Family::V6 => expire_all(six, cursor, budget, keys, |ia, addr, head| {
+                    visit(ia, CompactAddr::V6(*addr), *head)
                 }),
             };
             if !finished {
@@ -226,8 +225,8 @@ impl Many {
             .flat_map(|f| &f.isds)
             .flat_map(|isd| &isd.groups)
         {
-            for record in group.peers() {
-                each(group.ia, CompactAddr::V4(record.addr), record.head());
+            for (addr, head) in group.iter() {
+                each(group.ia, CompactAddr::V4(*addr), *head);
             }
         }
         for group in self
@@ -236,8 +235,8 @@ impl Many {
             .flat_map(|f| &f.isds)
             .flat_map(|isd| &isd.groups)
         {
-            for record in group.peers() {
-                each(group.ia, CompactAddr::V6(record.addr), record.head());
+            for (addr, head) in group.iter() {
+                each(group.ia, CompactAddr::V6(*addr), *head);
             }
         }
     }
@@ -290,7 +289,7 @@ fn expire_all<P: Packed + std::hash::Hash>(
     cursor: &mut Cursor,
     budget: &mut usize,
     keys: &RandomState,
-    mut gone: impl FnMut(IsdAs, &Record<P>) -> bool,
+    mut gone: impl FnMut(IsdAs, &P, &Record<()>) -> bool,
 ) -> bool {
     cursor.forest = cursor.forest.min(forests.len() as u32);
     while cursor.forest > 0 {

@@ -225,14 +225,20 @@ pub(super) struct Pick<'a> {
 
 impl<'a> Pick<'a> {
     #[inline]
-    pub(super) fn push<P: Packed>(ia: IsdAs, record: &'a Record<P>, to: &mut Picks<'a>) {
-        let addr = record.addr.bytes().as_bytes();
+    pub(super) fn push<P: Packed>(
+        ia: IsdAs,
+        class: Class,
+        addr: &'a P,
+        id: &'a PeerId,
+        to: &mut Picks<'a>,
+    ) {
+        let addr = addr.bytes().as_bytes();
         // As many as were asked for, which fit.
         let _ = to.try_push(Self {
             ia,
             addr,
-            id: &record.id,
-            class: record.flags.class(),
+            id,
+            class,
         });
     }
 

@@ -128,7 +128,11 @@ fn with_own_names(names: &[String]) -> Vec<String> {
     let mut all: Vec<String> = NAMES.map(String::from).into();
     // The host's name may be anything, so it must not fail the rest.
     all.extend(Some(host).filter(|host| ServerName::try_from(host.as_str()).is_ok()));
-    all.extend_from_slice(names);
+    for name in names {
+        if !all.contains(name) {
+            all.push(name.clone());
+        }
+    }
     all
 }
 

@@ -244,7 +244,8 @@ impl Config {
             http3,
             scion,
         } = listen;
-        let over_scion = !scion.is_empty() || self.scion.topology.is_some();
+        let Scion { topology, daemon } = &self.scion;
+        let over_scion = !scion.is_empty() || topology.is_some() || daemon.is_some();
         if !over_scion && [udp, http, https, http3].iter().all(|list| list.is_empty()) {
             return Err("no listener is named in listen".into());
         }

@@ -11,7 +11,6 @@ pub(crate) mod fake;
 #[cfg(test)]
 mod tests;
 
-#[cfg(test)]
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
@@ -25,6 +24,7 @@ use scion_tracker_core::codec::scion;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::socket::scion::topology::DispatchedPorts;
 pub use grpc::CallError;
 
 /// A call as a whole: connection, and what the daemon has to fetch from elsewhere.
@@ -76,15 +76,26 @@ impl FromStr for DaemonAddr {
     }
 }
 
+/// A variable of the environment that should be the daemon's address is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the environment variable {name}: {source}")]
+pub(crate) struct DaemonEnvError {
+    name: &'static str,
+    source: DaemonAddrError,
+}
+
 /// The address that the environment names: `SCION_DAEMON`, or `SCION_DAEMON_ADDRESS` as the tools of
 /// scionproto have it. A variable that is set to nothing counts as not set.
-pub(crate) fn from_env() -> Result<Option<DaemonAddr>, DaemonAddrError> {
-    ["SCION_DAEMON", "SCION_DAEMON_ADDRESS"]
+pub(crate) fn from_env() -> Result<Option<DaemonAddr>, DaemonEnvError> {
+    let set = ["SCION_DAEMON", "SCION_DAEMON_ADDRESS"]
         .into_iter()
-        .filter_map(|name| std::env::var(name).ok())
-        .find(|value| !value.trim().is_empty())
-        .map(|value| value.parse())
-        .transpose()
+        .filter_map(|name| Some((name, std::env::var(name).ok()?)))
+        .find(|(_, value)| !value.trim().is_empty());
+    let Some((name, value)) = set else {
+        return Ok(None);
+    };
+    let read = value.parse().map(Some);
+    read.map_err(|source| DaemonEnvError { name, source })
 }
 
 /// Why the daemon brings no answer.
@@ -121,17 +132,6 @@ pub enum DaemonError {
         /// Why.
         source: CallError,
     },
-}
-
-/// The UDP ports that border routers deliver to on the hosts of an AS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PortRange {
-    /// From and to.
-    Ports(u16, u16),
-    /// To none.
-    None,
-    /// The daemon does not say: it is older than scionproto v0.12, or not scionproto's.
-    Unknown,
 }
 
 /// Whether the daemon shall not answer out of its memory.
@@ -185,8 +185,9 @@ impl Daemon {
         Ok(ia)
     }
 
-    /// The UDP ports that border routers deliver to on the hosts of the AS.
-    pub(crate) async fn port_range(&self) -> Result<PortRange, DaemonError> {
+    /// The UDP ports that border routers deliver to on the hosts of the AS: unknown to daemons before
+    /// scionproto v0.12, which have no such method.
+    pub(crate) async fn port_range(&self) -> Result<DispatchedPorts, DaemonError> {
         const METHOD: &str = "PortRange";
         let reply: Result<messages::PortRangeResponse, _> =
             self.call(METHOD, &messages::Empty {}).await;
@@ -194,18 +195,17 @@ impl Daemon {
             Err(DaemonError::Call {
                 source: CallError::Status { code, .. },
                 ..
-            }) if code == UNIMPLEMENTED => return Ok(PortRange::Unknown),
+            }) if code == UNIMPLEMENTED => return Ok(DispatchedPorts::Unknown),
             other => other?,
         };
         let range = (reply.dispatched_port_start, reply.dispatched_port_end);
         match (u16::try_from(range.0), u16::try_from(range.1)) {
-            (Ok(0), Ok(0)) => Ok(PortRange::None),
-            (Ok(start), Ok(end)) if start <= end => Ok(PortRange::Ports(start.max(1), end)),
+            (Ok(0), Ok(0)) => Ok(DispatchedPorts::None),
+            (Ok(start), Ok(end)) if start <= end => Ok(DispatchedPorts::Range(start.max(1), end)),
             _ => Err(self.failed(METHOD, CallError::Content("a range of ports that is none"))),
         }
     }
 
-    #[cfg(test)]
     /// The border router of each interface of the AS. Interfaces without a usable address are left
     /// out.
     pub(crate) async fn interfaces(&self) -> Result<HashMap<u16, SocketAddr>, DaemonError> {

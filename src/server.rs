@@ -18,6 +18,7 @@ use scion_tracker_core::registry::memory::{Memory, Totals};
 
 use crate::config::Config;
 use crate::counters::Snapshot;
+use crate::daemon::DaemonError;
 use crate::service::Service;
 use crate::tls::{Certificates, TlsError};
 use bind::{Bound, bind, bind_scion, certificates};
@@ -81,6 +82,12 @@ pub enum BindError {
         /// Why.
         source: io::Error,
     },
+    /// The SCION daemon does not say which AS this is.
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+    /// The daemon cannot be asked.
+    #[error("cannot start a runtime to ask the SCION daemon")]
+    Runtime(#[source] io::Error),
     /// The topology file of the AS cannot be read or used.
     #[error("cannot use the topology file {}", path.display())]
     Topology {
@@ -225,7 +232,8 @@ pub struct Server {
 
 impl Server {
     /// Binds every listener. From here on the addresses are taken, and clients wait for
-    /// [`Server::run`].
+    /// [`Server::run`]. Where a SCION daemon has to be asked, this takes until it has answered, ten
+    /// seconds at most.
     pub fn bind(config: Config) -> Result<Self, BindError> {
         config.check().map_err(BindError::Config)?;
         let mut listeners = Vec::new();
@@ -247,7 +255,7 @@ impl Server {
         let certificates = if !secure && listen.https.is_empty() {
             None
         } else {
-            Some(Arc::new(certificates(&config)?))
+            Some(Arc::new(certificates(&config, &listeners)?))
         };
         let keys = [
             getrandom::u64()?,

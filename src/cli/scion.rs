@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use anyhow::Context as _;
 use scion_tracker_core::address::{AddressError, Host, ScionAddr};
 use serde::Serialize;
 
@@ -54,9 +53,7 @@ impl Args {
         let defaults = ScionOptions::default();
         let daemon = match &self.scion_daemon {
             Some(addr) => addr.clone(),
-            None => daemon::from_env()
-                .context("SCION_DAEMON")?
-                .unwrap_or(defaults.daemon),
+            None => daemon::from_env()?.unwrap_or(defaults.daemon),
         };
         let hosts = self.scion_hosts.clone().or_else(|| {
             let set = std::env::var_os("SCION_HOSTS").filter(|file| !file.is_empty());

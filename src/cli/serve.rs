@@ -13,6 +13,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::client::DaemonAddr;
 use crate::config::{self, Config, ConfigError, Layer, Listener, LogFormat, ScionListener};
 use crate::server::{Handle, Server};
 
@@ -44,6 +45,10 @@ pub(super) struct Args {
     /// on SCION port 31969.
     #[arg(long, value_name = "FILE")]
     scion_topology: Option<PathBuf>,
+    /// The SCION daemon, usually 127.0.0.1:30255, which is asked at the start for what the topology
+    /// file says, if none is given. Alone it has the tracker listen on SCION port 31969.
+    #[arg(long, value_name = "ADDR:PORT")]
+    scion_daemon: Option<DaemonAddr>,
     /// How long clients wait between announces.
     #[arg(long, value_name = "DURATION", value_parser = config::parse_duration)]
     interval: Option<Duration>,
@@ -80,6 +85,7 @@ impl Args {
                 self.scion
             },
             scion_topology: self.scion_topology.or(other.scion_topology),
+            scion_daemon: self.scion_daemon.or(other.scion_daemon),
             config: self.config.or(other.config),
             data_dir: self.data_dir.or(other.data_dir),
             interval: self.interval.or(other.interval),
@@ -113,6 +119,7 @@ impl Args {
             layer.listen.scion = Some(self.scion);
         }
         layer.scion.topology = self.scion_topology;
+        layer.scion.daemon = self.scion_daemon;
         layer.data_dir = self.data_dir;
         layer.announce.interval = self.interval;
         layer.announce.min_interval = self.min_interval;

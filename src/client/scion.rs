@@ -17,10 +17,11 @@ use std::time::SystemTime;
 use scion_tracker_core::address::{AddressError, Host, IsdAs, ScionAddr};
 
 use super::{Scheme, TrackerUrl};
-use crate::daemon::{Daemon, DaemonAddr, DaemonError, PortRange, Refresh};
+use crate::daemon::{Daemon, DaemonAddr, DaemonError, Refresh};
+use crate::socket::ip::address_towards;
+use crate::socket::scion::topology::DispatchedPorts;
 use crate::socket::scion::{CallError as RouteError, Limits, ScionSocket};
 pub(super) use call::{Call, Silence};
-pub(crate) use local::address_towards;
 pub use path::{PathInterface, PathStatus, ScionPath};
 pub use policy::{Acl, AclError, AclErrorKind};
 
@@ -303,9 +304,9 @@ impl Scion {
         let ports = match from == to.host.ia {
             true => None,
             false => match self.daemon.port_range().await? {
-                PortRange::Ports(first, last) => Some((first, last)),
-                PortRange::None => return Err(ScionError::NoPorts(from)),
-                PortRange::Unknown => Some(local::USUAL_PORTS),
+                DispatchedPorts::Range(first, last) => Some((first, last)),
+                DispatchedPorts::None => return Err(ScionError::NoPorts(from)),
+                DispatchedPorts::Unknown => Some(local::USUAL_PORTS),
             },
         };
         let socket = local::bind(ip, ports)

@@ -7,6 +7,7 @@ use confique::meta::{FieldKind, Meta};
 use confique::{Config as _, Layer as _};
 
 use super::{Config, Layer};
+use crate::daemon;
 
 /// All variables of the environment that set something begin like this.
 const PREFIX: &str = "SCION_TRACKER_";
@@ -132,10 +133,17 @@ fn with_all_listeners(mut layer: Layer) -> Layer {
 }
 
 fn from_env() -> Result<Layer, ConfigError> {
-    Layer::from_env().map_err(|error| ConfigError::Environment {
+    let mut layer = Layer::from_env().map_err(|error| ConfigError::Environment {
         // The alternate form has the source in it.
         message: format!("{error:#}"),
-    })
+    })?;
+    if layer.scion.daemon.is_none() {
+        let daemon = daemon::from_env();
+        layer.scion.daemon = daemon.map_err(|error| ConfigError::Environment {
+            message: error.to_string(),
+        })?;
+    }
+    Ok(layer)
 }
 
 pub(super) fn from_toml(path: &Path, text: &str) -> Result<Layer, ConfigError> {

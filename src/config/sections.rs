@@ -11,6 +11,7 @@ use scion_tracker_core::registry::MAX_NUMWANT;
 use scion_tracker_core::select::Mode;
 
 use super::value::{self, LogFormat};
+use crate::client::DaemonAddr;
 
 /// See [`Config::announce`](super::Config::announce).
 #[derive(Debug, Clone, PartialEq, Eq, confique::Config)]
@@ -170,6 +171,14 @@ pub struct Scion {
     /// Without it, replies go back to the router that the request came from.
     #[config(env = "SCION_TRACKER_SCION_TOPOLOGY")]
     pub topology: Option<PathBuf>,
+
+    /// The SCION daemon, usually "127.0.0.1:30255". It is asked once, at the start, for what the
+    /// topology file says, if there is none: the ISD-AS, the border routers and the ports. With it
+    /// and nothing in listen.scion, the tracker listens on port 31969.
+    ///
+    /// SCION_DAEMON_ADDRESS in the environment does the same.
+    #[config(env = "SCION_DAEMON", deserialize_with = value::text)]
+    pub daemon: Option<DaemonAddr>,
 }
 
 /// See [`Config::udp`](super::Config::udp).

@@ -1,7 +1,6 @@
 //! The messages of `proto.daemon.v1` that are used here, with the fields that are: protobuf skips the
 //! others ([daemon.proto](https://github.com/scionproto/scion/blob/master/proto/daemon/v1/daemon.proto)).
 
-#[cfg(test)]
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -31,11 +30,9 @@ pub(super) struct PortRangeResponse {
     pub(super) dispatched_port_end: u32,
 }
 
-#[cfg(test)]
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct InterfacesRequest {}
 
-#[cfg(test)]
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct InterfacesResponse {
     /// By interface number.

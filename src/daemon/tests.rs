@@ -31,7 +31,7 @@ async fn a_daemon_says_who_we_are_and_where_paths_lead() {
     assert_eq!(daemon.isd_as().await.unwrap(), ia("1-ff00:0:110"));
     assert_eq!(
         daemon.port_range().await.unwrap(),
-        PortRange::Ports(1, 65535)
+        DispatchedPorts::Range(1, 65535)
     );
     assert_eq!(
         daemon.interfaces().await.unwrap(),
@@ -72,7 +72,7 @@ async fn a_daemon_says_who_we_are_and_where_paths_lead() {
     assert_eq!(interfaces, HashMap::from([(1, router())]));
     assert_eq!(
         daemon.port_range().await.unwrap(),
-        PortRange::Ports(31000, 32767)
+        DispatchedPorts::Range(31000, 32767)
     );
 }
 
@@ -198,10 +198,13 @@ fn body(bytes: &[u8]) -> Answer {
 #[tokio::test]
 async fn ports_may_be_none_or_unknown() {
     let old = serve(|_, _| Answer::error("12", "unknown method")).await;
-    assert_eq!(at(old).port_range().await.unwrap(), PortRange::Unknown);
+    assert_eq!(
+        at(old).port_range().await.unwrap(),
+        DispatchedPorts::Unknown
+    );
     for (range, expected) in [
-        ((0, 0), Some(PortRange::None)),
-        ((0, 9), Some(PortRange::Ports(1, 9))),
+        ((0, 0), Some(DispatchedPorts::None)),
+        ((0, 9), Some(DispatchedPorts::Range(1, 9))),
         ((9, 8), None),
         ((1, 65536), None),
     ] {

@@ -1,14 +1,17 @@
 //! What a server is made of before it runs: sockets and the certificate.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::num::NonZeroUsize;
+use std::panic;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use scion_tracker_core::address::{Host, ScionAddr};
 
 use super::{BindError, Kind, Listening};
 use crate::config::{self, Config, ScionListener};
+use crate::daemon::{Daemon, DaemonAddr, DaemonError};
 use crate::socket::ip;
 use crate::socket::scion::topology::{Topology, TopologyError};
 use crate::tls::{Certificates, MakeError, TlsError};
@@ -99,9 +102,14 @@ pub(super) fn bind(
     })
 }
 
-/// The SCION listeners: those that are named, or the default one where only a topology is.
+/// The SCION listeners: those that are named, or the default one where only a topology or a daemon is.
+/// A daemon is asked only where there is no topology file.
 pub(super) fn bind_scion(config: &Config) -> Result<Vec<Bound>, BindError> {
-    let topology = config.scion.topology.as_deref().map(topology).transpose()?;
+    let topology = match (&config.scion.topology, &config.scion.daemon) {
+        (Some(file), _) => Some(topology(file)?),
+        (None, Some(daemon)) => Some(ask(daemon)?),
+        (None, None) => None,
+    };
     let mut addresses = config.listen.scion.clone();
     if let Some(topology) = &topology
         && addresses.is_empty()
@@ -130,20 +138,32 @@ fn topology(path: &Path) -> Result<Topology, BindError> {
         .map_err(|error: TopologyError| failed(error.into()))
 }
 
-/// Our address in the network of the border routers. Sends nothing: a UDP socket that is connected
-/// knows from where it would.
-fn own_address(topology: &Topology) -> io::Result<IpAddr> {
-    let router = topology
-        .border_routers()
-        .min()
-        .ok_or_else(|| io::Error::other("the topology file names no border router"))?;
-    let any: IpAddr = match router {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+/// What the daemon knows of our AS. Takes until it has answered, or some seconds.
+fn ask(daemon: &DaemonAddr) -> Result<Topology, BindError> {
+    let daemon = Daemon::new(daemon.clone());
+    let asked = || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(BindError::Runtime)?;
+        let answers = runtime.block_on(async {
+            let (ia, ports, routers) =
+                tokio::try_join!(daemon.isd_as(), daemon.port_range(), daemon.interfaces())?;
+            Ok::<_, DaemonError>(Topology::new(ia, routers, ports))
+        });
+        Ok(answers?)
     };
-    let socket = UdpSocket::bind((any, 0))?;
-    socket.connect((router, SCION_PORT))?;
-    Ok(socket.local_addr()?.ip())
+    // The caller may be on a thread of a runtime, which may not wait for another one.
+    let joined = thread::scope(|scope| scope.spawn(asked).join());
+    joined.unwrap_or_else(|panicked| panic::resume_unwind(panicked))
+}
+
+/// Our address in the network of the border routers.
+fn own_address(topology: &Topology) -> io::Result<IpAddr> {
+    let router = topology.border_routers().min().ok_or_else(|| {
+        io::Error::other("no border router of the AS is known: name the address with --scion")
+    })?;
+    ip::address_towards(SocketAddr::new(router, SCION_PORT))
 }
 
 fn bind_scion_address(
@@ -157,7 +177,11 @@ fn bind_scion_address(
     };
     if let Some(topology) = &topology {
         if topology.isd_as() != host.ia {
-            let other = format!("the topology file is that of {}", topology.isd_as());
+            let source = match config.scion.topology {
+                Some(_) => "the topology file is that",
+                None => "the SCION daemon is one",
+            };
+            let other = format!("{source} of {}", topology.isd_as());
             return Err(failed(other.into()));
         }
         // Port 0 is for tests: nobody knows the port before it is picked.
@@ -191,15 +215,20 @@ fn bind_scion_address(
 
 /// The configured certificate, or the self-signed one, which is not kept if nobody said where and
 /// the usual places are not there or cannot be written.
-pub(super) fn certificates(config: &Config) -> Result<Certificates, TlsError> {
+pub(super) fn certificates(config: &Config, listeners: &[Bound]) -> Result<Certificates, TlsError> {
     let directory = config.data_dir.clone().or_else(usual_data_dir);
-    let mut loaded = Certificates::load(&config.tls, directory.as_deref());
+    let mut tls = config.tls.clone();
+    // What clients over SCION find in the URL, the ISD-AS left aside.
+    let over_scion = listeners.iter().filter_map(|bound| bound.listening.scion);
+    tls.names
+        .extend(over_scion.map(|scion| scion.host.ip().to_string()));
+    let mut loaded = Certificates::load(&tls, directory.as_deref());
     let mut kept = directory.is_some();
     if let Err(TlsError::Make(error @ MakeError::Write { .. })) = &loaded
         && config.data_dir.is_none()
     {
         tracing::debug!("{error}");
-        loaded = Certificates::load(&config.tls, None);
+        loaded = Certificates::load(&tls, None);
         kept = false;
     }
     let loaded = loaded?;

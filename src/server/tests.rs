@@ -1,5 +1,6 @@
 //! A whole tracker over SCION: full packets with real paths against its socket, no router.
 
+mod daemon;
 mod qs;
 
 use std::net::{SocketAddr, UdpSocket};

@@ -7,7 +7,7 @@
 //! of the group in, and nobody who tries as we do.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::num::NonZeroUsize;
 
 use socket2::{Domain, Socket, Type};
@@ -40,6 +40,18 @@ pub(crate) fn tcp(address: SocketAddr, workers: NonZeroUsize) -> io::Result<Vec<
         Ok(socket)
     })?;
     Ok(sockets.into_iter().map(TcpListener::from).collect())
+}
+
+/// The address from which packets to `next_hop` leave. Sends nothing: a UDP socket that is connected
+/// knows from where it would.
+pub(crate) fn address_towards(next_hop: SocketAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = match next_hop {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(next_hop)?;
+    Ok(socket.local_addr()?.ip())
 }
 
 fn group(
@@ -187,5 +199,13 @@ mod tests {
         let v6 = udp((Ipv6Addr::LOCALHOST, 0).into(), THREE, 1 << 16).unwrap();
         let port = v6[0].local_addr().unwrap().port();
         assert!(UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok());
+    }
+
+    #[test]
+    fn the_way_out_says_who_we_are() {
+        for to in ["127.0.0.1:30001", "127.0.0.9:1"] {
+            let from = address_towards(to.parse().unwrap()).unwrap();
+            assert_eq!(from, Ipv4Addr::LOCALHOST);
+        }
     }
 }

@@ -1,5 +1,6 @@
-//! The parts of a SCION topology file (`/etc/scion/topology.json`) that an end host needs. Keys that
-//! are not named here are ignored: the file is for routers and control services.
+//! What an end host has to know of its AS: out of a SCION topology file (`/etc/scion/topology.json`),
+//! or from a daemon. Keys of the file that are not named here are ignored: it is for routers and
+//! control services.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -63,11 +64,15 @@ pub(crate) struct Topology {
     ports: DispatchedPorts,
 }
 
-/// The UDP ports that border routers deliver to on the host itself.
+/// The UDP ports that the border routers of an AS deliver to on the host itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum DispatchedPorts {
+pub(crate) enum DispatchedPorts {
+    /// None, except on routers that know no such range and need the old dispatcher.
     None,
+    /// From and to.
     Range(u16, u16),
+    /// A daemon may not say.
+    Unknown,
 }
 
 #[derive(Deserialize)]
@@ -150,12 +155,26 @@ impl fmt::Display for DispatchedPorts {
         match self {
             Self::None => f.write_str("none"),
             Self::Range(min, max) => write!(f, "{min}-{max}"),
+            Self::Unknown => f.write_str("unknown"),
         }
     }
 }
 
 impl Topology {
-    /// The AS that the file describes.
+    /// As a daemon knows it.
+    pub(crate) const fn new(
+        ia: IsdAs,
+        next_hops: HashMap<u16, SocketAddr>,
+        ports: DispatchedPorts,
+    ) -> Self {
+        Self {
+            ia,
+            next_hops,
+            ports,
+        }
+    }
+
+    /// The AS.
     pub(crate) const fn isd_as(&self) -> IsdAs {
         self.ia
     }
@@ -171,10 +190,10 @@ impl Topology {
         self.next_hops.values().map(SocketAddr::ip)
     }
 
-    /// Whether packets for this port arrive there. Without `dispatched_ports` none do, except on
-    /// routers that know no such range and need the old dispatcher.
+    /// Whether packets for this port arrive there, as far as that is known.
     pub(crate) const fn check_port(&self, port: u16) -> Result<(), PortError> {
         match self.ports {
+            DispatchedPorts::Unknown => Ok(()),
             DispatchedPorts::Range(min, max) if min <= port && port <= max => Ok(()),
             ports => Err(PortError {
                 port,

@@ -230,12 +230,18 @@ impl Client {
         announce: &AnnounceQuery,
     ) -> Result<AnnounceAnswer, RequestError> {
         if url.scheme() == Scheme::Udp {
-            let asked = udp::announce(&self.udp, url, &announce.announce, self.deadline());
-            return self.in_time(asked).await;
+            return self
+                .in_time(async |deadline| {
+                    udp::announce(&self.udp, url, &announce.announce, deadline).await
+                })
+                .await;
         }
         let mut text = String::new();
         query::write_announce(announce, &mut text);
-        let reply = self.in_time(self.get(&url.announce(), &text)).await?;
+        let url = url.announce();
+        let reply = self
+            .in_time(async |deadline| self.get(&url, &text, deadline).await)
+            .await?;
         Ok(parse_announce_reply(&reply)?)
     }
 
@@ -247,34 +253,41 @@ impl Client {
         hashes: &[InfoHash],
     ) -> Result<ScrapeAnswer, RequestError> {
         if url.scheme() == Scheme::Udp {
-            let asked = udp::scrape(&self.udp, url, hashes, self.deadline());
-            return self.in_time(asked).await;
+            return self
+                .in_time(async |deadline| udp::scrape(&self.udp, url, hashes, deadline).await)
+                .await;
         }
         let mut text = String::new();
         query::write_scrape(hashes, &mut text);
-        let reply = self.in_time(self.get(&url.scrape(), &text)).await?;
+        let url = url.scrape();
+        let reply = self
+            .in_time(async |deadline| self.get(&url, &text, deadline).await)
+            .await?;
         Ok(parse_scrape_reply(&reply)?)
     }
 
     /// The paths to a tracker over SCION, as the daemon knows them now.
     pub async fn paths(&self, url: &TrackerUrl) -> Result<ScionPaths, RequestError> {
-        let asked = async {
-            let tracker = self.scion.require(url)?;
-            Ok(self.scion.paths(tracker).await?)
-        };
-        self.in_time(asked).await
+        let tracker = self.scion.require(url)?;
+        self.in_time(async |_| Ok(self.scion.paths(tracker).await?))
+            .await
     }
 
     /// The body of a 200 reply.
-    async fn get(&self, url: &TrackerUrl, query: &str) -> Result<Bytes, RequestError> {
+    async fn get(
+        &self,
+        url: &TrackerUrl,
+        query: &str,
+        deadline: Instant,
+    ) -> Result<Bytes, RequestError> {
         let target = url.with_query(query);
         let reply = match (url.scheme(), self.scion.find(url)?) {
             // Over SCION there is no TCP.
             (Scheme::Https | Scheme::H3, Some(tracker)) => {
                 let call = self.scion.call(tracker).await?;
-                http3::get_over_scion(&self.tls, url, &target, &call).await?
+                http3::get_over_scion(&self.tls, url, &target, deadline, &call).await?
             }
-            (Scheme::H3, None) => http3::get(&self.tls, url, &target, self.deadline()).await?,
+            (Scheme::H3, None) => http3::get(&self.tls, url, &target, deadline).await?,
             (Scheme::Https, None) => http::get(Some(&self.tls), url, &target).await?,
             (Scheme::Http | Scheme::Udp, _) => http::get(None, url, &target).await?,
         };
@@ -285,15 +298,13 @@ impl Client {
         Ok(body)
     }
 
-    fn deadline(&self) -> Instant {
-        Instant::now() + self.timeout
-    }
-
+    /// The request is told the deadline, so that it can say itself why it comes to nothing.
     async fn in_time<T>(
         &self,
-        request: impl Future<Output = Result<T, RequestError>>,
+        request: impl AsyncFnOnce(Instant) -> Result<T, RequestError>,
     ) -> Result<T, RequestError> {
-        timeout_at(self.deadline(), request)
+        let deadline = Instant::now() + self.timeout;
+        timeout_at(deadline, request(deadline))
             .await
             .unwrap_or(Err(RequestError::Timeout(self.timeout)))
     }

@@ -60,6 +60,7 @@ pub(super) async fn get_over_scion(
     tls: &Arc<ClientConfig>,
     url: &TrackerUrl,
     target: &str,
+    deadline: Instant,
     call: &Call,
 ) -> Result<(StatusCode, Bytes), RequestError> {
     let addr = TrackerAddr::Scion(call.remote());
@@ -77,7 +78,7 @@ pub(super) async fn get_over_scion(
         let connection = connect(&endpoint, config, name, addr, url).await?;
         ask(&endpoint, connection, url, target).await
     };
-    call.during(Silence::Switches, request).await
+    call.during(Silence::Switches, deadline, request).await
 }
 
 fn crypto(tls: &Arc<ClientConfig>) -> Result<Arc<QuicClientConfig>, RequestError> {

@@ -155,6 +155,9 @@ pub enum ScionError {
         /// Why.
         source: io::Error,
     },
+    /// No answer in time, and a border router has said why.
+    #[error("no answer from {0} in time: {1}")]
+    Broken(ScionAddr, String),
     /// A path that no packet can carry.
     #[error("the SCION daemon gives a path that no packet can carry")]
     Path(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -390,3 +390,13 @@ async fn a_host_without_an_address() {
     let error = client.scrape(&url, &[HASH]).await.unwrap_err();
     assert!(matches!(error, RequestError::Resolve { .. }), "{error:?}");
 }
+
+#[test]
+fn requests_can_be_made_in_tasks_of_their_own() {
+    fn check(_: impl Send) {}
+    let client = client(Trust::Anyone);
+    let url: TrackerUrl = "http://host.invalid/".parse().unwrap();
+    check(client.announce(&url, &announce()));
+    check(client.scrape(&url, &[HASH]));
+    check(client.paths(&url));
+}

@@ -20,7 +20,7 @@ use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
 use super::scion::{Call, Scion, Silence};
-use super::{RequestError, TrackerAddr, TrackerUrl, resolve};
+use super::{RequestError, ScionError, TrackerAddr, TrackerUrl, resolve};
 
 /// BEP 15: the first wait, doubled after each retransmission.
 const FIRST_WAIT: Duration = Duration::from_secs(15);
@@ -191,7 +191,7 @@ impl Sessions {
         let (line, layout) = match addr {
             TrackerAddr::Ip(addr) => open(addr).await?,
             TrackerAddr::Scion(addr) => {
-                let call = self.scion.call(addr).await.map_err(RequestError::from)?;
+                let call = self.scion.call(addr).await?;
                 let layout = match call.local().host.ip() {
                     IpAddr::V4(_) => Layout::Scion4,
                     IpAddr::V6(_) => Layout::Scion6,
@@ -233,6 +233,12 @@ enum AskError {
 impl From<io::Error> for AskError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
+    }
+}
+
+impl From<ScionError> for AskError {
+    fn from(error: ScionError) -> Self {
+        Self::Request(error.into())
     }
 }
 
@@ -303,7 +309,7 @@ impl Session {
         };
         match line {
             Line::Ip(_) => asked.await,
-            Line::Scion(call) => call.during(Silence::IsTheCallers, asked).await,
+            Line::Scion(call) => call.during(Silence::IsTheCallers, deadline, asked).await,
         }
     }
 }

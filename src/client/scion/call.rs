@@ -134,16 +134,30 @@ impl Call {
         }
     }
 
-    /// Keeps the tracker within reach for as long as a request lasts.
-    pub(in crate::client) async fn during<T>(
+    /// Keeps the tracker within reach for as long as a request lasts, and says what has failed if that
+    /// takes longer than the deadline.
+    pub(in crate::client) async fn during<T, E: From<ScionError>>(
         &self,
         silence: Silence,
-        request: impl Future<Output = T>,
-    ) -> T {
+        deadline: Instant,
+        request: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
         let failures = self.socket.failures();
         tokio::select! {
+            biased;
             answer = request => answer,
             never = self.keep(silence, failures) => match never {},
+            broken = self.broken_at(deadline) => Err(E::from(broken)),
+        }
+    }
+
+    /// Does not end if nothing is known to have failed.
+    async fn broken_at(&self, deadline: Instant) -> ScionError {
+        sleep_until(deadline).await;
+        let latest = self.choice.lock().latest().map(ToString::to_string);
+        match latest {
+            Some(what) => ScionError::Broken(self.remote, what),
+            None => pending().await,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Which of the paths to a tracker is taken: the best of which nothing is known to be broken.
 
+use std::fmt;
+
 use super::{PathInterface, ScionPath};
 
 /// What is remembered to be broken, at most. Beyond that all is forgotten: links come back.
@@ -26,6 +28,16 @@ impl Broken {
     }
 }
 
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Link(interface) => write!(f, "the link at {interface} is down"),
+            Self::Crossing(one, other) => write!(f, "nothing passes from {one} to {other}"),
+            Self::Path(path) => write!(f, "the path {path} has expired"),
+        }
+    }
+}
+
 /// The paths, and the one in use.
 #[derive(Debug)]
 pub(super) struct Choice {
@@ -33,6 +45,8 @@ pub(super) struct Choice {
     paths: Vec<ScionPath>,
     current: usize,
     broken: Vec<Broken>,
+    /// What broke last, also if it may be whole again.
+    latest: Option<Broken>,
 }
 
 impl Choice {
@@ -42,7 +56,13 @@ impl Choice {
             paths,
             current: 0,
             broken: Vec::new(),
+            latest: None,
         }
+    }
+
+    /// What broke last.
+    pub(super) const fn latest(&self) -> Option<&Broken> {
+        self.latest.as_ref()
     }
 
     /// The path in use.
@@ -66,6 +86,7 @@ impl Choice {
         if self.broken.len() >= REMEMBERED {
             self.broken.clear();
         }
+        self.latest = Some(broken.clone());
         if !self.broken.contains(&broken) {
             self.broken.push(broken);
         }
@@ -199,6 +220,8 @@ mod tests {
         assert_eq!(choice.current(), &fresh[3]);
         assert!(!choice.fail(Broken::Link(interface("1-1#4"))));
         choice.replace(fresh.clone());
+        let latest = choice.latest().map(ToString::to_string);
+        assert_eq!(latest.as_deref(), Some("the link at 1-1#4 is down"));
         assert_eq!(choice.current(), &fresh[0], "the one after the last");
         assert_eq!(choice.spare(), Some(&fresh[1]));
     }

@@ -313,6 +313,22 @@ async fn a_path_that_swallows_packets_is_left() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_no_path_works_the_error_says_what_is_down() {
+    let tracker = Tracker::start(&[]);
+    let relay = tracker.relay();
+    let daemon = daemon(relay.addr, &[1]).await;
+    relay.take_all_down(&[1]);
+    let mut client = tracker.client(None, daemon.addr.into());
+    client.timeout = Duration::from_millis(1500);
+    for scheme in ["https", "udp"] {
+        let answer = client.announce(&tracker.url(scheme), &announce(7000)).await;
+        let error = answer.unwrap_err().to_string();
+        let says = "in time: the link at 2-ff00:0:210#1 is down";
+        assert!(error.ends_with(says), "{scheme}: {error}");
+    }
+}
+
 /// What comes of a request between ASes with these options.
 async fn refused(tracker: &Tracker, options: ScionOptions) -> String {
     let client = tracker.client_with(ScionOptions {

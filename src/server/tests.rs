@@ -1,5 +1,6 @@
 //! A whole tracker over SCION: full packets with real paths against its socket, no router.
 
+mod cost;
 mod daemon;
 mod qs;
 
@@ -31,7 +32,8 @@ const HASH: &str = "aaaaaaaaaaaaaaaaaaaa";
 struct Running {
     scion: ScionAddr,
     http: SocketAddr,
-    /// On IP, if it is there.
+    /// On IP, if they are there.
+    udp: Option<SocketAddr>,
     http3: Option<SocketAddr>,
     certificate: rustls_pki_types::CertificateDer<'static>,
     handle: Handle,
@@ -62,16 +64,17 @@ fn start_with(config: Config) -> Running {
     std::fs::remove_dir_all(data_dir).unwrap();
     let listeners: Vec<_> = server.listeners().collect();
     let scion = listeners.iter().find_map(|it| it.scion).unwrap();
-    let http = listeners.iter().find(|it| it.kind == Kind::Http).unwrap();
-    let http3 = listeners
-        .iter()
-        .find(|it| it.kind == Kind::Http3 && it.scion.is_none());
+    let on_ip = |kind| {
+        let mut listeners = listeners.iter().filter(|it| it.scion.is_none());
+        listeners.find(|it| it.kind == kind).map(|it| it.address)
+    };
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     let running = Running {
         scion,
-        http: http.address,
-        http3: http3.map(|it| it.address),
+        http: on_ip(Kind::Http).unwrap(),
+        udp: on_ip(Kind::Udp),
+        http3: on_ip(Kind::Http3),
         certificate: rustls_pki_types::pem::PemObject::from_pem_slice(&pem).unwrap(),
         handle: server.handle(),
         stop: stop.clone(),

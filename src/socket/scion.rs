@@ -4,14 +4,15 @@
 //! One UDP socket serves both transports of a SCION endpoint, as border routers deliver to one port:
 //! - quinn takes the socket as its [`AsyncUdpSocket`] ([`ScionSocket::endpoint`]). Remotes have
 //!   made-up IPv6 addresses there, which [`ScionSocket::origin`] turns back.
-//! - BEP 15 datagrams go to the [`Datagrams`] given to [`ScionSocket::new`], in place. Workers with
-//!   a UDP socket of their own call [`Gate::answer`] instead.
+//! - BEP 15 datagrams go to the [`Datagrams`] given to [`ScionSocket::new`], in place; their replies go
+//!   out together ([`outbox`]).
 //!
 //! What is decided is decided in [`gate`], [`remotes`] and [`quic`], without sockets and clocks.
 
 mod allowance;
 mod gate;
 mod names;
+mod outbox;
 mod quic;
 mod remotes;
 pub(crate) mod topology;
@@ -43,6 +44,7 @@ use crate::counters::{Counter, Counters};
 use allowance::Allowance;
 pub(crate) use gate::{Admitted, Gate};
 use names::Names;
+use outbox::Outbox;
 use quic::Negotiator;
 use remotes::{Arrival, Heard, Now, Remotes, Route};
 pub(crate) use remotes::{Cause, Failure, Limits};
@@ -53,7 +55,7 @@ use topology::Topology;
 pub(crate) const MIN_PAYLOAD: u16 = 1200;
 
 /// Underlay buffers, each as large as what the kernel coalesces at most.
-const BUFFERS: usize = 16;
+const BUFFERS: usize = 32;
 const BUFFER: usize = 1 << 16;
 /// Rounds of receiving without anything for quinn, before other tasks get their turn.
 const FRUITLESS: usize = 16;
@@ -61,8 +63,6 @@ const FRUITLESS: usize = 16;
 const FAILURES: usize = 16;
 /// Echo requests that are answered in a burst, and as many a second.
 const ECHOES: u32 = 200;
-/// The largest reply to a BEP 15 datagram, header included.
-const REPLY: usize = 1472;
 
 /// Answers a BEP 15 datagram: takes the source, the request, and a buffer for the reply, of which it
 /// returns how much it has filled; 0 for no reply.
@@ -105,6 +105,8 @@ struct Inbox {
     next: (usize, usize),
     now: Now,
     strangers: Strangers,
+    /// Replies to datagrams that are not QUIC.
+    outbox: Option<Outbox>,
 }
 
 /// What strangers get who have shown nothing.
@@ -139,6 +141,10 @@ impl ScionSocket {
         let local = ScionAddr::new(host.ia, host.ip(), underlay_addr.port())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         underlay.set_nonblocking(true)?;
+        let outbox = match &serving {
+            Some(_) => Some(Outbox::new(&underlay)?),
+            None => None,
+        };
         let start = Instant::now();
         let (datagrams, counters) = match serving {
             Some(serving) => (Some(serving.datagrams), serving.counters),
@@ -150,7 +156,7 @@ impl ScionSocket {
             gate: Gate::new(local, topology),
             names: Names::default(),
             remotes: Mutex::new(Remotes::new(limits)),
-            inbox: Mutex::new(Inbox::new(now(start))),
+            inbox: Mutex::new(Inbox::new(now(start), outbox)),
             datagrams,
             failures: broadcast::Sender::new(FAILURES),
             counters,
@@ -243,6 +249,7 @@ impl ScionSocket {
         underlay: SocketAddr,
         now: Now,
         strangers: &mut Strangers,
+        outbox: &mut Option<Outbox>,
     ) -> Option<(SocketAddr, &'a [u8])> {
         let (packet, udp, source) = match self.gate.admit(datagram) {
             Ok(Admitted::Datagram {
@@ -262,8 +269,17 @@ impl ScionSocket {
         if !packet.checksum_is_right() {
             self.counters.count(Counter::ScionWrongChecksum);
         }
-        if self.datagrams.is_some() && is_bep15(udp.payload) {
-            self.serve(datagram, underlay);
+        if let (Some(datagrams), Some(outbox)) = (&self.datagrams, outbox)
+            && is_bep15(udp.payload)
+        {
+            let gate = &self.gate;
+            let collected = outbox
+                .collect(|reply| gate.answer((&packet, &udp, source), underlay, reply, datagrams));
+            match collected {
+                Ok(false) => {}
+                Ok(true) => self.send_collected(outbox),
+                Err(reject) => self.counters.count(reject.into()),
+            }
             return None;
         }
         let answer = || {
@@ -372,15 +388,10 @@ impl ScionSocket {
         true
     }
 
-    fn serve(&self, datagram: &[u8], underlay: SocketAddr) {
-        let Some(datagrams) = &self.datagrams else {
-            return;
-        };
-        let mut reply = [0; REPLY];
-        let answer = self.gate.answer(datagram, underlay, &mut reply, datagrams);
-        if let Ok(Some((length, next_hop))) = answer {
-            // As with any UDP: a full socket loses datagrams.
-            let _ = self.send(next_hop, &reply[..length], None);
+    fn send_collected(&self, outbox: &mut Outbox) {
+        let failed = outbox.send();
+        if failed > 0 {
+            self.counters.add(Counter::UdpSendFailures, failed as u64);
         }
     }
 
@@ -439,6 +450,9 @@ impl AsyncUdpSocket for ScionSocket {
         let mut inbox = self.inbox.lock();
         for _ in 0..FRUITLESS {
             let count = inbox.hand_on(self, bufs, meta);
+            if let Some(outbox) = &mut inbox.outbox {
+                self.send_collected(outbox);
+            }
             if count > 0 {
                 return Poll::Ready(Ok(count));
             }
@@ -468,7 +482,7 @@ impl AsyncUdpSocket for ScionSocket {
 }
 
 impl Inbox {
-    fn new(now: Now) -> Self {
+    fn new(now: Now, outbox: Option<Outbox>) -> Self {
         Self {
             buffers: vec![0; BUFFERS * BUFFER].into(),
             metas: [RecvMeta::default(); BUFFERS],
@@ -479,6 +493,7 @@ impl Inbox {
                 negotiator: Negotiator::new(),
                 echoes: Allowance::new(ECHOES),
             },
+            outbox,
         }
     }
 
@@ -515,7 +530,13 @@ impl Inbox {
             } else {
                 (buffer, offset + datagram.len())
             };
-            let received = socket.receive(datagram, addr, self.now, &mut self.strangers);
+            let received = socket.receive(
+                datagram,
+                addr,
+                self.now,
+                &mut self.strangers,
+                &mut self.outbox,
+            );
             let Some((addr, payload)) = received else {
                 continue;
             };

@@ -142,20 +142,12 @@ impl Gate {
     /// is then at the beginning of `reply`, its length and next hop are returned.
     pub(crate) fn answer(
         &self,
-        datagram: &[u8],
+        (packet, udp, source): (&Packet<'_>, &Udp<'_>, ScionAddr),
         underlay: SocketAddr,
         reply: &mut [u8],
         serve: impl FnOnce(ScionAddr, &[u8], &mut [u8]) -> usize,
     ) -> Result<Option<(usize, SocketAddr)>, Reject> {
-        let Admitted::Datagram {
-            packet,
-            udp,
-            source,
-        } = self.admit(datagram)?
-        else {
-            return Ok(None);
-        };
-        let template = Template::answering(&packet, &udp).map_err(|_| Reject::Unanswerable)?;
+        let template = Template::answering(packet, udp).map_err(|_| Reject::Unanswerable)?;
         let overhead = template.overhead();
         let Some(room) = reply.get_mut(overhead..) else {
             return Err(Reject::Unanswerable);
@@ -202,6 +194,25 @@ mod tests {
         path
     }
 
+    /// As it comes in, and is answered.
+    fn answer(
+        gate: &Gate,
+        request: &[u8],
+        underlay: SocketAddr,
+        reply: &mut [u8],
+        serve: impl FnOnce(ScionAddr, &[u8], &mut [u8]) -> usize,
+    ) -> Result<Option<(usize, SocketAddr)>, Reject> {
+        let Ok(Admitted::Datagram {
+            packet,
+            udp,
+            source,
+        }) = gate.admit(request)
+        else {
+            panic!("not admitted");
+        };
+        gate.answer((&packet, &udp, source), underlay, reply, serve)
+    }
+
     const SERVER: &str = "1-ff00:0:110,[10.0.0.1]:31969";
     const NEAR: &str = "1-ff00:0:110,[10.0.0.2]:40000";
     const FAR: &str = "2-ff00:0:210,[10.0.0.2]:40000";
@@ -238,15 +249,14 @@ mod tests {
         let next_hop = |gate: &Gate, from: &str, path: &[u8]| {
             let request = packet(from, SERVER, path);
             let mut reply = [0; 256];
-            let (length, next_hop) = gate
-                .answer(&request, underlay, &mut reply, |source, payload, out| {
-                    assert_eq!(source, addr(from));
-                    assert_eq!(payload, b"request");
-                    out[..5].copy_from_slice(b"reply");
-                    5
-                })
-                .unwrap()
-                .unwrap();
+            let serve = |source, payload: &[u8], out: &mut [u8]| {
+                assert_eq!(source, addr(from));
+                assert_eq!(payload, b"request");
+                out[..5].copy_from_slice(b"reply");
+                5
+            };
+            let answered = answer(gate, &request, underlay, &mut reply, serve);
+            let (length, next_hop) = answered.unwrap().unwrap();
             let reply = parse(&reply[..length]).unwrap();
             assert!(reply.checksum_is_right());
             assert!(matches!(reply.message, Message::Udp(udp) if udp.payload == b"reply"));
@@ -267,11 +277,13 @@ mod tests {
         let gate = Gate::new(addr(SERVER), None);
         let underlay: SocketAddr = "127.0.0.1:1".parse().unwrap();
         let request = packet(NEAR, SERVER, &[]);
-        let silent = gate.answer(&request, underlay, &mut [0; 100], |_, _, _| 0);
+        let silent = answer(&gate, &request, underlay, &mut [0; 100], |_, _, _| 0);
         assert_eq!(silent, Ok(None));
-        let cramped = gate.answer(&request, underlay, &mut [0; 20], |_, _, _| 1);
+        let cramped = answer(&gate, &request, underlay, &mut [0; 20], |_, _, _| 1);
         assert_eq!(cramped, Err(Reject::Unanswerable));
-        let eager = gate.answer(&request, underlay, &mut [0; 50], |_, _, out| out.len() + 1);
+        let eager = answer(&gate, &request, underlay, &mut [0; 50], |_, _, out| {
+            out.len() + 1
+        });
         assert_eq!(eager, Ok(Some((50, underlay))));
     }
 }

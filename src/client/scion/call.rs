@@ -215,7 +215,7 @@ impl Call {
             let broken = match failure.cause {
                 Cause::Link(id) => Broken::Link(at(id)),
                 Cause::Crossing(one, other) => Broken::Crossing(at(one), at(other)),
-                Cause::Expired => Broken::Path(choice.current().clone()),
+                Cause::Expired | Cause::Narrow => Broken::Path(choice.current().clone()),
             };
             tracing::debug!(?broken, "avoided on the way to {}", self.remote);
             let whole = choice.fail(broken);

@@ -19,6 +19,7 @@ use std::time::Duration;
 use scion_tracker_core::address::{IsdAs, ScionAddr};
 use scion_tracker_core::codec::scion::{BuildError, Packet, Path, Quoted, Scmp, Template};
 
+use super::MIN_PAYLOAD;
 use super::names::Names;
 use super::quic::Token;
 
@@ -149,6 +150,8 @@ pub(crate) enum Cause {
     Crossing(u64, u64),
     /// Its time is over.
     Expired,
+    /// It does not carry the packets that QUIC needs.
+    Narrow,
 }
 
 /// A path that has failed under a remote.
@@ -276,6 +279,7 @@ impl Remotes {
             Scmp::ParameterProblem {
                 code: PATH_EXPIRED, ..
             } => (packet.source.ia, Cause::Expired),
+            Scmp::PacketTooBig { .. } => (packet.source.ia, Cause::Narrow),
             _ => return None,
         };
         let quoted = Quoted::parse(scmp.quote()?).ok()?;
@@ -289,7 +293,10 @@ impl Remotes {
         if remote.standing == Standing::Fresh {
             return None;
         }
-        let same = |way: &Way| way.route.template.path().is_same_way(quoted.path);
+        let same = |way: &Way| {
+            way.route.template.path().is_same_way(quoted.path)
+                && !matches!(*scmp, Scmp::PacketTooBig { mtu, .. } if way.fits(mtu))
+        };
         if same(&remote.current) {
             remote.current.failed = true;
             // A forger may have put his there; the next packet will bring another.
@@ -511,6 +518,12 @@ impl Way {
         self.proven |= known;
         // A packet that was under way when the link went down may come later than the error.
         self.failed = false;
+    }
+
+    /// Whether packets of QUIC's least size fit, with our headers (RFC 9000 section 14): larger ones are
+    /// attempts that may fail, and what does not carry these is of no use.
+    fn fits(&self, mtu: u16) -> bool {
+        usize::from(mtu) >= self.route.template.overhead() + usize::from(MIN_PAYLOAD)
     }
 
     fn expires_by(&self, unix: u32) -> bool {

@@ -371,6 +371,10 @@ fn interface_down(bench: &mut Bench, quote: &[u8], now: Now) -> Option<Failure> 
         interface: 1,
         quote,
     };
+    told(bench, &down, now)
+}
+
+fn told(bench: &mut Bench, scmp: &Scmp<'_>, now: Now) -> Option<Failure> {
     let mut bytes = Vec::new();
     Template::new(addr("1-ff00:0:110,[10.0.0.9]:1"), addr(SERVER), Path::EMPTY)
         .unwrap()
@@ -380,7 +384,7 @@ fn interface_down(bench: &mut Bench, quote: &[u8], now: Now) -> Option<Failure> 
     let names = bench.names.clone();
     bench
         .remotes
-        .failed(&names, addr(SERVER), &packet, &down, now)
+        .failed(&names, addr(SERVER), &packet, scmp, now)
 }
 
 /// A packet that goes there.
@@ -404,6 +408,22 @@ fn an_interface_that_is_down_moves_the_connection_to_the_other_path() {
     assert_eq!(bench.way_to(client), Some(2));
     // The same report again is about a path that is not in use.
     assert_eq!(interface_down(&mut bench, &quote, at(41)), None);
+    assert_eq!(bench.way_to(client), Some(2));
+}
+
+#[test]
+fn a_path_too_narrow_for_quic_is_left_and_attempts_at_more_are_not_believed_in() {
+    let mut bench = Bench::new(10, 10);
+    let client = addr(CLIENT);
+    bench.established(client);
+    bench.packet(client, &path(2), short(b"ours-one"), at(30));
+    let quote = sent(&mut bench, client);
+    let overhead = (quote.len() - 100) as u16;
+    let too_big = |mtu| Scmp::PacketTooBig { mtu, quote: &quote };
+    assert_eq!(told(&mut bench, &too_big(overhead + 1200), at(40)), None);
+    assert_ne!(bench.way_to(client), Some(2));
+    let failure = told(&mut bench, &too_big(overhead + 1199), at(41)).unwrap();
+    assert_eq!((failure.cause, failure.switched), (Cause::Narrow, true));
     assert_eq!(bench.way_to(client), Some(2));
 }
 

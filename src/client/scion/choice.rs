@@ -33,7 +33,7 @@ impl fmt::Display for Broken {
         match self {
             Self::Link(interface) => write!(f, "the link at {interface} is down"),
             Self::Crossing(one, other) => write!(f, "nothing passes from {one} to {other}"),
-            Self::Path(path) => write!(f, "the path {path} has expired"),
+            Self::Path(path) => write!(f, "the path {path} has expired or is too narrow for QUIC"),
         }
     }
 }

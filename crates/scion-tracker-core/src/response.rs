@@ -54,6 +54,16 @@ impl<'a> AddrBytes<'a> {
         }
     }
 
+    /// Whether this is that address and port.
+    #[inline]
+    pub fn is(&self, addr: &CompactAddr) -> bool {
+        match (self, addr) {
+            (Self::V4(bytes), CompactAddr::V4(others)) => *bytes == others,
+            (Self::V6(bytes), CompactAddr::V6(others)) => *bytes == others,
+            _ => false,
+        }
+    }
+
     /// The address.
     pub fn ip(&self) -> IpAddr {
         match *self {

@@ -385,8 +385,9 @@ pub trait Pools {
     /// How many peers a pool has.
     fn tally(&self, pool: Pool) -> Tally;
 
-    /// Puts a peer of a pool, by its number among those of its kind, with the chosen ones.
-    fn pick(&self, pool: Pool, kind: Kind, number: u32, chosen: &mut Self::Chosen);
+    /// Puts the peers of a pool that are drawn, by their numbers among those of their kind, with the
+    /// chosen ones.
+    fn take(&self, pool: Pool, kind: Kind, draw: Draw, rng: &mut Rng, chosen: &mut Self::Chosen);
 }
 
 /// A set of peers to draw from.
@@ -412,10 +413,8 @@ pub fn choose<P: Pools>(
         if count == 0 {
             return;
         }
-        let mut draw = Draw::new(pools.tally(pool).of(kind), count, rng);
-        while let Some(number) = draw.next(rng) {
-            pools.pick(pool, kind, number, chosen);
-        }
+        let draw = Draw::new(pools.tally(pool).of(kind), count, rng);
+        pools.take(pool, kind, draw, rng, chosen);
     };
     let reachable = pools.tally(Pool::Everyone).of(want.into());
     let count = u32::try_from(numwant).unwrap_or(u32::MAX).min(reachable);

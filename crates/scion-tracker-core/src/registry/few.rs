@@ -5,7 +5,8 @@ use arrayvec::ArrayVec;
 use crate::address::{CompactAddr, IsdAs};
 use crate::registry::record::{Packed, Pick, Picks, Record, family};
 use crate::registry::{Classes, Presence};
-use crate::select::{Kind, Pool, Pools, Standing, Tally, Tier};
+use crate::select::{Draw, Kind, Pool, Pools, Standing, Tally, Tier};
+use crate::types::Rng;
 
 /// The most peers that are kept this way. Above, finding one costs more than an index does.
 pub(super) const MOST: usize = 32;
@@ -172,8 +173,15 @@ impl<'a, P: Packed> Pools for View<'a, P> {
         }
     }
 
-    fn pick(&self, pool: Pool, kind: Kind, number: u32, chosen: &mut Picks<'a>) {
-        let number = number as usize;
+    fn take(&self, pool: Pool, kind: Kind, mut draw: Draw, rng: &mut Rng, chosen: &mut Picks<'a>) {
+        while let Some(number) = draw.next(rng) {
+            self.pick(pool, kind, number as usize, chosen);
+        }
+    }
+}
+
+impl<'a, P: Packed> View<'a, P> {
+    fn pick(&self, pool: Pool, kind: Kind, number: usize, chosen: &mut Picks<'a>) {
         let at = match (pool, kind) {
             (Pool::Of(tier, standing), kind) => {
                 let slot = pool_index(tier, standing) * 2 + usize::from(kind == Kind::Leechers);
@@ -189,9 +197,7 @@ impl<'a, P: Packed> Pools for View<'a, P> {
         } = &peer.record;
         Pick::push(peer.ia(), flags.class(), addr, id, chosen);
     }
-}
 
-impl<P> View<'_, P> {
     fn nth_of(&self, kind: Kind, mut number: usize) -> usize {
         let first = usize::from(kind == Kind::Leechers);
         for slot in (first..POOLS * 2).step_by(2) {

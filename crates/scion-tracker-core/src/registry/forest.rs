@@ -6,7 +6,7 @@ use hashbrown::HashTable;
 use crate::address::IsdAs;
 use crate::registry::fenwick::Fenwick;
 use crate::registry::group::Group;
-use crate::registry::record::{Class, Packed, Pick, Picks, Record};
+use crate::registry::record::{Class, Packed, Record};
 use crate::request::Family;
 use crate::select::{Kind, Tally};
 
@@ -80,6 +80,15 @@ pub(super) const fn one(seed: bool) -> Tally {
     }
 }
 
+impl<P> Isd<P> {
+    /// The group of the `nth` peer of a kind in this ISD, and its number there.
+    #[inline]
+    pub(super) fn nth(&self, kind: Kind, nth: u32) -> (&Group<P>, u32) {
+        let (group, nth) = self.sums.find(kind, nth);
+        (&self.groups[group], nth)
+    }
+}
+
 impl<P: Packed + std::hash::Hash> Forest<P> {
     pub(super) fn new(class: Class, unplaced: bool) -> Self {
         Self {
@@ -103,9 +112,7 @@ impl<P: Packed + std::hash::Hash> Forest<P> {
     }
 
     pub(super) fn find_group(&self, ia: IsdAs, keys: &RandomState) -> Option<(u32, u32)> {
-        if let [Isd { groups, .. }] = self.isds.as_slice()
-            && let [only] = groups.as_slice()
-        {
+        if let Some(only) = self.only_group() {
             return (only.ia == ia).then_some((0, 0));
         }
         self.group_index
@@ -239,15 +246,22 @@ impl<P: Packed + std::hash::Hash> Forest<P> {
         self.sums.swap_remove_empty(isd as usize);
     }
 
-    /// Picks the `number`th peer of a kind in this forest.
+    /// The group of the `nth` peer of a kind in this forest, and its number there.
     #[inline]
-    pub(super) fn pick<'a>(&'a self, kind: Kind, number: u32, chosen: &mut Picks<'a>) {
-        let (isd, number) = self.sums.find(kind, number);
-        let isd = &self.isds[isd];
-        let (group, number) = isd.sums.find(kind, number);
-        let group = &isd.groups[group];
-        let (addr, head) = group.nth(kind, number);
-        Pick::push(group.ia, self.class, addr, &head.id, chosen);
+    pub(super) fn nth(&self, kind: Kind, nth: u32) -> (&Group<P>, u32) {
+        let (isd, nth) = self.sums.find(kind, nth);
+        self.isds[isd].nth(kind, nth)
+    }
+
+    /// The only group, if there is only one.
+    pub(super) fn only_group(&self) -> Option<&Group<P>> {
+        let [Isd { groups, .. }] = self.isds.as_slice() else {
+            return None;
+        };
+        let [only] = groups.as_slice() else {
+            return None;
+        };
+        Some(only)
     }
 
     /// Visits peers from the cursor downwards; `false` if the budget ended first.

@@ -59,15 +59,16 @@ impl<P: Packed + std::hash::Hash> Group<P> {
         (&self.addrs[position], &self.heads[position])
     }
 
-    /// The `number`th peer of a kind.
+    /// The peers of a kind, addresses and what is known of them.
     #[inline]
-    pub(super) fn nth(&self, kind: Kind, number: u32) -> (&P, &Record<()>) {
-        let first = if kind == Kind::Leechers {
-            self.seeds
-        } else {
-            0
-        };
-        self.at(first + number)
+    pub(super) fn of(&self, kind: Kind) -> (&[P], &[Record<()>]) {
+        let seeds = self.seeds as usize;
+        let (addrs, heads) = (self.addrs.as_slice(), self.heads.as_slice());
+        match kind {
+            Kind::Anyone => (addrs, heads),
+            Kind::Seeds => (&addrs[..seeds], &heads[..seeds]),
+            Kind::Leechers => (&addrs[seeds..], &heads[seeds..]),
+        }
     }
 
     /// The number of the peer at this position among those of a kind, if it is of that kind.

@@ -1,9 +1,6 @@
 //! A swarm of many peers: by class, then ISD, then AS, so that a peer of any tier is found by its
 //! number in O(log ASes), however many peers there are.
 
-use ahash::RandomState;
-use arrayvec::ArrayVec;
-
 use crate::address::{CompactAddr, IsdAs};
 use crate::registry::forest::{Cursor, Forest, Slot, one};
 use crate::registry::record::{Packed, Record, family};
@@ -11,6 +8,7 @@ use crate::registry::view::{Shelf, Side, View};
 use crate::registry::{Classes, Presence};
 use crate::request::Family;
 use crate::select::Tally;
+use ahash::RandomState;
 
 /// A big swarm.
 #[derive(Debug, Default)]
@@ -248,19 +246,21 @@ impl Many {
         size_of::<Self>() + four + six
     }
 
-    pub(super) fn view(
-        &self,
+    /// Shows what the requester can reach. It fills a view, as one is too large to be handed back.
+    pub(super) fn show<'a>(
+        &'a self,
+        view: &mut View<'a>,
         me: &Presence,
         slot: Slot,
         classes: Classes,
         keys: &RandomState,
-    ) -> View<'_> {
-        let mut shelves = ArrayVec::new();
+    ) {
+        let shelves = &mut view.shelves;
         for (at, forest) in self.four.iter().enumerate() {
             if classes.contains(Family::V4, forest.class.reach()) {
                 let me_here = slot.family == Family::V4 && slot.forest as usize == at;
                 shelves.push(Shelf::new(
-                    Side::Four(forest),
+                    Side::Four,
                     forest,
                     me,
                     me_here.then_some(slot),
@@ -272,7 +272,7 @@ impl Many {
             if classes.contains(Family::V6, forest.class.reach()) {
                 let me_here = slot.family == Family::V6 && slot.forest as usize == at;
                 shelves.push(Shelf::new(
-                    Side::Six(forest),
+                    Side::Six,
                     forest,
                     me,
                     me_here.then_some(slot),
@@ -280,7 +280,6 @@ impl Many {
                 ));
             }
         }
-        View { shelves }
     }
 }
 

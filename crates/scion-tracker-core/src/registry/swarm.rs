@@ -7,6 +7,7 @@ use crate::registry::few::{self, Few, Placed};
 use crate::registry::forest::{Cursor, Slot};
 use crate::registry::many::Many;
 use crate::registry::record::{Flags, Packed, Picks, Record, Tick};
+use crate::registry::view::View;
 use crate::registry::{Ask, MAX_NUMWANT, Presence};
 use crate::request::Event;
 use crate::response::{PeerSink, SwarmCounts};
@@ -322,7 +323,8 @@ impl Swarm {
                     );
                 }
                 (Self::Many(many), Place::Many(slot)) => {
-                    let view = many.view(presence, slot, classes, keys);
+                    let mut view = View::default();
+                    many.show(&mut view, presence, slot, classes, keys);
                     choose(presence, ask, left, &view, rng, &mut chosen);
                 }
                 // A place is of the form that gave it.
@@ -373,6 +375,7 @@ fn push_shuffled<S: PeerSink>(
     let draw = rng.u64(..);
     let stride = STRIDES[(draw & 15) as usize] % count;
     let mut at = ((draw >> 32) as usize * count) >> 32;
+    let over_ip = presence.reach.over_ip();
     for _ in 0..count {
         let peer = chosen[at].peer();
         at += stride;
@@ -382,9 +385,9 @@ fn push_shuffled<S: PeerSink>(
         let Some(peer) = peer else { continue };
         // The requester under another place, from an earlier announce. Only on the Internet are two
         // with one address one host; an address inside an AS is another one in the next AS.
-        let itself = peer.reach.over_ip()
-            && presence.reach.over_ip()
-            && peer.addr.to_compact() == presence.addr
+        let itself = over_ip
+            && peer.addr.is(&presence.addr)
+            && peer.reach.over_ip()
             && *peer.id == presence.id;
         if !itself {
             sink.push(peer);

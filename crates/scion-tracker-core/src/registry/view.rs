@@ -4,20 +4,17 @@ use ahash::RandomState;
 use arrayvec::ArrayVec;
 
 use crate::registry::Presence;
-use crate::registry::forest::{Forest, Slot, one};
-use crate::registry::record::{Packed, Picks};
-use crate::select::{Kind, Pool, Pools, Standing, Tally, Tier};
+use crate::registry::forest::{Forest, Isd, Slot, one};
+use crate::registry::group::Group;
+use crate::registry::record::{Packed, Pick, Picks};
+use crate::select::{Draw, Kind, Pool, Pools, Standing, Tally, Tier};
+use crate::types::Rng;
 
 /// What one requester can reach of a big swarm.
+#[derive(Default)]
 pub(super) struct View<'a> {
     /// One a class and family: 3 reaches, 2 standings, placed or not; 14 of them can be.
     pub(super) shelves: ArrayVec<Shelf<'a>, 16>,
-}
-
-#[derive(Clone, Copy)]
-pub(super) enum Side<'a> {
-    Four(&'a Forest<[u8; 6]>),
-    Six(&'a Forest<[u8; 18]>),
 }
 
 /// A forest as the requester sees it. Peers are numbered through in the forest's order, which keeps
@@ -36,21 +33,57 @@ pub(super) struct Shelf<'a> {
     me: [Option<u32>; 3],
 }
 
+pub(super) enum Side<'a> {
+    Four(Home<'a, [u8; 6]>),
+    Six(Home<'a, [u8; 18]>),
+}
+
+/// A forest, and the requester's ISD and AS in it with the peers before them.
+pub(super) struct Home<'a, P> {
+    forest: &'a Forest<P>,
+    isd: Option<(&'a Isd<P>, Tally)>,
+    group: Option<(&'a Group<P>, Tally)>,
+}
+
+/// Numbers of a forest's peers of one kind: from `first` on, without the `width` ones at `hole`.
+#[derive(Clone, Copy)]
+struct Range {
+    first: u32,
+    hole: u32,
+    width: u32,
+}
+
+impl Range {
+    #[inline]
+    const fn at(self, number: u32) -> u32 {
+        let number = self.first + number;
+        if number < self.hole {
+            number
+        } else {
+            number + self.width
+        }
+    }
+}
+
 impl<'a> Shelf<'a> {
     pub(super) fn new<P: Packed + std::hash::Hash>(
-        side: Side<'a>,
-        forest: &Forest<P>,
+        side: impl FnOnce(Home<'a, P>) -> Side<'a>,
+        forest: &'a Forest<P>,
         me: &Presence,
         slot: Option<Slot>,
         keys: &RandomState,
     ) -> Self {
         let total = forest.sums.total();
+        let mut home = Home {
+            forest,
+            isd: None,
+            group: None,
+        };
         let mut isd = (Tally::default(), Tally::default());
         if let Some(at) = forest.find_isd(me.ia.isd().0, keys) {
-            isd = (
-                forest.sums.prefix(at as usize),
-                forest.isds[at as usize].sums.total(),
-            );
+            let node = &forest.isds[at as usize];
+            isd = (forest.sums.prefix(at as usize), node.sums.total());
+            home.isd = Some((node, isd.0));
         }
         let mut group = (isd.0, Tally::default());
         let mut numbers = [None; 3];
@@ -59,6 +92,7 @@ impl<'a> Shelf<'a> {
             group.0 += node.sums.prefix(at as usize);
             let own = &node.groups[at as usize];
             group.1 = own.tally();
+            home.group = Some((own, group.0));
             if let Some(slot) = slot {
                 numbers = [Kind::Anyone, Kind::Seeds, Kind::Leechers].map(|kind| {
                     own.number(kind, slot.position)
@@ -87,7 +121,7 @@ impl<'a> Shelf<'a> {
         };
         let standing = forest.class.standing();
         Self {
-            side,
+            side: side(home),
             standing,
             tiers,
             all: total - itself,
@@ -105,34 +139,99 @@ impl<'a> Shelf<'a> {
         }
     }
 
-    #[inline]
-    fn pick(&self, pool: Pool, kind: Kind, number: u32, chosen: &mut Picks<'a>) {
-        let mut number = number;
-        let mut skip = |(before, inside): (Tally, Tally)| {
-            if number >= before.of(kind) {
-                number += inside.of(kind);
-            }
+    /// Where the peers of a pool are.
+    fn range(&self, pool: Pool, kind: Kind) -> Range {
+        let around = |first: u32, (before, inside): (Tally, Tally)| Range {
+            first,
+            hole: before.of(kind),
+            width: inside.of(kind),
+        };
+        let around_me = |first: u32| Range {
+            first,
+            hole: self.me[kind as usize].unwrap_or(u32::MAX),
+            width: 1,
         };
         match pool {
-            Pool::Of(Tier::OtherIsd, _) => skip(self.isd),
-            Pool::Of(Tier::SameIsd, _) => {
-                number += self.isd.0.of(kind);
-                if number >= self.group.0.of(kind) {
-                    number += self.group.1.of(kind);
-                }
+            Pool::Of(Tier::OtherIsd, _) => around(0, self.isd),
+            Pool::Of(Tier::SameIsd, _) => around(self.isd.0.of(kind), self.group),
+            Pool::Of(Tier::SameAs, _) => around_me(self.group.0.of(kind)),
+            Pool::Everyone | Pool::Of(Tier::Unplaced, _) => around_me(0),
+        }
+    }
+
+    fn take(&self, pool: Pool, kind: Kind, draw: Draw, rng: &mut Rng, chosen: &mut Picks<'a>) {
+        let range = self.range(pool, kind);
+        match &self.side {
+            Side::Four(home) => home.take(pool, kind, range, draw, rng, chosen),
+            Side::Six(home) => home.take(pool, kind, range, draw, rng, chosen),
+        }
+    }
+
+    fn pick(&self, pool: Pool, kind: Kind, number: u32, chosen: &mut Picks<'a>) {
+        let number = self.range(pool, kind).at(number);
+        match &self.side {
+            Side::Four(home) => home.pick(kind, number, chosen),
+            Side::Six(home) => home.pick(kind, number, chosen),
+        }
+    }
+}
+
+impl<'a, P: Packed + std::hash::Hash> Home<'a, P> {
+    /// Takes what is drawn. In the requester's own AS and ISD no peer has to be looked for in the whole
+    /// forest.
+    fn take(
+        &self,
+        pool: Pool,
+        kind: Kind,
+        range: Range,
+        mut draw: Draw,
+        rng: &mut Rng,
+        chosen: &mut Picks<'a>,
+    ) {
+        let only = || Some((self.forest.only_group()?, Tally::default()));
+        let (group, isd) = match pool {
+            Pool::Of(Tier::SameAs, _) => (self.group, None),
+            Pool::Of(Tier::SameIsd, _) => (None, self.isd),
+            _ => (only(), None),
+        };
+        if let Some((group, before)) = group {
+            let before = before.of(kind);
+            let (addrs, heads) = group.of(kind);
+            let heads = &heads[..addrs.len()];
+            let (ia, class) = (group.ia, self.forest.class);
+            while let Some(number) = draw.next(rng) {
+                let at = (range.at(number) - before) as usize;
+                Pick::push(ia, class, &addrs[at], &heads[at].id, chosen);
             }
-            Pool::Of(Tier::SameAs, _) => {
-                number += self.group.0.of(kind);
-                number += u32::from(self.me[kind as usize].is_some_and(|me| number >= me));
+        } else if let Some((isd, before)) = isd {
+            while let Some(number) = draw.next(rng) {
+                let (group, nth) = isd.nth(kind, range.at(number) - before.of(kind));
+                self.push(group, kind, nth, chosen);
             }
-            Pool::Everyone | Pool::Of(Tier::Unplaced, _) => {
-                number += u32::from(self.me[kind as usize].is_some_and(|me| number >= me));
+        } else {
+            while let Some(number) = draw.next(rng) {
+                self.pick(kind, range.at(number), chosen);
             }
         }
-        match self.side {
-            Side::Four(forest) => forest.pick(kind, number, chosen),
-            Side::Six(forest) => forest.pick(kind, number, chosen),
-        }
+    }
+
+    #[inline]
+    fn pick(&self, kind: Kind, number: u32, chosen: &mut Picks<'a>) {
+        let (group, nth) = self.forest.nth(kind, number);
+        self.push(group, kind, nth, chosen);
+    }
+
+    #[inline]
+    fn push(&self, group: &'a Group<P>, kind: Kind, nth: u32, chosen: &mut Picks<'a>) {
+        let (addrs, heads) = group.of(kind);
+        let nth = nth as usize;
+        Pick::push(
+            group.ia,
+            self.forest.class,
+            &addrs[nth],
+            &heads[nth].id,
+            chosen,
+        );
     }
 }
 
@@ -147,21 +246,19 @@ impl<'a> Pools for View<'a> {
         sum
     }
 
-    #[inline]
-    fn pick(&self, pool: Pool, kind: Kind, mut number: u32, chosen: &mut Picks<'a>) {
+    fn take(&self, pool: Pool, kind: Kind, mut draw: Draw, rng: &mut Rng, chosen: &mut Picks<'a>) {
         if let [only] = self.shelves.as_slice() {
-            return only.pick(pool, kind, number, chosen);
+            return only.take(pool, kind, draw, rng, chosen);
         }
-        for shelf in &self.shelves {
-            let here = shelf.tally(pool).of(kind);
-            if number < here {
-                return shelf.pick(pool, kind, number, chosen);
+        while let Some(mut number) = draw.next(rng) {
+            for shelf in &self.shelves {
+                let here = shelf.tally(pool).of(kind);
+                if number < here {
+                    shelf.pick(pool, kind, number, chosen);
+                    break;
+                }
+                number -= here;
             }
-            number -= here;
         }
-        debug_assert!(
-            false,
-            "a number below the pool's tally is on one of its shelves"
-        );
     }
 }

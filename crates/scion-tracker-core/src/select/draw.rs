@@ -6,62 +6,46 @@ use crate::types::Rng;
 /// the stratum's size).
 ///
 /// Stratified: `total` is cut into `count` strata, one number is drawn from each, and the whole is
-/// rotated by a random amount. No memory, no retries, no division a number, and no number twice.
+/// rotated by a random amount, which makes up for strata of different sizes. No memory, no retries, no
+/// division a number, and no number twice.
 #[derive(Debug)]
 pub struct Draw {
     total: u64,
-    count: u64,
-    left: u64,
-    /// Where the next stratum begins, rotated.
-    low: u64,
-    /// Every stratum has this many numbers, and `total % count` of them one more.
-    size: u64,
-    spare: u64,
-    /// Spreads the longer strata evenly (Bresenham).
-    carry: u64,
+    left: u32,
+    /// Where the next stratum begins, and how long each is, in 2^-32.
+    at: u64,
+    step: u64,
+    rotation: u64,
 }
 
 impl Draw {
     /// A draw of `count` (at most `total`) numbers below `total`.
     #[inline]
     pub fn new(total: u32, count: u32, rng: &mut Rng) -> Self {
-        let (total, count) = (u64::from(total), u64::from(count.min(total)));
-        let low = if count == total { 0 } else { below(total, rng) };
-        let shares = count.max(1);
-        let (size, spare) = (total / shares, total % shares);
+        let left = count.min(total);
+        let total = u64::from(total);
         Self {
             total,
-            count,
-            left: count,
-            low,
-            size,
-            spare,
-            carry: 0,
+            left,
+            at: 0,
+            step: (total << 32) / u64::from(left.max(1)),
+            rotation: below(total, rng),
         }
     }
 
     /// The next number, until all are drawn.
     #[inline]
     pub fn next(&mut self, rng: &mut Rng) -> Option<u32> {
-        if self.left == 0 {
-            return None;
-        }
-        self.left -= 1;
-        let mut size = self.size;
-        self.carry += self.spare;
-        if self.carry >= self.count {
-            self.carry -= self.count;
-            size += 1;
-        }
-        let within = if size == 1 { 0 } else { below(size, rng) };
-        let mut number = self.low + within;
-        if number >= self.total {
-            number -= self.total;
-        }
-        self.low += size;
-        if self.low >= self.total {
-            self.low -= self.total;
-        }
+        self.left = self.left.checked_sub(1)?;
+        let low = self.at >> 32;
+        self.at += self.step;
+        let size = (self.at >> 32) - low;
+        let number = low + below(size, rng) + self.rotation;
+        let number = if number < self.total {
+            number
+        } else {
+            number - self.total
+        };
         Some(number as u32)
     }
 }

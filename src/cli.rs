@@ -5,6 +5,7 @@
 
 mod announce;
 mod asking;
+mod bench;
 mod cert;
 mod config;
 mod health;
@@ -48,6 +49,9 @@ enum Command {
     /// Ask the tracker that runs on this host with the same configuration whether it answers. Exit
     /// code 1 if it does not.
     Health(health::Args),
+    /// Put load on a tracker of one's own, over any transport, and say what it takes.
+    #[command(args_override_self = true)]
+    Bench(Box<bench::Args>),
     /// Print or check the configuration.
     Config(config::Args),
     /// Make a certificate authority and a certificate for tests and labs.
@@ -72,6 +76,7 @@ impl Cli {
                 .exit(),
             Some(Command::Announce(args)) => Ok(args.run()?),
             Some(Command::Scrape(args)) => Ok(args.run()?),
+            Some(Command::Bench(args)) => Ok(args.run()?),
             Some(Command::Config(args)) => Ok(args.run()?),
             Some(Command::Cert(args)) => Ok(args.run()?),
         }

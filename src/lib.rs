@@ -10,6 +10,7 @@ pub mod config;
 pub mod server;
 pub mod tls;
 
+mod bench;
 mod clock;
 mod counters;
 mod daemon;

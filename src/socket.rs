@@ -1,4 +1,5 @@
 //! Sockets that the transports run on.
 
 pub(crate) mod ip;
+pub(crate) mod mmsg;
 pub(crate) mod scion;

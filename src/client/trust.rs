@@ -45,7 +45,7 @@ pub enum TrustError {
 
 impl Trust {
     /// The TLS client for it. ALPN is the transport's.
-    pub(super) fn config(&self) -> Result<ClientConfig, TrustError> {
+    pub(crate) fn config(&self) -> Result<ClientConfig, TrustError> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?;

@@ -146,7 +146,7 @@ impl TrackerUrl {
     }
 
     /// Path and query with more of a query behind them.
-    pub(super) fn with_query(&self, more: &str) -> String {
+    pub(crate) fn with_query(&self, more: &str) -> String {
         let separator = if self.query.is_empty() { "" } else { "&" };
         format!("{}?{}{separator}{more}", self.path, self.query)
     }

@@ -165,7 +165,6 @@ impl ScionSocket {
     }
 
     /// As [`ScionSocket::new`], on a socket of its own and with defaults.
-    #[cfg(test)]
     pub(crate) fn bind(host: Host, underlay: SocketAddr) -> io::Result<Arc<Self>> {
         Self::new(
             UdpSocket::bind(underlay)?,

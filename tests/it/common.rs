@@ -73,6 +73,12 @@ impl Running {
             .url()
     }
 
+    /// Where to announce over SCION, over HTTP/3 and over UDP.
+    pub(crate) fn scion_urls(&self) -> impl Iterator<Item = String> {
+        let scion = self.listeners.iter().filter(|it| it.scion.is_some());
+        scion.map(Listening::url)
+    }
+
     /// Stops it and waits for its end.
     pub(crate) fn stop(mut self) {
         self.end();

@@ -6,6 +6,7 @@
 
 mod common;
 
+mod bench;
 mod cli;
 mod client;
 mod hostile_http;

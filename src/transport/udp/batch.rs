@@ -13,60 +13,15 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::AsRawFd as _;
 
-/// Datagrams a system call.
-const BATCH: usize = 64;
+use crate::socket::mmsg::{BATCH, CONTROL, Side};
+
 /// The largest request that is looked at: BEP 15's longest scrape has 1,496 bytes.
 const REQUEST: usize = 2048;
 /// The largest reply: what fits an Ethernet frame over IPv6 without fragments, less a margin for
 /// tunnels.
 pub(super) const REPLY: usize = 1432;
-/// Room for one `in6_pktinfo` or `in_pktinfo` control message, aligned by being made of `u64`.
-const CONTROL: usize = 8;
-
-/// One direction of a batch.
-struct Side<const LEN: usize> {
-    buffers: Box<[[u8; LEN]]>,
-    control: Box<[[u64; CONTROL]]>,
-    // Pointed to by `headers`, never read by name.
-    _vectors: Box<[libc::iovec]>,
-    headers: Box<[libc::mmsghdr]>,
-}
-
-impl<const LEN: usize> Side<LEN> {
-    fn new(names: &mut [libc::sockaddr_storage]) -> Self {
-        let mut buffers = vec![[0; LEN]; BATCH].into_boxed_slice();
-        let mut control = vec![[0; CONTROL]; BATCH].into_boxed_slice();
-        let mut vectors: Box<[libc::iovec]> = buffers
-            .iter_mut()
-            .map(|buffer| libc::iovec {
-                iov_base: buffer.as_mut_ptr().cast(),
-                iov_len: LEN,
-            })
-            .collect();
-        let headers = vectors
-            .iter_mut()
-            .zip(names)
-            .zip(&mut control)
-            .map(|((vector, name), control)| {
-                // SAFETY: all zeros is a valid mmsghdr: null pointers and zero lengths.
-                let mut header: libc::mmsghdr = unsafe { MaybeUninit::zeroed().assume_init() };
-                header.msg_hdr.msg_iov = vector;
-                header.msg_hdr.msg_iovlen = 1;
-                header.msg_hdr.msg_name = std::ptr::from_mut(name).cast();
-                header.msg_hdr.msg_control = control.as_mut_ptr().cast();
-                header
-            })
-            .collect();
-        Self {
-            buffers,
-            control,
-            _vectors: vectors,
-            headers,
-        }
-    }
-}
 
 /// Buffers for one worker. Stays on the thread that made it.
 pub(super) struct Batch {
@@ -90,13 +45,10 @@ impl Batch {
         }
         // SAFETY: all zeros is a valid sockaddr_storage: of no family.
         let none: libc::sockaddr_storage = unsafe { MaybeUninit::zeroed().assume_init() };
-        let mut names = vec![none; BATCH].into_boxed_slice();
-        let requests = Side::new(&mut names);
-        let replies = Side::new(&mut names);
         Ok(Self {
-            names,
-            requests,
-            replies,
+            names: vec![none; BATCH].into_boxed_slice(),
+            requests: Side::new(),
+            replies: Side::new(),
             addressed,
             queued: 0,
         })
@@ -142,18 +94,8 @@ impl Batch {
             header.msg_hdr.msg_controllen = control;
         }
         // SAFETY: every header points to a live buffer, name and control block of the length given
-        // with it, each its own; they are on the heap and stay where they are. A null timeout is
-        // allowed.
-        let received = unsafe {
-            libc::recvmmsg(
-                socket.as_raw_fd(),
-                self.requests.headers.as_mut_ptr(),
-                BATCH as libc::c_uint,
-                libc::MSG_WAITFORONE,
-                std::ptr::null_mut(),
-            )
-        };
-        usize::try_from(received).map_err(|_| io::Error::last_os_error())
+        // with it, each its own; they are on the heap and stay where they are.
+        unsafe { self.requests.receive(socket) }
     }
 
     /// Puts the reply in the next buffer, of this length, in line to the source of request `from`.
@@ -161,11 +103,10 @@ impl Batch {
         let to = self.queued;
         self.queued += 1;
         let request = self.requests.headers[from].msg_hdr;
+        self.replies.set_length(to, length);
         let reply = &mut self.replies.headers[to].msg_hdr;
         reply.msg_name = request.msg_name;
         reply.msg_namelen = request.msg_namelen;
-        // SAFETY: the vector is one of this side's, alive as long as it is.
-        unsafe { (*reply.msg_iov).iov_len = length };
         reply.msg_controllen = 0;
         if self.addressed {
             self.replies.control[to] = self.requests.control[from];
@@ -180,18 +121,11 @@ impl Batch {
         let queued = std::mem::take(&mut self.queued);
         let (mut sent, mut failed) = (0, 0);
         while sent < queued {
-            // SAFETY: as for recvmmsg; the headers from `sent` to `queued` were filled by `queue`.
-            let result = unsafe {
-                libc::sendmmsg(
-                    socket.as_raw_fd(),
-                    self.replies.headers.as_mut_ptr().add(sent),
-                    (queued - sent) as libc::c_uint,
-                    0,
-                )
-            };
-            match usize::try_from(result) {
+            // SAFETY: the headers from `sent` to `queued` were filled by `queue`: their names are those
+            // of the requests, as alive as the buffers.
+            match unsafe { self.replies.send(socket, sent, queued) } {
                 Ok(count) if count > 0 => sent += count,
-                _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // The first of these cannot be sent (no route, no buffer): leave it out.
                 _ => {
                     sent += 1;

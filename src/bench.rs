@@ -1,0 +1,372 @@
+//! A load generator for every transport: `scion-tracker bench`.
+//!
+//! [`run`] puts a population of peers ([`load`]) on connections, the connections on threads, and lets
+//! them ask, each request when it is due ([`pace`]). Every reply is checked. What comes in during the
+//! measured time is counted ([`report`]), together with the CPU that the server's process used for it.
+//!
+//! The client's codecs and sockets, and nothing of the server.
+
+mod http;
+mod http3;
+pub(crate) mod load;
+pub(crate) mod mix;
+mod pace;
+mod process;
+mod reply;
+pub(crate) mod report;
+pub(crate) mod target;
+mod tasks;
+mod udp;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use scion_tracker_core::address::Host;
+use scion_tracker_core::codec::scion::{BuildError, PacketError};
+use scion_tracker_core::request::{Announce, Claim, ScionClaim};
+use tokio_util::sync::CancellationToken;
+
+use crate::client::{TrackerUrl, Trust, TrustError};
+use load::{Ask, Load, LoadError, Requests};
+use pace::Pace;
+use process::Usage;
+use report::{Report, Setup, Tally, Used};
+use target::{Over, Source};
+
+/// How often the measured time is looked at.
+const TICK: Duration = Duration::from_millis(20);
+/// The longest that the peers may take to announce themselves at first.
+const FILLING: Duration = Duration::from_secs(600);
+/// Source addresses, if nobody says how many.
+const SOURCES: u32 = 8;
+
+/// What to do.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) url: TrackerUrl,
+    pub(crate) load: load::Options,
+    pub(crate) connections: u32,
+    /// Source addresses; `None` for as many as the target and the places call for.
+    pub(crate) sources: Option<u32>,
+    /// Requests on their way, a connection.
+    pub(crate) in_flight: u16,
+    pub(crate) new_connections: bool,
+    pub(crate) numwant: Option<u32>,
+    /// Requests a second of an open loop.
+    pub(crate) rate: Option<f64>,
+    pub(crate) warmup: Duration,
+    pub(crate) duration: Duration,
+    /// Measured replies after which it ends before its time.
+    pub(crate) requests: Option<u64>,
+    pub(crate) threads: u32,
+    pub(crate) timeout: Duration,
+    pub(crate) trust: Trust,
+    pub(crate) server_pid: Option<u32>,
+    /// Over SCION, the host that all connections come from.
+    pub(crate) scion_local: Option<Host>,
+    /// Whether load may leave this machine.
+    pub(crate) beyond_loopback: bool,
+}
+
+/// Why nothing can be measured.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BenchError {
+    #[error("cannot find the address of the tracker")]
+    Resolve(#[source] io::Error),
+    #[error("{0} is not this machine: load is for trackers of your own, say --i-own-this-target")]
+    NotLoopback(SocketAddr),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(
+        "{sources} source addresses are fewer than {ases} ASes, or more than {connections} connections"
+    )]
+    Sources {
+        sources: u32,
+        ases: u32,
+        connections: u32,
+    },
+    #[error("over UDP there are no connections to be new")]
+    NoConnections,
+    #[error("cannot read what process {pid} uses")]
+    Usage { pid: u32, source: io::Error },
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    #[error("the host of the URL is no name for a certificate")]
+    Name,
+    #[error("TLS cannot be used over QUIC")]
+    Quic(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
+    #[error("cannot open a socket")]
+    Socket(#[source] io::Error),
+    #[error("cannot call over SCION")]
+    Call(#[from] crate::socket::scion::CallError),
+    #[error("no SCION packet can be made")]
+    Packet(#[from] BuildError),
+    #[error("no SCION path can be made")]
+    Path(#[from] PacketError),
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+    #[error("cannot count latencies")]
+    Histogram(#[from] hdrhistogram::CreationError),
+    #[error("a thread of the generator has panicked")]
+    Thread,
+}
+
+/// How far it has come, for whoever watches.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Progress {
+    /// Connections whose peers have all announced themselves, of how many.
+    Filling(u32, u32),
+    WarmingUp,
+    /// The measured part of the whole, from 0 to 1, and replies so far.
+    Measuring(f64, u64),
+}
+
+/// What all threads go by.
+#[derive(Debug)]
+struct Plan {
+    options: Options,
+    to: SocketAddr,
+    load: Arc<Load>,
+    start: Instant,
+}
+
+/// What all threads write to.
+#[derive(Debug, Default)]
+struct Shared {
+    measuring: AtomicBool,
+    /// Replies in the measured time.
+    replies: AtomicU64,
+    /// Connections that have announced all their peers.
+    filled: AtomicU32,
+    stop: CancellationToken,
+}
+
+impl Plan {
+    fn pace(&self, connection: u32) -> Pace {
+        let Options {
+            rate, connections, ..
+        } = self.options;
+        Pace::new(rate, self.start, connection, connections)
+    }
+
+    /// Where a source is.
+    fn source(&self, number: u32) -> io::Result<Source> {
+        let mut ip = target::source_ip(self.to, number);
+        let Some(tracker) = self.options.url.scion() else {
+            return Ok(Source { ip, scion: None });
+        };
+        if ip.is_unspecified() {
+            ip = target::local_ip(self.to)?;
+        }
+        let places = self.load.places();
+        let ia = match places.is_empty() {
+            true => tracker.host.ia,
+            false => places[number as usize % places.len()],
+        };
+        let scion = self
+            .options
+            .scion_local
+            .unwrap_or_else(|| Host::new(ia, ip));
+        Ok(Source {
+            ip,
+            scion: Some(scion),
+        })
+    }
+
+    /// The announce of a request, with the place that it claims. Over SCION packets say the place.
+    fn announce(&self, ask: &Ask) -> Announce {
+        let mut announce = Announce::new(ask.info_hash, ask.peer_id, ask.port, ask.left);
+        announce.event = ask.event;
+        announce.numwant = self.options.numwant;
+        let over_scion = self.options.url.scion().is_some();
+        let ia = ask
+            .place
+            .filter(|_| !over_scion)
+            .map(|n| self.load.places()[n]);
+        if ia.is_some() || over_scion {
+            announce.claim = Claim {
+                ia,
+                // Compact lists, not dictionaries.
+                scion: ScionClaim::Capable,
+            };
+        }
+        announce
+    }
+}
+
+impl Shared {
+    fn is_measuring(&self) -> bool {
+        self.measuring.load(Ordering::Relaxed)
+    }
+
+    /// The next request of a connection.
+    fn next(&self, requests: &mut Requests) -> Ask {
+        let was_filled = requests.is_filled();
+        let ask = requests.next();
+        if !was_filled && requests.is_filled() {
+            self.filled.fetch_add(1, Ordering::Relaxed);
+        }
+        ask
+    }
+}
+
+/// Measures. Returns the report even if no request was answered.
+pub(crate) fn run(
+    mut options: Options,
+    mut progress: impl FnMut(Progress),
+) -> Result<Report, BenchError> {
+    let to = target::resolve(&options.url).map_err(BenchError::Resolve)?;
+    if !to.ip().is_loopback() && !options.beyond_loopback {
+        return Err(BenchError::NotLoopback(to));
+    }
+    let over = Over::of(&options.url);
+    if over == Over::Udp && options.new_connections {
+        return Err(BenchError::NoConnections);
+    }
+    if options.new_connections {
+        options.in_flight = 1;
+    }
+    let sources = sources(&options, to)?;
+    options.threads = options.threads.clamp(1, sources);
+    let load = Load::new(options.load.clone(), options.connections, sources)?;
+    let setup = setup(&options, sources);
+    let plan = Arc::new(Plan {
+        to,
+        load,
+        start: Instant::now(),
+        options,
+    });
+    let shared = Arc::new(Shared::default());
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..plan.options.threads)
+            .map(|thread| {
+                let (plan, shared) = (Arc::clone(&plan), Arc::clone(&shared));
+                scope.spawn(move || {
+                    // Whoever fails ends it for all.
+                    let _ending = shared.stop.clone().drop_guard();
+                    match over {
+                        Over::Udp => udp::run(&plan, &shared, thread),
+                        Over::Http | Over::Https => http::run(&plan, &shared, thread),
+                        Over::Http3 => http3::run(&plan, &shared, thread),
+                    }
+                })
+            })
+            .collect();
+        let measured = measure(&plan.options, &shared, &mut progress);
+        shared.stop.cancel();
+        let mut tally = Tally::new()?;
+        for thread in threads {
+            tally.add(&thread.join().map_err(|_| BenchError::Thread)??);
+        }
+        let (seconds, used) = measured?;
+        Ok(tally.report(setup, seconds, used))
+    })
+}
+
+/// The number of source addresses.
+fn sources(options: &Options, to: SocketAddr) -> Result<u32, BenchError> {
+    let connections = options.connections;
+    // Over SCION each source is in one AS.
+    let ases = match (options.url.scion(), options.scion_local) {
+        (Some(_), None) => options.load.ases,
+        _ => 0,
+    };
+    let fitting = if options.scion_local.is_some() {
+        1
+    } else if target::has_many_sources(to) {
+        SOURCES.max(ases).min(connections)
+    } else {
+        ases.max(1)
+    };
+    let sources = options.sources.unwrap_or(fitting);
+    if sources == 0 || sources < ases || sources > connections {
+        return Err(BenchError::Sources {
+            sources,
+            ases,
+            connections,
+        });
+    }
+    Ok(sources)
+}
+
+/// Lets the time pass, and looks at what processes have used at both ends of the measured part.
+fn measure(
+    options: &Options,
+    shared: &Shared,
+    progress: &mut impl FnMut(Progress),
+) -> Result<(f64, Used), BenchError> {
+    let connections = options.connections;
+    let start = Instant::now();
+    while options.load.fill && !shared.stop.is_cancelled() && start.elapsed() < FILLING {
+        let filled = shared.filled.load(Ordering::Relaxed);
+        progress(Progress::Filling(filled, connections));
+        if filled == connections {
+            break;
+        }
+        thread::sleep(TICK);
+    }
+    let start = Instant::now();
+    while start.elapsed() < options.warmup && !shared.stop.is_cancelled() {
+        progress(Progress::WarmingUp);
+        thread::sleep(TICK.min(options.warmup.saturating_sub(start.elapsed())));
+    }
+    let usage = |pid| Usage::of(pid).map_err(|source| BenchError::Usage { pid, source });
+    let both = || {
+        let server = options.server_pid.map(usage).transpose()?;
+        Ok::<_, BenchError>((server, usage(std::process::id())?))
+    };
+    let (server, own) = both()?;
+    let start = Instant::now();
+    shared.measuring.store(true, Ordering::Relaxed);
+    let enough = options.requests.unwrap_or(u64::MAX);
+    loop {
+        let (passed, replies) = (start.elapsed(), shared.replies.load(Ordering::Relaxed));
+        if passed >= options.duration || replies >= enough || shared.stop.is_cancelled() {
+            break;
+        }
+        let by_time = passed.as_secs_f64() / options.duration.as_secs_f64();
+        let by_count = replies as f64 / enough as f64;
+        progress(Progress::Measuring(by_time.max(by_count), replies));
+        thread::sleep(TICK.min(options.duration - passed));
+    }
+    shared.measuring.store(false, Ordering::Relaxed);
+    let seconds = start.elapsed().as_secs_f64();
+    let (server_after, own_after) = both()?;
+    let server = server
+        .zip(server_after)
+        .map(|(before, after)| after.since(&before));
+    let own = own_after.since(&own);
+    Ok((seconds, Used { server, own }))
+}
+
+fn setup(options: &Options, sources: u32) -> Setup {
+    let load = &options.load;
+    Setup {
+        target: options.url.to_string(),
+        transport: target::transport(&options.url),
+        rate: options.rate,
+        connections: options.connections,
+        sources,
+        in_flight: options.in_flight,
+        new_connections: options.new_connections,
+        threads: options.threads,
+        torrents: load.torrents,
+        zipf: load.zipf,
+        peers: load.peers,
+        seeds_percent: load.seeds,
+        numwant: options.numwant,
+        ases: load.ases,
+        mix: load.mix.to_string(),
+        seed: load.seed,
+    }
+}
+
+/// The connections of a thread: all those of its sources.
+fn connections(plan: &Plan, thread: u32) -> impl Iterator<Item = u32> {
+    (0..plan.options.connections)
+        .filter(move |connection| plan.load.source_of(*connection) % plan.options.threads == thread)
+}

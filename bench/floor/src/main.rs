@@ -1,0 +1,53 @@
+//! Servers that answer as trackers do and track nothing: what is left is the cost of the network, the
+//! kernel and the library. The floor under what `scion-tracker bench` measures, with the same load.
+//!
+//! One thread each; pin it from outside (`taskset -c 0`).
+
+mod http3;
+mod udp;
+
+use std::net::SocketAddr;
+
+use clap::{Parser, Subcommand};
+
+/// Peers of a reply, unless a request wants fewer.
+const PEERS: usize = 30;
+
+/// Answers tracker requests with fixed replies, as cheaply as can be.
+#[derive(Debug, Parser)]
+struct Cli {
+    #[command(subcommand)]
+    floor: Floor,
+}
+
+#[derive(Debug, Subcommand)]
+enum Floor {
+    /// BEP 15: recvmmsg and sendmmsg on one socket.
+    Udp {
+        /// Where to listen.
+        address: SocketAddr,
+    },
+    /// HTTP/3: quinn and h3.
+    H3 {
+        /// Where to listen.
+        address: SocketAddr,
+        /// Limits fit for a tracker instead of quinn's defaults: 16 streams, small windows, no search for
+        /// larger packets, AES-128 first, one ticket.
+        #[arg(long)]
+        tuned: bool,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().floor {
+        Floor::Udp { address } => udp::run(address),
+        Floor::H3 {
+            address,
+            tuned: false,
+        } => http3::run(address, http3::Limits::Default),
+        Floor::H3 {
+            address,
+            tuned: true,
+        } => http3::run(address, http3::Limits::Tuned),
+    }
+}

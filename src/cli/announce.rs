@@ -1,7 +1,10 @@
 //! `scion-tracker announce`: announces a peer to any tracker and shows what it answers.
 
+mod repeat;
+
 use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
@@ -14,6 +17,7 @@ use scion_tracker_core::types::{InfoHash, PeerId};
 use serde::Serialize;
 
 use super::asking::{Asking, table};
+use super::serve::stop_signal;
 use crate::client::{Client, RequestError, TrackerUrl, software};
 
 #[derive(Debug, clap::Args)]
@@ -29,6 +33,10 @@ pub(super) struct Args {
     /// What is said to have happened. `stopped` takes a peer announced before out again.
     #[arg(long, value_enum, default_value_t = EventName::None)]
     event: EventName,
+    /// Go on announcing, whenever the tracker asks for it, until SIGTERM or SIGINT, which takes the
+    /// peer out. Each answer is printed, with --json on one line.
+    #[arg(long, conflicts_with = "event")]
+    repeat: bool,
     /// How many peers to ask for; without it, as many as the tracker likes.
     #[arg(long, value_name = "N")]
     numwant: Option<u32>,
@@ -114,11 +122,40 @@ impl Args {
             compact: Some(self.compact),
             no_peer_id: false,
         };
+        if self.repeat {
+            return self
+                .asking
+                .work(async |client, url| self.repeat(client, url, query).await)?;
+        }
         let answer = self
             .asking
             .ask(async |client, url| announce(client, url, &query).await)?;
         let shown = Shown::from(&answer);
         self.asking.print(&shown, || shown.to_text())
+    }
+
+    async fn repeat(
+        &self,
+        client: &Client,
+        url: &TrackerUrl,
+        mut query: AnnounceQuery,
+    ) -> anyhow::Result<()> {
+        let stop = stop_signal()?;
+        let announce = async |event| -> anyhow::Result<Duration> {
+            query.announce.event = event;
+            let answer = announce(client, url, &query).await?;
+            if event != Event::Stopped {
+                let shown = Shown::from(&answer);
+                self.asking.print_next(&shown, || shown.to_text())?;
+            }
+            Ok(Duration::from_secs(answer.interval))
+        };
+        let failed = |error: &anyhow::Error, wait| {
+            let wait = humantime::format_duration(wait);
+            eprintln!("scion-tracker: {error:#}; next announce in {wait}");
+        };
+        repeat::repeat(announce, failed, stop).await;
+        Ok(())
     }
 }
 
@@ -208,7 +245,7 @@ impl Shown {
             }
         }
         let mut lines = vec![counts.join("   ")];
-        let seconds = |n| humantime::format_duration(std::time::Duration::from_secs(n));
+        let seconds = |n| humantime::format_duration(Duration::from_secs(n));
         let mut next = format!("next announce: in {}", seconds(self.interval));
         if let Some(least) = self.min_interval {
             next += &format!(", not before {}", seconds(least));

@@ -38,6 +38,21 @@ impl Asking {
         &self,
         ask: impl AsyncFnOnce(&Client, &TrackerUrl) -> Result<T, RequestError>,
     ) -> anyhow::Result<T> {
+        // Drawn on standard error, and only if that is a terminal.
+        let spinner = ProgressBar::new_spinner()
+            .with_style(ProgressStyle::default_spinner())
+            .with_message(format!("asking {}", self.url));
+        spinner.enable_steady_tick(Duration::from_millis(100));
+        let answer = self.work(ask);
+        spinner.finish_and_clear();
+        Ok(answer??)
+    }
+
+    /// Gives the work a client and the tracker's URL.
+    pub(super) fn work<T>(
+        &self,
+        work: impl AsyncFnOnce(&Client, &TrackerUrl) -> T,
+    ) -> anyhow::Result<T> {
         let options = Options {
             timeout: self.timeout,
             trust: match &self.ca {
@@ -52,16 +67,10 @@ impl Asking {
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
-        // Drawn on standard error, and only if that is a terminal.
-        let spinner = ProgressBar::new_spinner()
-            .with_style(ProgressStyle::default_spinner())
-            .with_message(format!("asking {}", self.url));
-        spinner.enable_steady_tick(Duration::from_millis(100));
-        let answer = runtime.block_on(ask(&client, &self.url));
-        spinner.finish_and_clear();
+        let done = runtime.block_on(work(&client, &self.url));
         // A name that is still being looked up is not waited for.
         runtime.shutdown_background();
-        Ok(answer?)
+        Ok(done)
     }
 
     /// Lists the paths to the tracker if that is what is wanted. Returns whether it was.
@@ -84,6 +93,19 @@ impl Asking {
             false => text(),
         };
         Ok(super::print(&text)?)
+    }
+
+    /// One of several: JSON on a line, text with an empty line behind it.
+    pub(super) fn print_next(
+        &self,
+        json: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> anyhow::Result<()> {
+        let text = match self.json {
+            true => serde_json::to_string(json)?,
+            false => text(),
+        };
+        Ok(super::print(&(text + "\n"))?)
     }
 }
 

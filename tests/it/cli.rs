@@ -440,3 +440,36 @@ fn a_tracker_that_is_silent_is_not_healthy() {
     let nothing = "scion-tracker: no listener of the configuration can be asked";
     check_health(&["health", "--udp", "127.0.0.1:0"], &[], 1, nothing);
 }
+
+#[test]
+fn a_peer_that_repeats_stays_until_it_is_stopped() {
+    let home = home();
+    let flags = [
+        "--http",
+        "127.0.0.1:0",
+        "--interval",
+        "1s",
+        "--min-interval",
+        "1s",
+    ];
+    let mut command = program(home.path(), &flags);
+    let mut tracker = Tracker::start(command.env("SCION_TRACKER_PEER_LIFETIME", "1h"));
+    let url = tracker.line();
+    let hash = ["--info-hash", "0123456789abcdef0123456789abcdef01234567"];
+    let leechers = || {
+        let args = ["scrape", &url, hash[0], hash[1], "--json"];
+        let output = program(home.path(), &args).output().unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        json[0]["incomplete"].as_u64()
+    };
+    let args = ["announce", &url, hash[0], hash[1], "--repeat", "--json"];
+    let mut peer = Tracker::start(&mut program(home.path(), &args));
+    for _ in 0..2 {
+        let answer: serde_json::Value = serde_json::from_str(&peer.line()).unwrap();
+        assert_eq!(answer["incomplete"], 1);
+    }
+    assert_eq!(leechers(), Some(1));
+    peer.stop(Signal::TERM);
+    assert_eq!(leechers(), Some(0));
+    tracker.stop(Signal::TERM);
+}

@@ -21,6 +21,7 @@ use crate::counters::Snapshot;
 use crate::daemon::DaemonError;
 use crate::service::Service;
 use crate::tls::{Certificates, TlsError};
+pub(crate) use bind::scion_listeners;
 use bind::{Bound, bind, bind_scion, certificates};
 use tasks::Tasks;
 

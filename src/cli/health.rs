@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use scion_tracker_core::address::ScionAddr;
 use scion_tracker_core::types::InfoHash;
 
 use super::serve;
-use crate::client::{Client, Options, TrackerUrl, Trust};
-use crate::config::{Config, Listener};
-use crate::server::{Kind, Listening};
+use crate::client::{Client, Options, ScionOptions, TrackerUrl, Trust};
+use crate::config::{Config, Listener, ScionListener};
+use crate::server::{Kind, Listening, scion_listeners};
 
 /// Asking for the counts of a torrent leaves nothing behind in the tracker, whether it has the
 /// torrent or not.
@@ -18,8 +19,8 @@ const ANY_TORRENT: InfoHash = InfoHash([0; 20]);
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct Args {
-    /// What to ask. Without it, the first UDP listener of the configuration; if there is none, the
-    /// first for HTTP, HTTPS or HTTP/3.
+    /// What to ask, on this host. Without it, the first UDP listener of the configuration; if there is
+    /// none, the first for HTTP, HTTPS or HTTP/3, and then UDP over SCION.
     url: Option<TrackerUrl>,
     /// How long to wait for the answer.
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = humantime::parse_duration)]
@@ -47,11 +48,14 @@ impl Args {
 
 /// Anybody's certificate will do: whether there is an answer is all that is asked.
 fn ask(url: &TrackerUrl, timeout: Duration) -> anyhow::Result<()> {
-    let trust = Trust::Anyone;
     let client = Client::new(&Options {
         timeout,
-        trust,
-        ..Options::default()
+        trust: Trust::Anyone,
+        scion: ScionOptions {
+            // To ourselves, for which nobody is asked for a path.
+            local: url.scion().map(|tracker| tracker.host),
+            ..ScionOptions::default()
+        },
     })?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -79,9 +83,16 @@ fn listener(config: &Config) -> anyhow::Result<TrackerUrl> {
     let found = of_kind(Kind::Udp, &listen.udp)
         .or_else(|| of_kind(Kind::Http, &listen.http))
         .or_else(|| of_kind(Kind::Https, &listen.https))
-        .or_else(|| of_kind(Kind::Http3, &listen.http3))
-        .context("no listener of the configuration can be asked: name a URL to ask")?;
-    Ok(found.url().parse()?)
+        .or_else(|| of_kind(Kind::Http3, &listen.http3));
+    if let Some(found) = found {
+        return Ok(found.url().parse()?);
+    }
+    let over_scion = scion_listeners(config)?;
+    let found = over_scion.iter().find(|it| it.port != 0);
+    let ScionListener { host, port } =
+        found.context("no listener of the configuration can be asked: name a URL to ask")?;
+    let address = ScionAddr::new(host.ia, host.ip(), *port)?;
+    Ok(format!("udp://{}/announce", address.url_authority()).parse()?)
 }
 
 #[cfg(test)]
@@ -130,6 +141,25 @@ mod tests {
         }
         let default = listener(&Config::default()).unwrap();
         assert_eq!(default.to_string(), "udp://127.0.0.1:6969/announce");
+    }
+
+    #[test]
+    fn scion_is_asked_where_there_is_nothing_else() {
+        let mut config = Config {
+            listen: Listen {
+                udp: vec![],
+                http: vec![],
+                https: vec![],
+                http3: vec![],
+                scion: vec!["1-ff00:0:110,[10.0.0.1]:31969".parse().unwrap()],
+            },
+            ..Config::default()
+        };
+        let url = listener(&config).unwrap().to_string();
+        assert_eq!(url, "udp://[1-ff00:0:110,10.0.0.1]:31969/announce");
+        config.listen.udp = vec!["127.0.0.1:1".parse().unwrap()];
+        let url = listener(&config).unwrap().to_string();
+        assert_eq!(url, "udp://127.0.0.1:1/announce");
     }
 
     #[test]

@@ -102,16 +102,40 @@ pub(super) fn bind(
     })
 }
 
-/// The SCION listeners: those that are named, or the default one where only a topology or a daemon is.
-/// A daemon is asked only where there is no topology file.
+/// Binds the SCION listeners.
 pub(super) fn bind_scion(config: &Config) -> Result<Vec<Bound>, BindError> {
-    let topology = match (&config.scion.topology, &config.scion.daemon) {
-        (Some(file), _) => Some(topology(file)?),
-        (None, Some(daemon)) => Some(ask(daemon)?),
-        (None, None) => None,
-    };
+    let topology = own_as(config)?;
+    named_or_default(config, topology.as_ref())?
+        .into_iter()
+        .map(|listener| bind_scion_address(listener, topology.clone(), config))
+        .collect()
+}
+
+/// Where a tracker with this configuration listens over SCION. Binds nothing, and reads the topology
+/// or asks the daemon only where no listener is named.
+pub(crate) fn scion_listeners(config: &Config) -> Result<Vec<ScionListener>, BindError> {
+    match config.listen.scion.is_empty() {
+        false => Ok(config.listen.scion.clone()),
+        true => named_or_default(config, own_as(config)?.as_ref()),
+    }
+}
+
+/// What is known of our AS. A daemon is asked only where there is no topology file.
+fn own_as(config: &Config) -> Result<Option<Topology>, BindError> {
+    match (&config.scion.topology, &config.scion.daemon) {
+        (Some(file), _) => topology(file).map(Some),
+        (None, Some(daemon)) => ask(daemon).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+/// The SCION listeners: those that are named, or the default one where only a topology or a daemon is.
+fn named_or_default(
+    config: &Config,
+    topology: Option<&Topology>,
+) -> Result<Vec<ScionListener>, BindError> {
     let mut addresses = config.listen.scion.clone();
-    if let Some(topology) = &topology
+    if let Some(topology) = topology
         && addresses.is_empty()
     {
         let ip = own_address(topology).map_err(|source| BindError::Scion {
@@ -122,10 +146,7 @@ pub(super) fn bind_scion(config: &Config) -> Result<Vec<Bound>, BindError> {
         let port = SCION_PORT;
         addresses.push(ScionListener { host, port });
     }
-    addresses
-        .into_iter()
-        .map(|listener| bind_scion_address(listener, topology.clone(), config))
-        .collect()
+    Ok(addresses)
 }
 
 fn topology(path: &Path) -> Result<Topology, BindError> {

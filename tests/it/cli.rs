@@ -430,6 +430,37 @@ fn a_tracker_that_runs_is_healthy_over_every_transport() {
 }
 
 #[test]
+fn a_tracker_on_scion_alone_is_asked_over_scion() {
+    let home = home();
+    let file = home.path().join("tracker.toml");
+    fs::write(
+        &file,
+        "listen = { udp = [], http = [], https = [], http3 = [] }\n",
+    )
+    .unwrap();
+    let file = file.to_str().unwrap();
+    let flags = ["--config", file, "--scion", "1-ff00:0:110,[127.0.0.1]:0"];
+    let mut tracker = Tracker::start(&mut program(home.path(), &flags));
+    let https = tracker.line();
+    let address = https.trim_start_matches("https://[").replacen("]:", ",", 1);
+    let [ia, ip, port] = *address
+        .trim_end_matches("/announce")
+        .split(',')
+        .collect::<Vec<_>>()
+    else {
+        panic!("{https}");
+    };
+    let listener = format!("{ia},[{ip}]:{port}");
+    let udp = https.replacen("https", "udp", 1);
+    let args = ["health", "--config", file, "--scion", &listener];
+    check_health(&args, &[], 0, &format!("{udp} answers\n"));
+    check_health(&["health", &https], &[], 0, &format!("{https} answers\n"));
+    tracker.stop(Signal::TERM);
+    let quickly = [&args[..], &["--timeout", "100ms"]].concat();
+    check_health(&quickly, &[], 1, "scion-tracker: udp://[1-ff00:0:110,");
+}
+
+#[test]
 fn a_tracker_that_is_silent_is_not_healthy() {
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = udp.local_addr().unwrap().to_string();

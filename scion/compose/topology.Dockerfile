@@ -26,7 +26,7 @@ COPY . .
 RUN find . -name Cargo.toml -o -name Cargo.lock | while read -r file; do \
         dir="/manifests/$(dirname "$file")"; \
         mkdir -p "$dir/src" && touch "$dir/src/lib.rs" && echo 'fn main() {}' > "$dir/src/main.rs"; \
-        awk '/^\[/ { target = /^\[\[(test|bench|example)\]\]/ } !target' "$file" > "/manifests/$file"; \
+        awk '/^\[/ { target = /^\[\[(bin|test|bench|example)\]\]/ } !target' "$file" > "/manifests/$file"; \
     done
 
 FROM ${BUILDER} AS build

@@ -25,8 +25,7 @@ impl Failure {
     pub(crate) const MALFORMED: Self = Self(Cow::Borrowed("malformed reply"));
     pub(crate) const UNEXPECTED: Self = Self(Cow::Borrowed("reply to something else"));
     pub(crate) const STRAY: Self = Self(Cow::Borrowed("reply that nothing waits for"));
-    pub(crate) const IMPLAUSIBLE: Self =
-        Self(Cow::Borrowed("implausible counts or number of peers"));
+    pub(crate) const TOO_MANY: Self = Self(Cow::Borrowed("more peers than wanted"));
     pub(crate) const CLOSED: Self = Self(Cow::Borrowed("connection closed"));
 
     /// The tracker's own words.

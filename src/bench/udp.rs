@@ -286,24 +286,12 @@ impl Connection {
             }
             (
                 Some(kind @ (Kind::Announce | Kind::Stopped | Kind::Completed)),
-                Reply::Announce {
-                    leechers,
-                    seeders,
-                    peers,
-                    ..
-                },
+                Reply::Announce { peers, .. },
             ) => {
                 let peers = peers.len() as u32;
-                let too_many = self
-                    .plan
-                    .options
-                    .numwant
-                    .is_some_and(|numwant| peers > numwant);
-                // Who has announced is there.
-                let missing = leechers == 0 && seeders == 0 && kind != Kind::Stopped;
-                match too_many || missing {
-                    true => Err(Failure::IMPLAUSIBLE),
-                    false => Ok(Some((kind, since, peers))),
+                match self.plan.options.numwant {
+                    Some(numwant) if peers > numwant => Err(Failure::TOO_MANY),
+                    _ => Ok(Some((kind, since, peers))),
                 }
             }
             (_, Reply::Error { message, .. }) => Err(Failure::refused(message)),

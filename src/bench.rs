@@ -34,13 +34,15 @@ use crate::client::{TrackerUrl, Trust, TrustError};
 use load::{Ask, Load, LoadError, Requests};
 use pace::Pace;
 use process::Usage;
-use report::{Report, Setup, Tally, Used};
+use report::{Measured, Report, Setup, Tally};
 use target::{Over, Source};
 
 /// How often the measured time is looked at.
 const TICK: Duration = Duration::from_millis(20);
 /// The longest that the peers may take to announce themselves at first.
 const FILLING: Duration = Duration::from_secs(600);
+/// The longest that none of them does.
+const STALLED: Duration = Duration::from_secs(10);
 /// Source addresses, if nobody says how many.
 const SOURCES: u32 = 8;
 
@@ -118,7 +120,7 @@ pub(crate) enum BenchError {
 /// How far it has come, for whoever watches.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Progress {
-    /// Connections whose peers have all announced themselves, of how many.
+    /// Peers that have announced themselves, of how many.
     Filling(u32, u32),
     WarmingUp,
     /// The measured part of the whole, from 0 to 1, and replies so far.
@@ -140,7 +142,7 @@ struct Shared {
     measuring: AtomicBool,
     /// Replies in the measured time.
     replies: AtomicU64,
-    /// Connections that have announced all their peers.
+    /// Peers that have announced themselves at first, as far as that is wanted.
     filled: AtomicU32,
     stop: CancellationToken,
 }
@@ -205,12 +207,10 @@ impl Shared {
 
     /// The next request of a connection.
     fn next(&self, requests: &mut Requests) -> Ask {
-        let was_filled = requests.is_filled();
-        let ask = requests.next();
-        if !was_filled && requests.is_filled() {
+        if !requests.is_filled() {
             self.filled.fetch_add(1, Ordering::Relaxed);
         }
-        ask
+        requests.next()
     }
 }
 
@@ -262,8 +262,7 @@ pub(crate) fn run(
         for thread in threads {
             tally.add(&thread.join().map_err(|_| BenchError::Thread)??);
         }
-        let (seconds, used) = measured?;
-        Ok(tally.report(setup, seconds, used))
+        Ok(tally.report(setup, &measured?))
     })
 }
 
@@ -298,27 +297,23 @@ fn measure(
     options: &Options,
     shared: &Shared,
     progress: &mut impl FnMut(Progress),
-) -> Result<(f64, Used), BenchError> {
-    let connections = options.connections;
-    let start = Instant::now();
-    while options.load.fill && !shared.stop.is_cancelled() && start.elapsed() < FILLING {
-        let filled = shared.filled.load(Ordering::Relaxed);
-        progress(Progress::Filling(filled, connections));
-        if filled == connections {
-            break;
-        }
-        thread::sleep(TICK);
-    }
-    let start = Instant::now();
-    while start.elapsed() < options.warmup && !shared.stop.is_cancelled() {
-        progress(Progress::WarmingUp);
-        thread::sleep(TICK.min(options.warmup.saturating_sub(start.elapsed())));
-    }
+) -> Result<Measured, BenchError> {
     let usage = |pid| Usage::of(pid).map_err(|source| BenchError::Usage { pid, source });
     let both = || {
         let server = options.server_pid.map(usage).transpose()?;
         Ok::<_, BenchError>((server, usage(std::process::id())?))
     };
+    // What cannot be measured in the end need not begin.
+    both()?;
+    let unfilled = match options.load.fill {
+        true => fill(options, shared, progress),
+        false => 0,
+    };
+    let start = Instant::now();
+    while start.elapsed() < options.warmup && !shared.stop.is_cancelled() {
+        progress(Progress::WarmingUp);
+        thread::sleep(TICK.min(options.warmup.saturating_sub(start.elapsed())));
+    }
     let (server, own) = both()?;
     let start = Instant::now();
     shared.measuring.store(true, Ordering::Relaxed);
@@ -340,7 +335,31 @@ fn measure(
         .zip(server_after)
         .map(|(before, after)| after.since(&before));
     let own = own_after.since(&own);
-    Ok((seconds, Used { server, own }))
+    Ok(Measured {
+        unfilled,
+        seconds,
+        server,
+        own,
+    })
+}
+
+/// Waits until each peer has announced itself, or none does any more. Returns how many have not.
+fn fill(options: &Options, shared: &Shared, progress: &mut impl FnMut(Progress)) -> u32 {
+    let peers = options.load.peers;
+    let start = Instant::now();
+    let (mut filled, mut moved) = (0, start);
+    while filled < peers && moved.elapsed() < STALLED && start.elapsed() < FILLING {
+        if shared.stop.is_cancelled() {
+            break;
+        }
+        thread::sleep(TICK);
+        let now = shared.filled.load(Ordering::Relaxed);
+        if now > filled {
+            (filled, moved) = (now, Instant::now());
+        }
+        progress(Progress::Filling(filled, peers));
+    }
+    peers - filled
 }
 
 fn setup(options: &Options, sources: u32) -> Setup {

@@ -76,7 +76,10 @@ impl Tally {
     /// A reply that was checked, and how many peers it brought.
     pub(crate) fn reply(&mut self, kind: Kind, latency: Duration, peers: u32) {
         self.replies[kind as usize] += 1;
-        self.peers += u64::from(peers);
+        // Some trackers hand out peers to those who leave, too.
+        if matches!(kind, Kind::Announce | Kind::Completed) {
+            self.peers += u64::from(peers);
+        }
         let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(LONGEST);
         self.nanoseconds.saturating_record(nanoseconds);
     }
@@ -111,8 +114,14 @@ impl Tally {
         self.replies.iter().sum()
     }
 
-    /// The report, of `seconds` of measured time.
-    pub(crate) fn report(&self, setup: Setup, seconds: f64, used: Used) -> Report {
+    /// The report.
+    pub(crate) fn report(&self, setup: Setup, measured: &Measured) -> Report {
+        let Measured {
+            unfilled,
+            seconds,
+            server,
+            own,
+        } = *measured;
         let replies = self.replies();
         let of = |kind: Kind| self.replies[kind as usize];
         let with_peers = of(Kind::Announce) + of(Kind::Completed);
@@ -143,7 +152,8 @@ impl Tally {
                 .map(|(failure, count)| (failure.0.clone().into_owned(), *count))
                 .collect(),
             unsent: self.unsent,
-            server: used.server.map(|usage| Server {
+            unfilled,
+            server: server.map(|usage| Server {
                 cpu_seconds: usage.cpu(),
                 user_seconds: usage.user,
                 system_seconds: usage.system,
@@ -152,18 +162,21 @@ impl Tally {
                 involuntary_switches: usage.involuntary_switches,
             }),
             generator: Generator {
-                cpu_seconds: used.own.cpu(),
-                cpu_seconds_per_million: (replies > 0)
-                    .then(|| used.own.cpu() * 1e6 / replies as f64),
-                busy: used.own.cpu() / seconds,
+                cpu_seconds: own.cpu(),
+                cpu_seconds_per_million: (replies > 0).then(|| own.cpu() * 1e6 / replies as f64),
+                busy: own.cpu() / seconds,
             },
         }
     }
 }
 
-/// What was used in the measured time.
+/// What was seen from outside of the connections.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Used {
+pub(crate) struct Measured {
+    /// Peers that had not announced themselves before, though they should have.
+    pub(crate) unfilled: u32,
+    /// The measured time.
+    pub(crate) seconds: f64,
     pub(crate) server: Option<Usage>,
     pub(crate) own: Usage,
 }
@@ -204,6 +217,8 @@ pub(crate) struct Report {
     pub(crate) failures: BTreeMap<String, u64>,
     /// In an open loop: requests that were due and waited for a free place in flight.
     pub(crate) unsent: u64,
+    /// Peers that had not announced themselves when the measured time began, though they should have.
+    pub(crate) unfilled: u32,
     pub(crate) server: Option<Server>,
     pub(crate) generator: Generator,
 }
@@ -303,6 +318,12 @@ impl Report {
         if self.unsent > 0 {
             line("not sent", format!("{} that were due", self.unsent));
         }
+        if self.unfilled > 0 {
+            line(
+                "not filled",
+                format!("{} peers had not announced themselves", self.unfilled),
+            );
+        }
         if let Some(server) = &self.server {
             let per_million = server.cpu_seconds_per_million.unwrap_or_default();
             line(
@@ -350,10 +371,11 @@ mod tests {
         one.reply(Kind::Announce, Duration::from_micros(100), 30);
         two.reply(Kind::Announce, Duration::from_micros(300), 10);
         two.reply(Kind::Scrape, Duration::from_secs(3600), 0);
+        two.reply(Kind::Stopped, Duration::from_micros(1), 30);
         two.failure(Failure::TIMEOUT);
         one.add(&two);
-        assert_eq!(one.replies(), 3);
-        assert_eq!((one.peers, one.nanoseconds.len()), (40, 3));
+        assert_eq!(one.replies(), 4);
+        assert_eq!((one.peers, one.nanoseconds.len()), (40, 4));
         assert!(
             one.nanoseconds.max() >= LONGEST / 2,
             "counted, however late"

@@ -17,9 +17,13 @@ const BATCH: usize = 64;
 /// The largest datagram.
 const LEN: usize = 2048;
 
+/// Bytes of requests that wait, as far as the kernel lets us.
+const RECEIVE_BUFFER: usize = 4 << 20;
+
 /// Answers until the socket fails.
 pub(crate) fn run(address: SocketAddr) -> anyhow::Result<()> {
     let socket = UdpSocket::bind(address)?;
+    socket2::SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER)?;
     let mut buffers = vec![[0_u8; LEN]; BATCH];
     // SAFETY: all zeros is a valid sockaddr_storage, of no family.
     let mut names =

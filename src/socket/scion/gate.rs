@@ -78,8 +78,11 @@ impl Gate {
         if packet.destination != self.local.host {
             return Err(Reject::Elsewhere);
         }
-        // Routers see to it that nobody outside pretends to be inside; so do we.
-        if packet.path.is_empty() != (packet.source.ia == self.local.host.ia) {
+        // Routers see to it that nobody outside pretends to be inside; so do we. What routers of our own
+        // AS have to say of a packet of ours comes with its path, reversed.
+        let inside = packet.source.ia == self.local.host.ia;
+        let quotes = matches!(packet.message, Message::Scmp(scmp) if scmp.quote().is_some());
+        if packet.path.is_empty() != inside && !(inside && quotes) {
             return Err(Reject::Path);
         }
         let udp = match packet.message {
@@ -172,6 +175,8 @@ fn router(topology: &Topology, path: Path<'_>) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use scion_tracker_core::codec::scion::write_echo_request;
+
     use super::*;
 
     fn addr(text: &str) -> ScionAddr {
@@ -192,6 +197,21 @@ mod tests {
         path.extend_from_slice(&[0, 63, 0, 0, 0, 6, 1, 2, 3, 4, 5, 6]);
         path.extend_from_slice(&[0, 63, 0, 7, 0, 0, 6, 5, 4, 3, 2, 1]);
         path
+    }
+
+    /// A control message of this type, with a path.
+    fn control(from: &str, to: &str, kind: u8) -> Vec<u8> {
+        let (path, mut out) = (path(), Vec::new());
+        let echo = Echo {
+            identifier: 0,
+            sequence: 0,
+            data: &[0; 40],
+        };
+        let path = Path::parse(&path).unwrap();
+        write_echo_request(addr(from).host, addr(to).host, path, &echo, &mut out).unwrap();
+        let upper = 4 * usize::from(out[5]);
+        out[upper] = kind;
+        out
     }
 
     /// As it comes in, and is answered.
@@ -225,6 +245,11 @@ mod tests {
         assert_eq!(admit(&packet(FAR, SERVER, &path())), Ok(()));
         assert_eq!(admit(&packet(FAR, SERVER, &[])), Err(Reject::Path));
         assert_eq!(admit(&packet(NEAR, SERVER, &path())), Err(Reject::Path));
+        let (echo, down) = (128, 5);
+        assert_eq!(admit(&control(NEAR, SERVER, echo)), Err(Reject::Path));
+        assert_eq!(admit(&control(NEAR, SERVER, down)), Ok(()));
+        assert_eq!(admit(&control(FAR, SERVER, echo)), Ok(()));
+        assert_eq!(admit(&control(FAR, SERVER, down)), Ok(()));
         for elsewhere in [
             "1-ff00:0:110,[10.0.0.1]:31970",
             "1-ff00:0:110,[10.0.0.3]:31969",

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http::{Request, StatusCode, header};
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{Connection, Endpoint, TransportConfig, VarInt};
+use quinn::{Connection, Endpoint, TransportConfig, TransportErrorCode, VarInt};
 use rustls::ClientConfig;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -21,6 +21,13 @@ const NO_ERROR: VarInt = VarInt::from_u32(0x100);
 /// The round trip that is assumed over SCION before one is measured: packets that are not answered
 /// are sent again after three times as long, over another path if the first has failed.
 const SCION_RTT: Duration = Duration::from_millis(150);
+
+/// How long the first attempt over SCION may take, handshake and all; each after it, twice as long. Of a
+/// connection that has lost packets with several paths in turn, both ends wait ever longer before they
+/// send again; a new one begins anew, and on a path that works.
+const FIRST_ATTEMPT: Duration = Duration::from_secs(4);
+/// The last attempt has whatever time is left.
+const ATTEMPTS: u32 = 4;
 
 /// Asks for `target`, path and query. Each address of the host gets an equal share of the time.
 pub(super) async fn get(
@@ -55,7 +62,7 @@ pub(super) async fn get(
     Err(failure)
 }
 
-/// As [`get`], over SCION.
+/// As [`get`], over SCION. A request whose connection is lost is made again: a GET does no more for it.
 pub(super) async fn get_over_scion(
     tls: &Arc<ClientConfig>,
     url: &TrackerUrl,
@@ -74,11 +81,41 @@ pub(super) async fn get_over_scion(
     let (endpoint, name) = call
         .endpoint()
         .map_err(|source| RequestError::Io { addr, source })?;
+    let attempt = async || {
+        let connection = connect(&endpoint, config.clone(), name, addr, url).await?;
+        let lost = connection.clone();
+        let reply = ask(&endpoint, connection, url, target).await;
+        reply.map_err(|error| match lost.close_reason() {
+            Some(source) if is_lost(&source) => RequestError::Quic { addr, source },
+            _ => error,
+        })
+    };
     let request = async {
-        let connection = connect(&endpoint, config, name, addr, url).await?;
-        ask(&endpoint, connection, url, target).await
+        for n in 0..ATTEMPTS - 1 {
+            match timeout(FIRST_ATTEMPT * (1 << n), attempt()).await {
+                Ok(Err(RequestError::Quic { source, .. })) if is_lost(&source) => {
+                    tracing::debug!("attempt {n} to ask {addr}: {source}");
+                }
+                Ok(done) => return done,
+                Err(_) => tracing::debug!("attempt {n} to ask {addr} takes too long"),
+            }
+        }
+        attempt().await
     };
     call.during(Silence::Switches, deadline, request).await
+}
+
+/// Whether packets were lost until one end gave up, as against an end that has something against the
+/// other. APPLICATION_ERROR is how a tracker ends a handshake that takes too long (RFC 9000, section
+/// 10.2.3).
+fn is_lost(reason: &quinn::ConnectionError) -> bool {
+    match reason {
+        quinn::ConnectionError::TimedOut | quinn::ConnectionError::Reset => true,
+        quinn::ConnectionError::ConnectionClosed(close) => {
+            close.error_code == TransportErrorCode::APPLICATION_ERROR
+        }
+        _ => false,
+    }
 }
 
 fn crypto(tls: &Arc<ClientConfig>) -> Result<Arc<QuicClientConfig>, RequestError> {

@@ -74,16 +74,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let paths = write_topologies(&config, dir.path()).unwrap();
         assert_eq!(paths.len(), 6);
-        assert_eq!(paths[2], dir.path().join("1-ff00_0_112/topology.json"));
-        let file: Value = serde_json::from_str(&fs::read_to_string(&paths[2]).unwrap()).unwrap();
+        assert_eq!(paths[4], dir.path().join("2-ff00_0_211/topology.json"));
+        let file: Value = serde_json::from_str(&fs::read_to_string(&paths[4]).unwrap()).unwrap();
         let expected = json!({
-            "isd_as": "1-ff00:0:112",
+            "isd_as": "2-ff00:0:211",
             "attributes": [],
             "mtu": 1500,
             "dispatched_ports": "1-65535",
-            "border_routers": {"br-1": {"internal_addr": "127.0.0.1:30112", "interfaces": {
-                "1": {"isd_as": "1-ff00:0:110", "link_to": "parent", "mtu": 1500},
-                "3": {"isd_as": "2-ff00:0:211", "link_to": "peer", "mtu": 1500},
+            "border_routers": {"br-1": {"internal_addr": "127.0.0.1:30211", "interfaces": {
+                "1": {"isd_as": "2-ff00:0:210", "link_to": "parent", "mtu": 1500},
+                "12": {"isd_as": "2-ff00:0:212", "link_to": "child", "mtu": 1500},
             }}},
         });
         assert_eq!(file, expected);

@@ -10,19 +10,32 @@ use std::sync::{Arc, Weak};
 use std::thread;
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use scion_local_topology::config::Link;
-use scion_local_topology::{Config, Topology, control, files};
+use scion_local_topology::{Config, Topology, control, demo, files};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// A SCION network on one machine: ASes, links, border routers and daemons.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    network: Network,
+}
+
+#[derive(Debug, clap::Args)]
 struct Network {
     /// The network, such as scion/topologies/two-isds.toml.
-    topology: PathBuf,
+    #[arg(required = true)]
+    topology: Option<PathBuf>,
     /// Listen on this IP address instead of those in the file, with the same ports: that of a
     /// container, so that hosts in other containers reach the routers and are reached by them.
     #[arg(long, value_name = "IP")]
@@ -33,13 +46,20 @@ struct Network {
     write_topology: Option<PathBuf>,
 }
 
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the tracker in a network: peers in six ASes and on plain IP announce while links fail, and
+    /// are given the nearest first. Takes free ports of 127.0.0.1.
+    Demo,
+}
+
 fn main() -> ExitCode {
     let log = EnvFilter::try_from_env("RUST_LOG").unwrap_or_else(|_| EnvFilter::new("error"));
     tracing_subscriber::fmt()
         .with_env_filter(log)
         .with_writer(io::stderr)
         .init();
-    match run(Network::parse()) {
+    match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("scion-local-topology: {error:#}");
@@ -49,7 +69,7 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main]
-async fn run(network: Network) -> anyhow::Result<()> {
+async fn run(cli: Cli) -> anyhow::Result<()> {
     scion_local_topology::install_tls_provider();
     let mut interrupted = signal(SignalKind::interrupt())?;
     let mut terminated = signal(SignalKind::terminate())?;
@@ -59,12 +79,20 @@ async fn run(network: Network) -> anyhow::Result<()> {
             _ = terminated.recv() => {}
         }
     };
-    serve(network, told_to_stop).await
+    let mut out = io::stdout();
+    match cli.command {
+        Some(Command::Demo) => tokio::select! {
+            shown = demo::run(&mut out) => shown,
+            () = told_to_stop => Ok(()),
+        },
+        None => serve(cli.network, told_to_stop).await,
+    }
 }
 
 /// Runs the network until it is told to stop.
 async fn serve(network: Network, told_to_stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let mut config = Config::load(&network.topology)?;
+    let file = network.topology.context("no network is given")?;
+    let mut config = Config::load(&file)?;
     if let Some(ip) = network.listen {
         config.listen_on(ip);
     }

@@ -4,4 +4,9 @@
     reason = "a test fails by it, here also outside of #[test]"
 )]
 
+mod announce;
 mod codec;
+mod common;
+mod demo;
+mod failure;
+mod foreign;

@@ -1,0 +1,230 @@
+//! The demo: a tracker in one AS, peers in all of them and on plain IP, and core links that fail and
+//! come back while they announce. Shows what each peer was given, by place, and what was lost.
+
+mod peers;
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use scion_tracker::Server;
+use scion_tracker::config::Listener;
+use scion_tracker::server::{Handle, Kind, Listening};
+use scion_tracker_core::codec::reply::AnnounceAnswer;
+use scion_tracker_core::request::Event;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::topology::{LinkState, Topology};
+use peers::Peer;
+
+/// The network, on free ports.
+const NETWORK: &str = include_str!("../../topologies/two-isds.toml");
+/// The AS of the tracker.
+const TRACKER: &str = "1-ff00:0:111";
+/// Announces of each peer while links change.
+const ANNOUNCES: usize = 20;
+
+/// What happens to the links when half of the announces of a phase are answered.
+const PHASES: [(&str, &[(&str, LinkState)]); 4] = [
+    ("all links are up", &[]),
+    ("core-a fails", &[("core-a", LinkState::Down)]),
+    (
+        "core-b fails, core-a is back",
+        &[("core-a", LinkState::Up), ("core-b", LinkState::Down)],
+    ),
+    ("core-b is back", &[("core-b", LinkState::Up)]),
+];
+
+/// Runs the demo. It is an error if an announce is lost or if peers are not given the nearest first.
+pub async fn run(out: &mut impl Write) -> anyhow::Result<()> {
+    let mut config = Config::parse("two-isds.toml".as_ref(), NETWORK)?;
+    config.take_free_ports();
+    let topology = Topology::start(config).await?;
+    let tracker = Tracker::start()?;
+    let shown = show(&topology, &tracker, out).await;
+    tracker.stop().await?;
+    topology.stop().await;
+    shown
+}
+
+async fn show(topology: &Topology, tracker: &Tracker, out: &mut impl Write) -> anyhow::Result<()> {
+    let peers = peers::all(topology.config(), tracker)?;
+    writeln!(
+        out,
+        "A tracker in {TRACKER}, and {} peers that announce to it at",
+        peers.len()
+    )?;
+    for listener in &tracker.listeners {
+        writeln!(out, "    {}", listener.url())?;
+    }
+
+    writeln!(
+        out,
+        "\nEach announces {ANNOUNCES} times while a link between the ISDs fails:\n"
+    )?;
+    let mut lost = 0;
+    for (what, changes) in PHASES {
+        let Outcome {
+            answered,
+            errors,
+            slowest,
+        } = phase(topology, &peers, changes).await?;
+        lost += errors.len();
+        let slowest = slowest.as_millis();
+        writeln!(
+            out,
+            "    {what:<30} {answered} announces answered, {} lost, the slowest took {slowest} ms",
+            errors.len()
+        )?;
+        for error in errors {
+            writeln!(out, "        {error}")?;
+        }
+    }
+
+    writeln!(
+        out,
+        "\nWhat each was then given, having asked for {} of the others (replies are shuffled; sorted here):\n\
+         A same AS, I same ISD, o other ISD, - on plain IP, no place\n",
+        peers::WANTED
+    )?;
+    let mut far = Vec::new();
+    for peer in &peers {
+        let answer = peer.announce(Event::None).await?;
+        let given = peer.nearness(&answer);
+        let letters: Vec<_> = given.iter().map(ToString::to_string).collect();
+        writeln!(out, "    {peer}  {}", letters.join(" "))?;
+        if !peers::nearest_first(peer, &peers, &given) {
+            far.push(peer.to_string());
+        }
+    }
+
+    let totals = tracker.handle.stats().registry;
+    let registered = totals.seeders + totals.leechers;
+    writeln!(
+        out,
+        "\n{registered} peers are registered, {lost} announces were lost."
+    )?;
+    ensure!(lost == 0, "{lost} announces were lost");
+    ensure!(
+        registered == peers.len() as u64,
+        "{registered} of {} peers are registered",
+        peers.len()
+    );
+    ensure!(far.is_empty(), "not the nearest first: {}", far.join(", "));
+    Ok(())
+}
+
+/// How a phase went.
+struct Outcome {
+    answered: usize,
+    errors: Vec<String>,
+    slowest: Duration,
+}
+
+/// Every peer announces some times, all at once. The links change when half of it is done.
+async fn phase(
+    topology: &Topology,
+    peers: &[Arc<Peer>],
+    changes: &[(&str, LinkState)],
+) -> anyhow::Result<Outcome> {
+    let (sender, mut results) = mpsc::channel(peers.len());
+    let mut tasks = JoinSet::new();
+    for peer in peers {
+        let (peer, sender) = (Arc::clone(peer), sender.clone());
+        tasks.spawn(async move {
+            for _ in 0..ANNOUNCES {
+                let start = Instant::now();
+                let result: anyhow::Result<AnnounceAnswer> = peer.announce(Event::None).await;
+                let result = result.map(|_| start.elapsed());
+                let failure = |error| format!("{peer}: {error:#}");
+                if sender.send(result.map_err(failure)).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    drop(sender);
+    let half = peers.len() * ANNOUNCES / 2;
+    let mut outcome = Outcome {
+        answered: 0,
+        errors: Vec::new(),
+        slowest: Duration::ZERO,
+    };
+    while let Some(result) = results.recv().await {
+        match result {
+            Ok(took) => {
+                outcome.answered += 1;
+                outcome.slowest = outcome.slowest.max(took);
+            }
+            Err(error) => outcome.errors.push(error),
+        }
+        if outcome.answered + outcome.errors.len() == half {
+            for (link, state) in changes {
+                topology.set_link(link, *state)?;
+            }
+        }
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.context("a peer ended unexpectedly")?;
+    }
+    Ok(outcome)
+}
+
+/// The tracker of the demo, over SCION and on the loopback.
+struct Tracker {
+    listeners: Vec<Listening>,
+    handle: Handle,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), scion_tracker::server::RunError>>,
+    /// Its certificate; deleted in the end.
+    _data: TempDir,
+}
+
+impl Tracker {
+    fn start() -> anyhow::Result<Self> {
+        let data = tempfile::tempdir()?;
+        let mut config = scion_tracker::Config {
+            data_dir: Some(data.path().into()),
+            ..scion_tracker::Config::default()
+        };
+        let any = vec![Listener::from(SocketAddr::from(([127, 0, 0, 1], 0)))];
+        config.listen.udp = any.clone();
+        config.listen.http = any.clone();
+        config.listen.http3 = any;
+        config.listen.https.clear();
+        config.listen.scion = vec![format!("{TRACKER},[127.0.0.1]:0").parse()?];
+        let server = Server::bind(config)?;
+        let listeners = server.listeners().collect();
+        let handle = server.handle();
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(server.run(stop.clone().cancelled_owned()));
+        Ok(Self {
+            listeners,
+            handle,
+            stop,
+            task,
+            _data: data,
+        })
+    }
+
+    /// Where to announce over this.
+    fn url(&self, kind: Kind, over_scion: bool) -> anyhow::Result<String> {
+        let mut listeners = self.listeners.iter();
+        let found = listeners.find(|it| it.kind == kind && it.scion.is_some() == over_scion);
+        match found {
+            Some(listener) => Ok(listener.url()),
+            None => bail!("the tracker has no listener for {kind}"),
+        }
+    }
+
+    async fn stop(self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        Ok(self.task.await??)
+    }
+}

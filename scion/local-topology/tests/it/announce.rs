@@ -1,0 +1,81 @@
+//! Announces behind border routers, from every AS and over everything that is spoken over SCION.
+
+use scion_local_topology::config::{Link, LinkKind};
+use scion_tracker_core::request::Event;
+
+use crate::common::{Tracker, announce, ia, network, peers, two_isds};
+
+/// Two peers in each AS announce, one after the other: each is given all that were before it.
+async fn check_every_as(scheme: &str, swarm: u8) {
+    let topology = two_isds().await;
+    let tracker = Tracker::start("1-ff00:0:111");
+    let url = tracker.url(scheme);
+    let mut known = Vec::new();
+    for _ in 0..2 {
+        for it in &topology.config().ases {
+            let client = tracker.client(&topology, it.ia);
+            let port = 7001 + known.len() as u16;
+            let answer = client.announce(&url, &announce(swarm, port)).await;
+            let answer = answer.unwrap_or_else(|error| panic!("{scheme}, {}: {error:?}", it.ia));
+            let mut given = peers(&answer);
+            given.sort_unstable();
+            assert_eq!(given, known, "{scheme}, {}", it.ia);
+            known.push((it.ia, port));
+            known.sort_unstable();
+        }
+    }
+    for it in &topology.config().ases {
+        let mut few = announce(swarm, 7099);
+        few.announce.numwant = Some(2);
+        let client = tracker.client(&topology, it.ia);
+        let given = peers(&client.announce(&url, &few).await.unwrap());
+        let near = given.iter().filter(|(ia, _)| *ia == it.ia).count();
+        assert_eq!(
+            near, 2,
+            "{scheme}, {}: of 12 peers its own two: {given:?}",
+            it.ia
+        );
+        few.announce.event = Event::Stopped;
+        client.announce(&url, &few).await.unwrap();
+    }
+    let handle = tracker.handle.clone();
+    tracker.stop().await;
+    let stats = handle.stats();
+    assert_eq!(stats.registry.leechers, known.len() as u64, "{stats:?}");
+    topology.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_as_announces_over_http3() {
+    check_every_as("https", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_as_announces_over_udp() {
+    check_every_as("udp", 2).await;
+}
+
+/// The shortest path swallows what is sent over it, and nobody says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_swallows_packets_is_given_up() {
+    let topology = network(|config| {
+        config.links.push(Link {
+            name: "peering".into(),
+            kind: LinkKind::Peer,
+            from: "1-ff00:0:112#3".parse().unwrap(),
+            to: "2-ff00:0:211#3".parse().unwrap(),
+        });
+    })
+    .await;
+    let tracker = Tracker::start("1-ff00:0:112");
+    for (scheme, port) in [("https", 7001), ("udp", 7002)] {
+        let client = tracker.client(&topology, ia("2-ff00:0:211"));
+        let url = tracker.url(scheme);
+        let paths = client.paths(&url).await.unwrap();
+        assert_eq!(paths.paths.len(), 3, "{paths:?}");
+        let answer = client.announce(&url, &announce(1, port)).await.unwrap();
+        assert_eq!(answer.peers.len(), usize::from(port - 7001), "{scheme}");
+    }
+    tracker.stop().await;
+    topology.stop().await;
+}

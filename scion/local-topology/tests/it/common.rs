@@ -1,0 +1,139 @@
+//! A network, trackers and clients in its ASes.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use scion_local_topology::{Config, Topology, install_tls_provider};
+use scion_tracker::Server;
+use scion_tracker::client::{Client, Options, ScionOptions, TrackerUrl, Trust};
+use scion_tracker::server::Handle;
+use scion_tracker::tls::authority;
+use scion_tracker_core::address::{IsdAs, ScionAddr};
+use scion_tracker_core::codec::query::AnnounceQuery;
+use scion_tracker_core::codec::reply::AnnounceAnswer;
+use scion_tracker_core::request::Announce;
+use scion_tracker_core::types::{InfoHash, PeerId};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// For a request as a whole on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) fn ia(text: &str) -> IsdAs {
+    text.parse().unwrap()
+}
+
+/// The example of two ISDs, on free ports, with endhost APIs.
+pub(crate) async fn two_isds() -> Topology {
+    network(|_| {}).await
+}
+
+/// The same with a change.
+pub(crate) async fn network(change: impl FnOnce(&mut Config)) -> Topology {
+    install_tls_provider();
+    // Fails if another test was first.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::from_default_env())
+        .with_test_writer()
+        .try_init();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../topologies/two-isds.toml");
+    let mut config = Config::load(&file).unwrap();
+    for it in &mut config.ases {
+        it.endhost_api = Some(it.daemon);
+    }
+    config.take_free_ports();
+    change(&mut config);
+    Topology::start(config).await.unwrap()
+}
+
+/// A tracker in an AS, with a certificate that an authority of its own has signed.
+pub(crate) struct Tracker {
+    pub(crate) scion: ScionAddr,
+    pub(crate) handle: Handle,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+    data: TempDir,
+}
+
+impl Tracker {
+    pub(crate) fn start(ia: &str) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        authority(data.path(), &[]).unwrap();
+        let mut config = scion_tracker::Config::default();
+        config.tls.cert = Some(data.path().join("cert.pem"));
+        config.tls.key = Some(data.path().join("key.pem"));
+        config.listen.udp.clear();
+        config.listen.https.clear();
+        config.listen.http3.clear();
+        config.listen.http.clear();
+        config.listen.scion = vec![format!("{ia},[127.0.0.1]:0").parse().unwrap()];
+        let server = Server::bind(config).unwrap();
+        let listeners: Vec<_> = server.listeners().collect();
+        let scion = listeners.iter().find_map(|it| it.scion).unwrap();
+        let handle = server.handle();
+        let stop = CancellationToken::new();
+        let stopped = stop.clone().cancelled_owned();
+        let task = tokio::spawn(async move { server.run(stopped).await.unwrap() });
+        Self {
+            scion,
+            handle,
+            stop,
+            task,
+            data,
+        }
+    }
+
+    pub(crate) fn url(&self, scheme: &str) -> TrackerUrl {
+        format!("{scheme}://{}/announce", self.scion.url_authority())
+            .parse()
+            .unwrap()
+    }
+
+    /// The certificate of its authority, a PEM file.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.data.path().join("ca.pem")
+    }
+
+    /// A client in an AS, which asks the daemon of the AS.
+    pub(crate) fn client(&self, topology: &Topology, ia: IsdAs) -> Client {
+        let ases = &topology.config().ases;
+        let it = ases.iter().find(|it| it.ia == ia).unwrap();
+        Client::new(&Options {
+            timeout: PATIENCE,
+            trust: Trust::File(self.authority()),
+            scion: ScionOptions {
+                daemon: it.daemon.into(),
+                hosts: "/nonexistent".into(),
+                ..ScionOptions::default()
+            },
+        })
+        .unwrap()
+    }
+
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+/// An announce to swarm `swarm` by peer `number`, a leecher, which listens on port `number`.
+pub(crate) fn announce(swarm: u8, number: u16) -> AnnounceQuery {
+    let mut id = *b"-ST0001-000000000000";
+    id[18..].copy_from_slice(&number.to_be_bytes());
+    let port = number.try_into().unwrap();
+    AnnounceQuery {
+        announce: Announce::new(InfoHash([swarm; 20]), PeerId(id), port, 1),
+        compact: None,
+        no_peer_id: true,
+    }
+}
+
+/// Where the peers of a reply are, with their ports.
+pub(crate) fn peers(answer: &AnnounceAnswer) -> Vec<(IsdAs, u16)> {
+    let peers = answer.peers.iter();
+    peers
+        .map(|peer| (peer.endpoint.ia, peer.endpoint.addr.port()))
+        .collect()
+}

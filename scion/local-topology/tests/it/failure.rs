@@ -1,0 +1,118 @@
+//! Links that fail while announces are on their way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use scion_local_topology::{LinkState, Topology};
+use scion_tracker_core::codec::reply::parse_announce_reply;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::common::{PATIENCE, Tracker, announce, ia, two_isds};
+use crate::foreign::{StreamPair, last_request};
+
+const LINKS: [&str; 2] = ["core-a", "core-b"];
+
+/// How long a link stays as it is: some announces.
+const PERIOD: Duration = Duration::from_millis(100);
+
+/// Takes a core link down and up until told to stop, while the other one stays up. Returns how often.
+async fn flap(topology: Arc<Topology>, stop: CancellationToken) -> usize {
+    let mut count = 0;
+    let mut ticks = tokio::time::interval(PERIOD);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let state = [LinkState::Down, LinkState::Up][count % 2];
+        topology.set_link(LINKS[0], state).unwrap();
+        count += 1;
+    }
+    count
+}
+
+/// 1,000 announces of 1,000 peers from the other ISD while a core link fails and comes back: each is answered, and each
+/// peer is in the registry.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_announce_is_lost_while_a_link_flaps() {
+    const CLIENTS: u16 = 10;
+    const EACH: u16 = 50;
+    let topology = Arc::new(two_isds().await);
+    let tracker = Tracker::start("1-ff00:0:111");
+    let stop = CancellationToken::new();
+    let flapping = tokio::spawn(flap(Arc::clone(&topology), stop.clone()));
+    for (scheme, swarm) in [("https", 1), ("udp", 2)] {
+        let mut clients = JoinSet::new();
+        for number in 0..CLIENTS {
+            let from = ["2-ff00:0:210", "2-ff00:0:211", "2-ff00:0:212"][usize::from(number) % 3];
+            let client = tracker.client(&topology, ia(from));
+            let url = tracker.url(scheme);
+            clients.spawn(async move {
+                for port in (1000 + number * EACH..).take(EACH.into()) {
+                    let answer = client.announce(&url, &announce(swarm, port)).await;
+                    answer.unwrap_or_else(|error| panic!("{scheme}, {from}, {port}: {error:?}"));
+                }
+            });
+        }
+        while let Some(done) = clients.join_next().await {
+            done.unwrap();
+        }
+    }
+    stop.cancel();
+    let flaps = flapping.await.unwrap();
+    eprintln!("the link changed {flaps} times");
+    assert!(flaps > 10, "{flaps}");
+    let handle = tracker.handle.clone();
+    tracker.stop().await;
+    assert_eq!(
+        handle.stats().registry.leechers,
+        2 * u64::from(CLIENTS * EACH)
+    );
+    Arc::into_inner(topology).unwrap().stop().await;
+}
+
+/// The link goes down between the two halves of a request. Which of the two a client takes is its own
+/// affair, so each has its turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_fails_in_mid_request_loses_nothing() {
+    let topology = two_isds().await;
+    let tracker = Tracker::start("1-ff00:0:111");
+    for (number, link) in LINKS.into_iter().enumerate() {
+        let port = 7001 + number as u16;
+        let request = last_request(&tracker, port);
+        let (first, second) = request.split_at(request.len() / 2);
+        let asking = async {
+            let mut client = StreamPair::connect(&topology, &tracker, "2-ff00:0:212").await;
+            client.send(first.as_bytes()).await;
+            topology.set_link(link, LinkState::Down).unwrap();
+            client.send(second.as_bytes()).await;
+            client.last_reply().await
+        };
+        let reply = timeout(PATIENCE, asking).await.unwrap();
+        topology.set_link(link, LinkState::Up).unwrap();
+        let answer = parse_announce_reply(&reply).unwrap();
+        assert_eq!(answer.peers.len(), number, "{link}");
+    }
+    tracker.stop().await;
+    topology.stop().await;
+}
+
+/// There is no way at all until one link comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_announce_waits_for_a_link_to_come_back() {
+    let topology = two_isds().await;
+    let tracker = Tracker::start("1-ff00:0:111");
+    for (scheme, link, port) in [("https", "core-b", 7001), ("udp", "core-a", 7002)] {
+        for link in LINKS {
+            topology.set_link(link, LinkState::Down).unwrap();
+        }
+        let client = tracker.client(&topology, ia("2-ff00:0:211"));
+        let (url, query) = (tracker.url(scheme), announce(1, port));
+        let mut asking = Box::pin(client.announce(&url, &query));
+        let early = timeout(Duration::from_millis(500), &mut asking).await;
+        assert!(early.is_err(), "{scheme}: {early:?}");
+        topology.set_link(link, LinkState::Up).unwrap();
+        let answer = asking.await.unwrap();
+        assert_eq!(answer.peers.len(), usize::from(port - 7001), "{scheme}");
+    }
+    tracker.stop().await;
+    topology.stop().await;
+}

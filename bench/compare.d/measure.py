@@ -69,18 +69,18 @@ def is_open(port):
 class Server:
     """A running program of a row."""
 
-    def __init__(self, row, entry, places, cores, home):
+    def __init__(self, row, entry, places, home):
         self.entry = entry
         self.port = free_port()
         self.load = row.load | entry.load
         self.places = places
-        self.cores = cores
+        self.cores = Cores(entry.cores or row.cores)
         options = {"torrents": self.load["torrents"]} | entry.options
         start = entry.program.start(places, self.port, home, entry.scheme, options)
         self.log = home / "log"
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
-                pinned(cores.server, start.argv),
+                pinned(self.cores.server, start.argv),
                 cwd=home,
                 env=os.environ | start.env,
                 stdin=subprocess.DEVNULL,
@@ -166,7 +166,6 @@ def sample(report):
 
 def run(row, places, rounds, duration, install):
     """Measures a row. Returns what is kept in the JSON file."""
-    cores = Cores(row.cores)
     results = {entry.label: {"samples": []} for entry in row.entries}
     with contextlib.ExitStack() as stack:
         servers = []
@@ -174,7 +173,7 @@ def run(row, places, rounds, duration, install):
             try:
                 provide(entry.program, places, install)
                 home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="compare-")))
-                server = Server(row, entry, places, cores, home)
+                server = Server(row, entry, places, home)
                 stack.callback(server.stop)
                 server.wait()
                 servers.append(server)
@@ -195,7 +194,7 @@ def run(row, places, rounds, duration, install):
         "taken": time.strftime("%Y-%m-%d"),
         "measure": row.measure,
         "load": " ".join(arguments(row.load)),
-        "shared_cores": cores.shared,
+        "shared_cores": Cores(row.cores).shared,
         "entries": results,
     }
 

@@ -4,9 +4,9 @@
 //! million IPv4 peers are 6 MB, which caches hold, where whole records are 29.
 
 use ahash::RandomState;
-use hashbrown::HashTable;
 
 use crate::address::IsdAs;
+use crate::registry::index::Index;
 use crate::registry::record::{Packed, Record};
 use crate::select::{Kind, Tally};
 
@@ -22,17 +22,17 @@ pub(super) struct Group<P> {
     /// What is known of the peer with the address at the same position.
     heads: Vec<Record<()>>,
     /// Positions, by address. Empty up to [`INDEXED_ABOVE`] peers.
-    index: HashTable<u32>,
+    index: Index,
 }
 
 impl<P: Packed + std::hash::Hash> Group<P> {
-    pub(super) const fn new(ia: IsdAs) -> Self {
+    pub(super) fn new(ia: IsdAs) -> Self {
         Self {
             ia,
             seeds: 0,
             addrs: Vec::new(),
             heads: Vec::new(),
-            index: HashTable::new(),
+            index: Index::default(),
         }
     }
 
@@ -82,10 +82,9 @@ impl<P: Packed + std::hash::Hash> Group<P> {
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        // Four bytes of position and one of control a bucket, an eighth of the buckets kept free.
         self.addrs.capacity() * size_of::<P>()
             + self.heads.capacity() * size_of::<Record<()>>()
-            + self.index.capacity() * 8 / 7 * 5
+            + self.index.heap_bytes()
     }
 
     pub(super) fn find(&self, addr: &P, keys: &RandomState) -> Option<u32> {
@@ -93,9 +92,10 @@ impl<P: Packed + std::hash::Hash> Group<P> {
             let at = self.addrs.iter().position(|other| other == addr);
             return at.map(|at| at as u32);
         }
-        self.index
-            .find(keys.hash_one(addr), |at| self.addrs[*at as usize] == *addr)
-            .copied()
+        let found = self
+            .index
+            .find(keys.hash_one(addr), |at| self.addrs[at] == *addr);
+        found.map(|at| at as u32)
     }
 
     /// Adds a peer that is not here; returns its position.
@@ -110,11 +110,9 @@ impl<P: Packed + std::hash::Hash> Group<P> {
         self.addrs.push(addr);
         self.heads.push(head);
         if self.addrs.len() > INDEXED_ABOVE {
-            let unindexed = if self.index.is_empty() { 0 } else { last };
             let addrs = &self.addrs;
-            let hash = |at: &u32| keys.hash_one(addrs[*at as usize]);
-            for at in unindexed..=last {
-                self.index.insert_unique(hash(&at), at, hash);
+            while self.index.len() < addrs.len() {
+                self.index.push(|at| keys.hash_one(addrs[at]));
             }
         }
         if !head.flags.seed() {
@@ -153,48 +151,35 @@ impl<P: Packed + std::hash::Hash> Group<P> {
         }
         let last = self.addrs.len() as u32 - 1;
         self.swap(position, last, keys);
-        let addr = self.addrs.swap_remove(last as usize);
-        let removed = self.heads.swap_remove(last as usize);
-        if self.addrs.len() == INDEXED_ABOVE {
-            self.index = HashTable::new();
-        } else if let Ok(entry) = self.index.find_entry(keys.hash_one(addr), |at| *at == last) {
-            entry.remove();
+        if last as usize == INDEXED_ABOVE {
+            self.index = Index::default();
+        } else if self.index.len() > 0 {
+            let addrs = &self.addrs;
+            self.index.pop(|at| keys.hash_one(addrs[at]));
         }
-        self.shrink(keys);
+        self.addrs.truncate(last as usize);
+        let removed = self.heads.swap_remove(last as usize);
+        self.shrink();
         removed
     }
 
     /// Gives memory back once less than half of it is used.
-    fn shrink(&mut self, keys: &RandomState) {
+    fn shrink(&mut self) {
         let len = self.addrs.len();
         if self.addrs.capacity() > 2 * len + 8 {
             self.addrs.shrink_to(len + len / 8);
             self.heads.shrink_to(len + len / 8);
         }
-        if self.index.capacity() > 4 * len {
-            let addrs = &self.addrs;
-            self.index
-                .shrink_to(len, |at| keys.hash_one(addrs[*at as usize]));
-        }
     }
 
     fn swap(&mut self, one: u32, other: u32, keys: &RandomState) {
-        /// Stands for a position while two entries change places.
-        const BETWEEN: u32 = u32::MAX;
         if one == other {
             return;
         }
-        if !self.index.is_empty() {
-            let [hash, other_hash] = [one, other].map(|at| keys.hash_one(self.addrs[at as usize]));
-            for (hash, from, to) in [
-                (hash, one, BETWEEN),
-                (other_hash, other, one),
-                (hash, BETWEEN, other),
-            ] {
-                if let Some(at) = self.index.find_mut(hash, |at| *at == from) {
-                    *at = to;
-                }
-            }
+        if self.index.len() > 0 {
+            let addrs = &self.addrs;
+            self.index
+                .swap(one as usize, other as usize, |at| keys.hash_one(addrs[at]));
         }
         self.addrs.swap(one as usize, other as usize);
         self.heads.swap(one as usize, other as usize);

@@ -353,7 +353,7 @@ impl Memory {
                 touched: tick,
                 swarm,
             };
-            shard.insert(hash, entry, &self.keys)
+            shard.insert(entry, &self.keys)
         });
         let entry = &mut shard.entries[at];
         let before = entry.swarm.heap_bytes();

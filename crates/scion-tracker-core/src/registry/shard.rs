@@ -1,9 +1,9 @@
 //! One shard of the memory registry: torrents and an index by info hash.
 
 use ahash::RandomState;
-use hashbrown::HashTable;
 use parking_lot::Mutex;
 
+use crate::registry::index::Index;
 use crate::registry::record::Tick;
 use crate::registry::slab::Slab;
 use crate::registry::swarm::Swarm;
@@ -25,7 +25,7 @@ pub(super) const ENTRY_BYTES: usize = size_of::<Entry>() + 10;
 pub(super) struct Shard {
     pub(super) entries: Slab<Entry>,
     /// Positions in `entries`, by info hash.
-    pub(super) index: HashTable<u32>,
+    index: Index,
     pub(super) seeders: u64,
     pub(super) leechers: u64,
 }
@@ -33,45 +33,31 @@ pub(super) struct Shard {
 impl Shard {
     pub(super) fn find(&self, hash: u64, info_hash: &InfoHash) -> Option<usize> {
         self.index
-            .find(hash, |at| {
-                self.entries[*at as usize].info_hash == *info_hash
-            })
-            .map(|at| *at as usize)
+            .find(hash, |at| self.entries[at].info_hash == *info_hash)
     }
 
-    pub(super) fn insert(&mut self, hash: u64, entry: Entry, keys: &RandomState) -> usize {
-        let at = self.entries.len();
+    pub(super) fn insert(&mut self, entry: Entry, keys: &RandomState) -> usize {
         self.entries.push(entry);
         let entries = &self.entries;
-        self.index.insert_unique(hash, at as u32, |at| {
-            keys.hash_one(entries[*at as usize].info_hash)
-        });
-        at
+        self.index.push(|at| keys.hash_one(entries[at].info_hash));
+        self.entries.len() - 1
     }
 
     /// Removes an entry; the last one takes its place.
     pub(super) fn remove(&mut self, at: usize, keys: &RandomState) -> Entry {
         let last = self.entries.len() - 1;
-        let hash = |at: usize| keys.hash_one(self.entries[at].info_hash);
-        let (hash, last_hash) = (hash(at), hash(last));
-        if let Ok(found) = self.index.find_entry(hash, |found| *found as usize == at) {
-            found.remove();
-        }
-        if at != last
-            && let Some(moved) = self
-                .index
-                .find_mut(last_hash, |found| *found as usize == last)
-        {
-            *moved = at as u32;
-        }
-        let removed = self.entries.swap_remove(at);
-        let len = self.entries.len();
-        if self.index.capacity() > 4 * len + 32 {
-            let entries = &self.entries;
-            self.index
-                .shrink_to(len, |at| keys.hash_one(entries[*at as usize].info_hash));
-        }
-        removed
+        let entries = &self.entries;
+        let hash_of = |at: usize| keys.hash_one(entries[at].info_hash);
+        self.index.swap(at, last, hash_of);
+        // The entries themselves change places only now.
+        self.index.pop(|it| {
+            hash_of(match it {
+                _ if it == at => last,
+                _ if it == last => at,
+                _ => it,
+            })
+        });
+        self.entries.swap_remove(at)
     }
 
     pub(super) const fn enter(&mut self, seed: bool) {

@@ -2,20 +2,35 @@
 
 use crate::types::Rng;
 
+/// Out of how many a draw is made in runs of neighbours.
+const RUNS_FROM: u64 = 2048;
+/// The longest run: eight IPv4 addresses are a cache line.
+const LONGEST_RUN: u32 = 8;
+/// How many runs a draw is made of at least.
+const FEWEST_RUNS: u32 = 4;
+
 /// A draw of `count` different numbers below `total`, each number equally likely (to one in 2^32 over
 /// the stratum's size).
 ///
-/// Stratified: `total` is cut into `count` strata, one number is drawn from each, and the whole is
-/// rotated by a random amount, which makes up for strata of different sizes. No memory, no retries, no
-/// division a number, and no number twice.
+/// Stratified: `total` is cut into as many strata as there are draws, one is made from each, and the
+/// whole is rotated by a random amount, which makes up for strata of different sizes and for what is
+/// near their edges. No memory, no retries, no division a number, and no number twice.
+///
+/// Out of a few thousand on, what is drawn is not a number but a run of up to eight neighbours, four runs
+/// at least. Neighbours in a big swarm have nothing in common but that they came at the same time, and
+/// are in one cache line: the peers of a reply are then a handful of misses and not one each.
 #[derive(Debug)]
 pub struct Draw {
-    total: u64,
+    total: u32,
     left: u32,
+    /// The length of a run, and how much of this one is left.
+    run: u32,
+    in_run: u32,
+    last: u32,
     /// Where the next stratum begins, and how long each is, in 2^-32.
     at: u64,
     step: u64,
-    rotation: u64,
+    rotation: u32,
 }
 
 impl Draw {
@@ -23,13 +38,22 @@ impl Draw {
     #[inline]
     pub fn new(total: u32, count: u32, rng: &mut Rng) -> Self {
         let left = count.min(total);
-        let total = u64::from(total);
+        let wide = u64::from(total);
+        let (run, strata) = if wide < RUNS_FROM || u64::from(left) * 4 > wide {
+            (1, left.max(1))
+        } else {
+            let run = (left / FEWEST_RUNS).clamp(1, LONGEST_RUN);
+            (run, left.div_ceil(run).max(1))
+        };
         Self {
             total,
             left,
+            run,
+            in_run: 0,
+            last: 0,
             at: 0,
-            step: (total << 32) / u64::from(left.max(1)),
-            rotation: below(total, rng),
+            step: (wide << 32) / u64::from(strata),
+            rotation: below(wide, rng) as u32,
         }
     }
 
@@ -37,16 +61,24 @@ impl Draw {
     #[inline]
     pub fn next(&mut self, rng: &mut Rng) -> Option<u32> {
         self.left = self.left.checked_sub(1)?;
-        let low = self.at >> 32;
-        self.at += self.step;
-        let size = (self.at >> 32) - low;
-        let number = low + below(size, rng) + self.rotation;
-        let number = if number < self.total {
+        let number = if let Some(rest) = self.in_run.checked_sub(1) {
+            self.in_run = rest;
+            u64::from(self.last) + 1
+        } else {
+            self.in_run = self.run - 1;
+            let low = self.at >> 32;
+            self.at += self.step;
+            // A run ends in the stratum in which it begins.
+            let size = (self.at >> 32) - low - u64::from(self.in_run);
+            low + below(size, rng) + u64::from(self.rotation)
+        };
+        let total = u64::from(self.total);
+        self.last = if number < total {
             number
         } else {
-            number - self.total
-        };
-        Some(number as u32)
+            number - total
+        } as u32;
+        Some(self.last)
     }
 }
 
@@ -63,8 +95,21 @@ mod tests {
     #[test]
     fn draws_are_uniform_and_never_repeat() {
         let mut rng = Rng::with_seed(7);
-        for (total, count) in [(1, 1), (10, 3), (10, 10), (7, 6), (100, 50), (1000, 3)] {
-            let rounds = 20_000;
+        for (total, count) in [
+            (1, 1),
+            (10, 3),
+            (10, 10),
+            (7, 6),
+            (100, 50),
+            (1000, 3),
+            (RUNS_FROM as u32, 50),
+            (RUNS_FROM as u32 + 3, 31),
+            (3000, 9),
+            (3000, 3),
+            (2100, 500),
+            (2100, 2100),
+        ] {
+            let rounds = 400_000 / (20 + count);
             let mut seen = vec![0u32; total as usize];
             for _ in 0..rounds {
                 let mut draw = Draw::new(total, count, &mut rng);

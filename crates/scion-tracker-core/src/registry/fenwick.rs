@@ -2,12 +2,14 @@
 //!
 //! A Fenwick tree (P. Fenwick, "A new data structure for cumulative frequency tables", 1994).
 
+use smallvec::SmallVec;
+
 use crate::select::{Kind, Tally};
 
 #[derive(Debug, Default)]
 pub(super) struct Fenwick {
     /// Node `i` (from 1) holds the sum of the entries `i - lowest_bit(i) .. i`, at index `i - 1`.
-    nodes: Vec<Tally>,
+    nodes: SmallVec<[Tally; 1]>,
     total: Tally,
 }
 

@@ -2,6 +2,7 @@
 
 use ahash::RandomState;
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 
 use crate::address::IsdAs;
 use crate::registry::fenwick::Fenwick;
@@ -16,7 +17,8 @@ pub(super) struct Forest<P> {
     pub(super) class: Class,
     /// Whether these are peers without a place: one ISD, 0, with one AS, 0, in it.
     pub(super) unplaced: bool,
-    pub(super) isds: Vec<Isd<P>>,
+    /// The first in place: most swarms have no other.
+    pub(super) isds: SmallVec<[Isd<P>; 1]>,
     pub(super) sums: Fenwick,
     /// Positions in `isds`, by ISD.
     isd_index: HashTable<u32>,
@@ -26,20 +28,23 @@ pub(super) struct Forest<P> {
     pub(super) bytes: usize,
 }
 
-/// A group's share of the lists, sums and indexes around it, room to grow included.
-const fn group_bytes<P>() -> usize {
-    (size_of::<Group<P>>() + size_of::<Tally>()) * 3 / 2 + 2 * size_of::<[u32; 2]>()
+/// A group's share of the lists, sums and indexes around it, room to grow included. The first one of an
+/// ISD is in the ISD itself.
+const fn group_bytes<P>(first: bool) -> usize {
+    let listed = (size_of::<Group<P>>() + size_of::<Tally>()) * 3 / 2;
+    2 * size_of::<[u32; 2]>() + if first { 0 } else { listed }
 }
 
 /// The same for an ISD.
-const fn isd_bytes<P>() -> usize {
-    (size_of::<Isd<P>>() + size_of::<Tally>()) * 3 / 2 + 2 * size_of::<u32>()
+const fn isd_bytes<P>(first: bool) -> usize {
+    let listed = (size_of::<Isd<P>>() + size_of::<Tally>()) * 3 / 2;
+    2 * size_of::<u32>() + if first { 0 } else { listed }
 }
 
 #[derive(Debug)]
 pub(super) struct Isd<P> {
     isd: u16,
-    pub(super) groups: Vec<Group<P>>,
+    pub(super) groups: SmallVec<[Group<P>; 1]>,
     pub(super) sums: Fenwick,
 }
 
@@ -94,11 +99,11 @@ impl<P: Packed + std::hash::Hash> Forest<P> {
         Self {
             class,
             unplaced,
-            isds: Vec::new(),
+            isds: SmallVec::new(),
             sums: Fenwick::default(),
             isd_index: HashTable::new(),
             group_index: HashTable::new(),
-            bytes: size_of::<Self>(),
+            bytes: 0,
         }
     }
 
@@ -130,11 +135,11 @@ impl<P: Packed + std::hash::Hash> Forest<P> {
         let isd = self.find_isd(number, keys).unwrap_or_else(|| {
             self.isds.push(Isd {
                 isd: number,
-                groups: Vec::new(),
+                groups: SmallVec::new(),
                 sums: Fenwick::default(),
             });
             self.sums.push_empty();
-            self.bytes += isd_bytes::<P>();
+            self.bytes += isd_bytes::<P>(self.isds.len() == 1);
             let at = self.isds.len() as u32 - 1;
             let isds = &self.isds;
             self.isd_index
@@ -146,7 +151,7 @@ impl<P: Packed + std::hash::Hash> Forest<P> {
         let node = &mut self.isds[isd as usize];
         node.groups.push(Group::new(ia));
         node.sums.push_empty();
-        self.bytes += group_bytes::<P>();
+        self.bytes += group_bytes::<P>(node.groups.len() == 1);
         let at = (isd, node.groups.len() as u32 - 1);
         let isds = &self.isds;
         self.group_index
@@ -198,7 +203,8 @@ impl<P: Packed + std::hash::Hash> Forest<P> {
     /// Removes an empty group, and its ISD if that was the last; the last ones take their places.
     pub(super) fn remove_group(&mut self, isd: u32, group: u32, keys: &RandomState) {
         let node = &mut self.isds[isd as usize];
-        self.bytes -= group_bytes::<P>() + node.groups[group as usize].heap_bytes();
+        let bytes = group_bytes::<P>(node.groups.len() == 1);
+        self.bytes -= bytes + node.groups[group as usize].heap_bytes();
         let ia = node.groups[group as usize].ia;
         if let Ok(entry) = self
             .group_index
@@ -221,7 +227,7 @@ impl<P: Packed + std::hash::Hash> Forest<P> {
     }
 
     pub(super) fn remove_isd(&mut self, isd: u32, keys: &RandomState) {
-        self.bytes -= isd_bytes::<P>();
+        self.bytes -= isd_bytes::<P>(self.isds.len() == 1);
         let hash = keys.hash_one(self.isds[isd as usize].isd);
         if let Ok(entry) = self.isd_index.find_entry(hash, |at| *at == isd) {
             entry.remove();

@@ -9,12 +9,14 @@ use crate::registry::{Classes, Presence};
 use crate::request::Family;
 use crate::select::Tally;
 use ahash::RandomState;
+use smallvec::{Array, SmallVec};
 
 /// A big swarm.
 #[derive(Debug, Default)]
 pub(super) struct Many {
-    four: Vec<Forest<[u8; 6]>>,
-    six: Vec<Forest<[u8; 18]>>,
+    /// The first in place: most swarms have no other.
+    four: SmallVec<[Forest<[u8; 6]>; 1]>,
+    six: SmallVec<[Forest<[u8; 18]>; 0]>,
     tally: Tally,
     partial: u32,
 }
@@ -57,7 +59,7 @@ fn locate<P: Packed + std::hash::Hash>(
 }
 
 fn insert<P: Packed + std::hash::Hash>(
-    forests: &mut Vec<Forest<P>>,
+    forests: &mut SmallVec<impl Array<Item = Forest<P>>>,
     ia: IsdAs,
     addr: P,
     head: Record<()>,
@@ -69,7 +71,6 @@ fn insert<P: Packed + std::hash::Hash>(
         .iter()
         .position(|forest| forest.class == class && forest.unplaced == unplaced)
         .unwrap_or_else(|| {
-            forests.reserve_exact(1);
             forests.push(Forest::new(class, unplaced));
             forests.len() - 1
         });
@@ -243,7 +244,13 @@ impl Many {
     pub(super) fn heap_bytes(&self) -> usize {
         let four: usize = self.four.iter().map(|forest| forest.bytes).sum();
         let six: usize = self.six.iter().map(|forest| forest.bytes).sum();
-        size_of::<Self>() + four + six
+        let forests = size_of_val(self.six.as_slice())
+            + if self.four.spilled() {
+                size_of_val(self.four.as_slice())
+            } else {
+                0
+            };
+        size_of::<Self>() + forests + four + six
     }
 
     /// Shows what the requester can reach. It fills a view, as one is too large to be handed back.
@@ -284,7 +291,7 @@ impl Many {
 }
 
 fn expire_all<P: Packed + std::hash::Hash>(
-    forests: &mut Vec<Forest<P>>,
+    forests: &mut SmallVec<impl Array<Item = Forest<P>>>,
     cursor: &mut Cursor,
     budget: &mut usize,
     keys: &RandomState,

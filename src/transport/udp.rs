@@ -112,18 +112,18 @@ fn run(mut handler: Handler, socket: &UdpSocket, shutdown: &CancellationToken) {
         Err(error) => return tracing::error!(%error, "cannot set up a UDP worker"),
     };
     while !shutdown.is_cancelled() {
-        // One look at the clock a batch.
-        let mut now = None;
-        let received = batch.receive(socket, |datagram, source, reply| {
-            // A reply to port 0 goes nowhere.
-            if source.port() == 0 {
-                return handler.silence(Counter::UdpMalformed);
-            }
-            let now = *now.get_or_insert_with(|| handler.service.now());
-            handler.answer(datagram, &Origin::ip(source.ip()), now, reply)
-        });
-        match received {
+        match batch.receive(socket) {
             Ok(()) => {
+                handler.expect(batch.requests());
+                // One look at the clock a batch.
+                let now = handler.service.now();
+                batch.answer(|datagram, source, reply| {
+                    // A reply to port 0 goes nowhere.
+                    if source.port() == 0 {
+                        return handler.silence(Counter::UdpMalformed);
+                    }
+                    handler.answer(datagram, &Origin::ip(source.ip()), now, reply)
+                });
                 // Counted before it is answered: whoever has an answer finds it counted.
                 handler.service.counters.flush(&mut handler.counts);
                 let failed = batch.send(socket) as u64;

@@ -54,6 +54,17 @@ pub struct Presence {
     pub event: Event,
 }
 
+/// What a peer is found by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PeerKey {
+    /// The swarm.
+    pub info_hash: InfoHash,
+    /// The place, [`IsdAs::NONE`] if it has none.
+    pub ia: IsdAs,
+    /// Address and port.
+    pub addr: CompactAddr,
+}
+
 /// Which peers the requester asks for.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'a> {
@@ -127,6 +138,7 @@ impl Classes {
 /// - At a ceiling the newcomer is refused with the [`Refusal`] of that ceiling, after idle swarms
 ///   have been given up for it; those who are in are served as ever.
 /// - `scrape` of an unknown swarm is all zeros.
+/// - `expect` changes nothing.
 pub trait Registry {
     /// Enters, refreshes or removes a peer, and hands out others.
     fn announce<S: PeerSink>(
@@ -140,4 +152,10 @@ pub trait Registry {
 
     /// The counts of a swarm.
     fn scrape(&self, info_hash: &InfoHash) -> SwarmCounts;
+
+    /// Says which announces follow at once, one after the other. A store may use the time to fetch what
+    /// they need, for all of them together; nothing else depends on it.
+    fn expect(&self, peers: &[PeerKey]) {
+        let _ = peers;
+    }
 }

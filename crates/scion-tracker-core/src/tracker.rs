@@ -4,7 +4,7 @@
 //! and hands out peers; `scrape` counts.
 
 use crate::place::Places;
-use crate::registry::{Ask, Presence, Registry};
+use crate::registry::{Ask, PeerKey, Presence, Registry};
 use crate::request::{Announce, Carries, Origin};
 use crate::response::{AnnounceReply, PeerSink, Refusal, SwarmCounts};
 use crate::select::Policy;
@@ -103,6 +103,11 @@ impl<R: Registry> Tracker<R> {
             observed: origin.host,
             warning: resolved.warning,
         })
+    }
+
+    /// Says whose announces follow at once; see [`Registry::expect`].
+    pub fn expect(&self, peers: &[PeerKey]) {
+        self.registry.expect(peers);
     }
 
     /// The counts of a swarm, zeros for an unknown one.

@@ -32,6 +32,8 @@ pub(super) struct Batch {
     replies: Side<REPLY>,
     /// Whether the socket tells where each datagram was sent to.
     addressed: bool,
+    /// Requests of the last batch.
+    received: usize,
     /// Replies in line.
     queued: usize,
 }
@@ -50,36 +52,53 @@ impl Batch {
             requests: Side::new(),
             replies: Side::new(),
             addressed,
+            received: 0,
             queued: 0,
         })
     }
 
-    /// Waits for a datagram and takes as many as are there, hands each to `answer` with its source
-    /// and a buffer for the reply, and puts the replies in line: those for which `answer` returns a
-    /// length above zero.
-    pub(super) fn receive(
-        &mut self,
-        socket: &UdpSocket,
-        mut answer: impl FnMut(&[u8], SocketAddr, &mut [u8; REPLY]) -> usize,
-    ) -> io::Result<()> {
+    /// Waits for a datagram and takes as many as are there.
+    pub(super) fn receive(&mut self, socket: &UdpSocket) -> io::Result<()> {
         self.queued = 0;
-        let received = self.receive_batch(socket)?;
-        for at in 0..received {
-            let header = &self.requests.headers[at];
-            let (length, flags) = (header.msg_len as usize, header.msg_hdr.msg_flags);
-            let Some(source) = socket_addr(&self.names[at]) else {
+        self.received = 0;
+        self.received = self.receive_batch(socket)?;
+        Ok(())
+    }
+
+    /// The datagrams that were received, each with its source.
+    pub(super) fn requests(&self) -> impl Iterator<Item = (&[u8], SocketAddr)> {
+        (0..self.received).filter_map(|at| self.request(at))
+    }
+
+    /// `None` for one from no IP address, and one that is longer than a request can be.
+    fn request(&self, at: usize) -> Option<(&[u8], SocketAddr)> {
+        let header = &self.requests.headers[at];
+        let (length, flags) = (header.msg_len as usize, header.msg_hdr.msg_flags);
+        if flags & libc::MSG_TRUNC != 0 {
+            return None;
+        }
+        let source = socket_addr(&self.names[at])?;
+        Some((&self.requests.buffers[at][..length.min(REQUEST)], source))
+    }
+
+    /// Hands each datagram to `answer` with its source and a buffer for the reply, and puts the replies in
+    /// line: those for which `answer` returns a length above zero.
+    pub(super) fn answer(
+        &mut self,
+        mut answer: impl FnMut(&[u8], SocketAddr, &mut [u8; REPLY]) -> usize,
+    ) {
+        // Out of the way, so that requests can be read meanwhile.
+        let mut buffers = std::mem::take(&mut self.replies.buffers);
+        for at in 0..self.received {
+            let Some((request, source)) = self.request(at) else {
                 continue;
             };
-            if flags & libc::MSG_TRUNC != 0 {
-                continue;
-            }
-            let request = &self.requests.buffers[at][..length.min(REQUEST)];
-            let length = answer(request, source, &mut self.replies.buffers[self.queued]);
+            let length = answer(request, source, &mut buffers[self.queued]);
             if length > 0 {
                 self.queue(at, length.min(REPLY));
             }
         }
-        Ok(())
+        self.replies.buffers = buffers;
     }
 
     fn receive_batch(&mut self, socket: &UdpSocket) -> io::Result<usize> {
@@ -243,14 +262,13 @@ mod tests {
         }
         let mut seen = 0;
         while seen < 2 * count {
-            batch
-                .receive(&server, |request, from, reply| {
-                    seen += 1;
-                    assert_eq!(from.ip(), source.parse::<IpAddr>().unwrap());
-                    reply[..request.len()].copy_from_slice(request);
-                    request.len()
-                })
-                .unwrap();
+            batch.receive(&server).unwrap();
+            batch.answer(|request, from, reply| {
+                seen += 1;
+                assert_eq!(from.ip(), source.parse::<IpAddr>().unwrap());
+                reply[..request.len()].copy_from_slice(request);
+                request.len()
+            });
             assert_eq!(batch.send(&server), 0);
         }
         for number in 0..count {
@@ -297,13 +315,12 @@ mod tests {
                 .unwrap();
             let to = SocketAddr::new(to.parse().unwrap(), port);
             client.send_to(b"hello", to).unwrap();
-            batch
-                .receive(&server, |request, from, reply| {
-                    assert_eq!(from, client.local_addr().unwrap());
-                    reply[..request.len()].copy_from_slice(request);
-                    request.len()
-                })
-                .unwrap();
+            batch.receive(&server).unwrap();
+            batch.answer(|request, from, reply| {
+                assert_eq!(from, client.local_addr().unwrap());
+                reply[..request.len()].copy_from_slice(request);
+                request.len()
+            });
             assert_eq!(batch.send(&server), 0);
             let mut reply = [0; 64];
             assert_eq!(client.recv_from(&mut reply).unwrap(), (5, to));
@@ -319,13 +336,12 @@ mod tests {
         client.send_to(b"b", to).unwrap();
         let mut seen = 0;
         while seen < 2 {
-            batch
-                .receive(&server, |request, _, reply| {
-                    seen += 1;
-                    reply[0] = request[0];
-                    1
-                })
-                .unwrap();
+            batch.receive(&server).unwrap();
+            batch.answer(|request, _, reply| {
+                seen += 1;
+                reply[0] = request[0];
+                1
+            });
             assert_eq!(batch.send(&server), 0);
         }
         // Port zero cannot be sent to.
@@ -349,12 +365,11 @@ mod tests {
         client.send_to(b"small", to).unwrap();
         let mut seen = Vec::new();
         while seen.is_empty() {
-            batch
-                .receive(&server, |request, _, _| {
-                    seen.push(request.to_vec());
-                    0
-                })
-                .unwrap();
+            batch.receive(&server).unwrap();
+            batch.answer(|request, _, _| {
+                seen.push(request.to_vec());
+                0
+            });
         }
         assert_eq!(seen, [b"small"]);
     }

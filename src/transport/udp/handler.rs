@@ -1,17 +1,22 @@
 //! What becomes of one datagram: the same over IP and over SCION.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
+use scion_tracker_core::address::{CompactAddr, IsdAs};
 use scion_tracker_core::codec::bep15::{
     self, ANNOUNCE_HEADER, AnnounceWriter, Request, TransactionId,
 };
 use scion_tracker_core::codec::compact::Layout;
 use scion_tracker_core::codec::connection::ConnectionIds;
+use scion_tracker_core::registry::PeerKey;
 use scion_tracker_core::request::{Announce, Carries, Origin};
 use scion_tracker_core::types::{Rng, Time};
 
 use crate::counters::{Counter, Snapshot};
 use crate::service::Service;
+use crate::socket::mmsg::BATCH;
 
 /// Answers requests for one worker, and counts them until the worker flushes.
 pub(super) struct Handler {
@@ -23,6 +28,22 @@ pub(super) struct Handler {
 }
 
 impl Handler {
+    /// Tells the tracker of the announces among datagrams that are answered next.
+    pub(super) fn expect<'a>(&self, datagrams: impl Iterator<Item = (&'a [u8], SocketAddr)>) {
+        let mut peers: ArrayVec<PeerKey, BATCH> = ArrayVec::new();
+        for (datagram, source) in datagrams.take(BATCH) {
+            if let Some((info_hash, port)) = bep15::peek_announce(datagram) {
+                peers.push(PeerKey {
+                    info_hash,
+                    // Most have none, or say so only further on.
+                    ia: IsdAs::NONE,
+                    addr: CompactAddr::new(source.ip(), port),
+                });
+            }
+        }
+        self.service.tracker.expect(&peers);
+    }
+
     /// Answers one datagram: returns the length of the reply, zero for silence.
     pub(super) fn answer(
         &mut self,

@@ -18,8 +18,8 @@ pub use reply::{
     write_scrape,
 };
 pub use request::{
-    Hashes, MAX_SCRAPE, Request, parse, write_announce_request, write_connect_request,
-    write_scrape_request,
+    Hashes, MAX_SCRAPE, Request, parse, peek_announce, write_announce_request,
+    write_connect_request, write_scrape_request,
 };
 pub use url::{MAX_URL, Url, UrlBuffer, UrlData};
 

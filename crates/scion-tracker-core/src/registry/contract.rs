@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::address::CompactAddr;
 use crate::registry::memory::Ceilings;
-use crate::registry::{Accepts, Classes, MAX_NUMWANT, Presence, Registry};
+use crate::registry::{Accepts, Classes, MAX_NUMWANT, PeerKey, Presence, Registry};
 use crate::request::{Event, Family};
 use crate::response::{Reach, Refusal, SwarmCounts};
 use crate::select::Mode;
@@ -581,6 +581,14 @@ fn agrees_with_a_plain_model<S: Subject>(subject: &S) {
         }
         who.0.event = if leaves { Event::Stopped } else { Event::None };
         let key = (who.0.ia, who.0.addr);
+        // What is expected, and whether it then comes, makes no difference.
+        let stranger = numbered("1-1", rng.u32(0..crowd)).torrent(step % 3);
+        let soon = [who, stranger].map(|Who(it)| PeerKey {
+            info_hash: it.info_hash,
+            ia: it.ia,
+            addr: it.addr,
+        });
+        bench.registry.expect(&soon);
         let (got, counts) = bench.ask(who, MAX_NUMWANT).expect("served");
         if leaves {
             model.remove(&key);

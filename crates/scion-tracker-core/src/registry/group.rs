@@ -7,6 +7,7 @@ use ahash::RandomState;
 
 use crate::address::IsdAs;
 use crate::registry::index::Index;
+use crate::registry::prefetch::prefetch;
 use crate::registry::record::{Packed, Record};
 use crate::select::{Kind, Tally};
 
@@ -96,6 +97,19 @@ impl<P: Packed + std::hash::Hash> Group<P> {
             .index
             .find(keys.hash_one(addr), |at| self.addrs[at] == *addr);
         found.map(|at| at as u32)
+    }
+
+    /// Has the index fetched where a search for this address begins.
+    pub(super) fn prefetch_index(&self, addr: &P, keys: &RandomState) {
+        self.index.prefetch(keys.hash_one(addr));
+    }
+
+    /// Has the peer fetched that a search for this address finds first.
+    pub(super) fn prefetch_peer(&self, addr: &P, keys: &RandomState) {
+        if let Some(at) = self.index.candidate(keys.hash_one(addr)) {
+            prefetch(&self.addrs[at]);
+            prefetch(&self.heads[at]);
+        }
     }
 
     /// Adds a peer that is not here; returns its position.

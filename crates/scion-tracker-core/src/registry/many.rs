@@ -3,6 +3,7 @@
 
 use crate::address::{CompactAddr, IsdAs};
 use crate::registry::forest::{Cursor, Forest, Slot, one};
+use crate::registry::group::Group;
 use crate::registry::record::{Packed, Record, family};
 use crate::registry::view::{Shelf, Side, View};
 use crate::registry::{Classes, Presence};
@@ -95,6 +96,13 @@ impl Many {
             CompactAddr::V4(_) => locate(&self.four, Family::V4, ia, addr, keys),
             CompactAddr::V6(_) => locate(&self.six, Family::V6, ia, addr, keys),
         }
+    }
+
+    /// The group that an IPv4 peer is most likely in: that of its place in the first forest.
+    pub(super) fn likely_group(&self, ia: IsdAs, keys: &RandomState) -> Option<&Group<[u8; 6]>> {
+        let forest = self.four.first()?;
+        let (isd, group) = forest.find_group(ia, keys)?;
+        forest.isds.get(isd as usize)?.groups.get(group as usize)
     }
 
     /// The record of a peer, and its address in whatever form it is kept.

@@ -7,14 +7,18 @@
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use ahash::RandomState;
+use arrayvec::ArrayVec;
 use parking_lot::MutexGuard;
 
+use crate::address::CompactAddr;
 use crate::registry::forest::Cursor;
+use crate::registry::group::Group;
+use crate::registry::prefetch::prefetch_value;
 use crate::registry::record::{Class, Flags, Tick};
 use crate::registry::shard::{Aligned, ENTRY_BYTES, Entry, Shard};
 use crate::registry::sources::Sources;
 use crate::registry::swarm::Swarm;
-use crate::registry::{Ask, Presence, Registry};
+use crate::registry::{Ask, PeerKey, Presence, Registry};
 use crate::request::Event;
 use crate::response::{PeerSink, Refusal, SwarmCounts};
 use crate::types::{InfoHash, Rng, Time};
@@ -24,6 +28,17 @@ const SHARDS: usize = 1024;
 
 /// At a ceiling, one swarm in this many is given up at a time, if they are idle.
 const GIVE_UP_SHARE: usize = 64;
+
+/// Announces for which memory is fetched together: no more than the caches next to the processor hold.
+const TOGETHER: usize = 64;
+
+/// A peer that announces soon.
+struct Wanted<'a> {
+    peer: &'a PeerKey,
+    hash: u64,
+    /// Where its swarm probably is in the shard.
+    entry: usize,
+}
 
 /// What the registry may hold at most, and for how long.
 ///
@@ -290,6 +305,46 @@ impl Memory {
         self.shards[(hash >> 40) as usize % SHARDS].0.lock()
     }
 
+    /// Has everything fetched that announces of these peers read, step by step: each step begins with
+    /// what the one before has had fetched for all of them, so that their waits are one wait. A swarm that
+    /// another thread changes meanwhile is fetched in vain.
+    fn fetch(&self, peers: &[PeerKey]) {
+        let mut wanted: ArrayVec<Wanted<'_>, TOGETHER> = ArrayVec::new();
+        wanted.extend(peers.iter().take(TOGETHER).map(|peer| Wanted {
+            peer,
+            hash: self.keys.hash_one(peer.info_hash),
+            entry: usize::MAX,
+        }));
+        for it in &wanted {
+            self.shard(it.hash).index.prefetch(it.hash);
+        }
+        wanted.retain(|it| {
+            let shard = self.shard(it.hash);
+            let Some(at) = shard.index.candidate(it.hash) else {
+                return false;
+            };
+            it.entry = at;
+            shard.entries.get(at).map(prefetch_value).is_some()
+        });
+        wanted.retain(|it| {
+            let shard = self.shard(it.hash);
+            let entry = shard.entries.get(it.entry);
+            entry.is_some_and(|entry| entry.swarm.prefetch())
+        });
+        for step in [Group::prefetch_index, Group::prefetch_peer] {
+            for Wanted { peer, hash, entry } in &wanted {
+                let CompactAddr::V4(addr) = &peer.addr else {
+                    continue;
+                };
+                let shard = self.shard(*hash);
+                let swarm = shard.entries.get(*entry).map(|entry| &entry.swarm);
+                if let Some(group) = swarm.and_then(|it| it.likely_group(peer.ia, &self.keys)) {
+                    step(group, addr, &self.keys);
+                }
+            }
+        }
+    }
+
     /// Whether a peer that is not here may enter.
     fn admit(&self, presence: &Presence, swarm: Option<&Swarm>) -> Result<(), Refusal> {
         let ceilings = &self.ceilings;
@@ -430,12 +485,20 @@ impl Registry for Memory {
         let entry = &shard.entries[at];
         entry.swarm.counts(entry.completed)
     }
+
+    fn expect(&self, peers: &[PeerKey]) {
+        // With one there is nothing to do meanwhile.
+        if peers.len() > 1 {
+            for peers in peers.chunks(TOGETHER) {
+                self.fetch(peers);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::address::CompactAddr;
     use crate::address::{Host, IsdAs};
     use crate::registry::contract::{self, Subject};
     use crate::registry::{Accepts, Classes};

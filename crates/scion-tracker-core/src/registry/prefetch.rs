@@ -1,36 +1,55 @@
-//! A hint to the processor.
+//! Hints to the processor: what will be needed, so that it is fetched while other work goes on.
 
-/// Has the cache line of `at` fetched while other work goes on. Changes nothing, and does nothing on
-/// processors that we know no such hint of.
+/// A cache line, on the processors that we know such a hint of.
+const LINE: usize = 64;
+
+/// Has the line of `at` fetched, or the first of them.
 #[inline]
-pub(super) fn prefetch<T: ?Sized>(at: &T) {
-    let at = std::ptr::from_ref(at);
+pub(super) fn prefetch<T>(at: &T) {
+    hint(std::ptr::from_ref(at).cast());
+}
+
+/// Has all of `at` fetched.
+#[inline]
+pub(super) fn prefetch_value<T>(at: &T) {
+    let start = std::ptr::from_ref(at).cast::<u8>();
+    for offset in (0..size_of::<T>()).step_by(LINE) {
+        hint(start.wrapping_add(offset));
+    }
+}
+
+/// Has the first lines of a slice fetched.
+#[inline]
+pub(super) fn prefetch_slice<T>(slice: &[T], lines: usize) {
+    let start = slice.as_ptr().cast::<u8>();
+    for offset in (0..size_of_val(slice)).step_by(LINE).take(lines) {
+        hint(start.wrapping_add(offset));
+    }
+}
+
+/// Changes nothing, and does nothing on processors that we know no such hint of.
+#[inline]
+#[allow(
+    unsafe_code,
+    reason = "a hint that touches nothing but caches, whatever the address"
+)]
+fn hint(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        #[allow(
-            unsafe_code,
-            reason = "a hint without effect, on an address that a reference vouches for"
-        )]
-        // SAFETY: prefetching has no effect but on the caches.
+        // SAFETY: the instruction reads no memory that a program can tell, and does not fault.
         unsafe {
             _mm_prefetch::<_MM_HINT_T0>(at.cast());
         }
     }
     #[cfg(target_arch = "aarch64")]
-    {
-        #[allow(
-            unsafe_code,
-            reason = "a hint without effect, on an address that a reference vouches for"
-        )]
-        // SAFETY: prefetching has no effect but on the caches.
-        unsafe {
-            std::arch::asm!(
-                "prfm pldl1keep, [{at}]",
-                at = in(reg) at.cast::<u8>(),
-                options(nostack, readonly, preserves_flags),
-            );
-        }
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!(
+            "prfm pldl1keep, [{at}]",
+            at = in(reg) at,
+            options(nostack, readonly, preserves_flags),
+        );
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = at;

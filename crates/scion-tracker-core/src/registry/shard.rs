@@ -25,7 +25,7 @@ pub(super) const ENTRY_BYTES: usize = size_of::<Entry>() + 10;
 pub(super) struct Shard {
     pub(super) entries: Slab<Entry>,
     /// Positions in `entries`, by info hash.
-    index: Index,
+    pub(super) index: Index,
     pub(super) seeders: u64,
     pub(super) leechers: u64,
 }

@@ -35,6 +35,10 @@ impl<T> Slab<T> {
         self.steps.iter().flatten()
     }
 
+    pub(super) fn get(&self, at: usize) -> Option<&T> {
+        self.steps.get(at / STEP)?.get(at % STEP)
+    }
+
     pub(super) fn push(&mut self, entry: T) {
         let step = self.len / STEP;
         if step == self.steps.len() {

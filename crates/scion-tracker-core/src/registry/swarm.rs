@@ -5,7 +5,9 @@ use ahash::RandomState;
 use crate::address::{CompactAddr, Host, IsdAs};
 use crate::registry::few::{self, Few, Placed};
 use crate::registry::forest::{Cursor, Slot};
+use crate::registry::group::Group;
 use crate::registry::many::Many;
+use crate::registry::prefetch::{prefetch_slice, prefetch_value};
 use crate::registry::record::{Flags, Packed, Picks, Record, Tick};
 use crate::registry::view::View;
 use crate::registry::{Ask, MAX_NUMWANT, Presence};
@@ -76,6 +78,30 @@ impl Swarm {
             Self::Four(few) => few.find(ia, addr).map(Place::Few),
             Self::Mixed(few) => few.find(ia, addr).map(Place::Few),
             Self::Many(many) => many.find(ia, addr, keys).map(Place::Many),
+        }
+    }
+
+    /// Has what an announce needs first fetched. `true` if there is more behind it.
+    pub(super) fn prefetch(&self) -> bool {
+        /// Lines of a swarm of a few peers; the processor itself goes on with what is read in order.
+        const LINES: usize = 8;
+        match self {
+            Self::Four(few) => prefetch_slice(&few.0, LINES),
+            Self::Mixed(few) => prefetch_slice(&few.0, LINES),
+            Self::Many(many) => {
+                let many: &Many = many;
+                prefetch_value(many);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The group of a big swarm in which an IPv4 peer is likely to be.
+    pub(super) fn likely_group(&self, ia: IsdAs, keys: &RandomState) -> Option<&Group<[u8; 6]>> {
+        match self {
+            Self::Many(many) => many.likely_group(ia, keys),
+            Self::Four(_) | Self::Mixed(_) => None,
         }
     }
 

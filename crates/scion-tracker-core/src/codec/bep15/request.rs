@@ -93,6 +93,14 @@ pub fn parse(datagram: &[u8], max_scrape: usize) -> Result<Request<'_>, Malforme
     }
 }
 
+/// The swarm and the port of an announce, of a datagram that looks like one. No more than a look at it:
+/// nothing is checked.
+pub fn peek_announce(datagram: &[u8]) -> Option<(InfoHash, u16)> {
+    let (packet, _) = datagram.split_first_chunk::<98>()?;
+    let port = u16::from_be_bytes(bytes_at(packet, 96));
+    (u32_at(packet, 8) == ANNOUNCE).then_some((InfoHash(bytes_at(packet, 16)), port))
+}
+
 /// ```text
 ///  0  connection 8    8  action 4      12  transaction 4
 /// 16  info hash 20   36  peer id 20

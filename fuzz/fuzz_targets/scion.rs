@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use scion_tracker_core::codec::scion::{
-    Message, Path, Quoted, Scmp, Template, parse, write_echo_reply,
+    Answer, Message, Path, Quoted, Scmp, Template, parse, write_echo_reply,
 };
 
 fuzz_target!(|datagram: &[u8]| {
@@ -26,6 +26,11 @@ fuzz_target!(|datagram: &[u8]| {
             template
                 .write(udp.payload, &mut answer)
                 .expect("as long as the request");
+            let mut buffer = vec![0; answer.len()];
+            let mut in_place = Answer::new(&packet, &udp, &mut buffer).expect("room");
+            in_place.room().copy_from_slice(udp.payload);
+            assert_eq!(in_place.seal(udp.payload.len()), Ok(answer.len()));
+            assert_eq!(buffer, answer);
             let answer = parse(&answer).expect("a packet");
             assert!(answer.checksum_is_right());
             assert_eq!(

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use scion_tracker_core::address::ScionAddr;
-use scion_tracker_core::codec::scion::{Message, Path, Template, parse};
+use scion_tracker_core::codec::scion::{Answer, Message, Path, Template, parse};
 
 /// A path of three segments and seven hop fields, as the test vectors have it.
 fn path() -> Vec<u8> {
@@ -55,6 +55,13 @@ fn packets(c: &mut Criterion) {
         };
         group.bench_function("template", |b| {
             b.iter(|| Template::answering(black_box(&packet), &udp))
+        });
+        let mut reply = [0x5a; 2048];
+        group.bench_function("answer", |b| {
+            b.iter(|| {
+                let answer = Answer::new(black_box(&packet), &udp, &mut reply);
+                answer.and_then(|answer| answer.seal(len))
+            })
         });
         group.finish();
     }

@@ -16,7 +16,7 @@ mod tests;
 
 pub use path::Path;
 pub use scmp::{Echo, Quoted, Scmp, write_echo_reply, write_echo_request};
-pub use template::{BuildError, Template};
+pub use template::{Answer, BuildError, Template};
 pub use udp::Udp;
 
 use crate::address::Host;

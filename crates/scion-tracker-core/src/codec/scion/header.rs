@@ -103,36 +103,50 @@ fn host(place: u64, bytes: &[u8]) -> Result<Host, PacketError> {
     Ok(Host::new(ia, ip))
 }
 
-/// Appends a header with PayloadLen 0, to be patched.
-pub(super) fn write(
+/// How long a header is for these two hosts and a path of this length.
+pub(super) const fn length(
     source: Host,
     destination: Host,
-    path: Path<'_>,
-    next_header: u8,
-    flow_id: u32,
-    out: &mut Vec<u8>,
-) -> Result<(), BuildError> {
-    let (source_type, source_len) = kind(source.ip());
-    let (destination_type, destination_len) = kind(destination.ip());
-    let len = HOSTS + destination_len + source_len + path.as_bytes().len();
-    if len > MAX {
+    path: usize,
+) -> Result<usize, BuildError> {
+    let length = HOSTS + kind(destination.ip()).1 + kind(source.ip()).1 + path;
+    if length > MAX {
         return Err(BuildError::HeaderTooLong);
     }
-    out.extend_from_slice(&(flow_id & 0xf_ffff).to_be_bytes());
+    Ok(length)
+}
+
+/// Writes a header with PayloadLen 0, to be patched, into just as many bytes as it has. Returns where
+/// its path begins; `path` writes it into the room that is left.
+pub(super) fn write(
+    header: &mut [u8],
+    source: Host,
+    destination: Host,
+    next_header: u8,
+    flow_id: u32,
+    path: impl FnOnce(&mut [u8]),
+) -> usize {
+    let (source_type, source_len) = kind(source.ip());
+    let (destination_type, destination_len) = kind(destination.ip());
     // Addresses and paths are multiples of 4 bytes.
-    out.extend_from_slice(&[next_header, (len / 4) as u8, 0, 0]);
-    let path_type = u8::from(!path.is_empty());
-    out.extend_from_slice(&[path_type, destination_type << 4 | source_type, 0, 0]);
-    out.extend_from_slice(&destination.ia.to_u64().to_be_bytes());
-    out.extend_from_slice(&source.ia.to_u64().to_be_bytes());
-    for host in [destination, source] {
+    let units = (header.len() / 4) as u8;
+    let (fixed, rest) = header.split_at_mut(HOSTS);
+    let (hosts, room) = rest.split_at_mut(destination_len + source_len);
+    fixed[..4].copy_from_slice(&(flow_id & 0xf_ffff).to_be_bytes());
+    fixed[4..8].copy_from_slice(&[next_header, units, 0, 0]);
+    let (path_type, types) = (!room.is_empty(), destination_type << 4 | source_type);
+    fixed[8..12].copy_from_slice(&[path_type.into(), types, 0, 0]);
+    fixed[12..20].copy_from_slice(&destination.ia.to_u64().to_be_bytes());
+    fixed[20..28].copy_from_slice(&source.ia.to_u64().to_be_bytes());
+    let (first, second) = hosts.split_at_mut(destination_len);
+    for (host, bytes) in [(destination, first), (source, second)] {
         match host.ip() {
-            IpAddr::V4(ip) => out.extend_from_slice(&ip.octets()),
-            IpAddr::V6(ip) => out.extend_from_slice(&ip.octets()),
+            IpAddr::V4(ip) => bytes.copy_from_slice(&ip.octets()),
+            IpAddr::V6(ip) => bytes.copy_from_slice(&ip.octets()),
         }
     }
-    out.extend_from_slice(path.as_bytes());
-    Ok(())
+    path(room);
+    HOSTS + destination_len + source_len
 }
 
 const fn kind(ip: IpAddr) -> (u8, usize) {
@@ -142,7 +156,7 @@ const fn kind(ip: IpAddr) -> (u8, usize) {
     }
 }
 
-/// The address header of a header that [`write()`] made for these two hosts.
-pub(super) fn addresses(header: &[u8], source: Host, destination: Host) -> &[u8] {
-    &header[COMMON..HOSTS + kind(source.ip()).1 + kind(destination.ip()).1]
+/// The address header of a header whose path begins there.
+pub(super) fn addresses(header: &[u8], path_at: usize) -> &[u8] {
+    &header[COMMON..path_at]
 }

@@ -93,7 +93,16 @@ impl<'a> Path<'a> {
     /// flipped, the position counted from the other end. SegIDs stay as the routers left them: that
     /// is the value with which the way back begins. The peering flag and the router alerts stay too.
     pub fn reverse_into(self, out: &mut Vec<u8>) {
-        let Some(&meta) = self.bytes.first_chunk() else {
+        let start = out.len();
+        out.resize(start + self.bytes.len(), 0);
+        self.reverse_to(&mut out[start..]);
+    }
+
+    /// As [`Path::reverse_into`], into just as many bytes as the path has.
+    pub(super) fn reverse_to(self, out: &mut [u8]) {
+        let (Some(&meta), Some((out_meta, out))) =
+            (self.bytes.first_chunk(), out.split_first_chunk_mut())
+        else {
             return;
         };
         let lens = segment_lens(meta);
@@ -109,14 +118,17 @@ impl<'a> Path<'a> {
         let meta = ((segments - 1 - info) << 30 | (hops - 1 - hop) << 24) as u32
             | reserved
             | (first << 12 | second << 6 | third) as u32;
-        out.extend_from_slice(&meta.to_be_bytes());
+        *out_meta = meta.to_be_bytes();
         let (infos, hops) = self.bytes[META..].split_at(segments * INFO);
-        for info in infos.as_chunks::<INFO>().0.iter().rev() {
-            out.push(info[0] ^ CONS_DIR);
-            out.extend_from_slice(&info[1..]);
+        let (out_infos, out_hops) = out.split_at_mut(infos.len());
+        let reversed = infos.as_chunks::<INFO>().0.iter().rev();
+        for (out, info) in iter::zip(out_infos.as_chunks_mut::<INFO>().0, reversed) {
+            *out = *info;
+            out[0] ^= CONS_DIR;
         }
-        for hop in hops.as_chunks::<HOP>().0.iter().rev() {
-            out.extend_from_slice(hop);
+        let reversed = hops.as_chunks::<HOP>().0.iter().rev();
+        for (out, hop) in iter::zip(out_hops.as_chunks_mut::<HOP>().0, reversed) {
+            *out = *hop;
         }
     }
 

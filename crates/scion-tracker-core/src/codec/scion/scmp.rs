@@ -208,6 +208,8 @@ pub fn write_echo_request(
     echo: &Echo<'_>,
     out: &mut Vec<u8>,
 ) -> Result<(), BuildError> {
+    let write = |room: &mut [u8]| room.copy_from_slice(path.as_bytes());
+    let path = (path.as_bytes().len(), write);
     write_echo(ECHO_REQUEST, source, destination, path, echo, out)
 }
 
@@ -217,30 +219,32 @@ pub fn write_echo_reply(
     request: &Echo<'_>,
     out: &mut Vec<u8>,
 ) -> Result<(), BuildError> {
-    let mut reversed = Vec::with_capacity(packet.path.as_bytes().len());
-    packet.path.reverse_into(&mut reversed);
     let (source, destination) = (packet.destination, packet.source);
-    let path = Path::trusted(&reversed);
+    let path = packet.path;
+    let reverse = |room: &mut [u8]| path.reverse_to(room);
+    let path = (path.as_bytes().len(), reverse);
     write_echo(ECHO_REPLY, source, destination, path, request, out)
 }
 
+/// The path as its length, and what writes it.
 fn write_echo(
     kind: u8,
     source: Host,
     destination: Host,
-    path: Path<'_>,
+    (path_len, path): (usize, impl FnOnce(&mut [u8])),
     echo: &Echo<'_>,
     out: &mut Vec<u8>,
 ) -> Result<(), BuildError> {
     let length = u16::try_from(echo.data.len() + 8).map_err(|_| BuildError::PayloadTooLong)?;
     let start = out.len();
-    header::write(source, destination, path, SCMP, 1, out)?;
-    let upper = out.len();
+    let upper = start + header::length(source, destination, path_len)?;
+    out.resize(upper, 0);
+    let path_at = header::write(&mut out[start..], source, destination, SCMP, 1, path);
     out.extend_from_slice(&[kind, 0, 0, 0]);
     out.extend_from_slice(&echo.identifier.to_be_bytes());
     out.extend_from_slice(&echo.sequence.to_be_bytes());
     out.extend_from_slice(echo.data);
-    let addresses = header::addresses(&out[start..upper], source, destination);
+    let addresses = header::addresses(&out[start..], path_at);
     let sum = udp::pseudo_sum(addresses, SCMP) + u64::from(length) + udp::sum(&out[upper..]);
     out[upper + 2..upper + 4].copy_from_slice(&(!udp::fold(sum)).to_be_bytes());
     out[start + header::PAYLOAD_LEN..][..2].copy_from_slice(&length.to_be_bytes());

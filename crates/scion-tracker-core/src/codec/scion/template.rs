@@ -1,9 +1,5 @@
 //! Building packets: a header template per path, so that a packet costs two copies, a sum and three
-//! patched fields.
-
-use std::hash::Hasher;
-
-use siphasher::sip::SipHasher13;
+//! patched fields; and answers that are written in place, for who answers each packet by itself.
 
 use super::{Packet, Path, UDP, Udp, header, udp};
 use crate::address::ScionAddr;
@@ -21,8 +17,8 @@ pub enum BuildError {
     /// A sender without an address that can be answered: port 0.
     #[error("sender has no port to answer to")]
     NoPort,
-    /// A buffer shorter than the header.
-    #[error("no room for the SCION header")]
+    /// A buffer shorter than the packet.
+    #[error("no room for the SCION packet")]
     NoRoom,
 }
 
@@ -43,47 +39,35 @@ impl Template {
         destination: ScionAddr,
         path: Path<'_>,
     ) -> Result<Self, BuildError> {
-        let mut bytes = Vec::with_capacity(128);
-        header::write(
-            source.host,
-            destination.host,
-            path,
-            UDP,
-            flow_id(source, destination),
-            &mut bytes,
-        )?;
-        let path_at = bytes.len() - path.as_bytes().len();
-        let addresses = header::addresses(&bytes, source.host, destination.host);
-        let sum =
-            udp::pseudo_sum(addresses, UDP) + u64::from(source.port) + u64::from(destination.port);
-        bytes.extend_from_slice(&source.port.to_be_bytes());
-        bytes.extend_from_slice(&destination.port.to_be_bytes());
-        bytes.extend_from_slice(&[0; 4]);
-        Ok(Self {
-            bytes: bytes.into(),
-            sum,
-            path_at,
+        let path = path.as_bytes();
+        Self::build(source, destination, path.len(), |room| {
+            room.copy_from_slice(path);
         })
     }
 
     /// For the answers to a packet: addresses exchanged, path reversed.
     pub fn answering(packet: &Packet<'_>, datagram: &Udp<'_>) -> Result<Self, BuildError> {
-        if datagram.source_port == 0 || datagram.destination_port == 0 {
-            return Err(BuildError::NoPort);
-        }
-        let mut reversed = Vec::with_capacity(packet.path.as_bytes().len());
-        packet.path.reverse_into(&mut reversed);
-        Self::new(
-            ScionAddr {
-                host: packet.destination,
-                port: datagram.destination_port,
-            },
-            ScionAddr {
-                host: packet.source,
-                port: datagram.source_port,
-            },
-            Path::trusted(&reversed),
-        )
+        let (source, destination) = exchanged(packet, datagram)?;
+        let path = packet.path;
+        Self::build(source, destination, path.as_bytes().len(), |room| {
+            path.reverse_to(room);
+        })
+    }
+
+    fn build(
+        source: ScionAddr,
+        destination: ScionAddr,
+        path_len: usize,
+        path: impl FnOnce(&mut [u8]),
+    ) -> Result<Self, BuildError> {
+        let length = header::length(source.host, destination.host, path_len)?;
+        let mut bytes = vec![0; length + udp::HEADER].into_boxed_slice();
+        let (sum, path_at) = write_headers(&mut bytes, source, destination, path);
+        Ok(Self {
+            bytes,
+            sum,
+            path_at,
+        })
     }
 
     /// How much longer a packet is than its payload.
@@ -93,7 +77,7 @@ impl Template {
 
     /// The path that its packets take.
     pub fn path(&self) -> Path<'_> {
-        Path::trusted(&self.bytes[self.path_at..self.bytes.len() - udp::HEADER])
+        path(&self.bytes, self.path_at)
     }
 
     /// Appends one packet.
@@ -103,31 +87,20 @@ impl Template {
         out.extend_from_slice(&self.bytes);
         out.extend_from_slice(payload);
         // Summed where it comes from: what has just been written is slow to read.
-        self.patch(&mut out[start..], length, udp::sum(payload));
+        let headers = &mut out[start..][..self.bytes.len()];
+        patch(headers, self.sum + udp::sum(payload), length);
         Ok(())
     }
 
     /// Completes a packet in place, whose payload stands behind [`Template::overhead`] bytes of room
     /// for the header.
     pub fn seal(&self, packet: &mut [u8]) -> Result<(), BuildError> {
-        let (room, payload) = packet
+        let (headers, payload) = packet
             .split_at_mut_checked(self.overhead())
             .ok_or(BuildError::NoRoom)?;
-        let (length, sum) = (length(payload)?, udp::sum(payload));
-        room.copy_from_slice(&self.bytes);
-        self.patch(room, length, sum);
+        headers.copy_from_slice(&self.bytes);
+        patch(headers, self.sum + udp::sum(payload), length(payload)?);
         Ok(())
-    }
-
-    /// Fills in lengths and checksum of a header.
-    fn patch(&self, header: &mut [u8], length: u16, payload_sum: u64) {
-        // The length stands in the pseudo header and in the UDP header.
-        let sum = self.sum + 2 * u64::from(length) + payload_sum;
-        let length = length.to_be_bytes();
-        header[header::PAYLOAD_LEN..][..2].copy_from_slice(&length);
-        let tail = &mut header[self.bytes.len() - 4..][..4];
-        tail[..2].copy_from_slice(&length);
-        tail[2..].copy_from_slice(&udp::udp_checksum(sum));
     }
 
     /// Appends one packet for each `segment` bytes of `payloads`, back to back: what a transmit with
@@ -148,15 +121,123 @@ impl Template {
     }
 }
 
+/// The answer to one packet, in the buffer that it is sent from: for who answers each packet by itself
+/// and keeps no [`Template`]. Nothing is allocated and only the payload is read again.
+#[derive(Debug)]
+pub struct Answer<'b> {
+    /// Headers as those of a [`Template`], and room for the payload.
+    buffer: &'b mut [u8],
+    overhead: usize,
+    sum: u64,
+    path_at: usize,
+}
+
+impl<'b> Answer<'b> {
+    /// Begins the answer to a packet: addresses exchanged, path reversed.
+    pub fn new(
+        packet: &Packet<'_>,
+        datagram: &Udp<'_>,
+        buffer: &'b mut [u8],
+    ) -> Result<Self, BuildError> {
+        let (source, destination) = exchanged(packet, datagram)?;
+        let path = packet.path;
+        let length = header::length(source.host, destination.host, path.as_bytes().len())?;
+        let overhead = length + udp::HEADER;
+        let headers = buffer.get_mut(..overhead).ok_or(BuildError::NoRoom)?;
+        let (sum, path_at) = write_headers(headers, source, destination, |room| {
+            path.reverse_to(room);
+        });
+        Ok(Self {
+            buffer,
+            overhead,
+            sum,
+            path_at,
+        })
+    }
+
+    /// Where the payload is to be written.
+    pub fn room(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.overhead..]
+    }
+
+    /// The path that it takes.
+    pub fn path(&self) -> Path<'_> {
+        path(&self.buffer[..self.overhead], self.path_at)
+    }
+
+    /// Completes the packet, with so many bytes of payload. Returns its length.
+    pub fn seal(self, payload: usize) -> Result<usize, BuildError> {
+        let (headers, room) = self.buffer.split_at_mut(self.overhead);
+        let payload = room.get(..payload).ok_or(BuildError::NoRoom)?;
+        patch(headers, self.sum + udp::sum(payload), length(payload)?);
+        Ok(headers.len() + payload.len())
+    }
+}
+
+/// Source and destination of the answer to a packet.
+const fn exchanged(
+    packet: &Packet<'_>,
+    datagram: &Udp<'_>,
+) -> Result<(ScionAddr, ScionAddr), BuildError> {
+    if datagram.source_port == 0 || datagram.destination_port == 0 {
+        return Err(BuildError::NoPort);
+    }
+    let source = ScionAddr {
+        host: packet.destination,
+        port: datagram.destination_port,
+    };
+    let destination = ScionAddr {
+        host: packet.source,
+        port: datagram.source_port,
+    };
+    Ok((source, destination))
+}
+
+/// Writes SCION and UDP header into just as many bytes as they have; lengths and checksum are zero.
+/// Returns the checksum over what is known, and where the path begins.
+fn write_headers(
+    headers: &mut [u8],
+    source: ScionAddr,
+    destination: ScionAddr,
+    path: impl FnOnce(&mut [u8]),
+) -> (u64, usize) {
+    let length = headers.len() - udp::HEADER;
+    let (header, udp_header) = headers.split_at_mut(length);
+    let path_at = header::write(header, source.host, destination.host, UDP, 0, path);
+    let sum = udp::pseudo_sum(header::addresses(header, path_at), UDP)
+        + u64::from(source.port)
+        + u64::from(destination.port);
+    header[..4].copy_from_slice(&flow_id(sum).to_be_bytes());
+    udp_header[..2].copy_from_slice(&source.port.to_be_bytes());
+    udp_header[2..4].copy_from_slice(&destination.port.to_be_bytes());
+    udp_header[4..].fill(0);
+    (sum, path_at)
+}
+
+/// Fills in lengths and checksum; `sum` is over all else.
+fn patch(headers: &mut [u8], sum: u64, length: u16) {
+    // The length stands in the pseudo header and in the UDP header.
+    let sum = sum + 2 * u64::from(length);
+    let length = length.to_be_bytes();
+    headers[header::PAYLOAD_LEN..][..2].copy_from_slice(&length);
+    if let Some([.., l0, l1, c0, c1]) = headers.last_chunk_mut::<{ udp::HEADER }>() {
+        [*l0, *l1] = length;
+        [*c0, *c1] = udp::udp_checksum(sum);
+    }
+}
+
+/// The path in SCION and UDP header.
+fn path(headers: &[u8], path_at: usize) -> Path<'_> {
+    Path::trusted(&headers[path_at..headers.len() - udp::HEADER])
+}
+
 /// What stands in PayloadLen and in the UDP header.
 fn length(payload: &[u8]) -> Result<u16, BuildError> {
     u16::try_from(payload.len() + udp::HEADER).map_err(|_| BuildError::PayloadTooLong)
 }
 
-/// One flow per pair of endpoints, never zero (the FlowID must be set).
-fn flow_id(source: ScionAddr, destination: ScionAddr) -> u32 {
-    use std::hash::Hash;
-    let mut hasher = SipHasher13::new();
-    (source, destination).hash(&mut hasher);
-    hasher.finish() as u32 & 0xf_ffff | 1
+/// One flow per pair of endpoints, never zero (the FlowID must be set). Made of the sum over both,
+/// which is at hand: routers look at the addresses as well, so flows that share one are told apart.
+const fn flow_id(sum: u64) -> u32 {
+    udp::fold(sum) as u32 | 0x1_0000
 }

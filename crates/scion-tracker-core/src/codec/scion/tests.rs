@@ -430,7 +430,6 @@ proptest! {
         sealed.extend_from_slice(&payload);
         template.seal(&mut sealed).unwrap();
         prop_assert_eq!(&sealed, bytes);
-
         let packet = parse(bytes).unwrap();
         prop_assert!(packet.checksum_is_right());
         prop_assert_eq!(packet.source, source.host);
@@ -446,6 +445,17 @@ proptest! {
         let answer = Template::answering(&packet, &udp(&packet)).unwrap();
         let mut bytes = Vec::new();
         answer.write(&payload, &mut bytes).unwrap();
+        let mut room = vec![0xaa; bytes.len() + 3];
+        let mut in_place = Answer::new(&packet, &udp(&packet), &mut room).unwrap();
+        prop_assert_eq!(in_place.path(), answer.path());
+        in_place.room()[..payload.len()].copy_from_slice(&payload);
+        let length = in_place.seal(payload.len()).unwrap();
+        prop_assert_eq!(&room[..length], &bytes);
+        for cramped in 0..length {
+            let answer = Answer::new(&packet, &udp(&packet), &mut room[..cramped]);
+            let sealed = answer.and_then(|answer| answer.seal(payload.len()));
+            prop_assert_eq!(sealed, Err(BuildError::NoRoom));
+        }
         let reply = parse(&bytes).unwrap();
         prop_assert_eq!(reply.source, destination.host);
         prop_assert_eq!(reply.path.links(), path.links());

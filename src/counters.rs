@@ -97,6 +97,8 @@ counters! {
     ScionEchoesRefused = "scion_echoes_refused",
     /// SCION: packets answered with QUIC Version Negotiation.
     ScionVersionsNegotiated = "scion_versions_negotiated",
+    /// SCION: packets of QUIC and SCMP that the socket would not take: lost, as on a full link.
+    ScionSendFailures = "scion_send_failures",
     /// Announces refused: torrent ceiling.
     RefusedTorrentLimit = "refused_torrent_limit",
     /// Announces refused: peers a swarm.

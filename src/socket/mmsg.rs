@@ -5,6 +5,8 @@
     reason = "batched system calls; std has only one datagram a call"
 )]
 
+pub(crate) mod addressed;
+
 use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;

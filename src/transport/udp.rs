@@ -13,10 +13,11 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use scion_tracker_core::address::ScionAddr;
 use scion_tracker_core::codec::bep15;
 use scion_tracker_core::codec::connection::ConnectionIds;
 use scion_tracker_core::request::Origin;
+use scion_tracker_core::types::Time;
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::{Counter, Snapshot};
@@ -72,22 +73,41 @@ pub(crate) fn spawn(
         .collect()
 }
 
-/// Answers the BEP 15 datagrams of a SCION socket, which brings them one at a time.
-pub(crate) fn over_scion(service: &Arc<Service>, options: Options) -> io::Result<Datagrams> {
-    let handler = Mutex::new(handler(service, connection_ids(options)?, options)?);
-    Ok(Box::new(move |source, datagram, reply| {
-        let mut handler = handler.lock();
+/// Answers the BEP 15 datagrams of a SCION socket.
+pub(crate) fn over_scion(
+    service: &Arc<Service>,
+    options: Options,
+) -> io::Result<Box<dyn Datagrams>> {
+    Ok(Box::new(OverScion {
+        handler: handler(service, connection_ids(options)?, options)?,
+        now: None,
+    }))
+}
+
+struct OverScion {
+    handler: Handler,
+    /// One look at the clock a batch.
+    now: Option<Time>,
+}
+
+impl Datagrams for OverScion {
+    fn answer(&mut self, source: ScionAddr, datagram: &[u8], reply: &mut [u8]) -> usize {
+        let Self { handler, now } = self;
+        let now = *now.get_or_insert_with(|| handler.service.now());
         let origin = Origin { host: source.host };
-        let now = handler.service.now();
         // What is sure to get through, whatever the path.
         let room = reply.len().min(usize::from(MIN_PAYLOAD));
-        let length = handler.answer(datagram, &origin, now, &mut reply[..room]);
+        handler.answer(datagram, &origin, now, &mut reply[..room])
+    }
+
+    fn end_batch(&mut self) {
+        self.now = None;
+        // Counted before it is answered: whoever has an answer finds it counted.
         let Handler {
             service, counts, ..
-        } = &mut *handler;
+        } = &mut self.handler;
         service.counters.flush(counts);
-        length
-    }))
+    }
 }
 
 fn connection_ids(options: Options) -> io::Result<ConnectionIds> {

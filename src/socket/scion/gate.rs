@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use scion_tracker_core::address::ScionAddr;
 use scion_tracker_core::codec::scion::{
-    Echo, Message, Packet, PacketError, Path, Template, Udp, parse, write_echo_reply,
+    Answer, Echo, Message, Packet, PacketError, Path, Udp, parse, write_echo_reply,
 };
 
 use super::topology::Topology;
@@ -101,22 +101,22 @@ impl Gate {
         })
     }
 
-    /// Where on the underlay the answer to a packet goes: where the packet came from, which is a
+    /// Where on the underlay the answer to a packet goes, along this path: where the packet came from, which is a
     /// border router or a host of our own AS. If the topology is known, it decides: then the answer
     /// finds its way even when a dispatcher on this host has forwarded the packet.
     pub(crate) fn next_hop(
         &self,
         source: ScionAddr,
-        answer: &Template,
+        answer: Path<'_>,
         underlay: SocketAddr,
     ) -> SocketAddr {
         let Some(topology) = &self.topology else {
             return underlay;
         };
-        if answer.path().is_empty() {
+        if answer.is_empty() {
             return SocketAddr::new(source.host.ip(), source.port);
         }
-        router(topology, answer.path()).unwrap_or(underlay)
+        router(topology, answer).unwrap_or(underlay)
     }
 
     /// Writes the answer to an echo request, which is no longer than the request. Returns its next hop.
@@ -150,21 +150,16 @@ impl Gate {
         reply: &mut [u8],
         serve: impl FnOnce(ScionAddr, &[u8], &mut [u8]) -> usize,
     ) -> Result<Option<(usize, SocketAddr)>, Reject> {
-        let template = Template::answering(packet, udp).map_err(|_| Reject::Unanswerable)?;
-        let overhead = template.overhead();
-        let Some(room) = reply.get_mut(overhead..) else {
-            return Err(Reject::Unanswerable);
-        };
+        let mut answer = Answer::new(packet, udp, reply).map_err(|_| Reject::Unanswerable)?;
+        let room = answer.room();
         let space = room.len();
         let length = serve(source, udp.payload, room).min(space);
         if length == 0 {
             return Ok(None);
         }
-        let length = overhead + length;
-        template
-            .seal(&mut reply[..length])
-            .map_err(|_| Reject::Unanswerable)?;
-        Ok(Some((length, self.next_hop(source, &template, underlay))))
+        let next_hop = self.next_hop(source, answer.path(), underlay);
+        let length = answer.seal(length).map_err(|_| Reject::Unanswerable)?;
+        Ok(Some((length, next_hop)))
     }
 }
 
@@ -175,7 +170,7 @@ fn router(topology: &Topology, path: Path<'_>) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
-    use scion_tracker_core::codec::scion::write_echo_request;
+    use scion_tracker_core::codec::scion::{Template, write_echo_request};
 
     use super::*;
 

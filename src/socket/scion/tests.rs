@@ -319,17 +319,25 @@ async fn a_flood_of_forged_initials_leaves_the_table_bounded_and_connections_ali
     ask(&connection, "after").await;
 }
 
+/// Sends datagrams back to whom they should come from.
+struct Repeat;
+
+impl Datagrams for Repeat {
+    fn answer(&mut self, source: ScionAddr, request: &[u8], reply: &mut [u8]) -> usize {
+        assert_eq!(source.host, host("2-ff00:0:212,[fd00::7]"));
+        reply[..request.len()].copy_from_slice(request);
+        request.len()
+    }
+
+    fn end_batch(&mut self) {}
+}
+
 #[tokio::test]
 async fn bep15_and_other_versions_of_quic_are_answered_beside_a_connection() {
     let identity = Identity::new();
     let underlay = UdpSocket::bind(loopback()).unwrap();
-    let echo: Datagrams = Box::new(|source, request, reply| {
-        assert_eq!(source.host, host("2-ff00:0:212,[fd00::7]"));
-        reply[..request.len()].copy_from_slice(request);
-        request.len()
-    });
     let serving = Serving {
-        datagrams: echo,
+        datagrams: Box::new(Repeat),
         counters: Arc::default(),
     };
     let limits = Limits::default();

@@ -1,0 +1,298 @@
+//! Batches on a socket that is not connected: each datagram with its address.
+
+use std::fmt;
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+
+use super::{BATCH, Side};
+
+/// Room for an address.
+const NAME: libc::socklen_t = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+
+/// Datagrams that came in.
+pub(crate) struct Inbox<const LEN: usize> {
+    side: Side<LEN>,
+    // Pointed to by the headers.
+    names: Box<[libc::sockaddr_storage]>,
+    /// Datagrams of the last batch.
+    filled: usize,
+}
+
+/// Datagrams that are to go out.
+pub(crate) struct Outbox<const LEN: usize> {
+    side: Side<LEN>,
+    // Pointed to by the headers.
+    names: Box<[libc::sockaddr_storage]>,
+    queued: usize,
+}
+
+// SAFETY: the pointers in the headers lead to nothing but this inbox's own boxes.
+unsafe impl<const LEN: usize> Send for Inbox<LEN> {}
+// SAFETY: as above.
+unsafe impl<const LEN: usize> Send for Outbox<LEN> {}
+
+/// Headers with a name each and without control messages.
+fn named<const LEN: usize>() -> (Side<LEN>, Box<[libc::sockaddr_storage]>) {
+    // SAFETY: all zeros is a valid sockaddr_storage: of no family.
+    let none: libc::sockaddr_storage = unsafe { MaybeUninit::zeroed().assume_init() };
+    let mut names = vec![none; BATCH].into_boxed_slice();
+    let mut side = Side::new();
+    for (header, name) in side.headers.iter_mut().zip(&mut names) {
+        header.msg_hdr.msg_control = std::ptr::null_mut();
+        header.msg_hdr.msg_name = std::ptr::from_mut(name).cast();
+        header.msg_hdr.msg_namelen = NAME;
+    }
+    (side, names)
+}
+
+impl<const LEN: usize> Inbox<LEN> {
+    pub(crate) fn new() -> Self {
+        let (side, names) = named();
+        Self {
+            side,
+            names,
+            filled: 0,
+        }
+    }
+
+    /// Takes the datagrams that are there. Returns how many: fewer than [`BATCH`] if these are all, 0
+    /// if there are none on a socket that does not block.
+    pub(crate) fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
+        // The kernel has written how long they are.
+        for header in &mut self.side.headers[..self.filled] {
+            header.msg_hdr.msg_namelen = NAME;
+        }
+        self.filled = 0;
+        // SAFETY: the headers point to this inbox's own buffers and names, of the lengths given with
+        // them, and to no control block.
+        self.filled = match unsafe { self.side.receive(socket) } {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            other => other?,
+        };
+        Ok(self.filled)
+    }
+
+    /// A datagram of the last batch and where it came from; `None` if it is longer than a buffer.
+    pub(crate) fn datagram(&self, at: usize) -> Option<(&[u8], SocketAddr)> {
+        let header = &self.side.headers[at];
+        if header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
+            return None;
+        }
+        let datagram = self.side.buffers[at].get(..header.msg_len as usize)?;
+        Some((datagram, read_name(&self.names[at])?))
+    }
+}
+
+impl<const LEN: usize> Outbox<LEN> {
+    pub(crate) fn new() -> Self {
+        let (side, names) = named();
+        Self {
+            side,
+            names,
+            queued: 0,
+        }
+    }
+
+    /// The buffer for the next datagram; `None` if it is time to send.
+    pub(crate) fn buffer(&mut self) -> Option<&mut [u8; LEN]> {
+        self.side.buffers.get_mut(self.queued)
+    }
+
+    /// Puts the datagram in [`Outbox::buffer`], of this length, in line.
+    ///
+    /// # Panics
+    /// If there was no buffer.
+    pub(crate) fn queue(&mut self, length: usize, to: SocketAddr) {
+        self.side.set_length(self.queued, length);
+        let length = write_name(to, &mut self.names[self.queued]);
+        self.side.headers[self.queued].msg_hdr.msg_namelen = length;
+        self.queued += 1;
+    }
+
+    /// Sends what is in line. Returns how many datagrams could not be sent: as with any UDP, a full
+    /// socket loses them.
+    pub(crate) fn send(&mut self, socket: &UdpSocket) -> usize {
+        let queued = std::mem::take(&mut self.queued);
+        let (mut sent, mut failed) = (0, 0);
+        while sent < queued {
+            // SAFETY: the headers point to this outbox's own buffers and names, of the lengths given
+            // with them, and to no control block.
+            match unsafe { self.side.send(socket, sent, queued) } {
+                Ok(count) if count > 0 => sent += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return failed + queued - sent;
+                }
+                // The first of these cannot be sent (no route, for example): leave it out.
+                _ => {
+                    sent += 1;
+                    failed += 1;
+                }
+            }
+        }
+        failed
+    }
+}
+
+/// The address that the kernel has written.
+fn read_name(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    match libc::c_int::from(name.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that it is a sockaddr_in, which is smaller and as aligned.
+            let name = unsafe { &*std::ptr::from_ref(name).cast::<libc::sockaddr_in>() };
+            let ip = Ipv4Addr::from(name.sin_addr.s_addr.to_ne_bytes());
+            Some((ip, u16::from_be(name.sin_port)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above, for sockaddr_in6.
+            let name = unsafe { &*std::ptr::from_ref(name).cast::<libc::sockaddr_in6>() };
+            let ip = Ipv6Addr::from(name.sin6_addr.s6_addr);
+            let (port, scope) = (u16::from_be(name.sin6_port), name.sin6_scope_id);
+            Some(SocketAddrV6::new(ip, port, 0, scope).into())
+        }
+        _ => None,
+    }
+}
+
+/// Returns the length of the address.
+fn write_name(addr: SocketAddr, name: &mut libc::sockaddr_storage) -> libc::socklen_t {
+    match addr {
+        SocketAddr::V4(addr) => {
+            let ip = libc::in_addr {
+                s_addr: u32::from_ne_bytes(addr.ip().octets()),
+            };
+            let value = libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: addr.port().to_be(),
+                sin_addr: ip,
+                sin_zero: [0; 8],
+            };
+            // SAFETY: a sockaddr_storage has room for every address, and is as aligned.
+            unsafe {
+                std::ptr::from_mut(name)
+                    .cast::<libc::sockaddr_in>()
+                    .write(value)
+            };
+            size_of_val(&value) as libc::socklen_t
+        }
+        SocketAddr::V6(addr) => {
+            let value = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                sin6_port: addr.port().to_be(),
+                sin6_flowinfo: 0,
+                sin6_addr: libc::in6_addr {
+                    s6_addr: addr.ip().octets(),
+                },
+                sin6_scope_id: addr.scope_id(),
+            };
+            // SAFETY: as above.
+            unsafe {
+                std::ptr::from_mut(name)
+                    .cast::<libc::sockaddr_in6>()
+                    .write(value)
+            };
+            size_of_val(&value) as libc::socklen_t
+        }
+    }
+}
+
+impl<const LEN: usize> fmt::Debug for Inbox<LEN> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox")
+            .field("filled", &self.filled)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<const LEN: usize> fmt::Debug for Outbox<LEN> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox")
+            .field("queued", &self.queued)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn bound(address: &str) -> UdpSocket {
+        let socket = UdpSocket::bind(address).unwrap();
+        let patience = Some(Duration::from_secs(5));
+        socket.set_read_timeout(patience).unwrap();
+        socket
+    }
+
+    /// More datagrams than a batch holds come in with their source, are echoed, and one that is too
+    /// long is passed over.
+    fn check_echo(address: &str) {
+        let (one, two) = (bound(address), bound(address));
+        let there = two.local_addr().unwrap();
+        let (mut inbox, mut outbox) = (Inbox::<4>::new(), Outbox::<4>::new());
+        let count = BATCH as u32 + 7;
+        let handle = |inbox: &Inbox<4>, outbox: &mut Outbox<4>, received| {
+            for at in 0..received {
+                let Some((datagram, from)) = inbox.datagram(at) else {
+                    continue;
+                };
+                assert_eq!(from, one.local_addr().unwrap());
+                outbox.buffer().unwrap()[..datagram.len()].copy_from_slice(datagram);
+                outbox.queue(datagram.len(), from);
+            }
+            assert_eq!(outbox.send(&two), 0);
+        };
+        for number in 0..count {
+            one.send_to(&number.to_be_bytes(), there).unwrap();
+            one.send_to(b"too long", there).unwrap();
+        }
+        let mut seen = 0;
+        while seen < 2 * count {
+            let received = inbox.receive(&two).unwrap();
+            handle(&inbox, &mut outbox, received);
+            seen += received as u32;
+        }
+        for number in 0..count {
+            let mut reply = [0; 8];
+            assert_eq!(one.recv_from(&mut reply).unwrap(), (4, there));
+            assert_eq!(reply[..4], number.to_be_bytes());
+        }
+        two.set_nonblocking(true).unwrap();
+        assert_eq!(inbox.receive(&two).unwrap(), 0);
+    }
+
+    #[test]
+    fn datagrams_are_echoed_over_ipv4() {
+        check_echo("127.0.0.1:0");
+    }
+
+    #[test]
+    fn datagrams_are_echoed_over_ipv6() {
+        check_echo("[::1]:0");
+    }
+
+    #[test]
+    fn datagrams_go_out_together_and_one_that_cannot_does_not_hold_up_the_others() {
+        let (from, to) = (bound("127.0.0.1:0"), bound("127.0.0.1:0"));
+        let there = to.local_addr().unwrap();
+        // Of another family than the socket.
+        let nowhere = "[::1]:1".parse().unwrap();
+        let mut outbox = Outbox::<1>::new();
+        for count in [1, 2, BATCH] {
+            for nth in 0..count {
+                outbox.buffer().unwrap()[0] = nth as u8;
+                outbox.queue(1, if nth == 1 { nowhere } else { there });
+            }
+            assert_eq!(outbox.buffer().is_none(), count == BATCH);
+            assert_eq!(outbox.send(&from), usize::from(count > 1));
+            assert_eq!(outbox.send(&from), 0);
+            for nth in (0..count).filter(|nth| *nth != 1) {
+                let mut buffer = [0; 8];
+                assert_eq!(to.recv(&mut buffer).unwrap(), 1);
+                assert_eq!(usize::from(buffer[0]), nth);
+            }
+        }
+    }
+}

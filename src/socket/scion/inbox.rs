@@ -1,0 +1,283 @@
+//! What comes in from the underlay: most of it is handled here, quinn gets what is QUIC.
+
+use std::fmt;
+use std::io::IoSliceMut;
+use std::net::SocketAddr;
+
+use quinn::udp::RecvMeta;
+use scion_tracker_core::address::ScionAddr;
+use scion_tracker_core::codec::scion::{BuildError, Echo, Message, Packet, Scmp, Template, Udp};
+
+use super::allowance::Allowance;
+use super::gate::Admitted;
+use super::quic::{self, Negotiator};
+use super::remotes::{Arrival, Heard, Now, Route};
+use super::underlay::{Received, Replies};
+use super::{ECHOES, ScionSocket};
+use crate::counters::Counter;
+
+/// Answers BEP 15 datagrams, a batch at a time.
+pub(crate) trait Datagrams: Send {
+    /// Answers one: writes the reply into the buffer and returns its length, 0 for no reply.
+    fn answer(&mut self, source: ScionAddr, request: &[u8], reply: &mut [u8]) -> usize;
+
+    /// Called when a batch is over, before its replies go out.
+    fn end_batch(&mut self);
+}
+
+/// A batch of datagrams, and how far it has been handled.
+pub(super) struct Inbox {
+    received: Received,
+    filled: usize,
+    next: usize,
+    desk: Desk,
+}
+
+/// Handles one datagram after the other.
+struct Desk {
+    /// When the batch came.
+    now: Now,
+    negotiator: Negotiator,
+    echoes: Allowance,
+    datagrams: Option<(Box<dyn Datagrams>, Replies)>,
+}
+
+impl Inbox {
+    /// With what answers BEP 15, on a server.
+    pub(super) fn new(now: Now, datagrams: Option<Box<dyn Datagrams>>) -> Self {
+        Self {
+            received: Received::new(),
+            filled: 0,
+            next: 0,
+            desk: Desk {
+                now,
+                negotiator: Negotiator::new(),
+                echoes: Allowance::new(ECHOES),
+                datagrams: datagrams.map(|it| (it, Replies::new())),
+            },
+        }
+    }
+
+    /// Where the next batch goes.
+    pub(super) const fn received(&mut self) -> &mut Received {
+        &mut self.received
+    }
+
+    /// A batch of so many has come.
+    pub(super) const fn filled(&mut self, count: usize, now: Now) {
+        self.filled = count;
+        self.next = 0;
+        self.desk.now = now;
+    }
+
+    /// Handles what has come and fills the buffers with what is QUIC, until they are full or all is
+    /// handled. Returns how many it has filled.
+    pub(super) fn hand_on(
+        &mut self,
+        socket: &ScionSocket,
+        bufs: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> usize {
+        let begun = self.next < self.filled;
+        let mut count = 0;
+        while count < bufs.len().min(metas.len()) && self.next < self.filled {
+            let datagram = self.received.datagram(self.next);
+            self.next += 1;
+            let Some((datagram, underlay)) = datagram else {
+                socket.counters.count(Counter::ScionMalformed);
+                continue;
+            };
+            let Some((addr, payload)) = self.desk.receive(socket, datagram, underlay) else {
+                continue;
+            };
+            // Longer than quinn has said that it takes.
+            let Some(room) = bufs[count].get_mut(..payload.len()) else {
+                continue;
+            };
+            room.copy_from_slice(payload);
+            let len = payload.len();
+            metas[count] = RecvMeta {
+                addr,
+                len,
+                stride: len,
+                ecn: None,
+                dst_ip: None,
+            };
+            count += 1;
+        }
+        if begun {
+            self.desk.send_replies(socket);
+        }
+        count
+    }
+}
+
+impl Desk {
+    /// Handles a datagram from the underlay. Returns what quinn gets of it: the name of the remote
+    /// and the payload.
+    fn receive<'a>(
+        &mut self,
+        socket: &ScionSocket,
+        datagram: &'a [u8],
+        underlay: SocketAddr,
+    ) -> Option<(SocketAddr, &'a [u8])> {
+        let (packet, udp, source) = match socket.gate.admit(datagram) {
+            Ok(Admitted::Datagram {
+                packet,
+                udp,
+                source,
+            }) => (packet, udp, source),
+            Ok(Admitted::Control(packet)) => {
+                self.control(socket, &packet, underlay);
+                return None;
+            }
+            Err(reject) => {
+                socket.counters.count(reject.into());
+                return None;
+            }
+        };
+        if !packet.checksum_is_right() {
+            socket.counters.count(Counter::ScionWrongChecksum);
+        }
+        if self.datagrams.is_some() && is_bep15(udp.payload) {
+            self.answer(socket, (&packet, &udp, source), underlay);
+            return None;
+        }
+        let answer = || {
+            let template = Template::answering(&packet, &udp)?;
+            let next_hop = socket.gate.next_hop(source, template.path(), underlay);
+            Ok(Route { template, next_hop })
+        };
+        if self.negotiates(socket, &udp, answer) {
+            return None;
+        }
+        let name = socket.names.name(source);
+        let arrival = Arrival {
+            path: packet.path,
+            via: socket.gate.via(underlay),
+            token: quic::addressed_to(udp.payload),
+            now: self.now,
+        };
+        let heard = socket
+            .remotes
+            .lock()
+            .heard((name, source), &arrival, answer);
+        match heard {
+            Ok(Heard::Nothing) => {}
+            Ok(Heard::Added) => socket.counters.count(Counter::ScionRemotesAdded),
+            Ok(Heard::Adopted) => socket.counters.count(Counter::ScionPathsAdopted),
+            Err(_) => {
+                socket.counters.count(Counter::ScionUnanswerable);
+                return None;
+            }
+        }
+        Some((name, udp.payload))
+    }
+
+    /// Answers a BEP 15 datagram; the reply waits until the batch is over.
+    fn answer(
+        &mut self,
+        socket: &ScionSocket,
+        request: (&Packet<'_>, &Udp<'_>, ScionAddr),
+        underlay: SocketAddr,
+    ) {
+        let Some((datagrams, replies)) = &mut self.datagrams else {
+            return;
+        };
+        // There is one for each datagram of a batch.
+        let Some(reply) = replies.buffer() else {
+            return;
+        };
+        let serve =
+            |source, request: &[u8], reply: &mut [u8]| datagrams.answer(source, request, reply);
+        match socket.gate.answer(request, underlay, reply, serve) {
+            Ok(Some((length, next_hop))) => replies.queue(length, next_hop),
+            Ok(None) => {}
+            Err(reject) => socket.counters.count(reject.into()),
+        }
+    }
+
+    fn send_replies(&mut self, socket: &ScionSocket) {
+        let Some((datagrams, replies)) = &mut self.datagrams else {
+            return;
+        };
+        datagrams.end_batch();
+        let failed = socket.underlay.send_all(replies);
+        if failed > 0 {
+            socket.counters.add(Counter::UdpSendFailures, failed as u64);
+        }
+    }
+
+    fn control(&mut self, socket: &ScionSocket, packet: &Packet<'_>, underlay: SocketAddr) {
+        let Message::Scmp(scmp) = packet.message else {
+            return;
+        };
+        match scmp {
+            Scmp::EchoRequest(request) => self.echo(socket, packet, &request, underlay),
+            Scmp::EchoReply(_) | Scmp::Other { .. } => {
+                socket.counters.count(Counter::ScionScmpIgnored);
+            }
+            _ => socket.failed(packet, &scmp, self.now),
+        }
+    }
+
+    fn echo(
+        &mut self,
+        socket: &ScionSocket,
+        packet: &Packet<'_>,
+        request: &Echo<'_>,
+        underlay: SocketAddr,
+    ) {
+        if !self.echoes.take(self.now.since_start) {
+            socket.counters.count(Counter::ScionEchoesRefused);
+            return;
+        }
+        let mut reply = Vec::new();
+        match socket
+            .gate
+            .answer_echo(packet, request, underlay, &mut reply)
+        {
+            Ok(next_hop) => {
+                socket.counters.count(Counter::ScionEchoes);
+                socket.send(next_hop, &reply, None);
+            }
+            Err(reject) => socket.counters.count(reject.into()),
+        }
+    }
+
+    /// Answers packets of other QUIC versions, without making an entry for their sender.
+    fn negotiates(
+        &mut self,
+        socket: &ScionSocket,
+        udp: &Udp<'_>,
+        answer: impl FnOnce() -> Result<Route, BuildError>,
+    ) -> bool {
+        let mut reply = Vec::new();
+        let (payload, now) = (udp.payload, self.now.since_start);
+        if !self.negotiator.handles(payload, now, &mut reply) {
+            return false;
+        }
+        if !reply.is_empty()
+            && let Ok(route) = answer()
+        {
+            socket.counters.count(Counter::ScionVersionsNegotiated);
+            socket.transmit(&route, &reply, None);
+        }
+        true
+    }
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").finish_non_exhaustive()
+    }
+}
+
+/// Whether this is a request of BEP 15 and not QUIC: connect with its magic number, or an announce or
+/// scrape, whose action stands behind the connection id. A QUIC packet looks so once in 2^31; it is
+/// then lost and sent again.
+fn is_bep15(datagram: &[u8]) -> bool {
+    const CONNECT: [u8; 12] = [0, 0, 0x04, 0x17, 0x27, 0x10, 0x19, 0x80, 0, 0, 0, 0];
+    datagram.len() >= 16
+        && (datagram.starts_with(&CONNECT) || matches!(datagram[8..12], [0, 0, 0, 1 | 2]))
+}

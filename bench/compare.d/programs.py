@@ -104,11 +104,15 @@ class Crate:
         return places.rivals / self.folder / "bin" / self.name
 
     def install(self, places):
-        argv = ["cargo", "install", self.name, "--version", self.number, "--bin", self.name, "--locked"]
+        argv = ["cargo", "install", self.name, "--version", self.number, "--bin", self.name]
         argv += ["--root", str(places.rivals / self.folder)]
         if self.features:
             argv += ["--features", ",".join(self.features)]
-        command(*argv, cwd=places.rivals)
+        try:
+            command(*argv, "--locked", cwd=places.rivals)
+        except Unavailable:
+            # The lock file of aquatic 0.9.0 names a version of metrics that rustc 1.95 refuses.
+            command(*argv, cwd=places.rivals)
 
 
 class AquaticUdp(Crate):

@@ -249,7 +249,12 @@ fn is_key(segment: &str) -> bool {
 /// Splits a target into path and query. Of the absolute form (RFC 9112 section 3.2.2) the authority is
 /// left out: a tracker answers to any name.
 fn path_and_query(target: &str) -> (&str, &str) {
-    let target = match target.split_once("://") {
+    let absolute = match target.starts_with('/') {
+        // As from all clients that take us for no proxy; the longest of targets need not be searched.
+        true => None,
+        false => target.split_once("://"),
+    };
+    let target = match absolute {
         Some((scheme, rest)) if !scheme.contains(['/', '?']) => {
             rest.find(['/', '?']).map_or("/", |start| &rest[start..])
         }

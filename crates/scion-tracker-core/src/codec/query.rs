@@ -202,12 +202,42 @@ pub(crate) fn parse_claim(query: &[u8]) -> Result<Claim, QueryError> {
 
 /// Names and values as they stand, still encoded. A name without `=` has an empty value.
 fn pairs(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    query
-        .split(|b| *b == b'&')
-        .map(|pair| match pair.iter().position(|b| *b == b'=') {
+    let mut rest = Some(query);
+    std::iter::from_fn(move || {
+        let query = rest?;
+        let pair = match find(query, b'&') {
+            Some(at) => {
+                rest = Some(&query[at + 1..]);
+                &query[..at]
+            }
+            None => {
+                rest = None;
+                query
+            }
+        };
+        Some(match find(pair, b'=') {
             Some(at) => (&pair[..at], &pair[at + 1..]),
             None => (pair, &[][..]),
         })
+    })
+}
+
+/// Where this byte stands first. Eight bytes a step: looking for separators was a quarter of what
+/// reading a query took.
+fn find(bytes: &[u8], wanted: u8) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let (words, tail) = bytes.as_chunks::<8>();
+    for (number, word) in words.iter().enumerate() {
+        // Zero where the byte is. The lowest zero byte has its high bit set in `found`, and those below
+        // it have not.
+        let word = u64::from_le_bytes(*word) ^ (ONES * u64::from(wanted));
+        let found = word.wrapping_sub(ONES) & !word & (ONES << 7);
+        if found != 0 {
+            return Some(8 * number + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let at = tail.iter().position(|byte| *byte == wanted)?;
+    Some(8 * words.len() + at)
 }
 
 fn once<T>(field: &mut Option<T>, value: T) -> Result<(), QueryError> {
@@ -342,12 +372,13 @@ fn read_flag(value: &[u8]) -> Option<bool> {
 
 /// Up to eight hexadecimal digits. Clients that send other bytes prove nothing by them.
 fn read_key(value: &[u8]) -> Option<u32> {
-    let mut text = [0; 8];
-    let text = decode_text(value, &mut text)?;
-    // from_str_radix would take a sign.
-    text.bytes()
-        .all(|b| b.is_ascii_hexdigit())
-        .then(|| u32::from_str_radix(text, 16).ok())?
+    let mut digits = [0; 8];
+    let digits = decode(value, &mut digits)?;
+    let mut key = 0;
+    for digit in digits {
+        key = key << 4 | char::from(*digit).to_digit(16)?;
+    }
+    Some(key)
 }
 
 /// An address or an endpoint (BEP 7), whose port is of no interest. `None` is what some send who

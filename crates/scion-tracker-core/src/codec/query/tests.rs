@@ -333,6 +333,16 @@ pub(crate) fn any_announce() -> impl Strategy<Value = Announce> {
 
 proptest! {
     #[test]
+    fn pairs_are_what_plain_splitting_finds(query in "[&=a-c\u{80}-\u{ff}]{0,40}") {
+        let plain: Vec<_> = query
+            .split('&')
+            .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+            .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
+            .collect();
+        prop_assert_eq!(pairs(query.as_bytes()).collect::<Vec<_>>(), plain);
+    }
+
+    #[test]
     fn announces_round_trip(
         announce in any_announce(),
         compact: Option<bool>,

@@ -34,6 +34,9 @@ use two::Rewound;
 /// How long to wait when the system has no socket left to give, at first and at most.
 const ACCEPT_BACKOFF: [Duration; 2] = [Duration::from_millis(5), Duration::from_secs(1)];
 
+/// Connections that are accepted before the listener looks at anything else.
+const ACCEPT_BURST: usize = 64;
+
 /// A timer that is due before all others makes tokio wake itself up with a system call, and each
 /// connection begins with a timer. As long as one ticks faster than any deadline, that does not happen.
 const TICK: Duration = Duration::from_secs(1);
@@ -72,27 +75,32 @@ pub(crate) async fn run(
     let mut stopping = pin!(shutdown.cancelled());
     let mut ticks = tokio::time::interval(TICK);
     let mut spare = Buffers::new(Vec::new());
-    loop {
-        let accepted = tokio::select! {
+    'accepting: loop {
+        let mut ready = tokio::select! {
             biased;
-            accepted = listener.async_io(Interest::READABLE, TcpListener::accept) => accepted,
+            ready = listener.readable() => ready?,
             _ = ticks.tick() => continue,
-            () = stopping.as_mut() => break,
+            () = stopping.as_mut() => break 'accepting,
         };
-        match accepted {
-            Ok((stream, peer)) => {
-                backoff = ACCEPT_BACKOFF[0];
-                admit(stream, peer, &acceptor, &mut spare, &shared);
-            }
-            // The client has left again.
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept connections");
-                tokio::select! {
-                    () = tokio::time::sleep(backoff) => {}
-                    () = stopping.as_mut() => break,
+        for _ in 0..ACCEPT_BURST {
+            match ready.try_io(|listener| listener.get_ref().accept()) {
+                Ok(Ok((stream, peer))) => {
+                    backoff = ACCEPT_BACKOFF[0];
+                    admit(stream, peer, &acceptor, &mut spare, &shared);
                 }
-                backoff = (backoff * 2).min(ACCEPT_BACKOFF[1]);
+                // The client has left again.
+                Ok(Err(error)) if is_of_one_connection(&error) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "cannot accept connections");
+                    tokio::select! {
+                        () = tokio::time::sleep(backoff) => {}
+                        () = stopping.as_mut() => break 'accepting,
+                    }
+                    backoff = (backoff * 2).min(ACCEPT_BACKOFF[1]);
+                    break;
+                }
+                // No more of them.
+                Err(_) => break,
             }
         }
     }

@@ -168,6 +168,29 @@ fn thousands_of_idle_connections_hold_up_nobody() {
 }
 
 #[test]
+fn who_is_silent_at_first_is_served() {
+    let tracker = start(|_| {});
+    let mut stream = connect(tracker.address(Kind::Http));
+    // The kernel keeps it back for a while, and then gives it to the server.
+    await_count(&tracker, Counter::TcpConnections, 1);
+    stream.write_all(b"GET / HTTP/1.0\r\n").unwrap();
+    stream.write_all(b"\r\n").unwrap();
+    assert!(rest(&mut stream).starts_with(b"HTTP/1.1 200 OK"));
+}
+
+#[test]
+fn what_comes_after_the_last_request_does_not_wipe_out_the_reply() {
+    let tracker = start(|_| {});
+    let mut stream = connect(tracker.address(Kind::Http));
+    // More than is read with the request, so that the server closes with bytes unread.
+    let sent = format!("GET / HTTP/1.0\r\n\r\n{}", "x".repeat(8192));
+    stream.write_all(sent.as_bytes()).unwrap();
+    let reply = rest(&mut stream);
+    assert!(reply.starts_with(b"HTTP/1.1 200 OK"));
+    assert!(reply.ends_with(b"/announce, /scrape\n"));
+}
+
+#[test]
 fn a_client_that_takes_no_replies_is_dropped() {
     let tracker = start(|config| config.connections.reply_timeout = SHORT);
     let mut client = Client::connect(tracker.address(Kind::Http));

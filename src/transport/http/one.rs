@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{self, RecvFlags, SendFlags};
+use rustix::net::{self, RecvFlags, SendFlags, Shutdown};
 use scion_tracker_core::request::Origin;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_util::sync::WaitForCancellationFuture;
@@ -375,8 +375,8 @@ pub(super) type Begun = (Buffers, Option<Answered>);
 /// Serves a connection right after it was accepted, as far as that goes without waiting. `None` if there
 /// is nothing left to do.
 ///
-/// Clients that connect for one announce have sent it by the time a busy tracker accepts them. They cost
-/// four system calls and neither a task nor a timer.
+/// Clients that connect for one announce have sent it by the time they are accepted. They cost five
+/// system calls and neither a task nor a timer.
 pub(super) fn at_once(
     stream: &TcpStream,
     origin: Origin,
@@ -391,16 +391,22 @@ pub(super) fn at_once(
         Err(_) => return None,
     }
     let answered = spare.answer(origin, shared, false);
-    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let last = matches!(answered, Answered::Last { lingering: false });
+    let mut flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    flags.set(SendFlags::MORE, last);
     let written = match spare.out.is_empty() {
         true => 0,
         // An error is met again by whoever goes on.
         false => net::send(stream, &spare.out, flags).unwrap_or(0),
     };
-    spare.out.drain(..written);
-    if spare.out.is_empty() && matches!(answered, Answered::Last { lingering: false }) {
+    if last && written == spare.out.len() {
+        // The end goes out in the same segment as the reply. Closing alone would wipe out both if the
+        // client had sent anything more.
+        let _ = net::shutdown(stream, Shutdown::Write);
+        spare.out.clear();
         return None;
     }
+    spare.out.drain(..written);
     let begun = std::mem::replace(spare, Buffers::new(Vec::new()));
     Some((begun, Some(answered)))
 }

@@ -1,6 +1,7 @@
 //! QUIC over real sockets and full SCION packets with real paths; no router, no daemon.
 
 pub(crate) mod net;
+mod retry;
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};

@@ -177,25 +177,30 @@ pub(crate) fn last_request(tracker: &Tracker, port: u16) -> String {
     )
 }
 
+/// From every AS: each is given all that were before it.
 #[tokio::test(flavor = "multi_thread")]
-async fn http1_on_a_quic_stream_pair_announces() {
+async fn every_as_announces_over_http1_on_a_quic_stream_pair() {
     let topology = two_isds().await;
     let tracker = Tracker::start("1-ff00:0:111");
     let mut known = Vec::new();
-    for (from, port) in [("1-ff00:0:110", 7001), ("2-ff00:0:211", 7002)] {
+    let ases = &topology.config().ases;
+    assert_eq!(ases.len(), 6);
+    for (it, port) in ases.iter().zip(7001..) {
+        let from = it.ia.to_string();
         let asking = async {
-            let mut client = StreamPair::connect(&topology, &tracker, from).await;
+            let mut client = StreamPair::connect(&topology, &tracker, &from).await;
             client.send(last_request(&tracker, port).as_bytes()).await;
             client.last_reply().await
         };
         let reply = timeout(PATIENCE, asking).await.unwrap();
-        assert_eq!(
-            peers(&parse_announce_reply(&reply).unwrap()),
-            known,
-            "{from}"
-        );
-        known.push((ia(from), port));
+        let mut given = peers(&parse_announce_reply(&reply).unwrap());
+        given.sort_unstable();
+        assert_eq!(given, known, "{from}");
+        known.push((it.ia, port));
+        known.sort_unstable();
     }
+    let stats = tracker.handle.stats();
+    assert_eq!(stats.registry.leechers, known.len() as u64, "{stats:?}");
     tracker.stop().await;
     topology.stop().await;
 }

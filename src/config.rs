@@ -208,6 +208,13 @@ impl Config {
         }
     }
 
+    /// Whether a tracker that cannot listen over SCION fails.
+    pub(crate) fn asks_for_scion(&self) -> bool {
+        let Scion { topology, daemon } = &self.scion;
+        let named = daemon.as_ref().is_some_and(|it| !it.is_of_host());
+        named || topology.is_some() || !self.listen.scion.is_empty()
+    }
+
     /// What no single value shows to be wrong.
     pub(crate) fn check(&self) -> Result<(), String> {
         let Self {
@@ -242,11 +249,10 @@ impl Config {
             http,
             https,
             http3,
-            scion,
+            scion: _,
         } = listen;
-        let Scion { topology, daemon } = &self.scion;
-        let over_scion = !scion.is_empty() || topology.is_some() || daemon.is_some();
-        if !over_scion && [udp, http, https, http3].iter().all(|list| list.is_empty()) {
+        let on_ip = [udp, http, https, http3].iter().any(|it| !it.is_empty());
+        if !on_ip && !self.asks_for_scion() {
             return Err("no listener is named in listen".into());
         }
         let framed = udp

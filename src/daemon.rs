@@ -35,7 +35,10 @@ const UNIMPLEMENTED: u32 = 12;
 
 /// Where the daemon listens: `ip:port`, `[ip]:port` or `name:port`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DaemonAddr(String);
+pub struct DaemonAddr {
+    text: String,
+    of_host: bool,
+}
 
 /// The text is not an address with a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -45,19 +48,19 @@ pub struct DaemonAddrError;
 impl Default for DaemonAddr {
     /// Where sciond listens if nobody says otherwise.
     fn default() -> Self {
-        Self("127.0.0.1:30255".into())
+        Self::named("127.0.0.1:30255".into())
     }
 }
 
 impl fmt::Display for DaemonAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
 impl From<SocketAddr> for DaemonAddr {
     fn from(addr: SocketAddr) -> Self {
-        Self(addr.to_string())
+        Self::named(addr.to_string())
     }
 }
 
@@ -69,33 +72,44 @@ impl FromStr for DaemonAddr {
         let authority: http::uri::Authority = text.parse().map_err(|_| DaemonAddrError)?;
         match authority.port_u16() {
             Some(1..) if !authority.host().is_empty() && !text.contains('@') => {
-                Ok(Self(text.into()))
+                Ok(Self::named(text.into()))
             }
             _ => Err(DaemonAddrError),
         }
     }
 }
 
-/// A variable of the environment that should be the daemon's address is none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the environment variable {name}: {source}")]
-pub(crate) struct DaemonEnvError {
-    name: &'static str,
-    source: DaemonAddrError,
+impl DaemonAddr {
+    const fn named(text: String) -> Self {
+        Self {
+            text,
+            of_host: false,
+        }
+    }
+
+    /// One that the environment names, as it does for every program of the host. What is no address
+    /// shows when the daemon is asked: not every program that finds it has a use for it.
+    pub(crate) fn of_host(text: &str) -> Self {
+        Self {
+            text: text.trim().into(),
+            of_host: true,
+        }
+    }
+
+    /// Whether nobody has named it for this program.
+    pub(crate) const fn is_of_host(&self) -> bool {
+        self.of_host
+    }
 }
 
 /// The address that the environment names: `SCION_DAEMON`, or `SCION_DAEMON_ADDRESS` as the tools of
 /// scionproto have it. A variable that is set to nothing counts as not set.
-pub(crate) fn from_env() -> Result<Option<DaemonAddr>, DaemonEnvError> {
-    let set = ["SCION_DAEMON", "SCION_DAEMON_ADDRESS"]
+pub(crate) fn from_env() -> Option<DaemonAddr> {
+    ["SCION_DAEMON", "SCION_DAEMON_ADDRESS"]
         .into_iter()
-        .filter_map(|name| Some((name, std::env::var(name).ok()?)))
-        .find(|(_, value)| !value.trim().is_empty());
-    let Some((name, value)) = set else {
-        return Ok(None);
-    };
-    let read = value.parse().map(Some);
-    read.map_err(|source| DaemonEnvError { name, source })
+        .filter_map(|name| std::env::var(name).ok())
+        .find(|value| !value.trim().is_empty())
+        .map(|value| DaemonAddr::of_host(&value))
 }
 
 /// Why the daemon brings no answer.
@@ -256,7 +270,7 @@ impl Daemon {
         method: &'static str,
         request: &impl Message,
     ) -> Result<A, DaemonError> {
-        let DaemonAddr(addr) = &self.addr;
+        let addr = &self.addr.text;
         let call = async {
             let stream = TcpStream::connect(addr).await.map_err(|source| {
                 let daemon = self.addr.clone();

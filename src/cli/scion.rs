@@ -53,7 +53,7 @@ impl Args {
         let defaults = ScionOptions::default();
         let daemon = match &self.scion_daemon {
             Some(addr) => addr.clone(),
-            None => daemon::from_env()?.unwrap_or(defaults.daemon),
+            None => daemon::from_env().unwrap_or(defaults.daemon),
         };
         let hosts = self.scion_hosts.clone().or_else(|| {
             let set = std::env::var_os("SCION_HOSTS").filter(|file| !file.is_empty());

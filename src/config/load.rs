@@ -53,7 +53,8 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads the file, if one is given, and the environment; `flags` go before both.
+    /// Reads the file, if one is given, and the environment; `flags` go before both. The SCION daemon
+    /// that the environment names for every program of the host comes last.
     pub fn load(file: Option<&Path>, flags: Layer) -> Result<Self, ConfigError> {
         let mut layers = vec![flags, from_env()?];
         if let Some(path) = file {
@@ -63,6 +64,9 @@ impl Config {
             })?;
             layers.push(from_toml(path, &text)?);
         }
+        let mut host = Layer::empty();
+        host.scion.daemon = daemon::from_env();
+        layers.push(host);
         Self::from_layers(layers)
     }
 
@@ -133,17 +137,10 @@ fn with_all_listeners(mut layer: Layer) -> Layer {
 }
 
 fn from_env() -> Result<Layer, ConfigError> {
-    let mut layer = Layer::from_env().map_err(|error| ConfigError::Environment {
+    Layer::from_env().map_err(|error| ConfigError::Environment {
         // The alternate form has the source in it.
         message: format!("{error:#}"),
-    })?;
-    if layer.scion.daemon.is_none() {
-        let daemon = daemon::from_env();
-        layer.scion.daemon = daemon.map_err(|error| ConfigError::Environment {
-            message: error.to_string(),
-        })?;
-    }
-    Ok(layer)
+    })
 }
 
 pub(super) fn from_toml(path: &Path, text: &str) -> Result<Layer, ConfigError> {

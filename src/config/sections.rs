@@ -176,8 +176,10 @@ pub struct Scion {
     /// topology file says, if there is none: the ISD-AS, the border routers and the ports. With it
     /// and nothing in listen.scion, the tracker listens on port 31969.
     ///
-    /// SCION_DAEMON_ADDRESS in the environment does the same.
-    #[config(env = "SCION_DAEMON", deserialize_with = value::text)]
+    /// SCION_DAEMON or SCION_DAEMON_ADDRESS in the environment, which a host may have for all its
+    /// programs, names one where nothing else does. When that daemon cannot help and nothing else
+    /// asks for SCION, the tracker says so and does without SCION.
+    #[config(env = "SCION_TRACKER_SCION_DAEMON", deserialize_with = value::text)]
     pub daemon: Option<DaemonAddr>,
 }
 

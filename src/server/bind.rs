@@ -102,13 +102,26 @@ pub(super) fn bind(
     })
 }
 
-/// Binds the SCION listeners.
+/// Binds the SCION listeners: without fail where they are asked for, and otherwise if it can be done.
 pub(super) fn bind_scion(config: &Config) -> Result<Vec<Bound>, BindError> {
-    let topology = own_as(config)?;
-    named_or_default(config, topology.as_ref())?
-        .into_iter()
-        .map(|listener| bind_scion_address(listener, topology.clone(), config))
-        .collect()
+    let bind = || {
+        let topology = own_as(config)?;
+        named_or_default(config, topology.as_ref())?
+            .into_iter()
+            .map(|listener| bind_scion_address(listener, topology.clone(), config))
+            .collect()
+    };
+    match bind() {
+        Err(error) if !config.asks_for_scion() => {
+            let error = anyhow::Error::new(error);
+            tracing::warn!(
+                "not listening over SCION, for which nothing speaks but SCION_DAEMON in the \
+                 environment: {error:#}"
+            );
+            Ok(Vec::new())
+        }
+        bound => bound,
+    }
 }
 
 /// Where a tracker with this configuration listens over SCION. Binds nothing, and reads the topology

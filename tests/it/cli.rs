@@ -159,6 +159,38 @@ fn flags_beat_the_environment_which_beats_the_file() {
     assert_eq!(log, "");
 }
 
+/// A host may name its SCION daemon for all its programs.
+#[test]
+fn a_daemon_that_only_the_host_names_may_be_away() {
+    let flags = ["--udp", "127.0.0.1:0"];
+    let nobody = "127.0.0.1:1";
+    let unreachable = "cannot reach the SCION daemon at 127.0.0.1:1";
+    for variable in ["SCION_DAEMON", "SCION_DAEMON_ADDRESS"] {
+        let home = home();
+        let mut command = program(home.path(), &flags);
+        let log = check_serves(command.env(variable, nobody), "udp://127.0.0.1:");
+        assert_eq!(log.matches("not listening over SCION").count(), 1, "{log}");
+        assert!(log.contains(unreachable), "{log}");
+        let log = check_serves(command.env(variable, "sciond"), "udp://127.0.0.1:");
+        assert!(log.contains("the SCION daemon at sciond"), "{log}");
+        let log = check_serves(command.env(variable, ""), "udp://127.0.0.1:");
+        assert!(!log.contains("SCION"), "{log}");
+
+        let asked = ["--scion", "1-ff00:0:110,[127.0.0.1]:0"];
+        check_fails(&asked, &[(variable, nobody)], 1, unreachable);
+    }
+    let dir = home();
+    let file = dir.path().join("tracker.toml");
+    fs::write(&file, format!("scion.daemon = '{nobody}'\n")).unwrap();
+    let by_file = ["--udp", "127.0.0.1:0", "--config", file.to_str().unwrap()];
+    let others = [("SCION_DAEMON", "127.0.0.1:2")];
+    check_fails(&by_file, &others, 1, unreachable);
+    let by_flag = ["--udp", "127.0.0.1:0", "--scion-daemon", nobody];
+    check_fails(&by_flag, &others, 1, unreachable);
+    let by_variable = [others[0], ("SCION_TRACKER_SCION_DAEMON", nobody)];
+    check_fails(&flags, &by_variable, 1, unreachable);
+}
+
 /// Runs the program to its end: exit code, and what the error says.
 fn check_fails(args: &[&str], env: &[(&str, &str)], code: i32, expected: &str) {
     let home = home();

@@ -1,6 +1,7 @@
 //! What the tracker takes from a SCION daemon at its start.
 
 use super::*;
+use crate::daemon::DaemonAddr;
 use crate::daemon::fake::FakeDaemon;
 
 /// A configuration with this daemon and these SCION listeners.
@@ -46,6 +47,25 @@ async fn the_daemon_says_who_we_are_and_which_ports_are_open() {
     config.scion.daemon = "127.0.0.1:1".parse().ok();
     let error = error_of(config);
     assert!(error.contains("SCION daemon at 127.0.0.1:1"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_of_the_host_binds_what_it_can_and_what_is_asked_for() {
+    let daemon = FakeDaemon::start("1-ff00:0:110").await;
+    daemon.knows.lock().ports = (31000, 31100);
+    daemon.knows.lock().interfaces = vec![(1, "127.0.0.1:30042".into())];
+    let of_host = |scion: &[&str]| {
+        let mut config = with_daemon(&daemon, scion);
+        config.scion.daemon = Some(DaemonAddr::of_host(&daemon.addr.to_string()));
+        config
+    };
+    // The default port is closed, and nobody has asked.
+    let server = Server::bind(of_host(&[])).unwrap();
+    assert!(server.listeners().all(|it| it.scion.is_none()));
+    let server = Server::bind(of_host(&["1-ff00:0:110,[127.0.0.1]:0"])).unwrap();
+    assert!(server.listeners().any(|it| it.scion.is_some()));
+    let error = error_of(of_host(&["1-ff00:0:111,[127.0.0.1]:31000"]));
+    assert!(error.contains("is one of 1-ff00:0:110"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

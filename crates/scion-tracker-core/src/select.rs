@@ -377,17 +377,14 @@ fn split(tallies: &[Tally; 2], take: u32, want: Want, sure_seeds: u32) -> [Quota
 }
 
 /// The peers of a swarm that one requester can reach, without the requester itself, in numbered
-/// pools: what a store shows of itself to be chosen from.
-pub trait Pools {
-    /// Where chosen peers are put.
-    type Chosen;
-
+/// pools: what a store shows of itself to be chosen from. Chosen peers go to a `C`.
+pub trait Pools<C> {
     /// How many peers a pool has.
     fn tally(&self, pool: Pool) -> Tally;
 
     /// Puts the peers of a pool that are drawn, by their numbers among those of their kind, with the
     /// chosen ones.
-    fn take(&self, pool: Pool, kind: Kind, draw: Draw, rng: &mut Rng, chosen: &mut Self::Chosen);
+    fn take(&self, pool: Pool, kind: Kind, draw: Draw, rng: &mut Rng, chosen: &mut C);
 }
 
 /// A set of peers to draw from.
@@ -400,14 +397,14 @@ pub enum Pool {
 }
 
 /// Chooses up to `numwant` peers for a requester at `ia`.
-pub fn choose<P: Pools>(
+pub fn choose<C, P: Pools<C>>(
     policy: &Policy,
     ia: IsdAs,
     numwant: usize,
     want: Want,
     pools: &P,
     rng: &mut Rng,
-    chosen: &mut P::Chosen,
+    chosen: &mut C,
 ) {
     let mut draw = |pool: Pool, kind: Kind, count: u32, rng: &mut Rng| {
         if count == 0 {

@@ -3,9 +3,11 @@
 use arrayvec::ArrayVec;
 
 use crate::address::{CompactAddr, IsdAs};
-use crate::registry::record::{Packed, Pick, Picks, Record, family};
-use crate::registry::{Classes, Presence};
-use crate::select::{Draw, Kind, Pool, Pools, Standing, Tally, Tier};
+use crate::registry::record::{Chosen as _, Packed, Picks, Record, family};
+use crate::registry::swarm::{Order, want};
+use crate::registry::{Ask, Classes, MAX_NUMWANT, Presence};
+use crate::response::{Peer, PeerSink};
+use crate::select::{Draw, Kind, Mode, Pool, Pools, Standing, Tally, Tier, Want};
 use crate::types::Rng;
 
 /// The most peers that are kept this way. Above, finding one costs more than an index does.
@@ -92,6 +94,52 @@ impl<P: Packed> Few<P> {
         *record = head.at(record.addr);
     }
 
+    /// Whether everybody has room in the reply and may be in it, so that there is nothing to choose.
+    pub(super) fn all_fit(&self, requester: &Presence, ask: &Ask<'_>) -> bool {
+        // The requester itself is among them.
+        let all = self.0.len() <= ask.numwant.min(MAX_NUMWANT) + 1;
+        all && (ask.policy.mode != Mode::Cap || !ask.policy.by_tiers(requester.ia))
+    }
+
+    /// Hands out everybody whom the requester reaches and has a use for.
+    pub(super) fn hand_out_all<S: PeerSink>(
+        &self,
+        requester: &Presence,
+        me: usize,
+        ask: &Ask<'_>,
+        order: Order<'_>,
+        sink: &mut S,
+    ) {
+        let leechers_only = want(requester) == Want::Leechers;
+        for classes in [ask.accepts.first, ask.accepts.then] {
+            if classes.is_empty() {
+                continue;
+            }
+            for at in order.of(self.0.len()) {
+                if at == me {
+                    continue;
+                }
+                let Placed { ia, record } = &self.0[at];
+                let (addr, flags) = (record.addr.bytes(), record.flags);
+                let reach = flags.class().reach();
+                if leechers_only && flags.seed() || !classes.contains(family(&addr), reach) {
+                    continue;
+                }
+                let ia = IsdAs::from_u64(u64::from_be_bytes(*ia));
+                let id = &record.id;
+                order.push(
+                    Peer {
+                        ia,
+                        reach,
+                        addr,
+                        id,
+                    },
+                    sink,
+                );
+            }
+        }
+    }
+
     pub(super) fn view(&self, me: &Presence, position: usize, classes: Classes) -> View<'_, P> {
         View::new(&self.0, me.ia, position, classes)
     }
@@ -156,9 +204,7 @@ impl<'a, P: Packed> View<'a, P> {
     }
 }
 
-impl<'a, P: Packed> Pools for View<'a, P> {
-    type Chosen = Picks<'a>;
-
+impl<'a, P: Packed> Pools<Picks<'a>> for View<'a, P> {
     fn tally(&self, pool: Pool) -> Tally {
         match pool {
             Pool::Everyone => self.all,
@@ -195,7 +241,7 @@ impl<'a, P: Packed> View<'a, P> {
         let Record {
             addr, id, flags, ..
         } = &peer.record;
-        Pick::push(peer.ia(), flags.class(), addr, id, chosen);
+        chosen.put(peer.ia(), flags.class(), addr, id);
     }
 
     fn nth_of(&self, kind: Kind, mut number: usize) -> usize {

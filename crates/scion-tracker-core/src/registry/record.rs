@@ -210,6 +210,11 @@ impl<P> Record<P> {
     }
 }
 
+/// Takes chosen peers.
+pub(super) trait Chosen<'a> {
+    fn put<P: Packed>(&mut self, ia: IsdAs, class: Class, addr: &'a P, id: &'a PeerId);
+}
+
 /// Peers that have been chosen, until they are handed over.
 pub(super) type Picks<'a> = ArrayVec<Pick<'a>, MAX_NUMWANT>;
 
@@ -223,25 +228,21 @@ pub(super) struct Pick<'a> {
     class: Class,
 }
 
-impl<'a> Pick<'a> {
+impl<'a> Chosen<'a> for Picks<'a> {
     #[inline]
-    pub(super) fn push<P: Packed>(
-        ia: IsdAs,
-        class: Class,
-        addr: &'a P,
-        id: &'a PeerId,
-        to: &mut Picks<'a>,
-    ) {
+    fn put<P: Packed>(&mut self, ia: IsdAs, class: Class, addr: &'a P, id: &'a PeerId) {
         let addr = addr.bytes().as_bytes();
         // As many as were asked for, which fit.
-        let _ = to.try_push(Self {
+        let _ = self.try_push(Pick {
             ia,
             addr,
             id,
             class,
         });
     }
+}
 
+impl<'a> Pick<'a> {
     /// The peer in full; `None` never, as both families' lengths are told apart.
     #[inline]
     pub(super) fn peer(&self) -> Option<Peer<'a>> {

@@ -8,13 +8,13 @@ use crate::registry::forest::{Cursor, Slot};
 use crate::registry::group::Group;
 use crate::registry::many::Many;
 use crate::registry::prefetch::{prefetch_slice, prefetch_value};
-use crate::registry::record::{Flags, Packed, Picks, Record, Tick};
+use crate::registry::record::{Chosen, Class, Flags, Packed, Picks, Record, Tick};
 use crate::registry::view::View;
 use crate::registry::{Ask, MAX_NUMWANT, Presence};
 use crate::request::Event;
-use crate::response::{PeerSink, SwarmCounts};
+use crate::response::{Peer, PeerSink, SwarmCounts};
 use crate::select::{self, Pools, Want};
-use crate::types::Rng;
+use crate::types::{PeerId, Rng};
 
 /// A big swarm becomes a small one again at this size.
 const FEW_AGAIN: u32 = few::MOST as u32 / 2;
@@ -321,6 +321,29 @@ impl Swarm {
         if numwant == 0 {
             return;
         }
+        let order = Order::new(presence, rng);
+        match self {
+            // Nothing to choose: most swarms, and most replies.
+            Self::Four(few) if few.all_fit(presence, ask) => {
+                let Place::Few(at) = place else { return };
+                return few.hand_out_all(presence, at, ask, order, sink);
+            }
+            Self::Mixed(few) if few.all_fit(presence, ask) => {
+                let Place::Few(at) = place else { return };
+                return few.hand_out_all(presence, at, ask, order, sink);
+            }
+            // One draw over everybody, whose order is as good as any.
+            Self::Many(many)
+                if ask.accepts.then.is_empty() && !ask.policy.by_tiers(presence.ia) =>
+            {
+                let Place::Many(slot) = place else { return };
+                let mut view = View::default();
+                many.show(&mut view, presence, slot, ask.accepts.first, keys);
+                let mut chosen = Straight { order, sink };
+                return choose(presence, ask, numwant, &view, rng, &mut chosen);
+            }
+            _ => {}
+        }
         let mut chosen = Picks::new();
         for classes in [ask.accepts.first, ask.accepts.then] {
             if classes.is_empty() || chosen.len() == numwant {
@@ -329,24 +352,12 @@ impl Swarm {
             let left = numwant - chosen.len();
             match (self, place) {
                 (Self::Four(few), Place::Few(at)) => {
-                    choose(
-                        presence,
-                        ask,
-                        left,
-                        &few.view(presence, at, classes),
-                        rng,
-                        &mut chosen,
-                    );
+                    let view = few.view(presence, at, classes);
+                    choose(presence, ask, left, &view, rng, &mut chosen);
                 }
                 (Self::Mixed(few), Place::Few(at)) => {
-                    choose(
-                        presence,
-                        ask,
-                        left,
-                        &few.view(presence, at, classes),
-                        rng,
-                        &mut chosen,
-                    );
+                    let view = few.view(presence, at, classes);
+                    choose(presence, ask, left, &view, rng, &mut chosen);
                 }
                 (Self::Many(many), Place::Many(slot)) => {
                     let mut view = View::default();
@@ -357,7 +368,11 @@ impl Swarm {
                 _ => {}
             }
         }
-        push_shuffled(&chosen, presence, rng, sink);
+        for at in order.of(chosen.len()) {
+            if let Some(peer) = chosen[at].peer() {
+                order.push(peer, sink);
+            }
+        }
     }
 }
 
@@ -366,55 +381,93 @@ fn pack_mixed(addr: &CompactAddr) -> [u8; 18] {
     Packed::pack(addr).unwrap_or([0; 18])
 }
 
-fn choose<'a, V: Pools<Chosen = Picks<'a>>>(
+fn choose<C, V: Pools<C>>(
     presence: &Presence,
     ask: &Ask<'_>,
     numwant: usize,
     view: &V,
     rng: &mut Rng,
-    chosen: &mut Picks<'a>,
+    chosen: &mut C,
 ) {
-    let want = if presence.seeder || presence.event == Event::Paused {
-        Want::Leechers
-    } else {
-        Want::Anyone
-    };
+    let want = want(presence);
     select::choose(ask.policy, presence.ia, numwant, want, view, rng, chosen);
 }
 
-/// Hands the peers over in an order in which each may stand anywhere: a random start and a random
-/// stride that has no factor in common with their number.
-fn push_shuffled<S: PeerSink>(
-    chosen: &Picks<'_>,
-    presence: &Presence,
-    rng: &mut Rng,
-    sink: &mut S,
-) {
-    /// Primes above [`MAX_NUMWANT`].
-    const STRIDES: [usize; 16] = [
-        503, 509, 521, 523, 541, 547, 557, 563, 569, 571, 577, 587, 593, 599, 601, 607,
-    ];
-    let count = chosen.len();
-    if count == 0 {
-        return;
+/// Whom a requester has a use for.
+pub(super) fn want(requester: &Presence) -> Want {
+    if requester.seeder || requester.event == Event::Paused {
+        Want::Leechers
+    } else {
+        Want::Anyone
     }
-    let draw = rng.u64(..);
-    let stride = STRIDES[(draw & 15) as usize] % count;
-    let mut at = ((draw >> 32) as usize * count) >> 32;
-    let over_ip = presence.reach.over_ip();
-    for _ in 0..count {
-        let peer = chosen[at].peer();
-        at += stride;
-        if at >= count {
-            at -= count;
+}
+
+/// Hands chosen peers over as they are chosen.
+struct Straight<'a, S> {
+    order: Order<'a>,
+    sink: &'a mut S,
+}
+
+impl<'a, S: PeerSink> Chosen<'a> for Straight<'_, S> {
+    #[inline]
+    fn put<P: Packed>(&mut self, ia: IsdAs, class: Class, addr: &'a P, id: &'a PeerId) {
+        let (addr, reach) = (addr.bytes(), class.reach());
+        let peer = Peer {
+            ia,
+            reach,
+            addr,
+            id,
+        };
+        self.order.push(peer, self.sink);
+    }
+}
+
+/// How peers are handed over to one requester: in an order in which each may stand anywhere.
+#[derive(Clone, Copy)]
+pub(super) struct Order<'a> {
+    requester: &'a Presence,
+    draw: u64,
+}
+
+impl<'a> Order<'a> {
+    pub(super) fn new(requester: &'a Presence, rng: &mut Rng) -> Self {
+        Self {
+            requester,
+            draw: rng.u64(..),
         }
-        let Some(peer) = peer else { continue };
-        // The requester under another place, from an earlier announce. Only on the Internet are two
-        // with one address one host; an address inside an AS is another one in the next AS.
-        let itself = over_ip
-            && peer.addr.is(&presence.addr)
-            && peer.reach.over_ip()
-            && *peer.id == presence.id;
+    }
+
+    /// The numbers below `count` (at most [`MAX_NUMWANT`]): from a random one on, by a random stride that
+    /// has no factor in common with `count`.
+    #[inline]
+    pub(super) fn of(self, count: usize) -> impl Iterator<Item = usize> {
+        /// Primes above [`MAX_NUMWANT`].
+        const STRIDES: [usize; 16] = [
+            503, 509, 521, 523, 541, 547, 557, 563, 569, 571, 577, 587, 593, 599, 601, 607,
+        ];
+        let stride = STRIDES[(self.draw & 15) as usize] % count.max(1);
+        let mut next = ((self.draw >> 32) as usize * count) >> 32;
+        (0..count).map(move |_| {
+            let at = next;
+            next += stride;
+            if next >= count {
+                next -= count;
+            }
+            at
+        })
+    }
+
+    /// Hands a peer over, unless it is the requester under another place, from an earlier announce. Only
+    /// on the Internet are two with one address one host; an address inside an AS is another one in the
+    /// next AS.
+    // Called as a function it is told of a peer through memory, and must look at what was known.
+    #[inline(always)]
+    pub(super) fn push<S: PeerSink>(self, peer: Peer<'_>, sink: &mut S) {
+        let requester = self.requester;
+        let itself = peer.addr.is(&requester.addr)
+            && *peer.id == requester.id
+            && requester.reach.over_ip()
+            && peer.reach.over_ip();
         if !itself {
             sink.push(peer);
         }

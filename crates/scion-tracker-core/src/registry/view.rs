@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 use crate::registry::Presence;
 use crate::registry::forest::{Forest, Isd, Slot, one};
 use crate::registry::group::Group;
-use crate::registry::record::{Packed, Pick, Picks};
+use crate::registry::record::{Chosen, Packed};
 use crate::select::{Draw, Kind, Pool, Pools, Standing, Tally, Tier};
 use crate::types::Rng;
 
@@ -159,7 +159,14 @@ impl<'a> Shelf<'a> {
         }
     }
 
-    fn take(&self, pool: Pool, kind: Kind, draw: Draw, rng: &mut Rng, chosen: &mut Picks<'a>) {
+    fn take(
+        &self,
+        pool: Pool,
+        kind: Kind,
+        draw: Draw,
+        rng: &mut Rng,
+        chosen: &mut impl Chosen<'a>,
+    ) {
         let range = self.range(pool, kind);
         match &self.side {
             Side::Four(home) => home.take(pool, kind, range, draw, rng, chosen),
@@ -167,7 +174,7 @@ impl<'a> Shelf<'a> {
         }
     }
 
-    fn pick(&self, pool: Pool, kind: Kind, number: u32, chosen: &mut Picks<'a>) {
+    fn pick(&self, pool: Pool, kind: Kind, number: u32, chosen: &mut impl Chosen<'a>) {
         let number = self.range(pool, kind).at(number);
         match &self.side {
             Side::Four(home) => home.pick(kind, number, chosen),
@@ -186,7 +193,7 @@ impl<'a, P: Packed + std::hash::Hash> Home<'a, P> {
         range: Range,
         mut draw: Draw,
         rng: &mut Rng,
-        chosen: &mut Picks<'a>,
+        chosen: &mut impl Chosen<'a>,
     ) {
         let only = || Some((self.forest.only_group()?, Tally::default()));
         let (group, isd) = match pool {
@@ -201,7 +208,7 @@ impl<'a, P: Packed + std::hash::Hash> Home<'a, P> {
             let (ia, class) = (group.ia, self.forest.class);
             while let Some(number) = draw.next(rng) {
                 let at = (range.at(number) - before) as usize;
-                Pick::push(ia, class, &addrs[at], &heads[at].id, chosen);
+                chosen.put(ia, class, &addrs[at], &heads[at].id);
             }
         } else if let Some((isd, before)) = isd {
             while let Some(number) = draw.next(rng) {
@@ -216,28 +223,20 @@ impl<'a, P: Packed + std::hash::Hash> Home<'a, P> {
     }
 
     #[inline]
-    fn pick(&self, kind: Kind, number: u32, chosen: &mut Picks<'a>) {
+    fn pick(&self, kind: Kind, number: u32, chosen: &mut impl Chosen<'a>) {
         let (group, nth) = self.forest.nth(kind, number);
         self.push(group, kind, nth, chosen);
     }
 
     #[inline]
-    fn push(&self, group: &'a Group<P>, kind: Kind, nth: u32, chosen: &mut Picks<'a>) {
+    fn push(&self, group: &'a Group<P>, kind: Kind, nth: u32, chosen: &mut impl Chosen<'a>) {
         let (addrs, heads) = group.of(kind);
         let nth = nth as usize;
-        Pick::push(
-            group.ia,
-            self.forest.class,
-            &addrs[nth],
-            &heads[nth].id,
-            chosen,
-        );
+        chosen.put(group.ia, self.forest.class, &addrs[nth], &heads[nth].id);
     }
 }
 
-impl<'a> Pools for View<'a> {
-    type Chosen = Picks<'a>;
-
+impl<'a, C: Chosen<'a>> Pools<C> for View<'a> {
     fn tally(&self, pool: Pool) -> Tally {
         let mut sum = Tally::default();
         for shelf in &self.shelves {
@@ -246,7 +245,7 @@ impl<'a> Pools for View<'a> {
         sum
     }
 
-    fn take(&self, pool: Pool, kind: Kind, mut draw: Draw, rng: &mut Rng, chosen: &mut Picks<'a>) {
+    fn take(&self, pool: Pool, kind: Kind, mut draw: Draw, rng: &mut Rng, chosen: &mut C) {
         if let [only] = self.shelves.as_slice() {
             return only.take(pool, kind, draw, rng, chosen);
         }

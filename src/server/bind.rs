@@ -32,8 +32,8 @@ pub(super) enum Sockets {
     Udp(Vec<UdpSocket>),
     /// One a worker.
     Tcp(Vec<TcpListener>),
-    /// One: a client that changes its port has to stay with its endpoint.
-    Quic(UdpSocket),
+    /// One a worker: a client that changes its port has to begin anew in any case.
+    Quic(Vec<UdpSocket>),
     /// One for both transports over SCION: border routers deliver to one port.
     Scion(UdpSocket, Host, Option<Topology>),
 }
@@ -72,23 +72,15 @@ pub(super) fn bind(
             ip::udp(listener.address, workers, config.udp.receive_buffer).map(Sockets::Udp)
         }
         Kind::Http | Kind::Https => ip::tcp(listener.address, workers).map(Sockets::Tcp),
-        Kind::Http3 => ip::udp(
-            listener.address,
-            NonZeroUsize::MIN,
-            config.udp.receive_buffer,
-        )
-        .and_then(|it| {
-            it.into_iter()
-                .next()
-                .map(Sockets::Quic)
-                .ok_or_else(|| io::ErrorKind::NotFound.into())
-        }),
+        Kind::Http3 => {
+            ip::udp(listener.address, workers, config.udp.receive_buffer).map(Sockets::Quic)
+        }
     }
     .map_err(failed)?;
     let address = match &sockets {
-        Sockets::Udp(sockets) => sockets[0].local_addr(),
+        Sockets::Udp(sockets) | Sockets::Quic(sockets) => sockets[0].local_addr(),
         Sockets::Tcp(sockets) => sockets[0].local_addr(),
-        Sockets::Quic(socket) | Sockets::Scion(socket, ..) => socket.local_addr(),
+        Sockets::Scion(socket, ..) => socket.local_addr(),
     }
     .map_err(failed)?;
     Ok(Bound {

@@ -109,20 +109,19 @@ impl Tasks {
                         self.set.spawn(async move { worker.await.map_err(failed) });
                     }
                 }
-                Sockets::Quic(socket) => {
+                Sockets::Quic(sockets) => {
                     // There is a certificate whenever there is such a listener.
                     let Some(certificates) = &certificates else {
                         continue;
                     };
-                    let endpoint = quic::run(
-                        socket,
-                        certificates.quic_config(quic::PROTOCOLS),
-                        options,
-                        Arc::clone(&service),
-                        self.stop.clone(),
-                    );
-                    self.set
-                        .spawn(async move { endpoint.await.map_err(failed) });
+                    let tls = certificates.quic_config(quic::PROTOCOLS);
+                    let listener = quic::Listener::new(tls, options, Arc::clone(&service));
+                    let listener = Arc::new(listener.map_err(failed)?);
+                    for socket in sockets {
+                        let (listener, stop) = (Arc::clone(&listener), self.stop.clone());
+                        self.set
+                            .spawn(async move { listener.run(socket, stop).await.map_err(failed) });
+                    }
                 }
                 Sockets::Scion(socket, host, topology) => {
                     let Some(certificates) = &certificates else {
@@ -140,15 +139,12 @@ impl Tasks {
                         Some(serving),
                     )
                     .map_err(failed)?;
-                    let endpoint = quic::run_over_scion(
-                        socket,
-                        certificates.quic_config(quic::PROTOCOLS_OVER_SCION),
-                        options,
-                        Arc::clone(&service),
-                        self.stop.clone(),
-                    );
-                    self.set
-                        .spawn(async move { endpoint.await.map_err(failed) });
+                    let tls = certificates.quic_config(quic::PROTOCOLS_OVER_SCION);
+                    let listener = quic::Listener::new(tls, options, Arc::clone(&service));
+                    let (listener, stop) = (listener.map_err(failed)?, self.stop.clone());
+                    self.set.spawn(async move {
+                        listener.run_over_scion(socket, stop).await.map_err(failed)
+                    });
                 }
             }
         }

@@ -152,11 +152,17 @@ impl ScionSocket {
 
     /// A QUIC endpoint on this socket; a server if it has a configuration for one.
     pub(crate) fn endpoint(self: &Arc<Self>, server: Option<ServerConfig>) -> io::Result<Endpoint> {
+        let socket = Arc::clone(self);
+        let config = Self::endpoint_config();
+        Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime))
+    }
+
+    /// What an endpoint on such a socket has to keep to.
+    pub(crate) fn endpoint_config() -> EndpointConfig {
         let mut config = EndpointConfig::default();
         // The bit that QUIC always sets, unless both sides agree not to, tells it from BEP 15.
         config.grease_quic_bit(false).supported_versions(vec![1]);
-        let socket = Arc::clone(self);
-        Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime))
+        config
     }
 
     /// The host behind an address that the endpoint of this socket shows for a remote: to be asked

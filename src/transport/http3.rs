@@ -12,5 +12,6 @@ mod stream;
 mod table;
 
 use super::Shared;
-pub(super) use connection::serve;
+pub(super) use connection::Session;
+pub(super) use frame::Code;
 pub(super) use message::EXTRA_BYTES;

@@ -668,6 +668,33 @@ async fn under_load_clients_have_to_show_their_address() {
     );
 }
 
+/// A client's port decides which worker has it. What one worker has given it is good with the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_change_their_port_connect_anew() {
+    let tracker = start(|config| config.connections.handshakes_before_retry = 0);
+    for clients in 1..=12 {
+        let (endpoint, connection) = connect(&tracker).await;
+        assert_eq!(
+            end_of(&connection, &with(&[]), true).await,
+            End::Status("200".into())
+        );
+        endpoint
+            .rebind(std::net::UdpSocket::bind("127.0.0.1:0").unwrap())
+            .unwrap();
+        let address = tracker.address(Kind::Http3);
+        let again = endpoint.connect(address, "localhost").unwrap();
+        let again = timeout(PATIENCE, again).await.unwrap().unwrap();
+        assert_eq!(
+            end_of(&again, &with(&[]), true).await,
+            End::Status("200".into())
+        );
+        let counters = tracker.handle.stats().counters;
+        assert_eq!(counters.get(Counter::QuicConnections), 2 * clients);
+        // Once is enough: the token from the first connection says the same.
+        assert_eq!(counters.get(Counter::QuicRetries), clients);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_lets_requests_end_and_clients_know() {
     let tracker = start(|_| {});

@@ -1,182 +1,197 @@
-//! One HTTP/3 connection.
+//! One HTTP/3 connection: what becomes of its streams. Knows QUIC as a state machine, and no socket, no
+//! task and no clock.
 
-use std::pin::pin;
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use quinn::{Connection, RecvStream, SendStream};
+use quinn_proto::{Connection, Dir, StreamEvent, StreamId};
 use scion_tracker_core::request::Origin;
-use tokio::sync::oneshot;
-use tokio::task::JoinSet;
 
 use super::Shared;
-use super::control;
+use super::control::Control;
 use super::frame::Code;
-use super::stream::{Exchange, Progress};
-use crate::counters::Counter;
-use crate::transport::deadline::Deadline;
-use crate::transport::quic::is_abort;
+use super::stream::{self, Progress, Waiting};
 
 /// After GOAWAY, how many round trips without a request end the connection, and how long that is at
 /// least: the last replies are under way for half of one.
 const QUIET_ROUND_TRIPS: u32 = 3;
 const QUIET: Duration = Duration::from_millis(50);
 
-/// Serves a connection until it ends.
-pub(in crate::transport) async fn serve(
-    connection: Connection,
+/// What an HTTP/3 connection is besides QUIC. Errors are the code to end the connection with.
+#[derive(Debug)]
+pub(in crate::transport) struct Session {
     origin: Origin,
-    shared: Arc<Shared>,
-) {
-    let code = Requests::new(connection.clone(), origin, &shared)
-        .serve()
-        .await;
-    if let Some(code) = code {
-        if code != Code::NO_ERROR {
-            shared.service.counters.count(Counter::QuicAborted);
-        }
-        connection.close(code.into(), b"");
-    } else if let Some(error) = connection.close_reason()
-        && is_abort(&error)
-    {
-        shared.service.counters.count(Counter::QuicAborted);
-    }
-}
-
-/// The requests of a connection.
-struct Requests<'a> {
-    connection: Connection,
-    origin: Origin,
-    shared: &'a Arc<Shared>,
-    /// Requests that wait for the client, and the control streams. Each may end the connection.
-    tasks: JoinSet<Option<Code>>,
-    goaway: Option<oneshot::Sender<u64>>,
+    control: Control,
+    /// Requests that wait for the client.
+    waiting: Vec<Waiting>,
     /// The id of the next request.
     next: u64,
-    deadline: Deadline,
+    /// Whether the client was told to send no more requests.
+    going: bool,
+    /// When a connection without a request ends.
+    deadline: Instant,
+    /// When it ends in any case.
+    latest: Option<Instant>,
 }
 
-impl<'a> Requests<'a> {
-    fn new(connection: Connection, origin: Origin, shared: &'a Arc<Shared>) -> Self {
+impl Session {
+    /// For a connection whose handshake is done.
+    pub(in crate::transport) fn new(
+        origin: Origin,
+        quic: &mut Connection,
+        shared: &Shared,
+        now: Instant,
+    ) -> Result<Self, Code> {
         let limits = &shared.options.limits;
-        let (goaway, going) = oneshot::channel();
-        let mut tasks = JoinSet::new();
-        let control = control::run(
-            connection.clone(),
-            limits.head_bytes,
-            limits.handshake,
-            going,
-        );
-        tasks.spawn(async { control.await.err() });
-        Self {
-            connection,
+        let mut control = Control::new(limits.head_bytes, now + limits.handshake);
+        control.open(quic)?;
+        Ok(Self {
             origin,
-            shared,
-            tasks,
-            goaway: Some(goaway),
+            control,
+            waiting: Vec::new(),
             next: 0,
-            deadline: Deadline::after(limits.idle),
-        }
+            going: false,
+            deadline: now + limits.idle,
+            latest: None,
+        })
     }
 
-    /// Returns the code to end the connection with, unless it has ended.
-    async fn serve(&mut self) -> Option<Code> {
-        let connection = self.connection.clone();
-        let shutdown = self.shared.shutdown.clone();
-        let mut stopping = pin!(shutdown.cancelled());
-        loop {
-            tokio::select! {
-                biased;
-                accepted = connection.accept_bi() => match accepted {
-                    Err(_) => return self.cause(),
-                    Ok((send, recv)) => {
-                        if self.goaway.is_some() && shutdown.is_cancelled() {
-                            self.go_away();
-                        }
-                        let code = self.exchange(send, recv).await;
-                        if code.is_some() {
-                            return code;
-                        }
-                        // A busy connection leaves the thread to others now and then.
-                        tokio::task::consume_budget().await;
-                    }
-                },
-                Some(ended) = self.tasks.join_next() => {
-                    // A task that panicked is none that goes on.
-                    if let Ok(Some(code)) = ended {
-                        return Some(code);
-                    }
-                    if self.goaway.is_none() {
-                        self.await_quiet();
-                    }
+    /// Does what is to be done when something has happened to streams.
+    pub(in crate::transport) fn handle(
+        &mut self,
+        event: &StreamEvent,
+        quic: &mut Connection,
+        shared: &Shared,
+        now: Instant,
+    ) -> Result<(), Code> {
+        match *event {
+            StreamEvent::Opened { dir: Dir::Bi } => {
+                while let Some(id) = quic.streams().accept(Dir::Bi) {
+                    self.request(id, quic, shared, now)?;
                 }
-                () = self.deadline.passed() => return Some(Code::NO_ERROR),
-                () = stopping.as_mut(), if self.goaway.is_some() => self.go_away(),
+                Ok(())
             }
+            StreamEvent::Opened { dir: Dir::Uni } => {
+                while let Some(id) = quic.streams().accept(Dir::Uni) {
+                    self.control.accept(id, quic)?;
+                }
+                Ok(())
+            }
+            StreamEvent::Readable { id } if id.dir() == Dir::Uni => self.control.read(id, quic),
+            StreamEvent::Writable { id } | StreamEvent::Stopped { id, .. }
+                if id.dir() == Dir::Uni =>
+            {
+                self.control.write(quic)
+            }
+            StreamEvent::Readable { id }
+            | StreamEvent::Writable { id }
+            | StreamEvent::Stopped { id, .. } => self.resume(id, quic, shared, now),
+            StreamEvent::Available { dir: Dir::Uni } => self.control.open(quic),
+            StreamEvent::Available { dir: Dir::Bi } | StreamEvent::Finished { .. } => Ok(()),
         }
     }
 
-    /// Why a task has closed the connection, if one has.
-    fn cause(&mut self) -> Option<Code> {
-        while let Some(ended) = self.tasks.try_join_next() {
-            if let Ok(Some(code)) = ended {
-                return Some(code);
-            }
-        }
-        None
+    /// When [`Session::time_out`] has something to do.
+    pub(in crate::transport) fn deadline(&self) -> Instant {
+        let waiting = self.waiting.iter().map(|waiting| waiting.until);
+        waiting
+            .chain(self.control.deadline())
+            .fold(self.deadline, Instant::min)
     }
 
-    /// Serves a request, or has it served.
-    async fn exchange(&mut self, send: SendStream, recv: RecvStream) -> Option<Code> {
-        let limits = &self.shared.options.limits;
-        let mut exchange = Exchange {
-            send,
-            recv,
-            origin: self.origin,
-        };
-        if self.goaway.is_none() {
-            // Section 5.2: it was told not to.
-            exchange.abandon(Code::REQUEST_REJECTED);
-            return None;
+    /// Gives up what has taken too long.
+    pub(in crate::transport) fn time_out(
+        &mut self,
+        quic: &mut Connection,
+        shared: &Shared,
+        now: Instant,
+    ) -> Result<(), Code> {
+        if self.control.deadline().is_some_and(|until| until <= now) {
+            // A client that gives us no stream to send settings on is none of HTTP/3 (section 6.2).
+            return Err(Code::STREAM_CREATION_ERROR);
         }
-        self.next = u64::from(exchange.recv.id()) + 4;
-        self.deadline.set(limits.idle);
-        let progress = std::future::poll_fn(|cx| exchange.start(self.shared, cx).into()).await;
-        match progress {
-            Progress::Done => None,
-            Progress::Close(code) => {
-                // Before the streams are dropped, which would end them in a regular way.
-                self.connection.close(code.into(), b"");
-                Some(code)
-            }
-            Progress::Waiting(waiting) => {
-                let connection = self.connection.clone();
-                let shared = Arc::clone(self.shared);
-                self.tasks
-                    .spawn(exchange.finish(waiting, connection, shared));
-                None
-            }
+        let waiting = self.waiting.len();
+        for late in self.waiting.extract_if(.., |waiting| waiting.until <= now) {
+            late.give_up(quic, shared);
         }
+        if self.going && self.waiting.len() < waiting {
+            self.await_quiet(quic, shared, now);
+        }
+        if self.deadline <= now {
+            return Err(Code::NO_ERROR);
+        }
+        Ok(())
     }
 
     /// Tells the client to send no more requests, and leaves the replies time to arrive.
-    fn go_away(&mut self) {
-        if let Some(goaway) = self.goaway.take() {
-            // The control task is gone only when the connection is going.
-            let _ = goaway.send(self.next);
+    pub(in crate::transport) fn go_away(
+        &mut self,
+        quic: &mut Connection,
+        shared: &Shared,
+        now: Instant,
+    ) -> Result<(), Code> {
+        if !self.going {
+            self.going = true;
+            self.latest = Some(now + shared.options.limits.drain);
+            self.await_quiet(quic, shared, now);
+            self.control.go_away(self.next, quic)?;
         }
-        self.deadline.limit(self.shared.options.limits.drain);
-        self.await_quiet();
+        Ok(())
+    }
+
+    /// Serves a request, as far as it goes.
+    fn request(
+        &mut self,
+        id: StreamId,
+        quic: &mut Connection,
+        shared: &Shared,
+        now: Instant,
+    ) -> Result<(), Code> {
+        if self.going {
+            // Section 5.2: it was told not to.
+            stream::abandon(id, Code::REQUEST_REJECTED, quic);
+            return Ok(());
+        }
+        self.next = u64::from(id) + 4;
+        self.deadline = now + shared.options.limits.idle;
+        match stream::start(id, self.origin, quic, shared, now) {
+            Progress::Done => Ok(()),
+            Progress::Waiting(waiting) => {
+                self.waiting.push(waiting);
+                Ok(())
+            }
+            Progress::Close(code) => Err(code),
+        }
+    }
+
+    /// Goes on with a request that has been waiting; others are over as far as we are concerned.
+    fn resume(
+        &mut self,
+        id: StreamId,
+        quic: &mut Connection,
+        shared: &Shared,
+        now: Instant,
+    ) -> Result<(), Code> {
+        let Some(at) = self.waiting.iter().position(|waiting| waiting.id == id) else {
+            return Ok(());
+        };
+        let waiting = self.waiting.swap_remove(at);
+        match waiting.resume(self.origin, quic, shared, now) {
+            Progress::Close(code) => return Err(code),
+            Progress::Waiting(waiting) => self.waiting.push(waiting),
+            Progress::Done if self.going => self.await_quiet(quic, shared, now),
+            Progress::Done => {}
+        }
+        Ok(())
     }
 
     /// After GOAWAY: ends the connection soon, if no request waits for the client.
-    fn await_quiet(&mut self) {
-        // One of the tasks is the control streams'.
-        if self.tasks.len() > 1 {
-            self.deadline.set(self.shared.options.limits.drain);
+    fn await_quiet(&mut self, quic: &Connection, shared: &Shared, now: Instant) {
+        let wait = if self.waiting.is_empty() {
+            (quic.rtt() * QUIET_ROUND_TRIPS).max(QUIET)
         } else {
-            let round_trips = self.connection.rtt() * QUIET_ROUND_TRIPS;
-            self.deadline.set(round_trips.max(QUIET));
-        }
+            shared.options.limits.drain
+        };
+        let at = now + wait;
+        self.deadline = self.latest.map_or(at, |latest| at.min(latest));
     }
 }

@@ -1,12 +1,9 @@
 //! The unidirectional streams of a connection: the client's control and QPACK streams, and ours
 //! (RFC 9114 section 6.2, RFC 9204 section 4.2).
 
-use std::future::poll_fn;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::Instant;
 
-use quinn::{Connection, RecvStream};
-use tokio::sync::oneshot;
+use quinn_proto::{Connection, Dir, ReadError, StreamId, WriteError};
 
 use super::frame::{self, Code};
 use super::qpack;
@@ -21,62 +18,15 @@ const MAX_FIELD_SECTION_SIZE: u32 = 0x6;
 /// The longest frame of the control stream that is looked at.
 const FRAME_BYTES: usize = 1024;
 
-/// Keeps the control streams until the connection ends, or returns the code to end it with.
-///
-/// `goaway` gives the first request that is not served any more, once the server stops.
-pub(super) async fn run(
-    connection: Connection,
-    head_bytes: usize,
-    patience: Duration,
-    mut goaway: oneshot::Receiver<u64>,
-) -> Result<(), Code> {
-    // A client that gives us no stream to send settings on is none of HTTP/3 (section 6.2).
-    let opened = tokio::time::timeout(patience, connection.open_uni()).await;
-    let Ok(Ok(mut ours)) = opened else {
-        return Err(Code::STREAM_CREATION_ERROR);
-    };
-    let mut greeting = vec![CONTROL as u8, frame::SETTINGS as u8, 0];
-    frame::push_varint(MAX_FIELD_SECTION_SIZE, &mut greeting);
-    frame::push_varint(
-        u32::try_from(head_bytes).unwrap_or(u32::MAX >> 2),
-        &mut greeting,
-    );
-    greeting[2] = (greeting.len() - 3) as u8;
-    // What does not go out at once is sent while we wait below.
-    ours.write_all(&greeting)
-        .await
-        .map_err(|_| Code::CLOSED_CRITICAL_STREAM)?;
-    let mut theirs = Theirs::default();
-    let mut going = false;
-    loop {
-        tokio::select! {
-            accepted = connection.accept_uni() => match accepted {
-                Ok(stream) => theirs.streams.push(Stream::new(stream)),
-                Err(_) => return Ok(()),
-            },
-            code = poll_fn(|cx| theirs.poll(cx)) => {
-                // Before the streams are dropped: quinn would ask the client to stop its control
-                // stream, which is an error of its own (RFC 9114, section 6.2.1).
-                connection.close(code.into(), b"");
-                return Err(code);
-            }
-            last = &mut goaway, if !going => {
-                going = true;
-                if let Ok(id) = last {
-                    let mut frame = vec![frame::GOAWAY as u8, 8];
-                    frame.extend_from_slice(&(id | 0xc000_0000_0000_0000).to_be_bytes());
-                    ours.write_all(&frame).await.map_err(|_| Code::CLOSED_CRITICAL_STREAM)?;
-                }
-            }
-        }
-    }
-}
-
-/// The client's streams.
-#[derive(Debug, Default)]
-struct Theirs {
-    /// As many as the transport allows to be open.
-    streams: Vec<Stream>,
+/// The control streams of a connection. Errors are the code to end the connection with.
+#[derive(Debug)]
+pub(super) struct Control {
+    /// Ours; until it is open, when it has to be at the latest.
+    ours: Result<StreamId, Instant>,
+    /// What is still to be written on it.
+    unwritten: Vec<u8>,
+    /// The client's: as many as the transport allows to be open.
+    theirs: Vec<Stream>,
     /// Which of the three kinds that may be there once have been, a bit each.
     kinds: u8,
     push_id: Option<u64>,
@@ -84,7 +34,7 @@ struct Theirs {
 
 #[derive(Debug)]
 struct Stream {
-    stream: RecvStream,
+    id: StreamId,
     kind: Option<Kind>,
     /// What was read and not yet understood.
     bytes: Vec<u8>,
@@ -103,61 +53,115 @@ enum Kind {
     Unknown,
 }
 
-impl Stream {
-    fn new(stream: RecvStream) -> Self {
+impl Control {
+    /// Settings are the first that the client is told.
+    pub(super) fn new(head_bytes: usize, until: Instant) -> Self {
+        let mut greeting = vec![CONTROL as u8, frame::SETTINGS as u8, 0];
+        frame::push_varint(MAX_FIELD_SECTION_SIZE, &mut greeting);
+        frame::push_varint(
+            u32::try_from(head_bytes).unwrap_or(u32::MAX >> 2),
+            &mut greeting,
+        );
+        greeting[2] = (greeting.len() - 3) as u8;
         Self {
-            stream,
+            ours: Err(until),
+            unwritten: greeting,
+            theirs: Vec::new(),
+            kinds: 0,
+            push_id: None,
+        }
+    }
+
+    /// When the client has to have let us open our stream, if it has not.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.ours.err()
+    }
+
+    /// Opens our stream, if the client lets us.
+    pub(super) fn open(&mut self, quic: &mut Connection) -> Result<(), Code> {
+        if self.ours.is_err()
+            && let Some(id) = quic.streams().open(Dir::Uni)
+        {
+            self.ours = Ok(id);
+            return self.write(quic);
+        }
+        Ok(())
+    }
+
+    /// Writes what there is to be written, as far as the client has room for it.
+    pub(super) fn write(&mut self, quic: &mut Connection) -> Result<(), Code> {
+        let Ok(id) = self.ours else { return Ok(()) };
+        let mut stream = quic.send_stream(id);
+        if !matches!(stream.stopped(), Ok(None)) {
+            return Err(Code::CLOSED_CRITICAL_STREAM);
+        }
+        while !self.unwritten.is_empty() {
+            match stream.write(&self.unwritten) {
+                Ok(length) => drop(self.unwritten.drain(..length)),
+                Err(WriteError::Blocked) => return Ok(()),
+                Err(_) => return Err(Code::CLOSED_CRITICAL_STREAM),
+            }
+        }
+        self.unwritten = Vec::new();
+        Ok(())
+    }
+
+    /// Tells the client the first request that is not served any more.
+    pub(super) fn go_away(&mut self, id: u64, quic: &mut Connection) -> Result<(), Code> {
+        self.unwritten.extend([frame::GOAWAY as u8, 8]);
+        self.unwritten
+            .extend((id | 0xc000_0000_0000_0000).to_be_bytes());
+        self.write(quic)
+    }
+
+    /// Takes a new stream of the client's.
+    pub(super) fn accept(&mut self, id: StreamId, quic: &mut Connection) -> Result<(), Code> {
+        self.theirs.push(Stream {
+            id,
             kind: None,
             bytes: Vec::new(),
             skip: 0,
-        }
+        });
+        self.read(id, quic)
     }
-}
 
-impl Theirs {
-    /// Reads whatever has come. Ready when the connection has to end.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Code> {
-        let mut index = 0;
-        while index < self.streams.len() {
-            match self.poll_stream(index, cx) {
-                Ok(true) => index += 1,
-                Ok(false) => drop(self.streams.swap_remove(index)),
-                Err(code) => return Poll::Ready(code),
-            }
+    /// Reads what has come on a stream.
+    pub(super) fn read(&mut self, id: StreamId, quic: &mut Connection) -> Result<(), Code> {
+        let Some(at) = self.theirs.iter().position(|stream| stream.id == id) else {
+            return Ok(());
+        };
+        if !self.read_at(at, quic)? {
+            self.theirs.swap_remove(at);
         }
-        Poll::Pending
+        Ok(())
     }
 
     /// Reads a stream as far as it goes; false when it is of no interest any more.
-    fn poll_stream(&mut self, index: usize, cx: &mut Context<'_>) -> Result<bool, Code> {
-        let mut buf = [0; 256];
-        loop {
-            let stream = &mut self.streams[index];
-            let end = match stream.stream.poll_read(cx, &mut buf) {
-                Poll::Pending => return Ok(true),
-                Poll::Ready(Ok(0)) => true,
-                Poll::Ready(Ok(length)) => {
-                    stream.bytes.extend_from_slice(&buf[..length]);
+    fn read_at(&mut self, at: usize, quic: &mut Connection) -> Result<bool, Code> {
+        let mut recv = quic.recv_stream(self.theirs[at].id);
+        let Ok(mut chunks) = recv.read(true) else {
+            return Ok(false);
+        };
+        let unknown = loop {
+            let end = match chunks.next(usize::MAX) {
+                Err(ReadError::Blocked) => return Ok(true),
+                Ok(Some(chunk)) => {
+                    self.theirs[at].bytes.extend_from_slice(&chunk.bytes);
                     false
                 }
-                // The connection is lost, which its own task will see, or the client has reset the
-                // stream.
-                Poll::Ready(Err(_)) => true,
+                // To the end, or to a reset.
+                Ok(None) | Err(ReadError::Reset(_)) => true,
             };
-            if stream.kind.is_none() && !self.begin(index)? {
+            if self.theirs[at].kind.is_none() && !self.begin(at)? {
                 if end {
                     return Ok(false);
                 }
                 continue;
             }
-            let stream = &mut self.streams[index];
+            let stream = &mut self.theirs[at];
             match &mut stream.kind {
                 None => {}
-                Some(Kind::Unknown) => {
-                    // Reading is aborted; the client may have other plans (section 6.2.3).
-                    let _ = stream.stream.stop(Code::STREAM_CREATION_ERROR.into());
-                    return Ok(false);
-                }
+                Some(Kind::Unknown) => break !end,
                 Some(_) if end => return Err(Code::CLOSED_CRITICAL_STREAM),
                 Some(Kind::Control { settings }) => {
                     control(
@@ -170,12 +174,18 @@ impl Theirs {
                 Some(Kind::Encoder) => encoder(&mut stream.bytes)?,
                 Some(Kind::Decoder) => decoder(&mut stream.bytes)?,
             }
+        };
+        drop(chunks);
+        if unknown {
+            // Reading is aborted; the client may have other plans (section 6.2.3).
+            let _ = recv.stop(Code::STREAM_CREATION_ERROR.into());
         }
+        Ok(false)
     }
 
     /// Reads the type of a stream, if it is there.
-    fn begin(&mut self, index: usize) -> Result<bool, Code> {
-        let stream = &mut self.streams[index];
+    fn begin(&mut self, at: usize) -> Result<bool, Code> {
+        let stream = &mut self.theirs[at];
         let mut rest = &*stream.bytes;
         let Some(number) = frame::varint(&mut rest) else {
             return Ok(false);

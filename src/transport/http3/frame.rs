@@ -2,10 +2,10 @@
 
 /// An error code, of a stream or of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Code(pub(super) u32);
+pub(in crate::transport) struct Code(u32);
 
 impl Code {
-    pub(super) const NO_ERROR: Self = Self(0x100);
+    pub(in crate::transport) const NO_ERROR: Self = Self(0x100);
     pub(super) const STREAM_CREATION_ERROR: Self = Self(0x103);
     pub(super) const CLOSED_CRITICAL_STREAM: Self = Self(0x104);
     pub(super) const FRAME_UNEXPECTED: Self = Self(0x105);
@@ -23,7 +23,7 @@ impl Code {
     pub(super) const QPACK_DECODER_STREAM_ERROR: Self = Self(0x202);
 }
 
-impl From<Code> for quinn::VarInt {
+impl From<Code> for quinn_proto::VarInt {
     fn from(code: Code) -> Self {
         Self::from_u32(code.0)
     }

@@ -1,35 +1,20 @@
 //! One request stream. Most requests are there in whole when the stream is, and are answered on the
-//! spot, in the task of the connection. Those that are not get a task of their own, with deadlines, so
-//! that they hold up nobody.
+//! spot. Those that are not wait for the client, with a deadline, and hold up nobody.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::time::Instant;
 
-use quinn::{Connection, RecvStream, SendStream};
+use quinn_proto::{Connection, ReadError, StreamId, WriteError};
 use scion_tracker_core::request::Origin;
-use tokio::time::timeout;
 
 use super::Shared;
 use super::frame::Code;
-use super::message::{self, Buffers, EXTRA_BYTES, Verdict};
+use super::message::{self, Buffers, Verdict};
 use crate::transport::routes::Transport;
 
-/// The least that is read at once.
-const READ_BYTES: usize = 4 * 1024;
-
 thread_local! {
+    /// The bytes of a request, and what it takes to answer it.
     static BUFFERS: RefCell<(Vec<u8>, Buffers)> = RefCell::default();
-}
-
-/// A request and the way for its reply.
-#[derive(Debug)]
-pub(super) struct Exchange {
-    pub(super) send: SendStream,
-    pub(super) recv: RecvStream,
-    pub(super) origin: Origin,
 }
 
 /// How far an exchange has come.
@@ -43,168 +28,117 @@ pub(super) enum Progress {
     Close(Code),
 }
 
-/// What an exchange waits for.
+/// An exchange that waits for the client.
 #[derive(Debug)]
-pub(super) enum Waiting {
-    /// For the rest of the request, which began with these bytes.
-    Request(Vec<u8>),
-    /// For the client to take the rest of the reply.
-    Reply(Vec<u8>),
+pub(super) struct Waiting {
+    pub(super) id: StreamId,
+    /// How long the client may take.
+    pub(super) until: Instant,
+    state: State,
 }
 
-impl Exchange {
-    /// Goes as far as it goes without waiting.
-    pub(super) fn start(&mut self, shared: &Shared, cx: &mut Context<'_>) -> Progress {
-        BUFFERS.with_borrow_mut(|(bytes, buffers)| {
-            let most = shared.options.limits.head_bytes + EXTRA_BYTES + 1;
-            if bytes.len() < most.max(READ_BYTES) {
-                bytes.resize(most.max(READ_BYTES), 0);
-            }
-            let mut end = 0;
-            let finished = loop {
-                if end == bytes.len() {
-                    break false;
-                }
-                match self.recv.poll_read(cx, &mut bytes[end..]) {
-                    Poll::Ready(Ok(0)) => break true,
-                    Poll::Ready(Ok(length)) => end += length,
-                    // The client has thought better of it, or is gone.
-                    Poll::Ready(Err(_)) => {
-                        self.abandon(Code::REQUEST_CANCELLED);
-                        return Progress::Done;
-                    }
-                    Poll::Pending => {
-                        return Progress::Waiting(Waiting::Request(bytes[..end].into()));
-                    }
-                }
-            };
-            match self.conclude(&bytes[..end], finished, shared, buffers) {
-                Concluded::More => Progress::Waiting(Waiting::Request(bytes[..end].into())),
-                Concluded::Reply => self.write(&buffers.reply, cx),
-                Concluded::Done => Progress::Done,
-                Concluded::Close(code) => Progress::Close(code),
-            }
-        })
-    }
+#[derive(Debug)]
+enum State {
+    /// For the rest of the request, which began with these bytes.
+    Request(Vec<u8>),
+    /// For the client to take the rest of the reply: the bytes from here on.
+    Reply(Vec<u8>, usize),
+}
 
-    /// Waits for the client as long as it may take, and no longer. Returns the code that the connection
-    /// has been closed with.
-    pub(super) async fn finish(
-        mut self,
-        waiting: Waiting,
-        connection: Connection,
-        shared: Arc<Shared>,
-    ) -> Option<Code> {
-        let limits = &shared.options.limits;
-        let reply = match waiting {
-            Waiting::Reply(reply) => reply,
-            Waiting::Request(bytes) => {
-                match timeout(limits.head, self.read(bytes, &shared)).await {
-                    Ok(Ok(reply)) => reply?,
-                    Ok(Err(code)) => {
-                        // Before the streams are dropped, which would end them in a regular way.
-                        connection.close(code.into(), b"");
-                        return Some(code);
-                    }
-                    Err(_) => {
-                        self.reject(Code::REQUEST_INCOMPLETE, &shared);
-                        return None;
-                    }
-                }
-            }
-        };
-        match timeout(limits.reply, self.send.write_all(&reply)).await {
-            Ok(Ok(())) => self.end(),
-            Ok(Err(_)) => {}
-            Err(_) => self.reject(Code::REQUEST_CANCELLED, &shared),
+/// What there is to read.
+enum Read {
+    /// The client may send more.
+    Open,
+    Finished,
+    /// The client has thought better of it.
+    Reset,
+}
+
+/// Goes as far with a new request as it goes without waiting.
+pub(super) fn start(
+    id: StreamId,
+    origin: Origin,
+    quic: &mut Connection,
+    shared: &Shared,
+    now: Instant,
+) -> Progress {
+    BUFFERS.with_borrow_mut(|(bytes, buffers)| {
+        bytes.clear();
+        let read = read(id, quic, bytes);
+        match conclude(id, bytes, &read, origin, quic, shared, buffers) {
+            Concluded::More => Progress::Waiting(Waiting {
+                id,
+                until: now + shared.options.limits.head,
+                state: State::Request(bytes.as_slice().into()),
+            }),
+            Concluded::Reply => reply(id, &buffers.reply, quic, shared, now),
+            Concluded::Done => Progress::Done,
+            Concluded::Close(code) => Progress::Close(code),
         }
-        None
-    }
+    })
+}
 
-    /// Reads the rest of a request: the reply to it, if there is one, or the code to end the connection
-    /// with.
-    async fn read(&mut self, mut bytes: Vec<u8>, shared: &Shared) -> Result<Option<Vec<u8>>, Code> {
-        let mut buf = [0; 1024];
-        let mut finished = false;
-        loop {
-            let concluded = BUFFERS.with_borrow_mut(|(_, buffers)| {
-                match self.conclude(&bytes, finished, shared, buffers) {
-                    Concluded::More => None,
-                    Concluded::Reply => Some(Ok(Some(buffers.reply.clone()))),
-                    Concluded::Done => Some(Ok(None)),
-                    Concluded::Close(code) => Some(Err(code)),
-                }
-            });
-            if let Some(concluded) = concluded {
-                return concluded;
-            }
-            match poll_fn(|cx| self.recv.poll_read(cx, &mut buf)).await {
-                Ok(0) => finished = true,
-                Ok(length) => bytes.extend_from_slice(&buf[..length]),
-                Err(_) => {
-                    self.abandon(Code::REQUEST_CANCELLED);
-                    return Ok(None);
-                }
-            }
-        }
-    }
-
-    /// Decides on what has been read.
-    fn conclude(
-        &mut self,
-        bytes: &[u8],
-        finished: bool,
+impl Waiting {
+    /// Goes on after something has happened to the stream.
+    pub(super) fn resume(
+        self,
+        origin: Origin,
+        quic: &mut Connection,
         shared: &Shared,
-        buffers: &mut Buffers,
-    ) -> Concluded {
-        match message::answer(bytes, finished, self.origin, shared, buffers) {
-            Verdict::More => Concluded::More,
-            Verdict::Reply => {
-                if !finished {
-                    // Section 4.1: the rest of the request makes no difference.
-                    let _ = self.recv.stop(Code::NO_ERROR.into());
-                }
-                Concluded::Reply
+        now: Instant,
+    ) -> Progress {
+        let Self { id, until, state } = self;
+        match state {
+            State::Request(mut bytes) => {
+                let read = read(id, quic, &mut bytes);
+                BUFFERS.with_borrow_mut(|(_, buffers)| {
+                    match conclude(id, &bytes, &read, origin, quic, shared, buffers) {
+                        Concluded::More => Progress::Waiting(Self {
+                            id,
+                            until,
+                            state: State::Request(bytes),
+                        }),
+                        Concluded::Reply => reply(id, &buffers.reply, quic, shared, now),
+                        Concluded::Done => Progress::Done,
+                        Concluded::Close(code) => Progress::Close(code),
+                    }
+                })
             }
-            Verdict::Reset(code) => {
-                self.reject(code, shared);
-                Concluded::Done
-            }
-            Verdict::Close(code) => Concluded::Close(code),
+            State::Reply(bytes, written) => match write(id, &bytes[written..], quic) {
+                Some(more) => Progress::Waiting(Self {
+                    id,
+                    until,
+                    state: State::Reply(bytes, written + more),
+                }),
+                None => Progress::Done,
+            },
         }
     }
 
-    /// Writes the reply, or as much of it as the client has room for.
-    fn write(&mut self, reply: &[u8], cx: &mut Context<'_>) -> Progress {
-        let mut written = 0;
-        while written < reply.len() {
-            match Pin::new(&mut self.send).poll_write(cx, &reply[written..]) {
-                Poll::Ready(Ok(length)) => written += length,
-                Poll::Ready(Err(_)) => return Progress::Done,
-                Poll::Pending => {
-                    return Progress::Waiting(Waiting::Reply(reply[written..].into()));
-                }
-            }
+    /// Gives the exchange up: the client has taken too long.
+    pub(super) fn give_up(self, quic: &mut Connection, shared: &Shared) {
+        let code = match self.state {
+            State::Request(_) => Code::REQUEST_INCOMPLETE,
+            State::Reply(..) => Code::REQUEST_CANCELLED,
+        };
+        reject(self.id, code, quic, shared);
+    }
+}
+
+/// Reads whatever has come. A stream that has been read to its end is gone.
+fn read(id: StreamId, quic: &mut Connection, bytes: &mut Vec<u8>) -> Read {
+    let mut stream = quic.recv_stream(id);
+    // It is there until it has been read to its end or stopped.
+    let Ok(mut chunks) = stream.read(true) else {
+        return Read::Reset;
+    };
+    loop {
+        match chunks.next(usize::MAX) {
+            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk.bytes),
+            Ok(None) => return Read::Finished,
+            Err(ReadError::Blocked) => return Read::Open,
+            Err(ReadError::Reset(_)) => return Read::Reset,
         }
-        self.end();
-        Progress::Done
-    }
-
-    /// The reply is written. An error says that the client did not want it any more.
-    fn end(&mut self) {
-        let _ = self.send.finish();
-    }
-
-    /// Ends the stream because of what the client did.
-    fn reject(&mut self, code: Code, shared: &Shared) {
-        shared.service.counters.count(Transport::Http3.rejected());
-        self.abandon(code);
-    }
-
-    /// Ends both directions, as far as they are open: neither call minds if they are not.
-    pub(super) fn abandon(&mut self, code: Code) {
-        let _ = self.send.reset(code.into());
-        let _ = self.recv.stop(code.into());
     }
 }
 
@@ -213,4 +147,91 @@ enum Concluded {
     Reply,
     Done,
     Close(Code),
+}
+
+/// Decides on what has been read.
+fn conclude(
+    id: StreamId,
+    bytes: &[u8],
+    read: &Read,
+    origin: Origin,
+    quic: &mut Connection,
+    shared: &Shared,
+    buffers: &mut Buffers,
+) -> Concluded {
+    let finished = match read {
+        Read::Open => false,
+        Read::Finished => true,
+        Read::Reset => {
+            abandon(id, Code::REQUEST_CANCELLED, quic);
+            return Concluded::Done;
+        }
+    };
+    match message::answer(bytes, finished, origin, shared, buffers) {
+        Verdict::More => Concluded::More,
+        Verdict::Reply => {
+            if !finished {
+                // Section 4.1: the rest of the request makes no difference.
+                let _ = quic.recv_stream(id).stop(Code::NO_ERROR.into());
+            }
+            Concluded::Reply
+        }
+        Verdict::Reset(code) => {
+            reject(id, code, quic, shared);
+            Concluded::Done
+        }
+        Verdict::Close(code) => Concluded::Close(code),
+    }
+}
+
+/// Writes a reply, or as much of it as the client has room for.
+fn reply(
+    id: StreamId,
+    bytes: &[u8],
+    quic: &mut Connection,
+    shared: &Shared,
+    now: Instant,
+) -> Progress {
+    match write(id, bytes, quic) {
+        None => Progress::Done,
+        Some(written) => Progress::Waiting(Waiting {
+            id,
+            until: now + shared.options.limits.reply,
+            state: State::Reply(bytes[written..].into(), 0),
+        }),
+    }
+}
+
+/// Writes as much as there is room for and returns how much that was, or ends the stream.
+fn write(id: StreamId, bytes: &[u8], quic: &mut Connection) -> Option<usize> {
+    let mut stream = quic.send_stream(id);
+    let mut written = 0;
+    while written < bytes.len() {
+        match stream.write(&bytes[written..]) {
+            Ok(length) => written += length,
+            Err(WriteError::Blocked) => return Some(written),
+            // The client does not want it any more.
+            Err(WriteError::Stopped(code)) => {
+                let _ = stream.reset(code);
+                return None;
+            }
+            Err(WriteError::ClosedStream) => return None,
+        }
+    }
+    if let Err(quinn_proto::FinishError::Stopped(code)) = stream.finish() {
+        let _ = stream.reset(code);
+    }
+    None
+}
+
+/// Ends the stream because of what the client did.
+fn reject(id: StreamId, code: Code, quic: &mut Connection, shared: &Shared) {
+    shared.service.counters.count(Transport::Http3.rejected());
+    abandon(id, code, quic);
+}
+
+/// Ends both directions, as far as they are open: neither call minds if they are not.
+pub(super) fn abandon(id: StreamId, code: Code, quic: &mut Connection) {
+    let _ = quic.send_stream(id).reset(code.into());
+    let _ = quic.recv_stream(id).stop(code.into());
 }

@@ -1,0 +1,201 @@
+//! What is spoken on a connection, from its handshake to its end.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use quinn_proto::crypto::rustls::HandshakeData;
+use quinn_proto::{Connection as Quic, ConnectionHandle, Event, VarInt};
+use scion_tracker_core::request::Origin;
+
+use super::{Handshake, is_abort};
+use crate::counters::Counter;
+use crate::transport::Shared;
+use crate::transport::connections::{Open, Over};
+use crate::transport::http3::{self, Code};
+use crate::transport::qs::{self, Knocks};
+
+/// Error codes that end a connection before its protocol is known, or after its last one: as HTTP/3 has
+/// them (RFC 9114 section 8.1).
+pub(super) const NO_ERROR: VarInt = VarInt::from_u32(0x100);
+const EXCESSIVE_LOAD: VarInt = VarInt::from_u32(0x107);
+
+/// How far a connection has come.
+pub(super) enum Stage {
+    Handshake {
+        origin: Origin,
+        until: Instant,
+        _counted: Handshake,
+    },
+    Http3 {
+        session: http3::Session,
+        _counted: Open,
+    },
+    Qs {
+        session: Box<qs::Session>,
+        _counted: Open,
+    },
+    /// Closed, and about to be forgotten.
+    Over,
+}
+
+impl Stage {
+    pub(super) fn handle(
+        &mut self,
+        event: Event,
+        handle: ConnectionHandle,
+        quic: &mut Quic,
+        shared: &Arc<Shared>,
+        knocks: &Arc<Knocks>,
+        now: Instant,
+    ) {
+        match event {
+            Event::Connected => self.begin(handle, quic, shared, knocks, now),
+            Event::Stream(event) => match self {
+                Self::Http3 { session, .. } => {
+                    if let Err(code) = session.handle(&event, quic, shared, now) {
+                        self.end(code, quic, shared, now);
+                    }
+                }
+                Self::Qs { session, .. } => session.handle(&event, quic),
+                // Nothing may be sent before the handshake is done, and nothing counts after the end.
+                Self::Handshake { .. } | Self::Over => {}
+            },
+            Event::ConnectionLost { reason } => {
+                let aborted = match self {
+                    Self::Handshake { .. } => true,
+                    Self::Http3 { .. } | Self::Qs { .. } => is_abort(&reason),
+                    Self::Over => false,
+                };
+                if aborted {
+                    shared.service.counters.count(Counter::QuicAborted);
+                }
+                *self = Self::Over;
+            }
+            Event::HandshakeDataReady | Event::DatagramReceived | Event::DatagramsUnblocked => {}
+        }
+    }
+
+    /// The handshake is done, and with it the address of the client is proven.
+    fn begin(
+        &mut self,
+        handle: ConnectionHandle,
+        quic: &mut Quic,
+        shared: &Arc<Shared>,
+        knocks: &Arc<Knocks>,
+        now: Instant,
+    ) {
+        let Self::Handshake { origin, .. } = *self else {
+            return;
+        };
+        let Shared {
+            service, options, ..
+        } = &**shared;
+        let proxied = options.proxies.trusts(origin.host.ip()) && !origin.is_scion();
+        let source = (!proxied).then_some(origin.host);
+        let Ok(open) = options.connections.enter(Over::Quic, source) else {
+            service.counters.count(Counter::QuicRefused);
+            quic.close(now, EXCESSIVE_LOAD, Bytes::new());
+            *self = Self::Over;
+            return;
+        };
+        service.counters.count(Counter::QuicConnections);
+        if protocol(quic).as_deref() == Some(qs::PROTOCOL) {
+            let session = qs::Session::new(origin, quic, shared, knocks, handle, now);
+            *self = Self::Qs {
+                session: Box::new(session),
+                _counted: open,
+            };
+            return;
+        }
+        match http3::Session::new(origin, quic, shared, now) {
+            Ok(session) => {
+                *self = Self::Http3 {
+                    session,
+                    _counted: open,
+                }
+            }
+            Err(code) => self.end(code, quic, shared, now),
+        }
+    }
+
+    /// Carries what there is between the streams of `qs` and its server.
+    pub(super) fn pump(&mut self, quic: &mut Quic, shared: &Arc<Shared>, now: Instant) {
+        if let Self::Qs { session, .. } = self
+            && let Some(end) = session.pump(quic, shared, now)
+        {
+            self.end_qs(end, quic, shared, now);
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Handshake { until, .. } => Some(*until),
+            Self::Http3 { session, .. } => Some(session.deadline()),
+            Self::Qs { session, .. } => session.deadline(),
+            Self::Over => None,
+        }
+    }
+
+    pub(super) fn time_out(&mut self, quic: &mut Quic, shared: &Shared, now: Instant) {
+        match self {
+            Self::Handshake { .. } => {
+                shared.service.counters.count(Counter::QuicAborted);
+                quic.close(now, VarInt::from_u32(0), Bytes::new());
+                *self = Self::Over;
+            }
+            Self::Http3 { session, .. } => {
+                if let Err(code) = session.time_out(quic, shared, now) {
+                    self.end(code, quic, shared, now);
+                }
+            }
+            Self::Qs { session, .. } => {
+                let end = session.time_out();
+                self.end_qs(end, quic, shared, now);
+            }
+            Self::Over => {}
+        }
+    }
+
+    pub(super) fn go_away(&mut self, quic: &mut Quic, shared: &Shared, now: Instant) {
+        match self {
+            Self::Handshake { .. } => {
+                quic.close(now, NO_ERROR, Bytes::new());
+                *self = Self::Over;
+            }
+            Self::Http3 { session, .. } => {
+                if let Err(code) = session.go_away(quic, shared, now) {
+                    self.end(code, quic, shared, now);
+                }
+            }
+            Self::Qs { session, .. } => {
+                if let Some(end) = session.go_away(now) {
+                    self.end_qs(end, quic, shared, now);
+                }
+            }
+            Self::Over => {}
+        }
+    }
+
+    fn end(&mut self, code: Code, quic: &mut Quic, shared: &Shared, now: Instant) {
+        if code != Code::NO_ERROR {
+            shared.service.counters.count(Counter::QuicAborted);
+        }
+        quic.close(now, code.into(), Bytes::new());
+        *self = Self::Over;
+    }
+
+    fn end_qs(&mut self, end: qs::End, quic: &mut Quic, shared: &Shared, now: Instant) {
+        if end == qs::End::Aborted {
+            shared.service.counters.count(Counter::QuicAborted);
+        }
+        quic.close(now, end.code(), Bytes::new());
+        *self = Self::Over;
+    }
+}
+
+/// What both sides have agreed to speak.
+fn protocol(quic: &Quic) -> Option<Vec<u8>> {
+    let data = quic.crypto_session().handshake_data()?;
+    data.downcast::<HandshakeData>().ok()?.protocol
+}

@@ -14,13 +14,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::scion::{Call, Silence};
 use super::{MAX_REPLY, RequestError, TrackerAddr, TrackerUrl, USER_AGENT, resolve};
+use crate::socket::scion::INITIAL_RTT;
 
 /// H3_NO_ERROR (RFC 9114, section 8.1).
 const NO_ERROR: VarInt = VarInt::from_u32(0x100);
-
-/// The round trip that is assumed over SCION before one is measured: packets that are not answered
-/// are sent again after three times as long, over another path if the first has failed.
-const SCION_RTT: Duration = Duration::from_millis(150);
 
 /// How long the first attempt over SCION may take, handshake and all; each after it, twice as long. Of a
 /// connection that has lost packets with several paths in turn, both ends wait ever longer before they
@@ -74,7 +71,7 @@ pub(super) async fn get_over_scion(
     let mut config = quinn::ClientConfig::new(crypto(tls)?);
     let mut transport = TransportConfig::default();
     transport
-        .initial_rtt(SCION_RTT)
+        .initial_rtt(INITIAL_RTT)
         // A request is a packet or two: looking for a larger size takes more than it gives.
         .mtu_discovery_config(None);
     config.transport_config(Arc::new(transport));

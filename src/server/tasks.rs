@@ -115,7 +115,7 @@ impl Tasks {
                         continue;
                     };
                     let tls = certificates.quic_config(quic::PROTOCOLS);
-                    let listener = quic::Listener::new(tls, options, Arc::clone(&service));
+                    let listener = quic::Listener::new(tls, None, options, Arc::clone(&service));
                     let listener = Arc::new(listener.map_err(failed)?);
                     for socket in sockets {
                         let (listener, stop) = (Arc::clone(&listener), self.stop.clone());
@@ -140,7 +140,8 @@ impl Tasks {
                     )
                     .map_err(failed)?;
                     let tls = certificates.quic_config(quic::PROTOCOLS_OVER_SCION);
-                    let listener = quic::Listener::new(tls, options, Arc::clone(&service));
+                    let rtt = Some(scion::INITIAL_RTT);
+                    let listener = quic::Listener::new(tls, rtt, options, Arc::clone(&service));
                     let (listener, stop) = (listener.map_err(failed)?, self.stop.clone());
                     self.set.spawn(async move {
                         listener.run_over_scion(socket, stop).await.map_err(failed)

@@ -52,6 +52,10 @@ use underlay::{AlwaysRoom, Underlay};
 /// are announced, headers take 80 to 260 bytes of what the underlay carries.
 pub(crate) const MIN_PAYLOAD: u16 = 1200;
 
+/// The round trip that QUIC assumes over SCION before it has measured one: packets that are not answered
+/// are sent again after three times as long, over another path if the first has failed.
+pub(crate) const INITIAL_RTT: Duration = Duration::from_millis(150);
+
 /// Rounds of receiving without anything for quinn, before other tasks get their turn.
 const FRUITLESS: usize = 16;
 /// Failures of paths that a slow listener is told of.

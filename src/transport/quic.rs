@@ -17,6 +17,7 @@ use std::io;
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use quinn::{Runtime as _, TokioRuntime};
 use quinn_proto::crypto::rustls::{NoInitialCipherSuite, QuicServerConfig};
@@ -54,13 +55,15 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// `tls` has to offer [`PROTOCOLS`], or for SCION [`PROTOCOLS_OVER_SCION`].
+    /// `tls` has to offer [`PROTOCOLS`], or for SCION [`PROTOCOLS_OVER_SCION`]. `initial_rtt` is the
+    /// round trip that is assumed before one is measured; without it, QUIC's own of 333 ms.
     pub(crate) fn new(
         tls: rustls::ServerConfig,
+        initial_rtt: Option<Duration>,
         options: Arc<Options>,
         service: Arc<Service>,
     ) -> io::Result<Self> {
-        let config = server_config(tls, &options.limits)
+        let config = server_config(tls, &options.limits, initial_rtt)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         Ok(Self {
             config: Arc::new(config),
@@ -130,6 +133,7 @@ impl Listener {
 fn server_config(
     mut tls: rustls::ServerConfig,
     limits: &Limits,
+    initial_rtt: Option<Duration>,
 ) -> Result<ServerConfig, NoInitialCipherSuite> {
     tls.max_early_data_size = 0;
     let crypto = QuicServerConfig::try_from(tls)?;
@@ -153,6 +157,9 @@ fn server_config(
                 .unwrap_or(VarInt::MAX)
                 .into(),
         ));
+    if let Some(initial_rtt) = initial_rtt {
+        transport.initial_rtt(initial_rtt);
+    }
     let mut tokens = quinn_proto::ValidationTokenConfig::default();
     tokens.sent(1);
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));

@@ -39,12 +39,13 @@ use scion_tracker_core::codec::scion::{BuildError, Packet, PacketError, Path, Sc
 use tokio::sync::broadcast;
 
 use crate::counters::{Counter, Counters};
+use allowance::Allowance;
 pub(crate) use gate::Gate;
 pub(crate) use inbox::Datagrams;
 use inbox::Inbox;
 use names::Names;
 pub(crate) use remotes::{Cause, Failure, Limits};
-use remotes::{Now, Remotes, Route};
+use remotes::{Now, Remotes, Report, Route};
 use topology::Topology;
 use underlay::{AlwaysRoom, Underlay};
 
@@ -62,6 +63,8 @@ const FRUITLESS: usize = 16;
 const FAILURES: usize = 16;
 /// Echo requests that are answered in a burst, and as many a second.
 const ECHOES: u32 = 200;
+/// Packets that routers gave back and that are sent again over another path, in the same way.
+const RESENDS: u32 = 1000;
 
 thread_local! {
     /// Packets on their way to the underlay.
@@ -214,19 +217,28 @@ impl ScionSocket {
         self.remotes.lock().len()
     }
 
-    /// Takes note of what an SCMP error says.
-    fn failed(&self, packet: &Packet<'_>, scmp: &Scmp<'_>, now: Now) {
+    /// Takes note of what an SCMP error says. Sends what it gives back over a path that works, while
+    /// the allowance lasts: whoever forges such errors has us send what they quote.
+    fn failed(&self, packet: &Packet<'_>, scmp: &Scmp<'_>, resends: &mut Allowance, now: Now) {
         let mut remotes = self.remotes.lock();
-        let failure = remotes.failed(&self.names, self.local(), packet, scmp, now);
+        let report = remotes.failed(&self.names, self.local(), packet, scmp, now);
         drop(remotes);
-        let Some(failure) = failure else {
+        let Some(Report { failure, again }) = report else {
             self.counters.count(Counter::ScionScmpIgnored);
             return;
         };
-        self.counters.count(Counter::ScionPathsFailed);
-        tracing::debug!(?failure, "a path has failed");
-        // Nobody may be listening.
-        let _ = self.failures.send(failure);
+        if let Some((route, payload)) = again
+            && resends.take(now.since_start)
+        {
+            self.counters.count(Counter::ScionResent);
+            self.transmit(&route, payload, None);
+        }
+        if let Some(failure) = failure {
+            self.counters.count(Counter::ScionPathsFailed);
+            tracing::debug!(?failure, "a path has failed");
+            // Nobody may be listening.
+            let _ = self.failures.send(failure);
+        }
     }
 
     fn transmit(&self, route: &Route, payload: &[u8], segment: Option<usize>) {

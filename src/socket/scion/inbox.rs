@@ -13,7 +13,7 @@ use super::gate::Admitted;
 use super::quic::{self, Negotiator};
 use super::remotes::{Arrival, Heard, Now, Route};
 use super::underlay::{Received, Replies};
-use super::{ECHOES, ScionSocket};
+use super::{ECHOES, RESENDS, ScionSocket};
 use crate::counters::Counter;
 
 /// Answers BEP 15 datagrams, a batch at a time.
@@ -39,6 +39,7 @@ struct Desk {
     now: Now,
     negotiator: Negotiator,
     echoes: Allowance,
+    resends: Allowance,
     datagrams: Option<(Box<dyn Datagrams>, Replies)>,
 }
 
@@ -53,6 +54,7 @@ impl Inbox {
                 now,
                 negotiator: Negotiator::new(),
                 echoes: Allowance::new(ECHOES),
+                resends: Allowance::new(RESENDS),
                 datagrams: datagrams.map(|it| (it, Replies::new())),
             },
         }
@@ -217,7 +219,7 @@ impl Desk {
             Scmp::EchoReply(_) | Scmp::Other { .. } => {
                 socket.counters.count(Counter::ScionScmpIgnored);
             }
-            _ => socket.failed(packet, &scmp, self.now),
+            _ => socket.failed(packet, &scmp, &mut self.resends, self.now),
         }
     }
 

@@ -40,6 +40,11 @@ fn long(packet: &[u8]) -> Option<Long<'_>> {
     })
 }
 
+/// Whether this has the bit that all packets of version 1 have, and answers of BEP 15 do not.
+pub(super) fn is_quic(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|flags| flags & 0x40 != 0)
+}
+
 fn token(id: &[u8]) -> Option<Token> {
     id.first_chunk().map(|id| Token(u64::from_be_bytes(*id)))
 }

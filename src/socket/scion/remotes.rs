@@ -9,7 +9,7 @@
 //! - An answer to a fresh remote takes the path of its latest packet: it goes back where the request
 //!   came from. An established remote keeps its path as long as that works.
 //! - An SCMP error counts only if it quotes a packet that was sent to an established remote over the
-//!   very path in use.
+//!   very path in use. Of what it quotes, QUIC packets alone are sent again: once, to that remote.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use scion_tracker_core::codec::scion::{BuildError, Packet, Path, Quoted, Scmp, T
 
 use super::MIN_PAYLOAD;
 use super::names::Names;
-use super::quic::Token;
+use super::quic::{self, Token};
 
 /// Another path is taken when nothing has come over the current one for this long. Half-way between
 /// a round trip and the patience of a QUIC client whose packets are lost.
@@ -167,6 +167,16 @@ pub(crate) struct Failure {
     pub(crate) switched: bool,
 }
 
+/// What follows from an SCMP error that is believed.
+#[derive(Debug)]
+pub(super) struct Report<'a> {
+    /// The path in use has failed.
+    pub(super) failure: Option<Failure>,
+    /// The datagram that was given back, if it came whole, and the way that it can take instead. QUIC
+    /// does not mind one that comes late or twice, but waits long before it sends one again.
+    pub(super) again: Option<(Arc<Route>, &'a [u8])>,
+}
+
 /// The table.
 #[derive(Debug)]
 pub(super) struct Remotes {
@@ -260,14 +270,14 @@ impl Remotes {
 
     /// Takes note of an SCMP error that reached `local`. Nobody vouches for it, so it counts only if
     /// what it quotes is a packet of ours to a remote that is really there, over the path in use.
-    pub(super) fn failed(
+    pub(super) fn failed<'a>(
         &mut self,
         names: &Names,
         local: ScionAddr,
         packet: &Packet<'_>,
-        scmp: &Scmp<'_>,
+        scmp: &Scmp<'a>,
         now: Now,
-    ) -> Option<Failure> {
+    ) -> Option<Report<'a>> {
         let (reporter, cause) = match *scmp {
             Scmp::ExternalInterfaceDown { ia, interface, .. } => (ia, Cause::Link(interface)),
             Scmp::InternalConnectivityDown {
@@ -297,6 +307,9 @@ impl Remotes {
             way.route.template.path().is_same_way(quoted.path)
                 && !matches!(*scmp, Scmp::PacketTooBig { mtu, .. } if way.fits(mtu))
         };
+        // What a forger had us send in our name, QUIC would find out; others might not.
+        let given_back = quoted.payload.filter(|payload| quic::is_quic(payload));
+        let again = |way: &Way| Some((Arc::clone(&way.route), given_back?));
         if same(&remote.current) {
             remote.current.failed = true;
             // A forger may have put his there; the next packet will bring another.
@@ -305,16 +318,24 @@ impl Remotes {
             if switched {
                 remote.swap();
             }
-            return Some(Failure {
+            let failure = Failure {
                 remote: addr,
                 reporter,
                 cause,
                 switched,
+            };
+            return Some(Report {
+                failure: Some(failure),
+                again: switched.then(|| again(&remote.current)).flatten(),
             });
         }
         let other = remote.other.as_mut().filter(|other| same(other))?;
         other.failed = true;
-        None
+        let works = !remote.current.failed;
+        Some(Report {
+            failure: None,
+            again: works.then(|| again(&remote.current)).flatten(),
+        })
     }
 
     fn add(&mut self, name: SocketAddr, addr: ScionAddr, way: Way, now: Now) {

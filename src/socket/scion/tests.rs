@@ -179,6 +179,7 @@ async fn a_request_in_flight_survives_a_link_that_goes_down() {
             )
             .unwrap();
     }
+    assert!(count(&client, Counter::ScionResent) >= 4);
     assert!(count(&server, Counter::ScionPathsFailed) >= 1);
     assert_eq!(count(&server, Counter::ScionRemotesAdded), 1);
 }

@@ -364,17 +364,23 @@ fn established_ones_are_forgotten_when_silent_and_sooner_when_there_is_no_room()
 }
 
 /// What a router says of this packet.
-fn interface_down(bench: &mut Bench, quote: &[u8], now: Now) -> Option<Failure> {
-    let reporter: IsdAs = "1-ff00:0:120".parse().unwrap();
-    let down = Scmp::ExternalInterfaceDown {
-        ia: reporter,
+fn down(quote: &[u8]) -> Scmp<'_> {
+    Scmp::ExternalInterfaceDown {
+        ia: "1-ff00:0:120".parse().unwrap(),
         interface: 1,
         quote,
-    };
-    told(bench, &down, now)
+    }
+}
+
+fn interface_down(bench: &mut Bench, quote: &[u8], now: Now) -> Option<Failure> {
+    told(bench, &down(quote), now)
 }
 
 fn told(bench: &mut Bench, scmp: &Scmp<'_>, now: Now) -> Option<Failure> {
+    report(bench, scmp, now)?.failure
+}
+
+fn report<'a>(bench: &mut Bench, scmp: &Scmp<'a>, now: Now) -> Option<Report<'a>> {
     let mut bytes = Vec::new();
     Template::new(addr("1-ff00:0:110,[10.0.0.9]:1"), addr(SERVER), Path::EMPTY)
         .unwrap()
@@ -389,9 +395,13 @@ fn told(bench: &mut Bench, scmp: &Scmp<'_>, now: Now) -> Option<Failure> {
 
 /// A packet that goes there.
 fn sent(bench: &mut Bench, to: ScionAddr) -> Vec<u8> {
+    sent_with(&[0x40; 100], bench, to)
+}
+
+fn sent_with(payload: &[u8], bench: &mut Bench, to: ScionAddr) -> Vec<u8> {
     let mut bytes = Vec::new();
     let route = bench.remotes.route(bench.name(to), None).unwrap();
-    route.template.write(&[0; 100], &mut bytes).unwrap();
+    route.template.write(payload, &mut bytes).unwrap();
     bytes
 }
 
@@ -409,6 +419,37 @@ fn an_interface_that_is_down_moves_the_connection_to_the_other_path() {
     // The same report again is about a path that is not in use.
     assert_eq!(interface_down(&mut bench, &quote, at(41)), None);
     assert_eq!(bench.way_to(client), Some(2));
+}
+
+/// Sends `payload` to a client with two paths, which fail one after the other; `length` bytes of it are
+/// quoted. Returns over which path it is to be sent again each time.
+fn sent_again(payload: &[u8], length: usize) -> [Option<u16>; 3] {
+    let mut bench = Bench::new(10, 10);
+    let client = addr(CLIENT);
+    bench.established(client);
+    bench.packet(client, &path(2), short(b"ours-one"), at(30));
+    let one = sent_with(payload, &mut bench, client);
+    let mut again = |quote: &[u8], now| {
+        let scmp = down(&quote[..quote.len() - payload.len() + length]);
+        let (route, given_back) = report(&mut bench, &scmp, now)?.again?;
+        assert_eq!(given_back, payload);
+        let mut bytes = Vec::new();
+        route.template.write(given_back, &mut bytes).unwrap();
+        Some((route.template.path().first_egress(), bytes))
+    };
+    let first = again(&one, at(40));
+    let second = again(&one, at(41));
+    let third = first.as_ref().map(|(_, bytes)| again(bytes, at(42)));
+    [first, second, third.flatten()].map(|it| it.and_then(|(way, _)| way))
+}
+
+#[test]
+fn what_is_given_back_whole_takes_the_other_path_as_long_as_that_works() {
+    let quic = [0x40; 100];
+    assert_eq!(sent_again(&quic, 100), [Some(2), Some(2), None]);
+    assert_eq!(sent_again(&quic, 99), [None, None, None]);
+    // An announce reply of BEP 15, made up by who forged the error.
+    assert_eq!(sent_again(&[0; 20], 20), [None, None, None]);
 }
 
 #[test]

@@ -181,6 +181,10 @@ fn scmp_errors_name_the_packet_and_the_failure() {
     assert_eq!(quoted.source, request.destination);
     assert_eq!(quoted.destination, request.source);
     assert_eq!(quoted.ports, Some((31969, 45000)));
+    assert_eq!(quoted.payload, Some(&[90; 64][..]));
+    let short = Quoted::parse(&quote[..quote.len() - 1]).unwrap();
+    assert_eq!(short.payload, None);
+    assert_eq!(short.ports, quoted.ports);
     assert_ne!(quoted.path, sent.path(), "routers have moved on in it");
     assert!(quoted.path.is_same_way(sent.path()));
     assert!(!quoted.path.is_same_way(request.path));

@@ -3,8 +3,8 @@
 //! Memory is bounded by the connections themselves: a source is known for as long as it has one.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
+use std::collections::hash_map::Entry;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -34,23 +34,36 @@ pub(crate) struct Connections {
     limits: [usize; 2],
     per_source: u32,
     open: [AtomicUsize; 2],
-    hasher: RandomState,
     sources: [Mutex<HashMap<Source, u32>>; SHARDS],
 }
 
 /// A host, IPv6 by its /64: a household has that many addresses to come from.
+///
+/// Two words, as they are hashed for every connection. IPv4 stands where IPv6 has the networks of
+/// `::/32`, from which nobody comes but the host itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Source(Host);
+struct Source {
+    ia: u64,
+    network: u64,
+}
 
 impl Source {
     fn of(host: Host) -> Self {
-        match host.ip() {
-            IpAddr::V4(_) => Self(host),
-            IpAddr::V6(ip) => {
-                let network = Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64));
-                Self(Host::new(host.ia, network.into()))
-            }
+        let network = match host.ip() {
+            IpAddr::V4(ip) => ip.to_bits().into(),
+            IpAddr::V6(ip) => (ip.to_bits() >> 64) as u64,
+        };
+        Self {
+            ia: host.ia.to_u64(),
+            network,
         }
+    }
+
+    /// Where it is kept. Nothing secret is needed here: whoever fills one shard has its lock contended
+    /// as that of a table without shards would be.
+    const fn shard(&self) -> usize {
+        let mixed = (self.ia ^ self.network).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> 32) as usize % SHARDS
     }
 }
 
@@ -60,7 +73,6 @@ impl Connections {
             limits: [limits.tcp_connections, limits.quic_connections],
             per_source: limits.connections_per_source,
             open: [const { AtomicUsize::new(0) }; 2],
-            hasher: RandomState::new(),
             sources: std::array::from_fn(|_| Mutex::default()),
         }
     }
@@ -112,9 +124,8 @@ impl Connections {
     }
 
     fn shard(&self, source: &Source) -> MutexGuard<'_, HashMap<Source, u32>> {
-        let shard = self.hasher.hash_one(source) as usize % SHARDS;
         // Nothing panics under the lock, and a count is whole at any moment.
-        self.sources[shard]
+        self.sources[source.shard()]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
@@ -132,11 +143,10 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.connections.open[self.over as usize].fetch_sub(1, Ordering::Relaxed);
         let Some(source) = self.source else { return };
-        let mut shard = self.connections.shard(&source);
-        if let Some(count) = shard.get_mut(&source) {
-            *count -= 1;
-            if *count == 0 {
-                shard.remove(&source);
+        if let Entry::Occupied(mut count) = self.connections.shard(&source).entry(source) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
             }
         }
     }

@@ -59,7 +59,8 @@ pub struct Connections {
     )]
     pub handshake_timeout: Duration,
 
-    /// Time for a request's head to arrive, from its first byte on.
+    /// Time for a request's head to arrive, from its first byte on; for the first one over TCP, from
+    /// when the connection was accepted.
     #[config(
         env = "SCION_TRACKER_HEAD_TIMEOUT",
         default = "10s",

@@ -116,9 +116,10 @@ fn read_announce(reply: Reply<'_>) -> Result<AnnounceAnswer, RequestError> {
     else {
         return Err(RequestError::Unexpected);
     };
+    let layout = peers.layout();
     let (peers, unreadable): (Vec<_>, Vec<_>) = peers
         .map(|endpoint| AnswerPeer { endpoint, id: None })
-        .partition(|peer| peer.endpoint.addr.port() != 0);
+        .partition(|peer| layout.reaches(&peer.endpoint));
     Ok(AnnounceAnswer {
         interval: u64::from(interval),
         complete: Some(u64::from(seeders)),

@@ -57,6 +57,16 @@ impl Layout {
         }
     }
 
+    /// Whether a peer that was read from such a list can be reached. Port 0 cannot; nor can one in a
+    /// wildcard ISD-AS, whose host would mean another one, or none, on the ordinary Internet.
+    pub const fn reaches(self, peer: &Endpoint) -> bool {
+        let placed = match self {
+            Self::Ip4 | Self::Ip6 => peer.ia.is_none(),
+            Self::Scion4 | Self::Scion6 => !peer.ia.is_wildcard(),
+        };
+        placed && peer.addr.port() != 0
+    }
+
     /// Packs peers of this layout out of a list of them; `None` if the list has a rest.
     pub fn unpack(self, list: &[u8]) -> Option<Unpack<'_>> {
         list.len()
@@ -101,6 +111,13 @@ impl fmt::Display for Endpoint {
 pub struct Unpack<'a> {
     layout: Layout,
     list: &'a [u8],
+}
+
+impl Unpack<'_> {
+    /// How they are packed.
+    pub const fn layout(&self) -> Layout {
+        self.layout
+    }
 }
 
 impl Iterator for Unpack<'_> {
@@ -207,6 +224,21 @@ mod tests {
                 assert_eq!(peers.map(|peers| peers.len()), expected);
                 assert_eq!(peers.map(Iterator::count), expected);
             }
+        }
+    }
+
+    #[test]
+    fn peers_without_a_port_or_a_place_cannot_be_reached() {
+        for (layout, peer, reached) in [
+            (Layout::Ip4, endpoint("0-0", "192.0.2.1:1"), true),
+            (Layout::Ip4, endpoint("0-0", "192.0.2.1:0"), false),
+            (Layout::Scion4, endpoint("1-1", "10.0.0.1:1"), true),
+            (Layout::Scion4, endpoint("1-1", "10.0.0.1:0"), false),
+            (Layout::Scion4, endpoint("0-0", "10.0.0.1:1"), false),
+            (Layout::Scion6, endpoint("1-0", "[::1]:1"), false),
+            (Layout::Scion6, endpoint("0-ff00:0:110", "[::1]:1"), false),
+        ] {
+            assert_eq!(layout.reaches(&peer), reached, "{layout:?} {peer}");
         }
     }
 

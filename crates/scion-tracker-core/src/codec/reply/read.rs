@@ -1,6 +1,7 @@
 //! The client's side: replies of any tracker, read into owned types.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 
 use crate::address::IsdAs;
 use crate::codec::bencode::{BencodeError, Dict, Value};
@@ -63,7 +64,8 @@ pub struct AnnounceAnswer {
     pub warning: Option<String>,
     /// The peers of all lists, those over SCION first.
     pub peers: Vec<AnswerPeer>,
-    /// How many entries of the lists were no peer that can be reached: a host name, port 0.
+    /// How many entries of the lists were no peer that can be reached: a host name, port 0, a wildcard
+    /// ISD-AS.
     pub unreadable: usize,
 }
 
@@ -109,7 +111,10 @@ pub fn parse_announce_reply(reply: &[u8]) -> Result<AnnounceAnswer, ReplyError> 
         match dict.get(key) {
             Some(Value::Bytes(list)) => {
                 let packed = layout.unpack(list).ok_or(ReplyError::Field(key))?;
-                packed.for_each(|endpoint| answer.take(Some(AnswerPeer { endpoint, id: None })));
+                packed.for_each(|endpoint| {
+                    let peer = AnswerPeer { endpoint, id: None };
+                    answer.take(layout.reaches(&endpoint).then_some(peer));
+                });
             }
             Some(Value::List(list)) => list.for_each(|peer| answer.take(read_peer(&peer))),
             Some(_) => return Err(ReplyError::Field(key)),
@@ -145,8 +150,8 @@ pub fn parse_scrape_reply(reply: &[u8]) -> Result<ScrapeAnswer, ReplyError> {
 impl AnnounceAnswer {
     fn take(&mut self, peer: Option<AnswerPeer>) {
         match peer {
-            Some(peer) if peer.endpoint.addr.port() != 0 => self.peers.push(peer),
-            _ => self.unreadable += 1,
+            Some(peer) => self.peers.push(peer),
+            None => self.unreadable += 1,
         }
     }
 }
@@ -181,21 +186,26 @@ fn read_retry(value: &Value<'_>) -> Option<Retry> {
     }
 }
 
-/// A dictionary with or without an `ia`.
+/// A dictionary with or without an `ia`, of which `0-0` stands for plain IP and no other wildcard for
+/// anything.
 fn read_peer(peer: &Value<'_>) -> Option<AnswerPeer> {
     let peer = peer.as_dict()?;
     let str = |key| std::str::from_utf8(bytes(&peer, key)?).ok();
     let ip: IpAddr = str("ip")?.parse().ok()?;
-    let port = peer.get("port")?.as_u64()?.try_into().ok()?;
-    let ia = match peer.get("ia") {
+    let port = u16::try_from(peer.get("port")?.as_u64()?).ok()?;
+    let port = NonZeroU16::new(port)?;
+    let ia: IsdAs = match peer.get("ia") {
         Some(_) => str("ia")?.parse().ok()?,
         None => IsdAs::NONE,
     };
+    if ia.is_wildcard() && !ia.is_none() {
+        return None;
+    }
     let id = bytes(&peer, "peer id").or_else(|| bytes(&peer, "id"));
     Some(AnswerPeer {
         endpoint: Endpoint {
             ia,
-            addr: SocketAddr::new(ip, port),
+            addr: SocketAddr::new(ip, port.get()),
         },
         id: id.and_then(|id| id.try_into().ok()).map(PeerId),
     })

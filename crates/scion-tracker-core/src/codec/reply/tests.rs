@@ -287,6 +287,34 @@ fn the_client_reads_every_form() {
 }
 
 #[test]
+fn the_client_takes_no_wildcard_for_a_place() {
+    // In dictionaries `0-0` stands for plain IP.
+    let peer = |ia: &str| format!("d2:ia{}:{ia}2:ip8:10.0.0.14:porti9ee", ia.len());
+    let peers: String = ["0-0", "1-0", "0-ff00:0:110", "1-1"].map(peer).concat();
+    let reply = format!("d8:intervali60e5:peersl{peers}ee");
+    let answer = parse_announce_reply(reply.as_bytes()).unwrap();
+    assert_eq!(answer.unreadable, 2);
+    let found: Vec<_> = answer
+        .peers
+        .iter()
+        .map(|peer| peer.endpoint.to_string())
+        .collect();
+    assert_eq!(found, ["10.0.0.1:9", "1-1,[10.0.0.1]:9"]);
+
+    // In a list of SCION peers a host in `0-0` would pass for one on the ordinary Internet.
+    let mut reply = b"d8:intervali60e12:peers_scion442:".to_vec();
+    for ia in [0_u64, 1 << 48, (1 << 48) | 1] {
+        reply.extend(ia.to_be_bytes());
+        reply.extend([10, 0, 0, 1, 0, 9]);
+    }
+    reply.push(b'e');
+    let answer = parse_announce_reply(&reply).unwrap();
+    assert_eq!(answer.unreadable, 2);
+    assert_eq!(answer.peers.len(), 1);
+    assert_eq!(answer.peers[0].endpoint.to_string(), "1-1,[10.0.0.1]:9");
+}
+
+#[test]
 fn the_client_bears_other_trackers() {
     let reply = b"d8:intervali60e5:peersld2:ip11:example.org4:porti1eed2:ip9:127.0.0.14:porti0ee\
         d2:ip9:127.0.0.17:peer id2:xy4:porti9eed2:ia3:x-y2:ip9:127.0.0.14:porti9eei7eee";

@@ -179,6 +179,33 @@ pub enum RequestError {
     Refused(Failure),
 }
 
+impl RequestError {
+    /// Whether the tracker's certificate comes from an authority that [`Options::trust`] does not have,
+    /// as one that it has signed itself does.
+    pub fn is_of_unknown_authority(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => {
+                let tls = source.get_ref().and_then(|inner| inner.downcast_ref());
+                matches!(
+                    tls,
+                    Some(rustls::Error::InvalidCertificate(
+                        rustls::CertificateError::UnknownIssuer
+                    ))
+                )
+            }
+            // quinn keeps no more of it than the alert that it sent (RFC 9001 section 4.8).
+            Self::Quic {
+                source: quinn::ConnectionError::TransportError(error),
+                ..
+            } => {
+                let alert = u8::from(rustls::AlertDescription::UnknownCA);
+                error.code == quinn::TransportErrorCode::crypto(alert)
+            }
+            _ => false,
+        }
+    }
+}
+
 impl From<ReplyError> for RequestError {
     fn from(error: ReplyError) -> Self {
         match error {

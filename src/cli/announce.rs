@@ -16,7 +16,7 @@ use scion_tracker_core::request::{Announce, Claim, Event, ScionClaim};
 use scion_tracker_core::types::{InfoHash, PeerId};
 use serde::Serialize;
 
-use super::asking::{Asking, table};
+use super::asking::{Asking, explained, table};
 use super::serve::stop_signal;
 use crate::client::{Client, RequestError, TrackerUrl, software};
 
@@ -143,7 +143,7 @@ impl Args {
         let stop = stop_signal()?;
         let announce = async |event| -> anyhow::Result<Duration> {
             query.announce.event = event;
-            let answer = announce(client, url, &query).await?;
+            let answer = announce(client, url, &query).await.map_err(explained)?;
             if event != Event::Stopped {
                 let shown = Shown::from(&answer);
                 self.asking.print_next(&shown, || shown.to_text())?;

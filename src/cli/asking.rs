@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -45,7 +45,7 @@ impl Asking {
         spinner.enable_steady_tick(Duration::from_millis(100));
         let answer = self.work(ask);
         spinner.finish_and_clear();
-        Ok(answer??)
+        answer?.map_err(explained)
     }
 
     /// Gives the work a client and the tracker's URL.
@@ -107,6 +107,15 @@ impl Asking {
         };
         Ok(super::print(&(text + "\n"))?)
     }
+}
+
+/// With what can be done about it, if that is a flag.
+pub(super) fn explained(error: RequestError) -> anyhow::Error {
+    if !error.is_of_unknown_authority() {
+        return error.into();
+    }
+    let error = anyhow::Error::from(error);
+    anyhow!("{error:#} (--ca FILE takes another authority, --insecure any certificate)")
 }
 
 /// Columns as wide as their widest cell, two spaces between them.

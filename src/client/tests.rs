@@ -363,7 +363,7 @@ async fn https() {
         .scrape(&localhost("https", port, ""), &[HASH])
         .await;
     assert!(
-        matches!(refused, Err(RequestError::Io { .. })),
+        matches!(&refused, Err(error @ RequestError::Io { .. }) if error.is_of_unknown_authority()),
         "{refused:?}"
     );
 }
@@ -378,7 +378,7 @@ async fn http3() {
     let stranger = client(Trust::System);
     let refused = stranger.scrape(&localhost("h3", port, ""), &[HASH]).await;
     assert!(
-        matches!(refused, Err(RequestError::Quic { .. })),
+        matches!(&refused, Err(error @ RequestError::Quic { .. }) if error.is_of_unknown_authority()),
         "{refused:?}"
     );
 }
@@ -389,6 +389,7 @@ async fn a_host_without_an_address() {
     let url: TrackerUrl = "http://host.invalid/".parse().unwrap();
     let error = client.scrape(&url, &[HASH]).await.unwrap_err();
     assert!(matches!(error, RequestError::Resolve { .. }), "{error:?}");
+    assert!(!error.is_of_unknown_authority());
 }
 
 #[test]

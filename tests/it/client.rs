@@ -152,7 +152,7 @@ fn the_subcommands_over_every_transport() {
 fn failures_of_the_subcommands() {
     let running = common::start(common::config());
     let http = running.url(Kind::Http) + "?ia=x";
-    let https = running.url(Kind::Https);
+    let (https, http3) = (running.url(Kind::Https), running.url(Kind::Http3));
     let hash = "11".repeat(20);
     for (args, code, message) in [
         (
@@ -163,7 +163,12 @@ fn failures_of_the_subcommands() {
         (
             vec!["scrape", &https, "--info-hash", &hash],
             1,
-            "invalid peer certificate",
+            "UnknownIssuer (--ca FILE takes another authority, --insecure any certificate)",
+        ),
+        (
+            vec!["announce", &http3, "--info-hash", &hash],
+            1,
+            "UnknownIssuer (--ca FILE takes another authority, --insecure any certificate)",
         ),
         (
             vec!["scrape", &https, "--info-hash", "11"],

@@ -9,6 +9,7 @@ mod common;
 mod bench;
 mod cli;
 mod client;
+mod health;
 mod hostile_http;
 mod http;
 mod http3;

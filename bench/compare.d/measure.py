@@ -1,6 +1,7 @@
 """Starts the programs of a row, lets them bear the load in turn, and stops them again."""
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -73,9 +74,11 @@ class Server:
         self.entry = entry
         self.port = free_port()
         self.load = row.load | entry.load
+        self.by = row.by
         self.places = places
+        self.home = home
         self.cores = Cores(entry.cores or row.cores)
-        options = {"torrents": self.load["torrents"]} | entry.options
+        options = {"torrents": self.load.get("torrents")} | entry.options
         start = entry.program.start(places, self.port, home, entry.scheme, options)
         self.log = home / "log"
         with open(self.log, "w") as log:
@@ -126,6 +129,8 @@ class Server:
 
     def bench(self, duration, warmup, fill=False, **changes):
         """One run of the load. Returns its report, in which there is at least one reply."""
+        if self.by:
+            return self.by.bench(self, functools.partial(pinned, self.cores.load))
         options = self.load | changes | {"duration": f"{duration}s", "warmup": f"{warmup}s"}
         argv = [str(self.places.own / "scion-tracker"), "bench", self.url(), "--json"]
         argv += ["--server-pid", str(self.process.pid), *arguments(options)]
@@ -171,6 +176,8 @@ def run(row, places, rounds, duration, install):
         servers = []
         for entry in row.entries:
             try:
+                if row.by:
+                    provide(row.by, places, install)
                 provide(entry.program, places, install)
                 home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="compare-")))
                 server = Server(row, entry, places, home)
@@ -193,7 +200,7 @@ def run(row, places, rounds, duration, install):
         "title": row.title,
         "taken": time.strftime("%Y-%m-%d"),
         "measure": row.measure,
-        "load": " ".join(arguments(row.load)),
+        "load": row.by.describe(row.load) if row.by else " ".join(arguments(row.load)),
         "shared_cores": Cores(row.cores).shared,
         "entries": results,
     }

@@ -12,6 +12,7 @@ from programs import (
     TORRUST,
     TRACKER,
 )
+from theirs import HTTP_LOAD, UDP_LOAD
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Row:
     measure: str = "cpu"
     # Cores of the server. The load runs on the others; if there are none, on the same.
     cores: int = 1
+    # Where the load is from, if not from `scion-tracker bench`; `load` has its settings then.
+    by: object = None
 
 
 # Only announces: what a scrape or a stop costs differs too much between the programs.
@@ -99,6 +102,23 @@ UDP_SMALL = Row(
     (Goal(1.13, "floor: recvmmsg/sendmmsg echo"), Goal(0.90, "aquatic_udp, io_uring")),
 )
 
+UDP_THEIRS = Row(
+    "udp-theirs",
+    "UDP as aquatic's load program asks: connects and announces in equal parts",
+    {"extra_statistics": False, "requests.number_of_torrents": 100_000, "requests.number_of_peers": 200_000}
+    | {"requests.peer_seeder_probability": 0.0},
+    (
+        Entry("scion-tracker", TRACKER, "udp"),
+        Entry("aquatic_udp, io_uring", AQUATIC_URING, "udp"),
+        Entry("aquatic_udp, mio", AQUATIC_UDP, "udp"),
+    ),
+    (Goal(0.90, "aquatic_udp, io_uring"),),
+    "Otherwise its defaults, but with so few peers that all are there after one run, and with leechers "
+    "alone: this tracker gives seeds no seeds, and so less. opentracker is built to know its torrents "
+    "beforehand.",
+    by=UDP_LOAD,
+)
+
 HTTP = Row(
     "http",
     "HTTP/1.1 announces, kept connections",
@@ -112,6 +132,20 @@ HTTP = Row(
     (Goal(0.60, "torrust-tracker"),),
     "aquatic_http needs two threads, one for sockets and one for swarms, which on one core cost ten times as "
     "much; so it has two, which it shares with the load where there are no others.",
+)
+
+HTTP_THEIRS = Row(
+    "http-theirs",
+    "HTTP/1.1 announces as aquatic's load program asks, kept connections",
+    {"enable_tls": False, "num_connections": 32},
+    (
+        Entry("scion-tracker", TRACKER, "http"),
+        Entry("torrust-tracker", TORRUST, "http"),
+        Entry("aquatic_http, on two cores", AQUATIC_HTTP, "http", cores=2),
+    ),
+    (Goal(0.60, "torrust-tracker"),),
+    "Otherwise its defaults. It does not say how many peers it is given.",
+    by=HTTP_LOAD,
 )
 
 HTTP_NEW = Row(
@@ -277,7 +311,9 @@ QUIC = Row(
 ROWS = (
     UDP,
     UDP_SMALL,
+    UDP_THEIRS,
     HTTP,
+    HTTP_THEIRS,
     HTTP_NEW,
     HTTP3,
     HTTP3_STREAMS,

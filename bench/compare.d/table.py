@@ -82,7 +82,7 @@ def cells(result, label):
     return (
         f"{centre:.2f} ({least:.2f}–{most:.2f})",
         f"{median(entry, 'replies_per_second') / 1000:.1f} k",
-        f"{median(entry, 'peers_per_announce'):.1f}",
+        f"{peers:.1f}" if (peers := median(entry, "peers_per_announce")) else "",
         f"**{of[0]:.2f}** ({of[1]:.2f}–{of[2]:.2f})" if of else "",
         "".join(f" ⚠ {flag}" for flag in flags(result, label)),
     )
@@ -118,7 +118,7 @@ def markdown(results):
     ]
     for row in rows:
         out += lines(row, results["rows"][row.key])
-    out += ["", "What was asked (`scion-tracker bench` with these options):", ""]
+    out += ["", "What was asked (`scion-tracker bench` with these options, where no other program is named):", ""]
     for row in rows:
         result = results["rows"][row.key]
         own = [

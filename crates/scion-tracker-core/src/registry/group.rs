@@ -7,7 +7,7 @@ use ahash::RandomState;
 
 use crate::address::IsdAs;
 use crate::registry::index::Index;
-use crate::registry::prefetch::prefetch;
+use crate::registry::prefetch::prefetch_value;
 use crate::registry::record::{Packed, Record};
 use crate::select::{Kind, Tally};
 
@@ -107,8 +107,8 @@ impl<P: Packed + std::hash::Hash> Group<P> {
     /// Has the peer fetched that a search for this address finds first.
     pub(super) fn prefetch_peer(&self, addr: &P, keys: &RandomState) {
         if let Some(at) = self.index.candidate(keys.hash_one(addr)) {
-            prefetch(&self.addrs[at]);
-            prefetch(&self.heads[at]);
+            prefetch_value(&self.addrs[at]);
+            prefetch_value(&self.heads[at]);
         }
     }
 

@@ -9,21 +9,22 @@ pub(super) fn prefetch<T>(at: &T) {
     hint(std::ptr::from_ref(at).cast());
 }
 
-/// Has all of `at` fetched.
+/// Has all of `at` fetched, which need not begin where a line does.
 #[inline]
 pub(super) fn prefetch_value<T>(at: &T) {
-    let start = std::ptr::from_ref(at).cast::<u8>();
-    for offset in (0..size_of::<T>()).step_by(LINE) {
-        hint(start.wrapping_add(offset));
-    }
+    prefetch_slice(std::slice::from_ref(at), usize::MAX);
 }
 
 /// Has the first lines of a slice fetched.
 #[inline]
 pub(super) fn prefetch_slice<T>(slice: &[T], lines: usize) {
     let start = slice.as_ptr().cast::<u8>();
-    for offset in (0..size_of_val(slice)).step_by(LINE).take(lines) {
+    let size = size_of_val(slice);
+    for offset in (0..size).step_by(LINE).take(lines) {
         hint(start.wrapping_add(offset));
+    }
+    if size.div_ceil(LINE) <= lines {
+        hint(start.wrapping_add(size.saturating_sub(1)));
     }
 }
 

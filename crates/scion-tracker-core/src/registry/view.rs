@@ -6,6 +6,7 @@ use arrayvec::ArrayVec;
 use crate::registry::Presence;
 use crate::registry::forest::{Forest, Isd, Slot, one};
 use crate::registry::group::Group;
+use crate::registry::prefetch::prefetch_slice;
 use crate::registry::record::{Chosen, Packed};
 use crate::select::{Draw, Kind, Pool, Pools, Standing, Tally, Tier};
 use crate::types::Rng;
@@ -206,6 +207,11 @@ impl<'a, P: Packed + std::hash::Hash> Home<'a, P> {
             let (addrs, heads) = group.of(kind);
             let heads = &heads[..addrs.len()];
             let (ia, class) = (group.ia, self.forest.class);
+            for (number, length) in draw.runs(rng) {
+                let first = (range.at(number) - before) as usize;
+                let end = addrs.len().min(first + length as usize);
+                prefetch_slice(&addrs[first..end], usize::MAX);
+            }
             while let Some(number) = draw.next(rng) {
                 let at = (range.at(number) - before) as usize;
                 chosen.put(ia, class, &addrs[at], &heads[at].id);

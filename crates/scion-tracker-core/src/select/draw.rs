@@ -19,7 +19,7 @@ const FEWEST_RUNS: u32 = 4;
 /// Out of a few thousand on, what is drawn is not a number but a run of up to eight neighbours, four runs
 /// at least. Neighbours in a big swarm have nothing in common but that they came at the same time, and
 /// are in one cache line: the peers of a reply are then a handful of misses and not one each.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Draw {
     total: u32,
     left: u32,
@@ -55,6 +55,22 @@ impl Draw {
             step: (wide << 32) / u64::from(strata),
             rotation: below(wide, rng) as u32,
         }
+    }
+
+    /// Where the runs begin that [`Draw::next`] will draw with `rng`, and how long they are at most: so
+    /// that they can be fetched together. Nothing for a draw of single numbers.
+    #[inline]
+    pub fn runs(&self, rng: &Rng) -> impl Iterator<Item = (u32, u32)> {
+        let (mut ahead, mut rng) = (self.clone(), rng.clone());
+        std::iter::from_fn(move || {
+            if ahead.run == 1 {
+                return None;
+            }
+            let first = ahead.next(&mut rng)?;
+            ahead.left = ahead.left.saturating_sub(ahead.in_run);
+            ahead.in_run = 0;
+            Some((first, ahead.run))
+        })
     }
 
     /// The next number, until all are drawn.
@@ -113,11 +129,17 @@ mod tests {
             let mut seen = vec![0u32; total as usize];
             for _ in 0..rounds {
                 let mut draw = Draw::new(total, count, &mut rng);
+                let ahead: Vec<_> = draw.runs(&rng).collect();
                 let mut numbers = Vec::new();
                 while let Some(number) = draw.next(&mut rng) {
                     numbers.push(number);
                     seen[number as usize] += 1;
                 }
+                let runs = numbers
+                    .chunks(draw.run as usize)
+                    .map(|run| (run[0], draw.run));
+                let runs: Vec<_> = runs.filter(|(_, length)| *length > 1).collect();
+                assert_eq!(ahead, runs, "{total} {count}");
                 assert_eq!(numbers.len(), count as usize);
                 numbers.sort_unstable();
                 numbers.dedup();

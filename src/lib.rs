@@ -7,6 +7,8 @@
 pub mod cli;
 pub mod client;
 pub mod config;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod server;
 pub mod tls;
 

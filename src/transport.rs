@@ -15,6 +15,8 @@ use origin::Proxies;
 
 pub(crate) mod connections;
 pub(crate) mod deadline;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub(crate) mod http;
 mod http3;
 pub(crate) mod origin;

@@ -4,6 +4,8 @@
 //! to nothing. HTTP/2 is hyper's ([`two`]). Over TLS, ALPN tells them apart; on a plain port a client
 //! that speaks HTTP/2 begins with its preface (RFC 9113 section 3.3).
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod head;
 pub(super) mod one;
 mod two;

@@ -5,6 +5,8 @@
 mod connection;
 mod control;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod huffman;
 mod message;
 mod qpack;

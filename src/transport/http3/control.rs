@@ -16,7 +16,7 @@ const DECODER: u64 = 0x3;
 /// SETTINGS_MAX_FIELD_SECTION_SIZE.
 const MAX_FIELD_SECTION_SIZE: u32 = 0x6;
 /// The longest frame of the control stream that is looked at.
-const FRAME_BYTES: usize = 1024;
+pub(super) const FRAME_BYTES: usize = 1024;
 
 /// The control streams of a connection. Errors are the code to end the connection with.
 #[derive(Debug)]
@@ -213,7 +213,7 @@ impl Control {
 }
 
 /// Reads frames of the control stream (RFC 9114 section 7.2), and removes them from `bytes`.
-fn control(
+pub(super) fn control(
     bytes: &mut Vec<u8>,
     skip: &mut u64,
     settings: &mut bool,
@@ -301,7 +301,7 @@ fn push_frame(kind: u64, mut payload: &[u8], push_id: &mut Option<u64>) -> Resul
 
 /// An encoder may not do more with a table of no capacity than to set it to that (RFC 9204
 /// section 4.3.1).
-fn encoder(bytes: &mut Vec<u8>) -> Result<(), Code> {
+pub(super) fn encoder(bytes: &mut Vec<u8>) -> Result<(), Code> {
     const SET_CAPACITY_0: u8 = 0b0010_0000;
     if bytes.iter().any(|byte| *byte != SET_CAPACITY_0) {
         return Err(Code::QPACK_ENCODER_STREAM_ERROR);
@@ -312,7 +312,7 @@ fn encoder(bytes: &mut Vec<u8>) -> Result<(), Code> {
 
 /// A decoder may tell of cancelled streams; we have sent nothing that could be acknowledged (RFC 9204
 /// section 4.4).
-fn decoder(bytes: &mut Vec<u8>) -> Result<(), Code> {
+pub(super) fn decoder(bytes: &mut Vec<u8>) -> Result<(), Code> {
     let mut rest = &**bytes;
     while let Some(first) = rest.first() {
         if first >> 6 != 0b01 {

@@ -10,6 +10,7 @@ use scion_tracker_core::request::Origin;
 use super::Shared;
 use super::frame::{self, Code};
 use super::qpack::{self, SectionError};
+use crate::transport::Options;
 use crate::transport::origin::Hops;
 use crate::transport::routes::{self, Method, Reply, Request, Scratch, Status, Transport};
 
@@ -35,7 +36,7 @@ pub(super) enum Verdict {
 pub(super) struct Buffers {
     /// Strings that were Huffman-coded.
     plain: Vec<u8>,
-    path: Vec<u8>,
+    pub(super) path: Vec<u8>,
     authority: Vec<u8>,
     /// The reply of the last request.
     pub(super) reply: Vec<u8>,
@@ -61,7 +62,7 @@ pub(super) fn answer(
         Err(Stop::Reset(code)) => return Verdict::Reset(code),
         Err(Stop::Close(code)) => return Verdict::Close(code),
     };
-    let request = match read(&section, origin, shared, buffers) {
+    let request = match read(&section, origin, &shared.options, buffers) {
         Ok(request) => request,
         Err(SectionError::Qpack) => return Verdict::Close(Code::QPACK_DECOMPRESSION_FAILED),
         Err(SectionError::Field(Fault::Malformed)) => return Verdict::Reset(Code::MESSAGE_ERROR),
@@ -98,7 +99,7 @@ fn rejected(status: Status, shared: &Shared, buffers: &mut Buffers) -> Verdict {
 
 /// The frames of a request that matter.
 #[derive(Debug, PartialEq, Eq)]
-struct Section<'a> {
+pub(super) struct Section<'a> {
     headers: &'a [u8],
     trailers: Option<&'a [u8]>,
     /// The length of the first frame of a body, if there is one.
@@ -106,7 +107,7 @@ struct Section<'a> {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Stop {
+pub(super) enum Stop {
     More,
     TooLong,
     Reset(Code),
@@ -114,7 +115,7 @@ enum Stop {
 }
 
 /// Takes a request stream apart. Stops at the first frame of a body.
-fn section(bytes: &[u8], end: bool, head_bytes: usize) -> Result<Section<'_>, Stop> {
+pub(super) fn section(bytes: &[u8], end: bool, head_bytes: usize) -> Result<Section<'_>, Stop> {
     // A frame that the stream ends in the middle of (section 7.1).
     let cut = || {
         if end {
@@ -178,31 +179,32 @@ fn section(bytes: &[u8], end: bool, head_bytes: usize) -> Result<Section<'_>, St
 }
 
 /// A header section that is well-formed. The path is in the buffers.
-struct Head {
+#[derive(Debug)]
+pub(super) struct Head {
     method: Method,
-    origin: Origin,
+    pub(super) origin: Origin,
     early: bool,
 }
 
 /// What is wrong with a header section that is good QPACK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
+pub(super) enum Fault {
     Malformed,
     Refused(Status),
 }
 
 /// Reads the header section, and the trailers for being allowed to ignore them.
-fn read(
+pub(super) fn read(
     section: &Section<'_>,
     origin: Origin,
-    shared: &Shared,
+    options: &Options,
     buffers: &mut Buffers,
 ) -> Result<Head, SectionError<Fault>> {
     buffers.path.clear();
     buffers.authority.clear();
     let mut fields = Fields {
         size: 0,
-        size_max: shared.options.limits.head_bytes,
+        size_max: options.limits.head_bytes,
         pseudo: 0,
         regular: false,
         method: Method::Other,
@@ -213,7 +215,7 @@ fn read(
         early: false,
         path: &mut buffers.path,
         authority: &mut buffers.authority,
-        hops: Hops::behind(&shared.options.proxies, &origin),
+        hops: Hops::behind(&options.proxies, &origin),
     };
     qpack::fields(section.headers, &mut buffers.plain, |name, value| {
         fields.take(name, value)

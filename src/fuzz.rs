@@ -1,0 +1,48 @@
+//! The transports' decoders for the targets of `fuzz/`, each with what has to hold whatever it is given.
+//! It is there with `--cfg fuzzing` alone, as cargo-fuzz compiles, and in tests, which begin with the
+//! same seeds.
+
+pub use crate::transport::fuzz::{http1_head, http3_control, http3_request};
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    /// Gives it each of its seeds, as it is and with some bytes changed, put in or left out.
+    fn check(target: &str, holds: fn(&[u8])) {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("fuzz/seeds")
+            .join(target);
+        let mut rng = fastrand::Rng::with_seed(1);
+        for seed in fs::read_dir(seeds).unwrap() {
+            let seed = fs::read(seed.unwrap().path()).unwrap();
+            holds(&seed);
+            for _ in 0..200 {
+                let mut bytes = seed.clone();
+                for _ in 0..rng.usize(1..4) {
+                    let at = rng.usize(0..=bytes.len());
+                    match rng.u8(0..3) {
+                        0 => bytes.insert(at, rng.u8(..)),
+                        1 => bytes.truncate(at),
+                        _ => bytes
+                            .iter_mut()
+                            .skip(at)
+                            .take(1)
+                            .for_each(|byte| *byte = rng.u8(..)),
+                    }
+                }
+                holds(&bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn what_holds_of_decoders_holds_of_their_seeds() {
+        check("http1_head", http1_head);
+        check("http3_request", http3_request);
+        check("http3_control", http3_control);
+    }
+}

@@ -1,0 +1,89 @@
+//! What has to hold of the streams of an HTTP/3 client.
+
+use std::sync::Arc;
+
+use super::control;
+use super::frame::Code;
+use super::message::{self, Buffers, Stop};
+use crate::transport::connections::Connections;
+use crate::transport::fuzz::{cuts, origins, proxies};
+use crate::transport::{Limits, Options};
+
+/// What has been made out of a request stream stays so, whatever comes behind it; what was in the
+/// buffers makes no difference; and strangers are taken for nobody else.
+pub fn http3_request(bytes: &[u8]) {
+    let limits = Limits::default();
+    let options = Options {
+        connections: Arc::new(Connections::new(&limits)),
+        proxies: proxies(),
+        alt_svc: None,
+        limits,
+    };
+    let head_bytes = options.limits.head_bytes;
+    let whole = message::section(bytes, true, head_bytes);
+    for (part, _) in cuts(bytes) {
+        match message::section(part, false, head_bytes) {
+            Err(Stop::More) => {}
+            early => assert_eq!(early, whole),
+        }
+    }
+    assert_ne!(whole, Err(Stop::More));
+    let Ok(section) = whole else { return };
+    let mut used = Buffers::default();
+    for origin in origins() {
+        let mut fresh = Buffers::default();
+        let head = message::read(&section, origin, &options, &mut fresh);
+        let again = message::read(&section, origin, &options, &mut used);
+        assert_eq!(format!("{head:?}"), format!("{again:?}"));
+        if let Ok(head) = head {
+            assert_eq!(fresh.path, used.path);
+            assert!(fresh.path.len() < head_bytes);
+            assert!(options.proxies.trusts(origin.host.ip()) || head.origin == origin);
+        }
+    }
+}
+
+/// How far a stream has been read.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Read {
+    bytes: Vec<u8>,
+    skip: u64,
+    settings: bool,
+    push_id: Option<u64>,
+}
+
+/// The control stream and those of QPACK say the same in one piece as in two, and little of them is
+/// kept.
+pub fn http3_control(bytes: &[u8]) {
+    type Reader = fn(&mut Read) -> Result<(), Code>;
+    let readers: [Reader; 3] = [
+        |read| {
+            control::control(
+                &mut read.bytes,
+                &mut read.skip,
+                &mut read.settings,
+                &mut read.push_id,
+            )
+        },
+        |read| control::encoder(&mut read.bytes),
+        |read| control::decoder(&mut read.bytes),
+    ];
+    for reader in readers {
+        let read = |parts: &[&[u8]]| {
+            let mut read = Read::default();
+            for part in parts {
+                read.bytes.extend_from_slice(part);
+                reader(&mut read)?;
+            }
+            Ok::<_, Code>(read)
+        };
+        let whole = read(&[bytes]);
+        for (part, rest) in cuts(bytes) {
+            assert_eq!(read(&[part, rest]), whole);
+        }
+        if let Ok(read) = whole {
+            // Type and length of a frame are 16 bytes at most.
+            assert!(read.bytes.len() < control::FRAME_BYTES + 16);
+        }
+    }
+}

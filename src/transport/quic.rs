@@ -1,5 +1,5 @@
 //! QUIC endpoints, over whatever datagram socket that is, and what is spoken on their connections: HTTP/3
-//! everywhere, and over SCION also the HTTP/1.1 of the SCION world's Go programs ([`qs`](super::qs)).
+//! everywhere, and over SCION also the HTTP/1.1 of the SCION world's Go programs ([`qs`]).
 //!
 //! [`Listener::run`] makes an endpoint on a UDP socket, [`Listener::run_over_scion`] on a SCION socket,
 //! which also says who is behind the addresses of its remotes. QUIC is quinn's, as the state machine that

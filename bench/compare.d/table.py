@@ -111,7 +111,8 @@ def markdown(results):
         "",
         "![what this tracker costs in parts of others](performance/compare.svg)",
         "",
-        f"Medians and, in parentheses, least and most of the rounds. {results['machine']}.",
+        f"Medians and, in parentheses, least and most of the rounds. {results['machine']}, but for rows whose "
+        "note below names another machine.",
         "",
         "| | CPU s per million replies, or memory | replies/s | peers a reply | this tracker in parts of it | goal |",
         "|---|---|---|---|---|---|",
@@ -130,6 +131,8 @@ def markdown(results):
         text += "".join(f"; {item}" for item in own) + "."
         if result["shared_cores"]:
             text += " The load shares the server's cores: the machine has no others."
+        if result["machine"] != results["machine"]:
+            text += f" On {result['machine']}."
         out.append(f"{text} {row.note}".rstrip())
     missing = [
         f"- {label} (`{key}`): {entry['missing']}"

@@ -15,6 +15,7 @@ DEBIAN = {
     "node": "nodejs",
     "npm": "npm",
     "transmission-daemon": "transmission-daemon",
+    "transmission-remote": "transmission-cli",
 }
 
 
@@ -62,7 +63,8 @@ def _debian(tools):
             command = ["apt-get", "-qy", "install", "--no-install-recommends", package]
             subprocess.run(command, stdout=sys.stderr, env=env, check=False)
     for command, client in [
-        ("aria2c", "aria2"), ("transmission-daemon", "transmission"),
+        ("aria2c", "aria2"),
+        ("transmission-daemon", "transmission"), ("transmission-remote", "transmission"),
         ("node", "webtorrent"), ("npm", "webtorrent"),
     ]:
         if not shutil.which(command):

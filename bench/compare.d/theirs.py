@@ -31,8 +31,6 @@ class LoadTester(Crate):
         """One run. Returns a report with what is kept of those of `scion-tracker bench`."""
         config = server.home / f"{self.name}.toml"
         lines = [f'server_address = "{HOST}:{server.port}"', f"duration = {SECONDS}", *settings(server.load)]
-        # What has no dot in its name has to stand before the tables.
-        lines.sort(key=lambda line: "." in line.partition("=")[0])
         config.write_text("\n".join(lines) + "\n")
         before, spent, begun = cpu(server.process.pid), os.times(), time.monotonic()
         argv = pinned([str(self.binary(server.places)), "-c", str(config)])

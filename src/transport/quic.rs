@@ -14,12 +14,12 @@ mod stage;
 mod timers;
 
 use std::io;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use quinn::{Runtime as _, TokioRuntime};
+use quinn::{AsyncUdpSocket, Runtime as _, TokioRuntime};
 use quinn_proto::crypto::rustls::{NoInitialCipherSuite, QuicServerConfig};
 use quinn_proto::{ConnectionError, EndpointConfig, ServerConfig, TransportConfig, VarInt};
 use scion_tracker_core::address::ScionAddr;
@@ -83,17 +83,9 @@ impl Listener {
         // Each socket has keys of its own for connection ids and stateless resets. A client that changes
         // its port may find itself at another socket, which must not reset a connection that the first
         // one holds: whoever sees its packets could have that done (RFC 9000 section 21.11).
-        let origin_of = |remote: std::net::SocketAddr| Some(Origin::ip(remote.ip()));
-        Driver::new(
-            socket,
-            EndpointConfig::default(),
-            Arc::clone(&self.config),
-            origin_of,
-            self.shared(shutdown),
-            Arc::clone(&self.handshakes),
-        )
-        .run()
-        .await
+        let origin_of = |remote: SocketAddr| Some(Origin::ip(remote.ip()));
+        let endpoint = EndpointConfig::default();
+        self.drive(socket, endpoint, origin_of, shutdown).await
     }
 
     /// The same over SCION: requests come from where their packets come from.
@@ -106,25 +98,26 @@ impl Listener {
             let ScionAddr { host, .. } = socket.origin(remote)?;
             Some(Origin { host })
         };
-        Driver::new(
-            Arc::clone(&socket) as _,
-            ScionSocket::endpoint_config(),
-            Arc::clone(&self.config),
-            origin_of,
-            self.shared(shutdown),
-            Arc::clone(&self.handshakes),
-        )
-        .run()
-        .await
+        let (endpoint, socket) = (ScionSocket::endpoint_config(), Arc::clone(&socket));
+        self.drive(socket, endpoint, origin_of, shutdown).await
     }
 
-    fn shared(&self, shutdown: CancellationToken) -> Arc<Shared> {
-        Arc::new(Shared {
+    async fn drive(
+        &self,
+        socket: Arc<dyn AsyncUdpSocket>,
+        endpoint: EndpointConfig,
+        origin_of: impl Fn(SocketAddr) -> Option<Origin>,
+        shutdown: CancellationToken,
+    ) -> io::Result<()> {
+        let shared = Arc::new(Shared {
             service: Arc::clone(&self.service),
             options: Arc::clone(&self.options),
             shutdown,
             tasks: TaskTracker::new(),
-        })
+        });
+        let (config, handshakes) = (Arc::clone(&self.config), Arc::clone(&self.handshakes));
+        let driver = Driver::new(socket, endpoint, config, origin_of, shared, handshakes);
+        driver.run().await
     }
 }
 

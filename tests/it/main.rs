@@ -11,6 +11,7 @@ mod cli;
 mod client;
 mod health;
 mod hostile_http;
+mod hostile_http3;
 mod http;
 mod http3;
 mod server;

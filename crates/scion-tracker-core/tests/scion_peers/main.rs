@@ -6,6 +6,8 @@
     reason = "a test fails by it, here also outside of #[test]"
 )]
 
+mod udp;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,7 +16,7 @@ use serde::Deserialize;
 
 use scion_tracker_core::Tracker;
 use scion_tracker_core::address::{AddressError, CompactAddr, Host, IsdAs, ScionAddr};
-use scion_tracker_core::codec::bep15::{self, AnnounceWriter, Reply, Request, TransactionId};
+use scion_tracker_core::codec::bep15::{self, AnnounceWriter, Reply, TransactionId};
 use scion_tracker_core::codec::compact::{Endpoint, Layout, push_scion};
 use scion_tracker_core::codec::query::{parse_announce, write_announce};
 use scion_tracker_core::codec::reply::{Form, Peers, parse_announce_reply};
@@ -44,8 +46,8 @@ struct Vectors {
     queries: Queries,
     places: Placing,
     announce_replies: Vec<AnnounceReplyCase>,
-    udp_announces: UdpAnnounces,
-    udp_replies: Vec<UdpReplyCase>,
+    udp_announces: udp::Announces,
+    udp_replies: Vec<udp::ReplyCase>,
     swarm: Swarm,
 }
 
@@ -438,122 +440,6 @@ fn announce_replies() {
         assert_eq!(answer.unreadable, 0, "{name}");
         assert_eq!(answer.external_ip, Some(origin.host.ip()), "{name}");
         assert_eq!(answer.warning, case.warning, "{name}");
-    });
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct UdpAnnounces {
-    valid: Vec<UdpAnnounceCase>,
-    invalid: Vec<RefusedUdpAnnounce>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct UdpAnnounceCase {
-    name: String,
-    hex: String,
-    ia: Option<String>,
-    scion: Option<String>,
-    path: String,
-    query: String,
-    /// Path and query of the tracker's URL for which a client writes these very bytes.
-    written: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RefusedUdpAnnounce {
-    name: String,
-    hex: String,
-    error: String,
-}
-
-#[test]
-fn udp_announces() {
-    let announces = vectors().udp_announces;
-    each(&announces.valid, |case| {
-        let (name, datagram) = (&case.name, unhex(&case.hex));
-        let Ok(Request::Announce {
-            connection,
-            transaction,
-            announce: Ok(announce),
-            url,
-        }) = bep15::parse(&datagram, 74)
-        else {
-            panic!("{name}: no announce");
-        };
-        let expected = claim(case.ia.as_deref(), case.scion.as_deref());
-        assert_eq!(announce.claim, expected, "{name}");
-        let mut buffer = bep15::UrlBuffer::new();
-        let url = url.read(&mut buffer).unwrap();
-        assert_eq!(url.path, case.path, "{name}");
-        assert_eq!(url.query, case.query, "{name}");
-
-        let mut written = Vec::new();
-        let path = case.written.as_deref().unwrap_or_default();
-        bep15::write_announce_request(connection, transaction, &announce, path, &mut written);
-        if case.written.is_some() {
-            assert_eq!(hex(&written), case.hex, "{name}");
-        }
-        // The same announce, if not the same bytes.
-        let Ok(Request::Announce { announce: read, .. }) = bep15::parse(&written, 74) else {
-            panic!("{name}: no announce written");
-        };
-        assert_eq!(read, Ok(announce), "{name}");
-    });
-    each(&announces.invalid, |case| {
-        let (name, datagram) = (&case.name, unhex(&case.hex));
-        let Ok(Request::Announce { announce, .. }) = bep15::parse(&datagram, 74) else {
-            panic!("{name}: no announce");
-        };
-        assert_eq!(announce.unwrap_err().message(), case.error, "{name}");
-    });
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct UdpReplyCase {
-    name: String,
-    origin: String,
-    peers: Vec<PeerCase>,
-    interval: u32,
-    leechers: u32,
-    seeders: u32,
-    hex: String,
-    /// The peers that a client reads, in this order.
-    read: Vec<String>,
-}
-
-#[test]
-fn udp_replies() {
-    each(&vectors().udp_replies, |case| {
-        let (name, origin) = (&case.name, origin(&case.origin));
-        let layout = Layout::of(&origin);
-        let ours = TransactionId(0x0102_0304);
-        let mut buffer = [0xee; ROOM];
-        let mut writer = AnnounceWriter::new(&mut buffer, ours, layout);
-        case.peers.iter().for_each(|peer| push(&mut writer, peer));
-        let length = writer.finish(&reply(&origin, None));
-        assert_eq!(hex(&buffer[..length]), case.hex, "{name}");
-
-        let datagram = unhex(&case.hex);
-        let Ok(Reply::Announce {
-            transaction,
-            interval,
-            leechers,
-            seeders,
-            peers,
-        }) = bep15::parse_reply(&datagram, layout)
-        else {
-            panic!("{name}: no announce reply");
-        };
-        assert_eq!(transaction, ours, "{name}");
-        let counts = (interval, leechers, seeders);
-        let expected = (case.interval, case.leechers, case.seeders);
-        assert_eq!(counts, expected, "{name}");
-        let peers: Vec<_> = peers.map(|peer| peer.to_string()).collect();
-        assert_eq!(peers, case.read, "{name}");
     });
 }
 

@@ -87,8 +87,7 @@ pub enum LinkKind {
     Core,
     /// `from` is the parent of `to`.
     Child,
-    /// Neither is above the other. What is sent over such a link is lost: pocketscion 0.8.6 does not
-    /// forward it, though daemons hand out paths over it.
+    /// Neither is above the other. It carries packets between hosts in them or below them.
     Peer,
 }
 
@@ -369,7 +368,7 @@ daemon = "127.0.0.1:4"
     fn the_example_is_a_network() {
         let text = include_str!("../../topologies/two-isds.toml");
         let mut config = parse(text).unwrap();
-        assert_eq!((config.ases.len(), config.links.len()), (6, 6));
+        assert_eq!((config.ases.len(), config.links.len()), (6, 7));
         let ia = "2-ff00:0:211".parse().unwrap();
         let interfaces: Vec<_> = config
             .interfaces(ia)
@@ -379,7 +378,8 @@ daemon = "127.0.0.1:4"
             interfaces,
             [
                 "2-ff00:0:211#1 child 2-ff00:0:210#11",
-                "2-ff00:0:211#12 child 2-ff00:0:212#1"
+                "2-ff00:0:211#12 child 2-ff00:0:212#1",
+                "2-ff00:0:211#3 peer 1-ff00:0:112#3"
             ]
         );
         config.listen_on([10, 77, 0, 2].into());

@@ -4,6 +4,7 @@
 //! ```text
 //! link down core-a    ->  ok: core-a is down
 //! link up core-a      ->  ok: core-a is up
+//! link mute core-a    ->  ok: core-a is mute
 //! links               ->  ok: core-a core-b
 //! ```
 
@@ -36,7 +37,10 @@ pub fn command(topology: &Topology, line: &str) -> String {
         }
         ["link", "down", name] => (name, LinkState::Down),
         ["link", "up", name] => (name, LinkState::Up),
-        _ => return "error: a command is \"link down NAME\", \"link up NAME\" or \"links\"".into(),
+        ["link", "mute", name] => (name, LinkState::Mute),
+        _ => {
+            return "error: a command is \"link down NAME\", \"link up NAME\", \"link mute NAME\" or \"links\"".into();
+        }
     };
     match topology.set_link(name, state) {
         Ok(()) => format!("ok: {name} is {state}"),

@@ -8,11 +8,13 @@ use serde_json::{Value, json};
 
 use crate::config::{As, Config, LinkKind};
 
-/// The UDP ports of hosts that routers deliver to.
-pub const DISPATCHED_PORTS: &str = "1-65535";
+/// The UDP ports of hosts that routers deliver to: these and all between.
+pub const FIRST_PORT: u16 = 1;
+/// The last of them.
+pub const LAST_PORT: u16 = u16::MAX;
 
 /// What daemons say of their AS and of every link, in bytes.
-const MTU: u16 = 1500;
+pub(crate) const MTU: u16 = 1500;
 
 /// Why the files cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +58,7 @@ pub fn topology(config: &Config, it: &As) -> Value {
         "isd_as": it.ia.to_string(),
         "attributes": attributes,
         "mtu": MTU,
-        "dispatched_ports": DISPATCHED_PORTS,
+        "dispatched_ports": format!("{FIRST_PORT}-{LAST_PORT}"),
         "border_routers": {
             "br-1": {"internal_addr": it.router.to_string(), "interfaces": interfaces},
         },
@@ -84,6 +86,7 @@ mod tests {
             "border_routers": {"br-1": {"internal_addr": "127.0.0.1:30211", "interfaces": {
                 "1": {"isd_as": "2-ff00:0:210", "link_to": "parent", "mtu": 1500},
                 "12": {"isd_as": "2-ff00:0:212", "link_to": "child", "mtu": 1500},
+                "3": {"isd_as": "1-ff00:0:112", "link_to": "peer", "mtu": 1500},
             }}},
         });
         assert_eq!(file, expected);

@@ -1,14 +1,15 @@
 //! A SCION network on one machine: ASes, links, border routers and daemons, with hosts as they come.
 //! For trying the tracker, and for its tests behind real border routers.
 //!
-//! The network is [pocketscion](https://docs.rs/pocketscion)'s, which simulates what is between the
-//! border routers; what hosts see are SCION packets on UDP and a daemon on gRPC. It forwards a packet
-//! in some 80 microseconds, so it is nothing to measure speed with.
+//! What hosts see are SCION packets on UDP and a daemon on gRPC. Routers are here; segments, and what
+//! daemons and endhost APIs speak, are [pocketscion](https://docs.rs/pocketscion)'s.
 
 pub mod config;
 pub mod control;
+mod daemon;
 pub mod demo;
 pub mod files;
+mod routers;
 mod topology;
 
 pub use config::Config;

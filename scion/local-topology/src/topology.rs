@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use chrono::Utc;
-use pocketscion::comp::daemon::DaemonServiceState;
+use pocketscion::comp::router::RouterId;
 use pocketscion::io_config::IoConfig;
 use pocketscion::network::scion::topology::{
     ScionAs, ScionLink, ScionLinkType, ScionRouter, ScionTopology, ScionTopologyBuilder,
@@ -16,9 +17,12 @@ use pocketscion::runtime::builder::PocketScionRuntimeBuilder;
 use pocketscion::state::PocketScionState;
 use scion_tracker_core::address::IsdAs;
 use sciparse::identifier::isd_asn::IsdAsn;
+use tokio::net::TcpListener;
 use tokio::runtime::{self, Runtime};
 
 use crate::config::{As, Config, Link, LinkKind};
+use crate::daemon::{Daemon, Paths};
+use crate::routers::Routers;
 
 /// How long tasks may take to end.
 const STOPPING: Duration = Duration::from_secs(5);
@@ -43,11 +47,24 @@ pub enum Error {
 
 /// Whether a link carries packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub enum LinkState {
     /// It does.
     Up,
     /// Routers at its ends answer packets for it with an SCMP message (external interface down).
     Down,
+    /// Packets for it vanish, and nobody says so.
+    Mute,
+}
+
+impl From<u8> for LinkState {
+    fn from(number: u8) -> Self {
+        match number {
+            0 => Self::Up,
+            1 => Self::Down,
+            _ => Self::Mute,
+        }
+    }
 }
 
 impl fmt::Display for LinkState {
@@ -55,6 +72,7 @@ impl fmt::Display for LinkState {
         f.write_str(match self {
             Self::Up => "up",
             Self::Down => "down",
+            Self::Mute => "mute",
         })
     }
 }
@@ -66,10 +84,12 @@ pub struct Topology {
     network: Option<Network>,
 }
 
-/// Daemons are tasks that nobody owns: they end with the runtime.
+/// Routers and daemons are tasks that nobody owns: they end with the runtime.
 struct Network {
     runtime: Runtime,
-    pocketscion: PocketScionRuntime,
+    routers: Arc<Routers>,
+    /// The endhost APIs, if there are any.
+    pocketscion: Option<PocketScionRuntime>,
 }
 
 impl fmt::Debug for Network {
@@ -81,7 +101,8 @@ impl fmt::Debug for Network {
 impl Topology {
     /// Starts the network. When this returns, routers and daemons answer.
     ///
-    /// A rustls provider has to be installed for the process before: pocketscion takes it for granted.
+    /// A rustls provider has to be installed for the process before if there are endhost APIs: pocketscion
+    /// takes it for granted.
     pub async fn start(config: Config) -> Result<Self, Error> {
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -96,11 +117,12 @@ impl Topology {
         });
         let (runtime, mut config, started) = starting.await.map_err(|_| Error::Failed)?;
         match started {
-            Ok((pocketscion, ases)) => {
-                config.ases = ases;
+            Ok(started) => {
+                config.ases = started.ases;
                 let network = Some(Network {
                     runtime,
-                    pocketscion,
+                    routers: started.routers,
+                    pocketscion: started.pocketscion,
                 });
                 Ok(Self { config, network })
             }
@@ -116,19 +138,15 @@ impl Topology {
         &self.config
     }
 
-    /// Takes a link down or up. Daemons go on to hand out paths over a link that is down.
+    /// Changes a link. Daemons go on to hand out paths over it.
     pub fn set_link(&self, name: &str, state: LinkState) -> Result<(), Error> {
         let mut links = self.config.links.iter();
-        let end = links
-            .find(|link| link.name == name)
-            .ok_or_else(|| Error::NoLink(name.to_owned()))?
-            .from;
-        let (ia, number) = (isd_asn(end.ia), end.number.get());
+        let link = links
+            .position(|link| link.name == name)
+            .ok_or_else(|| Error::NoLink(name.to_owned()))?;
         let network = self.network.as_ref().ok_or(Error::Failed)?;
-        let known = network
-            .pocketscion
-            .set_link_state(ia, number, state == LinkState::Up);
-        known.map(|_| ()).ok_or(Error::Failed)
+        network.routers.set(link, state);
+        Ok(())
     }
 
     /// Ends the network. Afterwards its ports are free.
@@ -136,6 +154,7 @@ impl Topology {
         if let Some(Network {
             runtime,
             pocketscion,
+            ..
         }) = self.network.take()
         {
             let ending = tokio::task::spawn_blocking(move || {
@@ -157,50 +176,87 @@ impl Drop for Topology {
     }
 }
 
-/// Starts routers and daemons. Returns the ASes with the addresses that these listen on.
-async fn start(config: &Config) -> anyhow::Result<(PocketScionRuntime, Vec<As>)> {
+/// What was started.
+struct Started {
+    routers: Arc<Routers>,
+    pocketscion: Option<PocketScionRuntime>,
+    /// The ASes with the addresses that all this listens on.
+    ases: Vec<As>,
+}
+
+/// Starts routers, daemons and endhost APIs.
+async fn start(config: &Config) -> anyhow::Result<Started> {
+    let topology = simulated(config)?;
+    let key = |ia| topology.get_as(&isd_asn(ia))?.forwarding_key();
+    let routers = Arc::new(Routers::bind(config, key).await?);
+    routers.spawn();
+    let mut ases = config.ases.clone();
+    for (it, address) in ases.iter_mut().zip(routers.addresses()) {
+        it.router = address;
+    }
+    let paths = Arc::new(Paths::new(topology.clone()));
+    for it in &mut ases {
+        let listener = TcpListener::bind(it.daemon).await;
+        let listener = listener.with_context(|| format!("cannot listen on TCP {}", it.daemon))?;
+        it.daemon = listener.local_addr()?;
+        let daemon = Daemon {
+            ia: isd_asn(it.ia),
+            router: it.router,
+            paths: Arc::clone(&paths),
+        };
+        daemon.spawn(listener);
+    }
+    let pocketscion = match ases.iter().any(|it| it.endhost_api.is_some()) {
+        true => Some(start_endhost_apis(config, topology, &mut ases).await?),
+        false => None,
+    };
+    Ok(Started {
+        routers,
+        pocketscion,
+        ases,
+    })
+}
+
+/// Starts pocketscion with nothing but endhost APIs.
+async fn start_endhost_apis(
+    config: &Config,
+    topology: ScionTopology,
+    ases: &mut [As],
+) -> anyhow::Result<PocketScionRuntime> {
     let mut state = PocketScionState::new(Utc::now());
-    state.set_topology(simulated(config, &config.ases)?);
+    state.set_topology(topology);
     let io = IoConfig::new();
-    let mut services = Vec::new();
-    for it in &config.ases {
-        let ia = isd_asn(it.ia);
-        let interfaces = config.interfaces(it.ia).map(|(own, _, _)| own.number);
-        let router = state.add_router(ia, interfaces.collect(), Vec::new(), BTreeMap::new());
-        io.set_router_socket_addr(router, it.router);
-        io.set_daemon_service_addr(ia, it.daemon);
-        state.add_daemon_service(ia, DaemonServiceState::new())?;
-        let endhost_api = it.endhost_api.map(|address| {
-            let id = state.add_endhost_api([ia]);
+    let mut apis = Vec::with_capacity(ases.len());
+    for (number, it) in ases.iter().enumerate() {
+        io.set_router_socket_addr(RouterId::new(number), it.router);
+        apis.push(it.endhost_api.map(|address| {
+            let id = state.add_endhost_api([isd_asn(it.ia)]);
             io.set_endhost_api_addr(id, address);
             id
-        });
-        services.push((router, endhost_api));
+        }));
     }
     let pocketscion = PocketScionRuntimeBuilder::new()
-        .with_system_state(state)
+        .with_system_state(state.clone())
         .with_io_config(io)
         .start()
         .await?;
-    let io = pocketscion.io_config();
-    let mut ases = config.ases.clone();
-    for (it, (router, endhost_api)) in ases.iter_mut().zip(services) {
-        it.endhost_api = endhost_api.and_then(|id| io.endhost_api_addr(id));
-        let router = io.router_socket_addr(router);
-        let daemon = io.daemon_service_addr(isd_asn(it.ia));
-        (it.router, it.daemon) = router
-            .zip(daemon)
-            .with_context(|| format!("{} has no router or no daemon", it.ia))?;
+    // Known from now on, and told to hosts; before, pocketscion would have started routers of its own.
+    for it in &*ases {
+        let interfaces = config.interfaces(it.ia).map(|(own, _, _)| own.number);
+        let interfaces = interfaces.collect();
+        state.add_router(isd_asn(it.ia), interfaces, Vec::new(), BTreeMap::new());
     }
-    // Daemons tell hosts the routers' addresses as they stand in the topology.
-    pocketscion.state().set_topology(simulated(config, &ases)?);
-    Ok((pocketscion, ases))
+    let io = pocketscion.io_config();
+    for (it, id) in ases.iter_mut().zip(apis) {
+        it.endhost_api = id.and_then(|id| io.endhost_api_addr(id));
+    }
+    Ok(pocketscion)
 }
 
 /// The network as pocketscion knows it.
-fn simulated(config: &Config, ases: &[As]) -> anyhow::Result<ScionTopology> {
+pub(crate) fn simulated(config: &Config) -> anyhow::Result<ScionTopology> {
     let mut builder = ScionTopologyBuilder::new();
-    for it in ases {
+    for it in &config.ases {
         let ia = isd_asn(it.ia);
         builder.add_as(match it.core {
             true => ScionAs::new_core(ia),
@@ -221,6 +277,6 @@ fn simulated(config: &Config, ases: &[As]) -> anyhow::Result<ScionTopology> {
     builder.build()
 }
 
-fn isd_asn(ia: IsdAs) -> IsdAsn {
+pub(crate) fn isd_asn(ia: IsdAs) -> IsdAsn {
     IsdAsn(ia.to_u64())
 }

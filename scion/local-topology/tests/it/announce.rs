@@ -1,9 +1,15 @@
 //! Announces behind border routers, from every AS and over everything that is spoken over SCION.
 
-use scion_local_topology::config::{Link, LinkKind};
-use scion_tracker_core::request::Event;
+use std::time::Duration;
 
-use crate::common::{Tracker, announce, ia, network, peers, two_isds};
+use scion_local_topology::LinkState;
+use scion_tracker_core::request::Event;
+use tokio::time::timeout;
+
+use crate::common::{Tracker, announce, ia, peers, two_isds};
+
+/// How long nothing has to come for nothing to come.
+const NOTHING: Duration = Duration::from_millis(500);
 
 /// Two peers in each AS announce, one after the other: each is given all that were before it.
 async fn check_every_as(scheme: &str, swarm: u8) {
@@ -58,15 +64,8 @@ async fn every_as_announces_over_udp() {
 /// The shortest path swallows what is sent over it, and nobody says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_path_that_swallows_packets_is_given_up() {
-    let topology = network(|config| {
-        config.links.push(Link {
-            name: "peering".into(),
-            kind: LinkKind::Peer,
-            from: "1-ff00:0:112#3".parse().unwrap(),
-            to: "2-ff00:0:211#3".parse().unwrap(),
-        });
-    })
-    .await;
+    let topology = two_isds().await;
+    topology.set_link("peering", LinkState::Mute).unwrap();
     let tracker = Tracker::start("1-ff00:0:112");
     for (scheme, port) in [("https", 7001), ("udp", 7002)] {
         let client = tracker.client(&topology, ia("2-ff00:0:211"));
@@ -76,6 +75,34 @@ async fn a_path_that_swallows_packets_is_given_up() {
         let answer = client.announce(&url, &announce(1, port)).await.unwrap();
         assert_eq!(answer.peers.len(), usize::from(port - 7001), "{scheme}");
     }
+    tracker.stop().await;
+    topology.stop().await;
+}
+
+/// All core links are down: what is left between the ISDs is the peering link, for those that have it
+/// above them on the way, and for nobody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peering_link_carries_announces() {
+    let topology = two_isds().await;
+    for link in ["core-a", "core-b"] {
+        topology.set_link(link, LinkState::Down).unwrap();
+    }
+    let tracker = Tracker::start("1-ff00:0:112");
+    let mut before = 0;
+    for (scheme, first) in [("https", 7001), ("udp", 7011)] {
+        let url = tracker.url(scheme);
+        for (from, port) in ["2-ff00:0:211", "2-ff00:0:212"].into_iter().zip(first..) {
+            let client = tracker.client(&topology, ia(from));
+            let answer = client.announce(&url, &announce(1, port)).await;
+            let answer = answer.unwrap_or_else(|error| panic!("{scheme}, {from}: {error:?}"));
+            assert_eq!(answer.peers.len(), before, "{scheme}, {from}");
+            before += 1;
+        }
+    }
+    let client = tracker.client(&topology, ia("2-ff00:0:210"));
+    let (url, query) = (tracker.url("udp"), announce(1, 7021));
+    let early = timeout(NOTHING, client.announce(&url, &query)).await;
+    assert!(early.is_err(), "{early:?}");
     tracker.stop().await;
     topology.stop().await;
 }

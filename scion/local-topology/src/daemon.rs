@@ -1,0 +1,219 @@
+//! The SCION daemons: one an AS, each answers path lookups of hosts over gRPC.
+//!
+//! Segments and what is said on the wire are [pocketscion](https://docs.rs/pocketscion)'s; but in the
+//! segments of its version 0.8.6 the MACs of peering hops are computed with the accumulator of their own AS
+//! instead of the next one down, so that no router would take them. They are computed anew here.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use axum_connect_rpc::error::{CrpcError, CrpcErrorCode};
+use chrono::{DateTime, Utc};
+use pocketscion::comp::daemon::api::crpc::nest_api;
+use pocketscion::comp::daemon::model::DaemonService;
+use pocketscion::network::scion::segment::registry::SegmentRegistry;
+use pocketscion::network::scion::topology::ScionTopology;
+use scion_protobuf::proto::daemon::v1 as proto;
+use sciparse::dataplane_path::standard::mac::algo::mac_beta_step;
+use sciparse::identifier::isd_asn::IsdAsn;
+use sciparse::path::ScionPath;
+use sciparse::path::combinator::combine;
+use sciparse::segment::{SignedPathSegment, UnsignedPathSegment};
+use tokio::net::TcpListener;
+
+use crate::files::{FIRST_PORT, LAST_PORT, MTU};
+
+/// How long hop fields count, in units of 337.5 s, less one (draft-dekater-scion-dataplane): a day.
+const EXPIRY: u8 = 255;
+
+/// What all daemons of a network know.
+pub(crate) struct Paths {
+    topology: ScionTopology,
+    segments: SegmentRegistry,
+}
+
+impl Paths {
+    pub(crate) fn new(topology: ScionTopology) -> Self {
+        Self {
+            segments: SegmentRegistry::from_topology(&topology),
+            topology,
+        }
+    }
+
+    /// All paths from one AS to another, made at this time.
+    pub(crate) fn between(
+        &self,
+        from: IsdAsn,
+        to: IsdAsn,
+        at: DateTime<Utc>,
+    ) -> anyhow::Result<Vec<ScionPath>> {
+        let segments = self.segments.endhost_list_segments(from, from, to)?;
+        let id = fastrand::u16(..);
+        let segments = segments.into_path_segments(&self.topology, at, id, EXPIRY)?;
+        let with_peering = |segment| self.with_peering(segment);
+        let cores = segments.iter_cores().map(with_peering);
+        let cores = cores.collect::<anyhow::Result<Vec<_>>>()?;
+        let others = segments.iter_non_cores().map(with_peering);
+        let others = others.collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(combine(from, to, cores.iter(), others.iter()))
+    }
+
+    /// The segment with MACs of its peering hops that routers take.
+    fn with_peering(&self, segment: &SignedPathSegment) -> anyhow::Result<UnsignedPathSegment> {
+        let info = segment.info();
+        let mut entries: Vec<_> = segment.iter().cloned().collect();
+        let mut accumulator = info.segment_id;
+        for entry in &mut entries {
+            accumulator = mac_beta_step(accumulator, *entry.hop_entry.hop_field.mac.as_bytes());
+            let it = self.topology.get_as(&entry.local);
+            let key = it.and_then(|it| it.forwarding_key());
+            let key = key.with_context(|| format!("{} has no forwarding key", entry.local))?;
+            for peer in &mut entry.peer_entries {
+                let hop = peer.hop_field.clone();
+                peer.hop_field = hop.with_calculated_mac(accumulator, info.timestamp, &key);
+            }
+        }
+        Ok(UnsignedPathSegment::new(
+            info.timestamp,
+            info.segment_id,
+            entries,
+        ))
+    }
+}
+
+/// The daemon of an AS.
+pub(crate) struct Daemon {
+    pub(crate) ia: IsdAsn,
+    /// Where its border router takes packets from hosts.
+    pub(crate) router: SocketAddr,
+    pub(crate) paths: Arc<Paths>,
+}
+
+impl Daemon {
+    /// Answers on the runtime that this is called on, until that ends.
+    pub(crate) fn spawn(self, listener: TcpListener) {
+        let ia = self.ia;
+        let service = nest_api(axum::Router::new(), Arc::new(self));
+        tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, service).await {
+                tracing::error!(%error, %ia, "a daemon has ended");
+            }
+        });
+    }
+
+    /// The AS that is asked for: 0 stands for that of the daemon.
+    const fn or_own(&self, ia: u64) -> IsdAsn {
+        match ia {
+            0 => self.ia,
+            ia => IsdAsn(ia),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl DaemonService for Daemon {
+    async fn paths(&self, request: proto::PathsRequest) -> Result<proto::PathsResponse, CrpcError> {
+        if self.or_own(request.source_isd_as) != self.ia {
+            let message = format!("paths start in {}", self.ia);
+            return Err(CrpcError::new(CrpcErrorCode::InvalidArgument, message));
+        }
+        let to = IsdAsn(request.destination_isd_as);
+        let paths = self
+            .paths
+            .between(self.ia, to, Utc::now())
+            .map_err(|error| {
+                CrpcError::new(
+                    CrpcErrorCode::NotFound,
+                    format!("no path to {to}: {error:#}"),
+                )
+            })?;
+        let paths = paths.into_iter().map(|mut path| {
+            path.set_next_hop(Some(self.router));
+            path.to_rpc()
+        });
+        Ok(proto::PathsResponse {
+            paths: paths.collect(),
+        })
+    }
+
+    async fn as_info(&self, request: proto::ASRequest) -> Result<proto::ASResponse, CrpcError> {
+        let ia = self.or_own(request.isd_as);
+        let Some(it) = self.paths.topology.get_as(&ia) else {
+            let message = format!("there is no AS {ia}");
+            return Err(CrpcError::new(CrpcErrorCode::NotFound, message));
+        };
+        Ok(proto::ASResponse {
+            isd_as: ia.to_u64(),
+            core: it.is_core(),
+            mtu: MTU.into(),
+        })
+    }
+
+    async fn interfaces(
+        &self,
+        _request: proto::InterfacesRequest,
+    ) -> Result<proto::InterfacesResponse, CrpcError> {
+        let links = self.paths.topology.iter_scion_links_by_as(&self.ia);
+        let own = links.filter_map(|link| link.get_own(&self.ia));
+        let interfaces: HashMap<_, _> = own
+            .map(|own| {
+                let address = self.router.to_string();
+                let address = proto::Underlay { address }.into();
+                (own.if_id.into(), proto::Interface { address })
+            })
+            .collect();
+        Ok(proto::InterfacesResponse {
+            interfaces: interfaces.into_iter().collect(),
+        })
+    }
+
+    /// Nothing comes of it: paths over a link that is down are still handed out, as by a daemon that
+    /// nobody has told yet.
+    async fn notify_interface_down(
+        &self,
+        _request: proto::NotifyInterfaceDownRequest,
+    ) -> Result<proto::NotifyInterfaceDownResponse, CrpcError> {
+        Ok(proto::NotifyInterfaceDownResponse {})
+    }
+
+    async fn port_range(&self) -> Result<proto::PortRangeResponse, CrpcError> {
+        Ok(proto::PortRangeResponse {
+            dispatched_port_start: FIRST_PORT.into(),
+            dispatched_port_end: LAST_PORT.into(),
+        })
+    }
+
+    async fn services(
+        &self,
+        _request: proto::ServicesRequest,
+    ) -> Result<proto::ServicesResponse, CrpcError> {
+        Err(not_there("no services"))
+    }
+
+    async fn dr_key_as_host(
+        &self,
+        _request: proto::DRKeyASHostRequest,
+    ) -> Result<proto::DRKeyASHostResponse, CrpcError> {
+        Err(not_there("no DRKey"))
+    }
+
+    async fn dr_key_host_as(
+        &self,
+        _request: proto::DRKeyHostASRequest,
+    ) -> Result<proto::DRKeyHostASResponse, CrpcError> {
+        Err(not_there("no DRKey"))
+    }
+
+    async fn dr_key_host_host(
+        &self,
+        _request: proto::DRKeyHostHostRequest,
+    ) -> Result<proto::DRKeyHostHostResponse, CrpcError> {
+        Err(not_there("no DRKey"))
+    }
+}
+
+fn not_there(what: &str) -> CrpcError {
+    CrpcError::new(CrpcErrorCode::Unimplemented, what.into())
+}

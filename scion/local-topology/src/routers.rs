@@ -1,0 +1,289 @@
+//! The border routers: one an AS, with a UDP socket for the hosts of the AS. What is sent from one to the
+//! next is a call.
+//!
+//! Paths are followed as the [SCION data plane](https://datatracker.ietf.org/doc/draft-dekater-scion-dataplane/)
+//! has it, peering included, with MACs, expiry and SCMP errors. Not there: MTUs, router alerts (SCMP
+//! traceroute), one-hop paths, of which hosts send none.
+
+mod hop;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use scion_tracker_core::address::IsdAs;
+use sciparse::address::addr::ScionAddr;
+use sciparse::core::model::Model as _;
+use sciparse::core::view::View as _;
+use sciparse::dataplane_path::standard::mac::ForwardingKey;
+use sciparse::dataplane_path::view::{ScionDpPathViewExt as _, ScionDpPathViewRefMut};
+use sciparse::identifier::isd_asn::IsdAsn;
+use sciparse::packet::classify::ClassifiedPacketView;
+use sciparse::packet::model::ScionScmpPacket;
+use sciparse::packet::view::ScionRawPacketView;
+use sciparse::payload::scmp::model::{
+    ScmpExternalInterfaceDown, ScmpMessage, ScmpParameterProblem,
+};
+use sciparse::payload::scmp::types::ScmpParameterProblemCode as Code;
+use sciparse::payload::scmp::view::ScmpMessageExt as _;
+use tokio::net::UdpSocket;
+
+use crate::config::{Config, LinkKind};
+use crate::topology::LinkState;
+use hop::{Neighbour, Next, Problem, Router};
+
+/// The largest datagram.
+const LONGEST: usize = 65_535;
+
+/// All routers, and the links between them.
+pub(crate) struct Routers {
+    /// In the order of the file, like the links.
+    ases: Vec<As>,
+    /// By the ends of a link, where it leads.
+    links: HashMap<(usize, u16), Lead>,
+    /// A [`LinkState`] each.
+    states: Vec<AtomicU8>,
+}
+
+/// A router and its AS.
+struct As {
+    ia: IsdAsn,
+    router: Router,
+    socket: UdpSocket,
+    /// Of the socket: what SCMP messages come from.
+    address: SocketAddr,
+}
+
+/// Where an interface leads.
+#[derive(Debug, Clone, Copy)]
+struct Lead {
+    link: usize,
+    /// The AS there, and its interface.
+    to: (usize, u16),
+}
+
+impl Routers {
+    /// Takes the addresses of the routers.
+    pub(crate) async fn bind(
+        config: &Config,
+        key: impl Fn(IsdAs) -> Option<ForwardingKey>,
+    ) -> anyhow::Result<Self> {
+        let mut ases = Vec::with_capacity(config.ases.len());
+        for it in &config.ases {
+            let bound = UdpSocket::bind(it.router).await;
+            let socket = bound.with_context(|| format!("cannot listen on UDP {}", it.router))?;
+            let interfaces = config.interfaces(it.ia).map(|(own, link, _)| {
+                let neighbour = match link.kind {
+                    LinkKind::Core => Neighbour::Core,
+                    LinkKind::Peer => Neighbour::Peer,
+                    LinkKind::Child if own == link.from => Neighbour::Child,
+                    LinkKind::Child => Neighbour::Parent,
+                };
+                (own.number.get(), neighbour)
+            });
+            ases.push(As {
+                ia: IsdAsn(it.ia.to_u64()),
+                router: Router {
+                    key: key(it.ia).with_context(|| format!("{} has no forwarding key", it.ia))?,
+                    interfaces: interfaces.collect(),
+                },
+                address: socket.local_addr()?,
+                socket,
+            });
+        }
+        let place = |ia| {
+            let found = config.ases.iter().position(|it| it.ia == ia);
+            found.with_context(|| format!("there is no AS {ia}"))
+        };
+        let mut links = HashMap::new();
+        for (link, it) in config.links.iter().enumerate() {
+            let [from, to] = [it.from, it.to].map(|end| (end.ia, end.number.get()));
+            let (from, to) = ((place(from.0)?, from.1), (place(to.0)?, to.1));
+            links.insert(from, Lead { link, to });
+            links.insert(to, Lead { link, to: from });
+        }
+        let states = config.links.iter().map(|_| AtomicU8::default()).collect();
+        Ok(Self {
+            ases,
+            links,
+            states,
+        })
+    }
+
+    /// Where they listen, in the order of the file.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.ases.iter().map(|it| it.address)
+    }
+
+    /// Changes a link, by its place in the file.
+    pub(crate) fn set(&self, link: usize, state: LinkState) {
+        if let Some(it) = self.states.get(link) {
+            it.store(state as u8, Ordering::Relaxed);
+        }
+    }
+
+    /// Forwards what hosts send, on the runtime that this is called on, until that ends.
+    pub(crate) fn spawn(self: &Arc<Self>) {
+        for at in 0..self.ases.len() {
+            let routers = Arc::clone(self);
+            tokio::spawn(async move {
+                let error = routers.serve(at).await;
+                tracing::error!(%error, ia = %routers.ases[at].ia, "a border router has ended");
+            });
+        }
+    }
+
+    async fn serve(&self, at: usize) -> io::Error {
+        let socket = &self.ases[at].socket;
+        let mut buffer = vec![0; LONGEST];
+        loop {
+            if let Err(error) = socket.readable().await {
+                return error;
+            }
+            match socket.try_recv_from(&mut buffer) {
+                Ok((length, from)) => {
+                    match ScionRawPacketView::try_from_mut_slice(&mut buffer[..length]) {
+                        Ok((packet, _)) => self.forward(at, 0, packet),
+                        Err(error) => tracing::debug!(%error, %from, "no SCION packet"),
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // What an earlier packet met with.
+                Err(error) => tracing::debug!(%error, "cannot receive"),
+            }
+        }
+    }
+
+    /// Carries a packet to its host. It is in AS `at`: from another one through interface `ingress`, or
+    /// from inside if that is 0.
+    fn forward(&self, mut at: usize, mut ingress: u16, packet: &mut ScionRawPacketView) {
+        // Each round is a hop field further, so this ends.
+        loop {
+            let here = &self.ases[at];
+            match here.arrive(packet, ingress) {
+                Ok(Next::Here) => return here.deliver(packet),
+                Ok(Next::Out(egress)) => match self.lead(at, egress) {
+                    (LinkState::Up, Some(to)) => {
+                        if let ScionDpPathViewRefMut::Standard(path) =
+                            packet.header_mut().path_mut()
+                        {
+                            hop::leave(path);
+                        }
+                        (at, ingress) = to;
+                    }
+                    (LinkState::Down, _) => {
+                        let quote = packet.as_slice().to_vec();
+                        let down = ScmpExternalInterfaceDown::new(here.ia, egress, quote);
+                        return self.answer(at, ingress, packet, down.into());
+                    }
+                    _ => return,
+                },
+                Err(Problem::Malformed) => {
+                    return tracing::debug!(ia = %here.ia, "a path that is none");
+                }
+                Err(Problem::Parameter(code)) => {
+                    tracing::debug!(ia = %here.ia, ?code, "refused");
+                    // The pointer, an offset in the packet, is left at its start.
+                    let quote = packet.as_slice().to_vec();
+                    let problem = ScmpParameterProblem::new(code, 0, quote);
+                    return self.answer(at, ingress, packet, problem.into());
+                }
+            }
+        }
+    }
+
+    /// Sends an SCMP error to the source of a packet, back by where it came in; none for an SCMP error.
+    fn answer(&self, at: usize, ingress: u16, packet: &ScionRawPacketView, error: ScmpMessage) {
+        if let Ok(ClassifiedPacketView::Scmp(it)) = packet.try_classify()
+            && it.scmp().message().is_error()
+        {
+            return;
+        }
+        let here = &self.ases[at];
+        let from = ScionAddr::new(here.ia, here.address.ip().into());
+        let mut path = packet.header().path().to_model();
+        let (Ok(to), Ok(())) = (packet.src_scion_addr(), path.try_reverse()) else {
+            return;
+        };
+        let answer = ScionScmpPacket::new(from, to, path, error).into_raw();
+        let mut answer = match answer.try_encode_to_owned_view() {
+            Ok(answer) => answer,
+            Err(error) => return tracing::debug!(%error, "an SCMP error that cannot be written"),
+        };
+        if ingress == 0 {
+            if to.isd_asn() == here.ia {
+                here.deliver(&answer);
+            }
+        } else if let (LinkState::Up, Some((at, ingress))) = self.lead(at, ingress) {
+            if let ScionDpPathViewRefMut::Standard(path) = answer.header_mut().path_mut() {
+                hop::turn_back(path);
+            }
+            self.forward(at, ingress, &mut answer);
+        }
+    }
+
+    /// Where an interface of an AS leads, and the state of the link.
+    fn lead(&self, at: usize, interface: u16) -> (LinkState, Option<(usize, u16)>) {
+        let lead = self.links.get(&(at, interface));
+        let state = lead.and_then(|lead| self.states.get(lead.link));
+        let state = state.map_or(LinkState::Down, |it| {
+            LinkState::from(it.load(Ordering::Relaxed))
+        });
+        (state, lead.map(|lead| lead.to))
+    }
+}
+
+impl As {
+    /// A packet is in this AS: from another one through interface `ingress`, or from inside if that is 0.
+    fn arrive(&self, packet: &mut ScionRawPacketView, ingress: u16) -> Result<Next, Problem> {
+        let header = packet.header_mut();
+        let (source, destination) = (header.src_ia(), header.dst_ia());
+        let next = match header.path_mut() {
+            ScionDpPathViewRefMut::Empty => Next::Here,
+            ScionDpPathViewRefMut::Standard(path) => {
+                // SCMP errors of routers start in the middle of a path.
+                let starts = ingress == 0 && path.curr_hop_field_idx() == 0;
+                let next = self.router.arrive(path, ingress, now())?;
+                if starts && source != self.ia || ingress != 0 && source == self.ia {
+                    return Err(Problem::Parameter(Code::InvalidSourceAddress));
+                }
+                next
+            }
+            _ => return Err(Problem::Malformed),
+        };
+        match next {
+            Next::Here if destination != self.ia => Err(Problem::Parameter(Code::NonLocalDelivery)),
+            Next::Out(_) if destination == self.ia => {
+                Err(Problem::Parameter(Code::InvalidDestinationAddress))
+            }
+            next => Ok(next),
+        }
+    }
+
+    /// Sends a packet to its host and port: of UDP, or for an SCMP error that of the packet it quotes.
+    fn deliver(&self, packet: &ScionRawPacketView) {
+        let to = packet.try_classify().ok();
+        let Some(to) = to.and_then(|it| it.dst_socket_addr()?.socket_addr()) else {
+            return tracing::debug!(ia = %self.ia, "a packet for no IP address and port");
+        };
+        // A queue that is full loses packets, as everywhere.
+        if let Err(error) = self.socket.try_send_to(packet.as_slice(), to) {
+            tracing::debug!(%error, %to, "cannot deliver");
+        }
+    }
+}
+
+/// In seconds since 1970.
+fn now() -> u32 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
+    })
+}
+
+#[cfg(test)]
+mod tests;

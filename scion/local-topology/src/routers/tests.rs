@@ -1,0 +1,304 @@
+//! Every path of every pair of ASes, in a network where there are paths of every shape.
+
+use std::time::Duration;
+
+use chrono::Utc;
+use sciparse::address::socket_addr::ScionSocketAddr;
+use sciparse::dataplane_path::model::DpPath;
+use sciparse::packet::model::ScionUdpPacket;
+use sciparse::path::ScionPath;
+use sciparse::payload::scmp::view::ScmpMessageView;
+use tokio::time::timeout;
+
+use super::*;
+use crate::daemon::Paths;
+use crate::topology::{isd_asn, simulated};
+
+/// Segments of up to three hops, two core links between one pair of cores, a shortcut (112 and 113 below
+/// 111), peering in the middle of segments (111 with 211 and 121), at their end (112 with 212), and
+/// between a core and a leaf.
+const NETWORK: &str = r#"
+as = [
+    { isd_as = "1-ff00:0:110", router = "127.0.0.1:0", daemon = "127.0.0.1:0", core = true },
+    { isd_as = "1-ff00:0:111", router = "127.0.0.1:0", daemon = "127.0.0.1:0" },
+    { isd_as = "1-ff00:0:112", router = "127.0.0.1:0", daemon = "127.0.0.1:0" },
+    { isd_as = "1-ff00:0:113", router = "127.0.0.1:0", daemon = "127.0.0.1:0" },
+    { isd_as = "1-ff00:0:120", router = "127.0.0.1:0", daemon = "127.0.0.1:0", core = true },
+    { isd_as = "1-ff00:0:121", router = "127.0.0.1:0", daemon = "127.0.0.1:0" },
+    { isd_as = "2-ff00:0:210", router = "127.0.0.1:0", daemon = "127.0.0.1:0", core = true },
+    { isd_as = "2-ff00:0:211", router = "127.0.0.1:0", daemon = "127.0.0.1:0" },
+    { isd_as = "2-ff00:0:212", router = "127.0.0.1:0", daemon = "127.0.0.1:0" },
+]
+link = [
+    { name = "a", type = "core", from = "1-ff00:0:110#1", to = "2-ff00:0:210#1" },
+    { name = "b", type = "core", from = "1-ff00:0:110#2", to = "2-ff00:0:210#2" },
+    { name = "c", type = "core", from = "1-ff00:0:110#3", to = "1-ff00:0:120#3" },
+    { name = "d", type = "core", from = "1-ff00:0:120#4", to = "2-ff00:0:210#4" },
+    { name = "e", type = "child", from = "1-ff00:0:110#5", to = "1-ff00:0:111#5" },
+    { name = "f", type = "child", from = "1-ff00:0:111#6", to = "1-ff00:0:112#6" },
+    { name = "g", type = "child", from = "1-ff00:0:111#7", to = "1-ff00:0:113#7" },
+    { name = "h", type = "child", from = "1-ff00:0:120#8", to = "1-ff00:0:121#8" },
+    { name = "i", type = "child", from = "2-ff00:0:210#9", to = "2-ff00:0:211#9" },
+    { name = "j", type = "child", from = "2-ff00:0:211#10", to = "2-ff00:0:212#10" },
+    { name = "k", type = "peer", from = "1-ff00:0:111#11", to = "2-ff00:0:211#11" },
+    { name = "l", type = "peer", from = "1-ff00:0:112#12", to = "2-ff00:0:212#12" },
+    { name = "m", type = "peer", from = "1-ff00:0:121#13", to = "1-ff00:0:111#13" },
+    { name = "n", type = "peer", from = "1-ff00:0:120#14", to = "2-ff00:0:212#14" },
+]
+"#;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A network and a host in each AS.
+struct Network {
+    config: Config,
+    routers: Arc<Routers>,
+    paths: Paths,
+    hosts: Vec<UdpSocket>,
+}
+
+/// What a host has received.
+enum Received {
+    /// The datagram, and the path back.
+    Datagram(Vec<u8>, Box<DpPath>),
+    /// From which AS, and what of.
+    Error(IsdAsn, Complaint),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Complaint {
+    Down(u16),
+    Parameter(Code),
+}
+
+impl Network {
+    async fn new() -> Self {
+        let config = Config::parse("test.toml".as_ref(), NETWORK).unwrap();
+        let topology = simulated(&config).unwrap();
+        let key = |ia| topology.get_as(&isd_asn(ia))?.forwarding_key();
+        let routers = Arc::new(Routers::bind(&config, key).await.unwrap());
+        routers.spawn();
+        let mut hosts = Vec::new();
+        for _ in &config.ases {
+            hosts.push(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        }
+        Self {
+            config,
+            routers,
+            paths: Paths::new(topology),
+            hosts,
+        }
+    }
+
+    /// Every pair of ASes, by their places, with each path between them.
+    fn ways(&self) -> Vec<(usize, usize, ScionPath)> {
+        let ases = &self.routers.ases;
+        let mut ways = Vec::new();
+        for (from, it) in ases.iter().enumerate() {
+            for (to, other) in ases.iter().enumerate().filter(|(to, _)| *to != from) {
+                let paths = self.paths.between(it.ia, other.ia, Utc::now()).unwrap();
+                assert!(!paths.is_empty(), "{} {}", it.ia, other.ia);
+                ways.extend(paths.into_iter().map(|path| (from, to, path)));
+            }
+        }
+        ways
+    }
+
+    fn host(&self, at: usize) -> ScionSocketAddr {
+        let address = self.hosts[at].local_addr().unwrap();
+        ScionSocketAddr::new(
+            self.routers.ases[at].ia,
+            address.ip().into(),
+            address.port(),
+        )
+    }
+
+    /// Sends a datagram from the host of one AS to that of another.
+    async fn send(&self, from: usize, to: usize, path: DpPath, payload: &[u8]) {
+        let packet = ScionUdpPacket::new(self.host(from), self.host(to), path, payload.to_vec());
+        let packet = packet.into_raw().try_encode_to_owned_view().unwrap();
+        let router = self.routers.ases[from].address;
+        let sent = self.hosts[from].send_to(packet.as_slice(), router).await;
+        assert_eq!(sent.unwrap(), packet.as_slice().len());
+    }
+
+    /// What comes next at the host of an AS, from its router.
+    async fn receive(&self, at: usize) -> Received {
+        let mut buffer = [0; 2048];
+        let receiving = self.hosts[at].recv_from(&mut buffer);
+        let (length, router) = timeout(PATIENCE, receiving).await.unwrap().unwrap();
+        assert_eq!(router, self.routers.ases[at].address);
+        let (packet, rest) = ScionRawPacketView::try_from_slice(&buffer[..length]).unwrap();
+        assert!(rest.is_empty());
+        let from = packet.header().src_ia();
+        match packet.try_classify().unwrap() {
+            ClassifiedPacketView::Udp(udp) => {
+                let mut path = packet.header().path().to_model();
+                path.try_reverse().unwrap();
+                Received::Datagram(udp.udp().payload().to_vec(), path.into())
+            }
+            ClassifiedPacketView::Scmp(scmp) => {
+                let complaint = match scmp.scmp().message() {
+                    ScmpMessageView::ExternalInterfaceDown(it) => {
+                        assert_eq!(it.isd_asn(), from);
+                        Complaint::Down(it.interface_id().try_into().unwrap())
+                    }
+                    ScmpMessageView::ParameterProblem(it) => Complaint::Parameter(it.code()),
+                    other => panic!("{other:?}"),
+                };
+                Received::Error(from, complaint)
+            }
+            ClassifiedPacketView::Other(_) => panic!("neither UDP nor SCMP"),
+        }
+    }
+
+    async fn receive_datagram(&self, at: usize, what: &ScionPath) -> (Vec<u8>, DpPath) {
+        match self.receive(at).await {
+            Received::Datagram(payload, path) => (payload, *path),
+            Received::Error(ia, complaint) => panic!("{ia} says {complaint:?}: {what:?}"),
+        }
+    }
+
+    async fn receive_error(&self, at: usize, what: &ScionPath) -> (IsdAsn, Complaint) {
+        match self.receive(at).await {
+            Received::Error(ia, complaint) => (ia, complaint),
+            Received::Datagram(..) => panic!("delivered: {what:?}"),
+        }
+    }
+
+    /// The interfaces of a path in order, as AS and number.
+    fn interfaces(path: &ScionPath) -> Vec<(IsdAsn, u16)> {
+        let interfaces = path.metadata().unwrap().interfaces.as_ref().unwrap();
+        let each = interfaces.iter().map(|it| it.interface);
+        each.map(|it| (it.isd_asn, it.id)).collect()
+    }
+}
+
+/// A datagram over each, and one back over the reversed path.
+#[tokio::test]
+async fn every_path_leads_there_and_back() {
+    let network = Network::new().await;
+    let ways = network.ways();
+    let mut peering = 0;
+    for (number, (from, to, path)) in ways.iter().enumerate() {
+        let payload = number.to_be_bytes();
+        network
+            .send(*from, *to, path.dp_path().to_model(), &payload)
+            .await;
+        let (received, back) = network.receive_datagram(*to, path).await;
+        assert_eq!(received, payload);
+        if let DpPath::Standard(standard) = &back {
+            let mut flags = standard.iter_info_fields().map(|it| it.flags);
+            peering += usize::from(flags.any(|it| it.peering()));
+        }
+        network.send(*to, *from, back, &payload).await;
+        let (received, _) = network.receive_datagram(*from, path).await;
+        assert_eq!(received, payload);
+    }
+    assert!(ways.len() > 200, "{}", ways.len());
+    // Both ways: three ASes with two (k), one with one (l), one with three (m), one with one (n).
+    assert_eq!(peering, 2 * (3 * 2 + 1 + 3 + 1));
+}
+
+/// Each link fails in turn: whoever sends over it is told, by the AS before it.
+#[tokio::test]
+async fn the_router_before_a_link_that_is_down_says_so() {
+    let network = Network::new().await;
+    let ways = network.ways();
+    for (link, it) in network.config.links.iter().enumerate() {
+        network.routers.set(link, LinkState::Down);
+        let ends = [it.from, it.to].map(|end| (isd_asn(end.ia), end.number.get()));
+        let mut told = 0;
+        for (from, to, path) in &ways {
+            network
+                .send(*from, *to, path.dp_path().to_model(), b"x")
+                .await;
+            let interfaces = Network::interfaces(path);
+            match interfaces.into_iter().find(|it| ends.contains(it)) {
+                Some((ia, number)) => {
+                    let error = network.receive_error(*from, path).await;
+                    assert_eq!(error, (ia, Complaint::Down(number)), "{path:?}");
+                    told += 1;
+                }
+                None => {
+                    network.receive_datagram(*to, path).await;
+                }
+            }
+        }
+        assert!(told > 0, "{}", it.name);
+        network.routers.set(link, LinkState::Up);
+    }
+}
+
+/// The last bit of each hop field of each path is forged in turn: the AS that should have made it
+/// refuses it, wherever it is.
+#[tokio::test]
+async fn a_forged_hop_field_is_refused_by_its_as() {
+    let network = Network::new().await;
+    for (from, to, path) in network.ways() {
+        let DpPath::Standard(standard) = path.dp_path().to_model() else {
+            panic!("{path:?}");
+        };
+        for hop in 0..standard.hop_field_count() {
+            let mut forged = standard.clone();
+            let mut fields = forged.segments.iter_mut().flat_map(|it| &mut it.hop_fields);
+            fields.nth(hop).unwrap().mac.0[5] ^= 1;
+            network.send(from, to, DpPath::Standard(forged), b"x").await;
+            let (ia, complaint) = network.receive_error(from, &path).await;
+            let wanted = Complaint::Parameter(Code::InvalidHopFieldMac);
+            assert_eq!(complaint, wanted, "{path:?}");
+            let mut on_path: Vec<_> = Network::interfaces(&path).iter().map(|it| it.0).collect();
+            on_path.dedup();
+            // Where segments join, one AS has two hop fields; elsewhere each has one.
+            let joins = standard.segments.iter().scan(0, |sum, it| {
+                *sum += it.hop_fields.len();
+                Some(*sum)
+            });
+            let peering = standard.iter_info_fields().any(|it| it.flags.peering());
+            let before = if peering {
+                0
+            } else {
+                joins.filter(|join| hop >= *join).count()
+            };
+            assert_eq!(ia, on_path[hop - before], "{hop} of {path:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn paths_that_have_expired_and_places_that_are_claimed_are_refused() {
+    let network = Network::new().await;
+    let (ases, ago) = (&network.routers.ases, chrono::Duration::days(2));
+    let old = network
+        .paths
+        .between(ases[2].ia, ases[8].ia, Utc::now() - ago);
+    let old = old.unwrap();
+    assert!(old.len() > 3);
+    for path in old {
+        network.send(2, 8, path.dp_path().to_model(), b"x").await;
+        let error = network.receive_error(2, &path).await;
+        assert_eq!(error, (ases[2].ia, Complaint::Parameter(Code::PathExpired)));
+    }
+
+    // A host of AS 3 says that it is in AS 2, and takes a path of AS 2; its router knows better.
+    let path = network
+        .paths
+        .between(ases[2].ia, ases[8].ia, Utc::now())
+        .unwrap()
+        .remove(0);
+    let packet = ScionUdpPacket::new(
+        network.host(2),
+        network.host(8),
+        path.dp_path().to_model(),
+        b"forged".to_vec(),
+    );
+    let packet = packet.into_raw().try_encode_to_owned_view().unwrap();
+    let sent = network.hosts[3]
+        .send_to(packet.as_slice(), ases[3].address)
+        .await;
+    sent.unwrap();
+    // What is sent after it, to where it would have gone, comes first.
+    network.send(2, 8, path.dp_path().to_model(), b"true").await;
+    let (payload, _) = network.receive_datagram(8, &path).await;
+    assert_eq!(payload, b"true");
+}

@@ -272,7 +272,10 @@ impl Daemon {
     ) -> Result<A, DaemonError> {
         let addr = &self.addr.text;
         let call = async {
-            let stream = TcpStream::connect(addr).await.map_err(|source| {
+            let connected = TcpStream::connect(addr).await;
+            // What gRPC writes in pieces would wait for acknowledgements otherwise, 40 ms at a time.
+            let connected = connected.and_then(|it| it.set_nodelay(true).map(|()| it));
+            let stream = connected.map_err(|source| {
                 let daemon = self.addr.clone();
                 DaemonError::Unreachable { daemon, source }
             })?;

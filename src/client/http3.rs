@@ -10,7 +10,7 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, Endpoint, TransportConfig, TransportErrorCode, VarInt};
 use rustls::ClientConfig;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::scion::{Call, Silence};
 use super::{MAX_REPLY, RequestError, TrackerAddr, TrackerUrl, USER_AGENT, resolve};
@@ -54,7 +54,7 @@ pub(super) async fn get(
                 continue;
             }
         };
-        return ask(&endpoint, connection, url, target).await;
+        return ask(connection, url, target).await;
     }
     Err(failure)
 }
@@ -81,7 +81,7 @@ pub(super) async fn get_over_scion(
     let attempt = async || {
         let connection = connect(&endpoint, config.clone(), name, addr, url).await?;
         let lost = connection.clone();
-        let reply = ask(&endpoint, connection, url, target).await;
+        let reply = ask(connection, url, target).await;
         reply.map_err(|error| match lost.close_reason() {
             Some(source) if is_lost(&source) => RequestError::Quic { addr, source },
             _ => error,
@@ -146,16 +146,28 @@ async fn connect(
 }
 
 async fn ask(
-    endpoint: &Endpoint,
     connection: Connection,
     url: &TrackerUrl,
     target: &str,
 ) -> Result<(StatusCode, Bytes), RequestError> {
     let reply = exchange(connection.clone(), url, target).await;
     connection.close(NO_ERROR, b"");
-    // The close has to get out, but nobody waits for long.
-    let _ = timeout(Duration::from_millis(100), endpoint.wait_idle()).await;
+    closed(&connection).await;
     reply
+}
+
+/// Waits for the close to be sent, but not for long: without it the tracker would keep the connection
+/// until its idle timeout. What comes after it, the end of draining, is of no use to anybody here.
+async fn closed(connection: &Connection) {
+    // A connection that is closed sends nothing else.
+    let datagrams = || connection.stats().udp_tx.datagrams;
+    let before = datagrams();
+    let sent = async {
+        while datagrams() == before {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let _ = timeout(Duration::from_millis(100), sent).await;
 }
 
 async fn exchange(

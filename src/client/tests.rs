@@ -383,6 +383,38 @@ async fn http3() {
     );
 }
 
+/// Also if the program ends as soon as it has its answer.
+#[tokio::test]
+async fn a_tracker_over_http3_is_told_that_the_connection_ends() {
+    let (certificates, _, _dir) = certificates();
+    let tls = certificates.quic_config(&[b"h3"]);
+    let tls = quinn::crypto::rustls::QuicServerConfig::try_from(tls).unwrap();
+    let config = quinn::ServerConfig::with_crypto(Arc::new(tls));
+    let endpoint = quinn::Endpoint::server(config, (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let url = localhost("h3", endpoint.local_addr().unwrap().port(), "");
+    let asking = std::thread::spawn(move || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().unwrap();
+        let client = client(Trust::Anyone);
+        runtime.block_on(client.scrape(&url, &[HASH])).unwrap_err()
+    });
+    let connection = endpoint.accept().await.unwrap().await.unwrap();
+    let (mut send, mut receive) = connection.accept_bi().await.unwrap();
+    receive.read_to_end(1 << 16).await.unwrap();
+    // HEADERS: of the static table, `:status: 404` (RFC 9204, appendix A).
+    send.write_all(&[0x01, 0x03, 0x00, 0x00, 0xdb])
+        .await
+        .unwrap();
+    send.finish().unwrap();
+    let reason = connection.closed().await;
+    let quinn::ConnectionError::ApplicationClosed(close) = &reason else {
+        panic!("{reason:?}");
+    };
+    assert_eq!(close.error_code, 0x100u32.into(), "H3_NO_ERROR: {reason:?}");
+    let error = asking.join().unwrap();
+    assert!(matches!(error, RequestError::Status { .. }), "{error:?}");
+}
+
 #[tokio::test]
 async fn a_host_without_an_address() {
     let client = client(Trust::Anyone);

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use axum::serve::ListenerExt as _;
 use axum_connect_rpc::error::{CrpcError, CrpcErrorCode};
 use chrono::{DateTime, Utc};
 use pocketscion::comp::daemon::api::crpc::nest_api;
@@ -96,6 +97,11 @@ impl Daemon {
     pub(crate) fn spawn(self, listener: TcpListener) {
         let ia = self.ia;
         let service = nest_api(axum::Router::new(), Arc::new(self));
+        let listener = listener.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "a reply may be late");
+            }
+        });
         tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, service).await {
                 tracing::error!(%error, %ia, "a daemon has ended");

@@ -64,6 +64,27 @@ pub struct As {
     pub daemon: SocketAddr,
     /// Where the endhost API answers, which Anapaya's SDK asks instead of a daemon (TCP).
     pub endhost_api: Option<SocketAddr>,
+    /// The UDP ports of hosts that the border router delivers to.
+    pub ports: Ports,
+}
+
+/// A range of UDP ports, written `31000-32767`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// The first of them, not 0.
+    pub first: u16,
+    /// The last.
+    pub last: u16,
+}
+
+impl Default for Ports {
+    /// All that there are.
+    fn default() -> Self {
+        Self {
+            first: 1,
+            last: u16::MAX,
+        }
+    }
 }
 
 /// A link between two border routers.
@@ -107,6 +128,25 @@ impl fmt::Display for LinkKind {
             Self::Child => "child",
             Self::Peer => "peer",
         })
+    }
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+impl FromStr for Ports {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let ends = text.split_once('-');
+        let ends = ends.and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
+        match ends {
+            Some((first, last)) if 1 <= first && first <= last => Ok(Self { first, last }),
+            _ => Err("ports are written FIRST-LAST, as in 31000-32767"),
+        }
     }
 }
 
@@ -211,6 +251,7 @@ struct AsTable {
     router: Spanned<SocketAddr>,
     daemon: Spanned<SocketAddr>,
     endhost_api: Option<Spanned<SocketAddr>>,
+    ports: Option<Written<Ports>>,
 }
 
 #[derive(Deserialize)]
@@ -294,6 +335,7 @@ impl AsTable {
             router: self.router.into_inner(),
             daemon: self.daemon.into_inner(),
             endhost_api: self.endhost_api.map(Spanned::into_inner),
+            ports: self.ports.map_or_else(Ports::default, |it| it.0),
         }
     }
 }
@@ -404,6 +446,8 @@ daemon = "127.0.0.1:4"
                 ":9:10: an address that",
             ),
             (TWO.replace("127.0.0.1:3", "x"), ":9:10: "),
+            (format!("{TWO}ports = '0-9'"), ":11:9: ports are written"),
+            (format!("{TWO}ports = '9-8'"), ":11:9: ports are written"),
             (link("core", "1-1#1", "1-2#1"), ":13:8: a core link joins"),
             (link("child", "1-2#1", "1-1#1"), ":13:8: a core AS has no"),
             (link("peer", "1-1#1", "1-1#2"), ":13:8: a link joins two"),

@@ -24,7 +24,8 @@ use sciparse::path::combinator::combine;
 use sciparse::segment::{SignedPathSegment, UnsignedPathSegment};
 use tokio::net::TcpListener;
 
-use crate::files::{FIRST_PORT, LAST_PORT, MTU};
+use crate::config::Ports;
+use crate::files::MTU;
 
 /// How long hop fields count, in units of 337.5 s, less one (draft-dekater-scion-dataplane): a day.
 const EXPIRY: u8 = 255;
@@ -89,6 +90,7 @@ pub(crate) struct Daemon {
     pub(crate) ia: IsdAsn,
     /// Where its border router takes packets from hosts.
     pub(crate) router: SocketAddr,
+    pub(crate) ports: Ports,
     pub(crate) paths: Arc<Paths>,
 }
 
@@ -186,8 +188,8 @@ impl DaemonService for Daemon {
 
     async fn port_range(&self) -> Result<proto::PortRangeResponse, CrpcError> {
         Ok(proto::PortRangeResponse {
-            dispatched_port_start: FIRST_PORT.into(),
-            dispatched_port_end: LAST_PORT.into(),
+            dispatched_port_start: self.ports.first.into(),
+            dispatched_port_end: self.ports.last.into(),
         })
     }
 

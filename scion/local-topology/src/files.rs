@@ -8,11 +8,6 @@ use serde_json::{Value, json};
 
 use crate::config::{As, Config, LinkKind};
 
-/// The UDP ports of hosts that routers deliver to: these and all between.
-pub const FIRST_PORT: u16 = 1;
-/// The last of them.
-pub const LAST_PORT: u16 = u16::MAX;
-
 /// What daemons say of their AS and of every link, in bytes.
 pub(crate) const MTU: u16 = 1500;
 
@@ -58,7 +53,7 @@ pub fn topology(config: &Config, it: &As) -> Value {
         "isd_as": it.ia.to_string(),
         "attributes": attributes,
         "mtu": MTU,
-        "dispatched_ports": format!("{FIRST_PORT}-{LAST_PORT}"),
+        "dispatched_ports": it.ports.to_string(),
         "border_routers": {
             "br-1": {"internal_addr": it.router.to_string(), "interfaces": interfaces},
         },
@@ -72,7 +67,8 @@ mod tests {
     #[test]
     fn a_file_says_what_hosts_of_the_as_need() {
         let text = include_str!("../../topologies/two-isds.toml");
-        let config = Config::parse("two-isds.toml".as_ref(), text).unwrap();
+        let mut config = Config::parse("two-isds.toml".as_ref(), text).unwrap();
+        config.ases[4].ports.first = 31000;
         let dir = tempfile::tempdir().unwrap();
         let paths = write_topologies(&config, dir.path()).unwrap();
         assert_eq!(paths.len(), 6);
@@ -82,7 +78,7 @@ mod tests {
             "isd_as": "2-ff00:0:211",
             "attributes": [],
             "mtu": 1500,
-            "dispatched_ports": "1-65535",
+            "dispatched_ports": "31000-65535",
             "border_routers": {"br-1": {"internal_addr": "127.0.0.1:30211", "interfaces": {
                 "1": {"isd_as": "2-ff00:0:210", "link_to": "parent", "mtu": 1500},
                 "12": {"isd_as": "2-ff00:0:212", "link_to": "child", "mtu": 1500},

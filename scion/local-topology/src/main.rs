@@ -155,12 +155,11 @@ fn describe(config: &Config, control: Option<&TcpListener>) -> anyhow::Result<St
         let kind = if it.core { "core" } else { "" };
         writeln!(
             out,
-            "{:<16} {kind:<5} {:<22} {:<22} {}-{}",
+            "{:<16} {kind:<5} {:<22} {:<22} {}",
             it.ia.to_string(),
             it.router.to_string(),
             it.daemon.to_string(),
-            files::FIRST_PORT,
-            files::LAST_PORT,
+            it.ports,
         )?;
     }
     writeln!(out, "\n{:<16} {:<5} ends", "link", "")?;

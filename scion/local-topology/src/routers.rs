@@ -32,12 +32,14 @@ use sciparse::payload::scmp::types::ScmpParameterProblemCode as Code;
 use sciparse::payload::scmp::view::ScmpMessageExt as _;
 use tokio::net::UdpSocket;
 
-use crate::config::{Config, LinkKind};
+use crate::config::{Config, LinkKind, Ports};
 use crate::topology::LinkState;
 use hop::{Neighbour, Next, Problem, Router};
 
 /// The largest datagram.
 const LONGEST: usize = 65_535;
+/// Where hosts have what takes packets for the ports that routers do not deliver to: the dispatcher.
+const DISPATCHER: u16 = 30_041;
 
 /// All routers, and the links between them.
 pub(crate) struct Routers {
@@ -56,6 +58,7 @@ struct As {
     socket: UdpSocket,
     /// Of the socket: what SCMP messages come from.
     address: SocketAddr,
+    ports: Ports,
 }
 
 /// Where an interface leads.
@@ -93,6 +96,7 @@ impl Routers {
                 },
                 address: socket.local_addr()?,
                 socket,
+                ports: it.ports,
             });
         }
         let place = |ia| {
@@ -267,9 +271,12 @@ impl As {
     /// Sends a packet to its host and port: of UDP, or for an SCMP error that of the packet it quotes.
     fn deliver(&self, packet: &ScionRawPacketView) {
         let to = packet.try_classify().ok();
-        let Some(to) = to.and_then(|it| it.dst_socket_addr()?.socket_addr()) else {
+        let Some(mut to) = to.and_then(|it| it.dst_socket_addr()?.socket_addr()) else {
             return tracing::debug!(ia = %self.ia, "a packet for no IP address and port");
         };
+        if !(self.ports.first..=self.ports.last).contains(&to.port()) {
+            to.set_port(DISPATCHER);
+        }
         // A queue that is full loses packets, as everywhere.
         if let Err(error) = self.socket.try_send_to(packet.as_slice(), to) {
             tracing::debug!(%error, %to, "cannot deliver");

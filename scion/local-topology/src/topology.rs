@@ -202,6 +202,7 @@ async fn start(config: &Config) -> anyhow::Result<Started> {
         let daemon = Daemon {
             ia: isd_asn(it.ia),
             router: it.router,
+            ports: it.ports,
             paths: Arc::clone(&paths),
         };
         daemon.spawn(listener);

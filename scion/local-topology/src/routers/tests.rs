@@ -73,7 +73,12 @@ enum Complaint {
 
 impl Network {
     async fn new() -> Self {
-        let config = Config::parse("test.toml".as_ref(), NETWORK).unwrap();
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::parse("test.toml".as_ref(), NETWORK).unwrap();
+        change(&mut config);
         let topology = simulated(&config).unwrap();
         let key = |ia| topology.get_as(&isd_asn(ia))?.forwarding_key();
         let routers = Arc::new(Routers::bind(&config, key).await.unwrap());
@@ -301,4 +306,27 @@ async fn paths_that_have_expired_and_places_that_are_claimed_are_refused() {
     network.send(2, 8, path.dp_path().to_model(), b"true").await;
     let (payload, _) = network.receive_datagram(8, &path).await;
     assert_eq!(payload, b"true");
+}
+
+#[tokio::test]
+async fn packets_for_other_ports_go_to_the_dispatcher() {
+    let mut network = Network::with(|config| config.ases[8].ports.last = 30_042).await;
+    // An address that nobody else in this machine takes ports of.
+    let [host, dispatcher] = ["127.30.4.1:30043", "127.30.4.1:30041"];
+    network.hosts[8] = UdpSocket::bind(host).await.unwrap();
+    let dispatcher = UdpSocket::bind(dispatcher).await.unwrap();
+    let (from, to) = (network.routers.ases[2].ia, network.routers.ases[8].ia);
+    let path = network
+        .paths
+        .between(from, to, Utc::now())
+        .unwrap()
+        .remove(0);
+    network.send(2, 8, path.dp_path().to_model(), b"x").await;
+    let mut buffer = [0; 2048];
+    let received = timeout(PATIENCE, dispatcher.recv(&mut buffer)).await;
+    assert!(received.unwrap().unwrap() > 0);
+    // To a port of the range straight away.
+    network.hosts[8] = UdpSocket::bind("127.30.4.1:30042").await.unwrap();
+    network.send(2, 8, path.dp_path().to_model(), b"y").await;
+    assert_eq!(network.receive_datagram(8, &path).await.0, b"y");
 }

@@ -6,7 +6,7 @@ use scion_local_topology::LinkState;
 use scion_tracker_core::request::Event;
 use tokio::time::timeout;
 
-use crate::common::{Tracker, announce, ia, peers, two_isds};
+use crate::common::{Tracker, announce, ia, network, peers, two_isds};
 
 /// How long nothing has to come for nothing to come.
 const NOTHING: Duration = Duration::from_millis(500);
@@ -103,6 +103,27 @@ async fn a_peering_link_carries_announces() {
     let (url, query) = (tracker.url("udp"), announce(1, 7021));
     let early = timeout(NOTHING, client.announce(&url, &query)).await;
     assert!(early.is_err(), "{early:?}");
+    tracker.stop().await;
+    topology.stop().await;
+}
+
+/// Clients take their ports from the range that the daemon says.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_announce_from_ports_that_routers_deliver_to() {
+    const FROM: &str = "2-ff00:0:211";
+    let topology = network(|config| {
+        let mut ases = config.ases.iter_mut();
+        let it = ases.find(|it| it.ia == ia(FROM)).unwrap();
+        it.ports = "31000-32767".parse().unwrap();
+    })
+    .await;
+    let tracker = Tracker::start("1-ff00:0:111");
+    for (scheme, port) in [("https", 7001), ("udp", 7002)] {
+        let client = tracker.client(&topology, ia(FROM));
+        let url = tracker.url(scheme);
+        let answer = client.announce(&url, &announce(1, port)).await.unwrap();
+        assert_eq!(answer.peers.len(), usize::from(port - 7001), "{scheme}");
+    }
     tracker.stop().await;
     topology.stop().await;
 }

@@ -27,6 +27,11 @@ pub(crate) fn ia(text: &str) -> IsdAs {
 
 /// The example of two ISDs, on free ports, with endhost APIs.
 pub(crate) async fn two_isds() -> Topology {
+    network(|_| {}).await
+}
+
+/// The same with a change.
+pub(crate) async fn network(change: impl FnOnce(&mut Config)) -> Topology {
     install_tls_provider();
     // Fails if another test was first.
     let _ = tracing_subscriber::fmt()
@@ -39,6 +44,7 @@ pub(crate) async fn two_isds() -> Topology {
         it.endhost_api = Some(it.daemon);
     }
     config.take_free_ports();
+    change(&mut config);
     Topology::start(config).await.unwrap()
 }
 

@@ -103,6 +103,14 @@ impl Policy {
     pub fn by_tiers(&self, ia: IsdAs) -> bool {
         self.mode != Mode::Random && !ia.is_none()
     }
+
+    /// Whether a requester at this place who wants so many of so many reachable peers gets a uniform draw
+    /// over all of them: as [`Policy::by_tiers`] has it; and in [`Mode::Prefer`] a reply with room for
+    /// everybody has everybody, so that there are no tiers to be told apart.
+    pub fn draws_from_all(&self, ia: IsdAs, numwant: usize, reachable: usize) -> bool {
+        let all_fit = self.mode == Mode::Prefer && reachable <= numwant;
+        all_fit || !self.by_tiers(ia)
+    }
 }
 
 /// How near a peer is to the requester.
@@ -415,9 +423,7 @@ pub fn choose<C, P: Pools<C>>(
     };
     let reachable = pools.tally(Pool::Everyone).of(want.into());
     let count = u32::try_from(numwant).unwrap_or(u32::MAX).min(reachable);
-    // In `prefer` a reply with room for everybody has everybody: no tiers to be told apart.
-    let all_fit = policy.mode == Mode::Prefer && count == reachable;
-    if all_fit || !policy.by_tiers(ia) {
+    if policy.draws_from_all(ia, numwant, reachable as usize) {
         return draw(Pool::Everyone, want.into(), count, rng);
     }
     let mut census = Census::default();

@@ -332,15 +332,19 @@ impl Swarm {
                 let Place::Few(at) = place else { return };
                 return few.hand_out_all(presence, at, ask, order, sink);
             }
-            // One draw over everybody, whose order is as good as any.
-            Self::Many(many)
-                if ask.accepts.then.is_empty() && !ask.policy.by_tiers(presence.ia) =>
-            {
+            Self::Many(many) if ask.accepts.then.is_empty() => {
                 let Place::Many(slot) = place else { return };
                 let mut view = View::default();
                 many.show(&mut view, presence, slot, ask.accepts.first, keys);
-                let mut chosen = Straight { order, sink };
-                return choose(presence, ask, numwant, &view, rng, &mut chosen);
+                let reachable = view.everyone().of(want(presence).into()) as usize;
+                // One draw over everybody, whose order is as good as any.
+                if ask.policy.draws_from_all(presence.ia, numwant, reachable) {
+                    let mut chosen = Straight { order, sink };
+                    return choose(presence, ask, numwant, &view, rng, &mut chosen);
+                }
+                let mut chosen = Picks::new();
+                choose(presence, ask, numwant, &view, rng, &mut chosen);
+                return order.push_all(&chosen, sink);
             }
             _ => {}
         }
@@ -368,11 +372,7 @@ impl Swarm {
                 _ => {}
             }
         }
-        for at in order.of(chosen.len()) {
-            if let Some(peer) = chosen[at].peer() {
-                order.push(peer, sink);
-            }
-        }
+        order.push_all(&chosen, sink);
     }
 }
 
@@ -455,6 +455,15 @@ impl<'a> Order<'a> {
             }
             at
         })
+    }
+
+    /// Hands the chosen ones over.
+    fn push_all<S: PeerSink>(self, chosen: &Picks<'_>, sink: &mut S) {
+        for at in self.of(chosen.len()) {
+            if let Some(peer) = chosen[at].peer() {
+                self.push(peer, sink);
+            }
+        }
     }
 
     /// Hands a peer over, unless it is the requester under another place, from an earlier announce. Only

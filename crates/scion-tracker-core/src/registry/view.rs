@@ -66,6 +66,17 @@ impl Range {
     }
 }
 
+impl View<'_> {
+    /// All whom the requester can reach.
+    pub(super) fn everyone(&self) -> Tally {
+        let mut sum = Tally::default();
+        for shelf in &self.shelves {
+            sum += shelf.all;
+        }
+        sum
+    }
+}
+
 impl<'a> Shelf<'a> {
     pub(super) fn new<P: Packed + std::hash::Hash>(
         side: impl FnOnce(Home<'a, P>) -> Side<'a>,

@@ -4,8 +4,8 @@
 //! One UDP socket serves both transports of a SCION endpoint, as border routers deliver to one port:
 //! - quinn takes the socket as its [`AsyncUdpSocket`] ([`ScionSocket::endpoint`]). Remotes have
 //!   made-up IPv6 addresses there, which [`ScionSocket::origin`] turns back.
-//! - BEP 15 datagrams go to the [`Datagrams`] given to [`ScionSocket::new`], in place; the replies to a
-//!   batch go out together.
+//! - BEP 15 datagrams go to the [`Datagrams`] given to [`ScionSocket::new`], a batch at a time, and are
+//!   answered in place; the replies go out together.
 //!
 //! [`underlay`] is the UDP socket, [`inbox`] handles what comes in. What is decided is decided in
 //! [`gate`], [`remotes`] and [`quic`], without sockets and clocks.
@@ -40,7 +40,7 @@ use tokio::sync::broadcast;
 
 use crate::counters::{Counter, Counters};
 use allowance::Allowance;
-pub(crate) use gate::Gate;
+pub(crate) use gate::{Gate, Request};
 pub(crate) use inbox::Datagrams;
 use inbox::Inbox;
 use names::Names;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use scion_tracker_core::address::ScionAddr;
+use scion_tracker_core::address::Host;
 use scion_tracker_core::codec::bep15;
 use scion_tracker_core::codec::connection::ConnectionIds;
 use scion_tracker_core::request::Origin;
@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::counters::{Counter, Snapshot};
 use crate::service::{self, Service};
-use crate::socket::scion::{Datagrams, MIN_PAYLOAD};
+use crate::socket::scion::{Datagrams, MIN_PAYLOAD, Request};
 
 use batch::Batch;
 use handler::Handler;
@@ -80,28 +80,35 @@ pub(crate) fn over_scion(
 ) -> io::Result<Box<dyn Datagrams>> {
     Ok(Box::new(OverScion {
         handler: handler(service, connection_ids(options)?, options)?,
-        now: None,
+        now: Time::default(),
     }))
 }
 
 struct OverScion {
     handler: Handler,
     /// One look at the clock a batch.
-    now: Option<Time>,
+    now: Time,
 }
 
 impl Datagrams for OverScion {
-    fn answer(&mut self, source: ScionAddr, datagram: &[u8], reply: &mut [u8]) -> usize {
-        let Self { handler, now } = self;
-        let now = *now.get_or_insert_with(|| handler.service.now());
-        let origin = Origin { host: source.host };
+    fn begin_batch(&mut self, requests: &[Request<'_>]) {
+        let datagrams = requests.iter().map(|it| (it.payload, it.source.host));
+        self.handler.expect(datagrams);
+        self.now = self.handler.service.now();
+    }
+
+    fn answer(&mut self, request: &Request<'_>, reply: &mut [u8]) -> usize {
+        let origin = Origin {
+            host: request.source.host,
+        };
         // What is sure to get through, whatever the path.
         let room = reply.len().min(usize::from(MIN_PAYLOAD));
-        handler.answer(datagram, &origin, now, &mut reply[..room])
+        let reply = &mut reply[..room];
+        self.handler
+            .answer(request.payload, &origin, self.now, reply)
     }
 
     fn end_batch(&mut self) {
-        self.now = None;
         // Counted before it is answered: whoever has an answer finds it counted.
         let Handler {
             service, counts, ..
@@ -134,7 +141,8 @@ fn run(mut handler: Handler, socket: &UdpSocket, shutdown: &CancellationToken) {
     while !shutdown.is_cancelled() {
         match batch.receive(socket) {
             Ok(()) => {
-                handler.expect(batch.requests());
+                let datagrams = batch.requests();
+                handler.expect(datagrams.map(|(it, source)| (it, Host::ip_only(source.ip()))));
                 // One look at the clock a batch.
                 let now = handler.service.now();
                 batch.answer(|datagram, source, reply| {

@@ -110,6 +110,19 @@ impl<const LEN: usize> Outbox<LEN> {
         self.queued += 1;
     }
 
+    /// The datagrams in line, in their order.
+    pub(crate) fn queued_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        let Self { side, queued, .. } = self;
+        let lengths = side.headers[..*queued].iter().map(|header| {
+            // SAFETY: the vector is this outbox's own, alive as long as it is.
+            unsafe { (*header.msg_hdr.msg_iov).iov_len }
+        });
+        side.buffers
+            .iter_mut()
+            .zip(lengths)
+            .map(|(buffer, length)| &mut buffer[..length])
+    }
+
     /// Sends what is in line. Returns how many datagrams could not be sent: as with any UDP, a full
     /// socket loses them.
     pub(crate) fn send(&mut self, socket: &UdpSocket) -> usize {

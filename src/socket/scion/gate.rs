@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use scion_tracker_core::address::ScionAddr;
 use scion_tracker_core::codec::scion::{
-    Answer, Echo, Message, Packet, PacketError, Path, Udp, parse, write_echo_reply,
+    Answer, Echo, Message, Packet, PacketError, Path, Udp, Unsealed, parse, write_echo_reply,
 };
 
 use super::topology::Topology;
@@ -55,6 +55,19 @@ pub(crate) enum Admitted<'a> {
     Control(Packet<'a>),
 }
 
+/// A datagram for us that is answered without any state.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Request<'a> {
+    /// Who sent it.
+    pub(crate) source: ScionAddr,
+    /// What it says.
+    pub(crate) payload: &'a [u8],
+    /// The path that it came along.
+    pub(super) path: Path<'a>,
+    /// From where it came on the underlay.
+    pub(super) underlay: SocketAddr,
+}
+
 /// Knows who we are and what the AS looks like.
 #[derive(Debug, Clone)]
 pub(crate) struct Gate {
@@ -73,6 +86,7 @@ impl Gate {
     }
 
     /// Reads a datagram from the underlay.
+    #[inline]
     pub(crate) fn admit<'a>(&self, datagram: &'a [u8]) -> Result<Admitted<'a>, Reject> {
         let packet = parse(datagram)?;
         if packet.destination != self.local.host {
@@ -142,24 +156,26 @@ impl Gate {
     /// Serves one datagram without any state, for transports that answer each request by itself:
     /// the answer takes the request's own path, so that no forged packet can divert it. `serve`
     /// writes the answer's payload into the buffer and returns its length, zero for none; the packet
-    /// is then at the beginning of `reply`, its length and next hop are returned.
+    /// is then at the beginning of `reply`, to be sealed, and is returned with its next hop.
+    #[inline]
     pub(crate) fn answer(
         &self,
-        (packet, udp, source): (&Packet<'_>, &Udp<'_>, ScionAddr),
-        underlay: SocketAddr,
+        request: &Request<'_>,
         reply: &mut [u8],
-        serve: impl FnOnce(ScionAddr, &[u8], &mut [u8]) -> usize,
-    ) -> Result<Option<(usize, SocketAddr)>, Reject> {
-        let mut answer = Answer::new(packet, udp, reply).map_err(|_| Reject::Unanswerable)?;
+        serve: impl FnOnce(&mut [u8]) -> usize,
+    ) -> Result<Option<(Unsealed, SocketAddr)>, Reject> {
+        let Request { source, path, .. } = *request;
+        let mut answer =
+            Answer::between(self.local, source, path, reply).map_err(|_| Reject::Unanswerable)?;
         let room = answer.room();
         let space = room.len();
-        let length = serve(source, udp.payload, room).min(space);
+        let length = serve(room).min(space);
         if length == 0 {
             return Ok(None);
         }
-        let next_hop = self.next_hop(source, answer.path(), underlay);
-        let length = answer.seal(length).map_err(|_| Reject::Unanswerable)?;
-        Ok(Some((length, next_hop)))
+        let next_hop = self.next_hop(source, answer.path(), request.underlay);
+        let unsealed = answer.written(length).map_err(|_| Reject::Unanswerable)?;
+        Ok(Some((unsealed, next_hop)))
     }
 }
 
@@ -215,7 +231,7 @@ mod tests {
         request: &[u8],
         underlay: SocketAddr,
         reply: &mut [u8],
-        serve: impl FnOnce(ScionAddr, &[u8], &mut [u8]) -> usize,
+        serve: impl FnOnce(&Request<'_>, &mut [u8]) -> usize,
     ) -> Result<Option<(usize, SocketAddr)>, Reject> {
         let Ok(Admitted::Datagram {
             packet,
@@ -225,7 +241,18 @@ mod tests {
         else {
             panic!("not admitted");
         };
-        gate.answer((&packet, &udp, source), underlay, reply, serve)
+        let request = Request {
+            source,
+            payload: udp.payload,
+            path: packet.path,
+            underlay,
+        };
+        let answered = gate.answer(&request, reply, |out| serve(&request, out))?;
+        Ok(answered.map(|(unsealed, next_hop)| {
+            let length = unsealed.packet_len();
+            unsealed.seal(&mut reply[..length]);
+            (length, next_hop)
+        }))
     }
 
     const SERVER: &str = "1-ff00:0:110,[10.0.0.1]:31969";
@@ -269,9 +296,9 @@ mod tests {
         let next_hop = |gate: &Gate, from: &str, path: &[u8]| {
             let request = packet(from, SERVER, path);
             let mut reply = [0; 256];
-            let serve = |source, payload: &[u8], out: &mut [u8]| {
-                assert_eq!(source, addr(from));
-                assert_eq!(payload, b"request");
+            let serve = |request: &Request<'_>, out: &mut [u8]| {
+                assert_eq!(request.source, addr(from));
+                assert_eq!(request.payload, b"request");
                 out[..5].copy_from_slice(b"reply");
                 5
             };
@@ -297,11 +324,11 @@ mod tests {
         let gate = Gate::new(addr(SERVER), None);
         let underlay: SocketAddr = "127.0.0.1:1".parse().unwrap();
         let request = packet(NEAR, SERVER, &[]);
-        let silent = answer(&gate, &request, underlay, &mut [0; 100], |_, _, _| 0);
+        let silent = answer(&gate, &request, underlay, &mut [0; 100], |_, _| 0);
         assert_eq!(silent, Ok(None));
-        let cramped = answer(&gate, &request, underlay, &mut [0; 20], |_, _, _| 1);
+        let cramped = answer(&gate, &request, underlay, &mut [0; 20], |_, _| 1);
         assert_eq!(cramped, Err(Reject::Unanswerable));
-        let eager = answer(&gate, &request, underlay, &mut [0; 50], |_, _, out| {
+        let eager = answer(&gate, &request, underlay, &mut [0; 50], |_, out| {
             out.len() + 1
         });
         assert_eq!(eager, Ok(Some((50, underlay))));

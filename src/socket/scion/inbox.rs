@@ -4,22 +4,28 @@ use std::fmt;
 use std::io::IoSliceMut;
 use std::net::SocketAddr;
 
+use arrayvec::ArrayVec;
 use quinn::udp::RecvMeta;
-use scion_tracker_core::address::ScionAddr;
-use scion_tracker_core::codec::scion::{BuildError, Echo, Message, Packet, Scmp, Template, Udp};
+use scion_tracker_core::codec::scion::{
+    BuildError, Echo, Message, Packet, Scmp, Template, Udp, Unsealed,
+};
 
 use super::allowance::Allowance;
-use super::gate::Admitted;
+use super::gate::{Admitted, Request};
 use super::quic::{self, Negotiator};
 use super::remotes::{Arrival, Heard, Now, Route};
 use super::underlay::{Received, Replies};
 use super::{ECHOES, RESENDS, ScionSocket};
 use crate::counters::Counter;
+use crate::socket::mmsg::BATCH;
 
 /// Answers BEP 15 datagrams, a batch at a time.
 pub(crate) trait Datagrams: Send {
+    /// Called with the requests of a batch before they are answered.
+    fn begin_batch(&mut self, requests: &[Request<'_>]);
+
     /// Answers one: writes the reply into the buffer and returns its length, 0 for no reply.
-    fn answer(&mut self, source: ScionAddr, request: &[u8], reply: &mut [u8]) -> usize;
+    fn answer(&mut self, request: &Request<'_>, reply: &mut [u8]) -> usize;
 
     /// Called when a batch is over, before its replies go out.
     fn end_batch(&mut self);
@@ -31,6 +37,17 @@ pub(super) struct Inbox {
     filled: usize,
     next: usize,
     desk: Desk,
+}
+
+/// BEP 15 requests of a batch.
+type Requests<'a> = ArrayVec<Request<'a>, BATCH>;
+
+/// Whom a datagram is for.
+enum Incoming<'a> {
+    /// Quinn: the name of the remote and the payload.
+    Quic(SocketAddr, &'a [u8]),
+    /// Who answers BEP 15.
+    Request(Request<'a>),
 }
 
 /// Handles one datagram after the other.
@@ -80,7 +97,7 @@ impl Inbox {
         bufs: &mut [IoSliceMut<'_>],
         metas: &mut [RecvMeta],
     ) -> usize {
-        let begun = self.next < self.filled;
+        let mut requests = Requests::new();
         let mut count = 0;
         while count < bufs.len().min(metas.len()) && self.next < self.filled {
             let datagram = self.received.datagram(self.next);
@@ -89,8 +106,13 @@ impl Inbox {
                 socket.counters.count(Counter::ScionMalformed);
                 continue;
             };
-            let Some((addr, payload)) = self.desk.receive(socket, datagram, underlay) else {
-                continue;
+            let (addr, payload) = match self.desk.receive(socket, datagram, underlay) {
+                Some(Incoming::Quic(addr, payload)) => (addr, payload),
+                Some(Incoming::Request(request)) => {
+                    requests.push(request);
+                    continue;
+                }
+                None => continue,
             };
             // Longer than quinn has said that it takes.
             let Some(room) = bufs[count].get_mut(..payload.len()) else {
@@ -107,22 +129,22 @@ impl Inbox {
             };
             count += 1;
         }
-        if begun {
-            self.desk.send_replies(socket);
+        if !requests.is_empty() {
+            self.desk.answer(socket, &requests);
         }
         count
     }
 }
 
 impl Desk {
-    /// Handles a datagram from the underlay. Returns what quinn gets of it: the name of the remote
-    /// and the payload.
+    /// Handles a datagram from the underlay, but for what others do with it.
+    #[inline]
     fn receive<'a>(
         &mut self,
         socket: &ScionSocket,
         datagram: &'a [u8],
         underlay: SocketAddr,
-    ) -> Option<(SocketAddr, &'a [u8])> {
+    ) -> Option<Incoming<'a>> {
         let (packet, udp, source) = match socket.gate.admit(datagram) {
             Ok(Admitted::Datagram {
                 packet,
@@ -142,8 +164,12 @@ impl Desk {
             socket.counters.count(Counter::ScionWrongChecksum);
         }
         if self.datagrams.is_some() && is_bep15(udp.payload) {
-            self.answer(socket, (&packet, &udp, source), underlay);
-            return None;
+            return Some(Incoming::Request(Request {
+                source,
+                payload: udp.payload,
+                path: packet.path,
+                underlay,
+            }));
         }
         let answer = || {
             let template = Template::answering(&packet, &udp)?;
@@ -173,37 +199,35 @@ impl Desk {
                 return None;
             }
         }
-        Some((name, udp.payload))
+        Some(Incoming::Quic(name, udp.payload))
     }
 
-    /// Answers a BEP 15 datagram; the reply waits until the batch is over.
-    fn answer(
-        &mut self,
-        socket: &ScionSocket,
-        request: (&Packet<'_>, &Udp<'_>, ScionAddr),
-        underlay: SocketAddr,
-    ) {
+    /// Answers the BEP 15 datagrams of a batch.
+    fn answer(&mut self, socket: &ScionSocket, requests: &[Request<'_>]) {
         let Some((datagrams, replies)) = &mut self.datagrams else {
             return;
         };
-        // There is one for each datagram of a batch.
-        let Some(reply) = replies.buffer() else {
-            return;
-        };
-        let serve =
-            |source, request: &[u8], reply: &mut [u8]| datagrams.answer(source, request, reply);
-        match socket.gate.answer(request, underlay, reply, serve) {
-            Ok(Some((length, next_hop))) => replies.queue(length, next_hop),
-            Ok(None) => {}
-            Err(reject) => socket.counters.count(reject.into()),
+        datagrams.begin_batch(requests);
+        let mut unsealed: ArrayVec<Unsealed, BATCH> = ArrayVec::new();
+        for request in requests {
+            // There is one for each datagram of a batch.
+            let Some(reply) = replies.buffer() else {
+                break;
+            };
+            let serve = |reply: &mut [u8]| datagrams.answer(request, reply);
+            match socket.gate.answer(request, reply, serve) {
+                Ok(Some((packet, next_hop))) => {
+                    replies.queue(packet.packet_len(), next_hop);
+                    unsealed.push(packet);
+                }
+                Ok(None) => {}
+                Err(reject) => socket.counters.count(reject.into()),
+            }
         }
-    }
-
-    fn send_replies(&mut self, socket: &ScionSocket) {
-        let Some((datagrams, replies)) = &mut self.datagrams else {
-            return;
-        };
         datagrams.end_batch();
+        for (unsealed, packet) in unsealed.iter().zip(replies.queued_mut()) {
+            unsealed.seal(packet);
+        }
         let failed = socket.underlay.send_all(replies);
         if failed > 0 {
             socket.counters.add(Counter::UdpSendFailures, failed as u64);

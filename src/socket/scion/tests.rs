@@ -330,10 +330,17 @@ async fn a_flood_of_forged_initials_leaves_the_table_bounded_and_connections_ali
 struct Repeat;
 
 impl Datagrams for Repeat {
-    fn answer(&mut self, source: ScionAddr, request: &[u8], reply: &mut [u8]) -> usize {
+    fn begin_batch(&mut self, requests: &[Request<'_>]) {
+        assert!(!requests.is_empty());
+    }
+
+    fn answer(&mut self, request: &Request<'_>, reply: &mut [u8]) -> usize {
+        let Request {
+            source, payload, ..
+        } = *request;
         assert_eq!(source.host, host("2-ff00:0:212,[fd00::7]"));
-        reply[..request.len()].copy_from_slice(request);
-        request.len()
+        reply[..payload.len()].copy_from_slice(payload);
+        payload.len()
     }
 
     fn end_batch(&mut self) {}

@@ -1,10 +1,9 @@
 //! What becomes of one datagram: the same over IP and over SCION.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use scion_tracker_core::address::{CompactAddr, IsdAs};
+use scion_tracker_core::address::{CompactAddr, Host};
 use scion_tracker_core::codec::bep15::{
     self, ANNOUNCE_HEADER, AnnounceWriter, Request, TransactionId,
 };
@@ -29,14 +28,14 @@ pub(super) struct Handler {
 
 impl Handler {
     /// Tells the tracker of the announces among datagrams that are answered next.
-    pub(super) fn expect<'a>(&self, datagrams: impl Iterator<Item = (&'a [u8], SocketAddr)>) {
+    pub(super) fn expect<'a>(&self, datagrams: impl Iterator<Item = (&'a [u8], Host)>) {
         let mut peers: ArrayVec<PeerKey, BATCH> = ArrayVec::new();
         for (datagram, source) in datagrams.take(BATCH) {
             if let Some((info_hash, port)) = bep15::peek_announce(datagram) {
                 peers.push(PeerKey {
                     info_hash,
-                    // Most have none, or say so only further on.
-                    ia: IsdAs::NONE,
+                    // Over IP, most have none, or say so only further on.
+                    ia: source.ia,
                     addr: CompactAddr::new(source.ip(), port),
                 });
             }

@@ -16,7 +16,7 @@ mod tests;
 
 pub use path::Path;
 pub use scmp::{Echo, Quoted, Scmp, write_echo_reply, write_echo_request};
-pub use template::{Answer, BuildError, Template};
+pub use template::{Answer, BuildError, Template, Unsealed};
 pub use udp::Udp;
 
 use crate::address::Host;
@@ -147,6 +147,7 @@ pub enum Message<'a> {
 
 /// Reads a packet. All lengths must agree with each other and with the datagram; extension headers
 /// are skipped. The checksum is not looked at: see [`Packet::checksum_is_right`].
+#[inline]
 pub fn parse(datagram: &[u8]) -> Result<Packet<'_>, PacketError> {
     let (header, payload) = header::read(datagram)?;
     if payload.len() != usize::from(header.payload_len) {
@@ -193,6 +194,7 @@ impl Packet<'_> {
 /// ```text
 /// NextHdr (1) | ExtLen (1) | options (4 * (ExtLen + 1) - 2)
 /// ```
+#[inline]
 fn skip_extensions(mut next: u8, mut rest: &[u8]) -> Result<(u8, &[u8]), PacketError> {
     let mut last = 0;
     while matches!(next, HOP_BY_HOP | END_TO_END) {

@@ -100,9 +100,14 @@ impl Many {
 
     /// The group that an IPv4 peer is most likely in: that of its place in the first forest.
     pub(super) fn likely_group(&self, ia: IsdAs, keys: &RandomState) -> Option<&Group<[u8; 6]>> {
-        let forest = self.four.first()?;
-        let (isd, group) = forest.find_group(ia, keys)?;
-        forest.isds.get(isd as usize)?.groups.get(group as usize)
+        let mut forests = self.four.iter();
+        forests.find_map(|forest| {
+            if forest.unplaced != ia.is_none() {
+                return None;
+            }
+            let (isd, group) = forest.find_group(ia, keys)?;
+            forest.isds.get(isd as usize)?.groups.get(group as usize)
+        })
     }
 
     /// The record of a peer, and its address in whatever form it is kept.

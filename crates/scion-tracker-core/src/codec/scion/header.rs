@@ -41,6 +41,7 @@ pub(super) struct Header<'a> {
 
 /// Splits a packet into its header and what follows. Whether PayloadLen fits is the caller's affair:
 /// a quoted packet is cut short.
+#[inline]
 pub(super) fn read(packet: &[u8]) -> Result<(Header<'_>, &[u8]), PacketError> {
     let common: &[u8; COMMON] = packet.first_chunk().ok_or(PacketError::Truncated)?;
     if common[0] >> 4 != 0 {
@@ -84,6 +85,7 @@ const fn host_len(kind: u8) -> Result<usize, PacketError> {
     }
 }
 
+#[inline]
 fn host(place: u64, bytes: &[u8]) -> Result<Host, PacketError> {
     let ia = IsdAs::from_u64(place);
     if ia.is_wildcard() {

@@ -53,6 +53,7 @@ impl<'a> Path<'a> {
     }
 
     /// Checks a path of type 1.
+    #[inline]
     pub(super) fn standard(bytes: &'a [u8]) -> Result<Self, PacketError> {
         let meta = bytes.first_chunk().ok_or(PacketError::PathLength)?;
         let lens = segment_lens(*meta);

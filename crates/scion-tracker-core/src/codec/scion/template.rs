@@ -132,6 +132,16 @@ pub struct Answer<'b> {
     path_at: usize,
 }
 
+/// An [`Answer`] that has its payload and lacks nothing but lengths and checksum. What has just been
+/// written is slow to read, so who has several of them seals them when all are written.
+#[derive(Debug, Clone, Copy)]
+pub struct Unsealed {
+    sum: u64,
+    overhead: usize,
+    /// What stands in PayloadLen.
+    length: u16,
+}
+
 impl<'b> Answer<'b> {
     /// Begins the answer to a packet: addresses exchanged, path reversed.
     pub fn new(
@@ -140,7 +150,17 @@ impl<'b> Answer<'b> {
         buffer: &'b mut [u8],
     ) -> Result<Self, BuildError> {
         let (source, destination) = exchanged(packet, datagram)?;
-        let path = packet.path;
+        Self::between(source, destination, packet.path, buffer)
+    }
+
+    /// Begins the answer that `source` gives to `destination`, whose packet came along this path.
+    #[inline]
+    pub fn between(
+        source: ScionAddr,
+        destination: ScionAddr,
+        path: Path<'_>,
+        buffer: &'b mut [u8],
+    ) -> Result<Self, BuildError> {
         let length = header::length(source.host, destination.host, path.as_bytes().len())?;
         let overhead = length + udp::HEADER;
         let headers = buffer.get_mut(..overhead).ok_or(BuildError::NoRoom)?;
@@ -165,12 +185,41 @@ impl<'b> Answer<'b> {
         path(&self.buffer[..self.overhead], self.path_at)
     }
 
+    /// Says that so many bytes of payload are written.
+    #[inline]
+    pub fn written(&self, payload: usize) -> Result<Unsealed, BuildError> {
+        let payload = self.buffer[self.overhead..]
+            .get(..payload)
+            .ok_or(BuildError::NoRoom)?;
+        Ok(Unsealed {
+            sum: self.sum,
+            overhead: self.overhead,
+            length: length(payload)?,
+        })
+    }
+
     /// Completes the packet, with so many bytes of payload. Returns its length.
     pub fn seal(self, payload: usize) -> Result<usize, BuildError> {
-        let (headers, room) = self.buffer.split_at_mut(self.overhead);
-        let payload = room.get(..payload).ok_or(BuildError::NoRoom)?;
-        patch(headers, self.sum + udp::sum(payload), length(payload)?);
-        Ok(headers.len() + payload.len())
+        let unsealed = self.written(payload)?;
+        unsealed.seal(&mut self.buffer[..unsealed.packet_len()]);
+        Ok(unsealed.packet_len())
+    }
+}
+
+impl Unsealed {
+    /// How long the packet is.
+    pub const fn packet_len(&self) -> usize {
+        self.overhead - udp::HEADER + self.length as usize
+    }
+
+    /// Completes the packet, which stands at the beginning of the buffer that it was written to.
+    ///
+    /// # Panics
+    /// If `packet` is not [`Unsealed::packet_len`] bytes long.
+    pub fn seal(&self, packet: &mut [u8]) {
+        assert_eq!(packet.len(), self.packet_len(), "another packet");
+        let (headers, payload) = packet.split_at_mut(self.overhead);
+        patch(headers, self.sum + udp::sum(payload), self.length);
     }
 }
 

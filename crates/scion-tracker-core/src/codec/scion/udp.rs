@@ -28,6 +28,7 @@ pub struct Udp<'a> {
     pub payload: &'a [u8],
 }
 
+#[inline]
 pub(super) fn read(upper: &[u8]) -> Result<Udp<'_>, PacketError> {
     let (&[s0, s1, d0, d1, l0, l1, _, _], payload) =
         upper.split_first_chunk().ok_or(PacketError::Truncated)?;
@@ -58,10 +59,13 @@ pub(super) fn sum(bytes: &[u8]) -> u64 {
         // Two halves at most 2^32 each: 2^31 words fit.
         .map(|word| (word & 0xffff_ffff) + (word >> 32))
         .sum();
-    let mut last = [0; 8];
-    last[..tail.len()].copy_from_slice(tail);
-    let last = u64::from_ne_bytes(last);
-    sum += (last & 0xffff_ffff) + (last >> 32);
+    let (words, odd) = tail.as_chunks::<2>();
+    for word in words {
+        sum += u64::from(u16::from_ne_bytes(*word));
+    }
+    if let [odd] = odd {
+        sum += u64::from(u16::from_ne_bytes([*odd, 0]));
+    }
     u64::from(u16::from_be(fold(sum)))
 }
 

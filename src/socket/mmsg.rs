@@ -23,8 +23,8 @@ pub(crate) const CONTROL: usize = 8;
 pub(crate) struct Side<const LEN: usize> {
     pub(crate) buffers: Box<[[u8; LEN]]>,
     pub(crate) control: Box<[[u64; CONTROL]]>,
-    // Pointed to by `headers`, never read by name.
-    _vectors: Box<[libc::iovec]>,
+    // Pointed to by `headers`.
+    vectors: Box<[libc::iovec]>,
     pub(crate) headers: Box<[libc::mmsghdr]>,
 }
 
@@ -55,7 +55,7 @@ impl<const LEN: usize> Side<LEN> {
         Self {
             buffers,
             control,
-            _vectors: vectors,
+            vectors,
             headers,
         }
     }

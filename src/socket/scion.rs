@@ -122,13 +122,15 @@ impl ScionSocket {
             Some(serving) => (Some(serving.datagrams), serving.counters),
             None => (None, Arc::default()),
         };
+        let underlay = Underlay::new(underlay)?;
+        let inbox = Inbox::new(now(start), datagrams, underlay.max_transmit_segments());
         Ok(Arc::new(Self {
-            underlay: Underlay::new(underlay)?,
+            underlay,
             underlay_addr,
             gate: Gate::new(local, topology),
             names: Names::default(),
             remotes: Mutex::new(Remotes::new(limits)),
-            inbox: Mutex::new(Inbox::new(now(start), datagrams)),
+            inbox: Mutex::new(inbox),
             failures: broadcast::Sender::new(FAILURES),
             counters,
             start,

@@ -5,10 +5,15 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 
-use super::{BATCH, Side};
+use arrayvec::ArrayVec;
+
+use super::{BATCH, CONTROL, Side};
 
 /// Room for an address.
 const NAME: libc::socklen_t = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+
+/// The longest message: what an IPv4 packet holds besides its header and that of UDP.
+const LONGEST: usize = 65_507;
 
 /// Datagrams that came in.
 pub(crate) struct Inbox<const LEN: usize> {
@@ -19,12 +24,22 @@ pub(crate) struct Inbox<const LEN: usize> {
     filled: usize,
 }
 
-/// Datagrams that are to go out.
+/// Datagrams that are to go out. Those in a row that go to one address, as all for one border router do,
+/// are handed over as one message that the kernel cuts again: most of what a datagram costs it is the way
+/// there.
 pub(crate) struct Outbox<const LEN: usize> {
     side: Side<LEN>,
     // Pointed to by the headers.
     names: Box<[libc::sockaddr_storage]>,
-    queued: usize,
+    queued: ArrayVec<Queued, BATCH>,
+    /// Datagrams that the kernel cuts a message into, 1 if it does not.
+    segments: usize,
+}
+
+/// A datagram in line.
+struct Queued {
+    to: SocketAddr,
+    length: usize,
 }
 
 // SAFETY: the pointers in the headers lead to nothing but this inbox's own boxes.
@@ -85,18 +100,20 @@ impl<const LEN: usize> Inbox<LEN> {
 }
 
 impl<const LEN: usize> Outbox<LEN> {
-    pub(crate) fn new() -> Self {
+    /// For a kernel that cuts a message into at most so many datagrams.
+    pub(crate) fn new(segments: usize) -> Self {
         let (side, names) = named();
         Self {
             side,
             names,
-            queued: 0,
+            queued: ArrayVec::new(),
+            segments: segments.max(1),
         }
     }
 
     /// The buffer for the next datagram; `None` if it is time to send.
     pub(crate) fn buffer(&mut self) -> Option<&mut [u8; LEN]> {
-        self.side.buffers.get_mut(self.queued)
+        self.side.buffers.get_mut(self.queued.len())
     }
 
     /// Puts the datagram in [`Outbox::buffer`], of this length, in line.
@@ -104,38 +121,45 @@ impl<const LEN: usize> Outbox<LEN> {
     /// # Panics
     /// If there was no buffer.
     pub(crate) fn queue(&mut self, length: usize, to: SocketAddr) {
-        self.side.set_length(self.queued, length);
-        let length = write_name(to, &mut self.names[self.queued]);
-        self.side.headers[self.queued].msg_hdr.msg_namelen = length;
-        self.queued += 1;
+        let length = length.min(LEN);
+        self.queued.push(Queued { to, length });
     }
 
     /// The datagrams in line, in their order.
     pub(crate) fn queued_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
-        let Self { side, queued, .. } = self;
-        let lengths = side.headers[..*queued].iter().map(|header| {
-            // SAFETY: the vector is this outbox's own, alive as long as it is.
-            unsafe { (*header.msg_hdr.msg_iov).iov_len }
-        });
-        side.buffers
-            .iter_mut()
-            .zip(lengths)
-            .map(|(buffer, length)| &mut buffer[..length])
+        let buffers = self.side.buffers.iter_mut();
+        buffers
+            .zip(&self.queued)
+            .map(|(buffer, datagram)| &mut buffer[..datagram.length])
     }
 
     /// Sends what is in line. Returns how many datagrams could not be sent: as with any UDP, a full
     /// socket loses them.
     pub(crate) fn send(&mut self, socket: &UdpSocket) -> usize {
-        let queued = std::mem::take(&mut self.queued);
+        let queued = self.queued.len();
         let (mut sent, mut failed) = (0, 0);
+        let mut segments = self.segments;
         while sent < queued {
-            // SAFETY: the headers point to this outbox's own buffers and names, of the lengths given
-            // with them, and to no control block.
-            match unsafe { self.side.send(socket, sent, queued) } {
-                Ok(count) if count > 0 => sent += count,
+            let messages = self.address(sent, segments);
+            // SAFETY: `address` has made the headers point to this outbox's own buffers, names and control
+            // blocks, of the lengths given with them.
+            match unsafe { self.side.send(socket, 0, messages) } {
+                Ok(count) if count > 0 => {
+                    let messages = &self.side.headers[..count];
+                    sent += messages.iter().map(datagrams).sum::<usize>();
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return failed + queued - sent;
+                    failed += queued - sent;
+                    break;
+                }
+                other if datagrams(&self.side.headers[0]) > 1 => {
+                    // Perhaps one of them can be sent by itself.
+                    segments = 1;
+                    if matches!(other, Err(error) if error.raw_os_error() == Some(libc::EIO)) {
+                        // The device does not cut.
+                        self.segments = 1;
+                    }
                 }
                 // The first of these cannot be sent (no route, for example): leave it out.
                 _ => {
@@ -144,7 +168,84 @@ impl<const LEN: usize> Outbox<LEN> {
                 }
             }
         }
+        self.queued.clear();
         failed
+    }
+
+    /// Makes messages of the datagrams from number `from` on, each of at most so many of them. Returns
+    /// how many messages there are.
+    fn address(&mut self, from: usize, segments: usize) -> usize {
+        let Self {
+            side,
+            names,
+            queued,
+            ..
+        } = self;
+        let mut messages = 0;
+        let mut at = from;
+        while let Some(first) = queued.get(at) {
+            let count = together(&queued[at..], segments);
+            let header = &mut side.headers[messages].msg_hdr;
+            let name = &mut names[messages];
+            header.msg_namelen = write_name(first.to, name);
+            header.msg_name = std::ptr::from_mut(name).cast();
+            let vectors = &mut side.vectors[at..at + count];
+            for (vector, datagram) in vectors.iter_mut().zip(&queued[at..]) {
+                vector.iov_len = datagram.length;
+            }
+            header.msg_iov = vectors.as_mut_ptr();
+            header.msg_iovlen = count as _;
+            header.msg_control = std::ptr::null_mut();
+            header.msg_controllen = 0;
+            if count > 1 {
+                cut(header, &mut side.control[messages], first.length as u16);
+            }
+            at += count;
+            messages += 1;
+        }
+        messages
+    }
+}
+
+/// How many datagrams at the beginning of these go as one message: to one address and of one length, but
+/// for the last, which may be shorter.
+fn together(queued: &[Queued], segments: usize) -> usize {
+    let Some(first) = queued.first() else {
+        return 0;
+    };
+    let mut total = first.length;
+    let mut count = 1;
+    for pair in queued.windows(2) {
+        let [last, next] = pair else { break };
+        total += next.length;
+        let fits = last.length == first.length && (1..=first.length).contains(&next.length);
+        if count == segments || next.to != first.to || !fits || total > LONGEST {
+            break;
+        }
+        count += 1;
+    }
+    count
+}
+
+/// Of how many datagrams a message is.
+const fn datagrams(message: &libc::mmsghdr) -> usize {
+    message.msg_hdr.msg_iovlen as _
+}
+
+/// Has the kernel cut a message into datagrams of this length (UDP_SEGMENT, udp(7)).
+fn cut(header: &mut libc::msghdr, control: &mut [u64; CONTROL], length: u16) {
+    header.msg_control = control.as_mut_ptr().cast();
+    // SAFETY: the control block has room for the one message, which the macros walk in, and is as
+    // aligned as its header; what is written is of the length given with it.
+    unsafe {
+        header.msg_controllen = libc::CMSG_SPACE(size_of::<u16>() as u32) as _;
+        let message = libc::CMSG_FIRSTHDR(header);
+        (*message).cmsg_level = libc::SOL_UDP;
+        (*message).cmsg_type = libc::UDP_SEGMENT;
+        (*message).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as u32) as _;
+        libc::CMSG_DATA(message)
+            .cast::<u16>()
+            .write_unaligned(length);
     }
 }
 
@@ -221,7 +322,7 @@ impl<const LEN: usize> fmt::Debug for Inbox<LEN> {
 impl<const LEN: usize> fmt::Debug for Outbox<LEN> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Outbox")
-            .field("queued", &self.queued)
+            .field("queued", &self.queued.len())
             .finish_non_exhaustive()
     }
 }
@@ -241,10 +342,10 @@ mod tests {
 
     /// More datagrams than a batch holds come in with their source, are echoed, and one that is too
     /// long is passed over.
-    fn check_echo(address: &str) {
+    fn check_echo(address: &str, segments: usize) {
         let (one, two) = (bound(address), bound(address));
         let there = two.local_addr().unwrap();
-        let (mut inbox, mut outbox) = (Inbox::<4>::new(), Outbox::<4>::new());
+        let (mut inbox, mut outbox) = (Inbox::<4>::new(), Outbox::<4>::new(segments));
         let count = BATCH as u32 + 7;
         let handle = |inbox: &Inbox<4>, outbox: &mut Outbox<4>, received| {
             for at in 0..received {
@@ -278,12 +379,16 @@ mod tests {
 
     #[test]
     fn datagrams_are_echoed_over_ipv4() {
-        check_echo("127.0.0.1:0");
+        for segments in [1, 5, BATCH] {
+            check_echo("127.0.0.1:0", segments);
+        }
     }
 
     #[test]
     fn datagrams_are_echoed_over_ipv6() {
-        check_echo("[::1]:0");
+        for segments in [1, 5, BATCH] {
+            check_echo("[::1]:0", segments);
+        }
     }
 
     #[test]
@@ -292,20 +397,61 @@ mod tests {
         let there = to.local_addr().unwrap();
         // Of another family than the socket.
         let nowhere = "[::1]:1".parse().unwrap();
-        let mut outbox = Outbox::<1>::new();
-        for count in [1, 2, BATCH] {
-            for nth in 0..count {
-                outbox.buffer().unwrap()[0] = nth as u8;
-                outbox.queue(1, if nth == 1 { nowhere } else { there });
+        // The second, then the second and third.
+        for (segments, until) in [(1, 2), (BATCH, 2), (BATCH, 3)] {
+            let lost = |nth| (1..until).contains(&nth);
+            for count in [1, 2, 3, BATCH] {
+                let mut outbox = Outbox::<1>::new(segments);
+                for nth in 0..count {
+                    outbox.buffer().unwrap()[0] = nth as u8;
+                    outbox.queue(1, if lost(nth) { nowhere } else { there });
+                }
+                assert_eq!(outbox.buffer().is_none(), count == BATCH);
+                assert_eq!(
+                    outbox.send(&from),
+                    (0..count).filter(|nth| lost(*nth)).count()
+                );
+                assert_eq!(outbox.send(&from), 0);
+                for nth in (0..count).filter(|nth| !lost(*nth)) {
+                    let mut buffer = [0; 8];
+                    assert_eq!(to.recv(&mut buffer).unwrap(), 1);
+                    assert_eq!(usize::from(buffer[0]), nth);
+                }
             }
-            assert_eq!(outbox.buffer().is_none(), count == BATCH);
-            assert_eq!(outbox.send(&from), usize::from(count > 1));
-            assert_eq!(outbox.send(&from), 0);
-            for nth in (0..count).filter(|nth| *nth != 1) {
-                let mut buffer = [0; 8];
-                assert_eq!(to.recv(&mut buffer).unwrap(), 1);
-                assert_eq!(usize::from(buffer[0]), nth);
-            }
+        }
+    }
+
+    #[test]
+    fn datagrams_of_one_length_to_one_address_go_together() {
+        let (one, two) = ("10.0.0.1:1".parse().unwrap(), "10.0.0.1:2".parse().unwrap());
+        let queued = |datagrams: &[(SocketAddr, usize)]| -> Vec<_> {
+            let datagrams = datagrams.iter();
+            datagrams
+                .map(|(to, length)| Queued {
+                    to: *to,
+                    length: *length,
+                })
+                .collect()
+        };
+        for (datagrams, segments, count) in [
+            (&[][..], BATCH, 0),
+            (&[(one, 9)], BATCH, 1),
+            (&[(one, 9), (one, 9), (one, 9)], BATCH, 3),
+            (&[(one, 9), (one, 9), (one, 9)], 2, 2),
+            (&[(one, 9), (one, 9), (one, 9)], 1, 1),
+            (&[(one, 9), (one, 8), (one, 8)], BATCH, 2),
+            (&[(one, 9), (one, 8), (one, 9)], BATCH, 2),
+            (&[(one, 9), (one, 10)], BATCH, 1),
+            (&[(one, 9), (one, 0)], BATCH, 1),
+            (&[(one, 0), (one, 0)], BATCH, 1),
+            (&[(one, 9), (one, 9), (two, 9)], BATCH, 2),
+            (&[(one, 30_000), (one, 30_000), (one, 30_000)], BATCH, 2),
+        ] {
+            assert_eq!(
+                together(&queued(datagrams), segments),
+                count,
+                "{datagrams:?}"
+            );
         }
     }
 }

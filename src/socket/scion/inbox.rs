@@ -61,8 +61,9 @@ struct Desk {
 }
 
 impl Inbox {
-    /// With what answers BEP 15, on a server.
-    pub(super) fn new(now: Now, datagrams: Option<Box<dyn Datagrams>>) -> Self {
+    /// With what answers BEP 15, on a server, on an underlay whose kernel cuts what is sent into so many
+    /// datagrams.
+    pub(super) fn new(now: Now, datagrams: Option<Box<dyn Datagrams>>, segments: usize) -> Self {
         Self {
             received: Received::new(),
             filled: 0,
@@ -72,7 +73,7 @@ impl Inbox {
                 negotiator: Negotiator::new(),
                 echoes: Allowance::new(ECHOES),
                 resends: Allowance::new(RESENDS),
-                datagrams: datagrams.map(|it| (it, Replies::new())),
+                datagrams: datagrams.map(|it| (it, Replies::new(segments))),
             },
         }
     }

@@ -8,7 +8,7 @@
 //!   answered in place; the replies go out together.
 //!
 //! [`underlay`] is the UDP socket, [`inbox`] handles what comes in. What is decided is decided in
-//! [`gate`], [`remotes`] and [`quic`], without sockets and clocks.
+//! [`gate`], [`remotes`], [`sent`] and [`quic`], without sockets and clocks.
 
 mod allowance;
 mod gate;
@@ -16,6 +16,7 @@ mod inbox;
 mod names;
 mod quic;
 mod remotes;
+mod sent;
 pub(crate) mod topology;
 mod underlay;
 
@@ -45,7 +46,8 @@ pub(crate) use inbox::Datagrams;
 use inbox::Inbox;
 use names::Names;
 pub(crate) use remotes::{Cause, Failure, Limits};
-use remotes::{Now, Remotes, Report, Route};
+use remotes::{GivenBack, Now, Remotes, Report, Route};
+use sent::Sent;
 use topology::Topology;
 use underlay::{AlwaysRoom, Underlay};
 
@@ -87,6 +89,8 @@ pub(crate) struct ScionSocket {
     names: Names,
     remotes: Mutex<Remotes>,
     inbox: Mutex<Inbox>,
+    /// Of a client. A server opens nothing, and its memory is for others.
+    sent: Option<Mutex<Sent>>,
     failures: broadcast::Sender<Failure>,
     counters: Arc<Counters>,
     start: Instant,
@@ -118,6 +122,7 @@ impl ScionSocket {
         let local = ScionAddr::new(host.ia, host.ip(), underlay_addr.port())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let start = Instant::now();
+        let sent = serving.is_none().then(Mutex::default);
         let (datagrams, counters) = match serving {
             Some(serving) => (Some(serving.datagrams), serving.counters),
             None => (None, Arc::default()),
@@ -131,6 +136,7 @@ impl ScionSocket {
             names: Names::default(),
             remotes: Mutex::new(Remotes::new(limits)),
             inbox: Mutex::new(inbox),
+            sent,
             failures: broadcast::Sender::new(FAILURES),
             counters,
             start,
@@ -229,17 +235,28 @@ impl ScionSocket {
             self.counters.count(Counter::ScionScmpIgnored);
             return;
         };
-        if let Some((route, payload)) = again
-            && resends.take(now.since_start)
-        {
-            self.counters.count(Counter::ScionResent);
-            self.transmit(&route, payload, None);
+        if let Some((route, given_back)) = again {
+            self.send_again(&route, given_back, || resends.take(now.since_start));
         }
         if let Some(failure) = failure {
             self.counters.count(Counter::ScionPathsFailed);
             tracing::debug!(?failure, "a path has failed");
             // Nobody may be listening.
             let _ = self.failures.send(failure);
+        }
+    }
+
+    fn send_again(&self, route: &Route, given_back: GivenBack<'_>, may: impl FnOnce() -> bool) {
+        let sent = self.sent.as_ref().map(Mutex::lock);
+        let datagram = match given_back {
+            GivenBack::Whole(datagram) => Some(datagram),
+            GivenBack::Beginning(it) => sent.as_ref().and_then(|sent| sent.find(it)),
+        };
+        if let Some(datagram) = datagram
+            && may()
+        {
+            self.counters.count(Counter::ScionResent);
+            self.transmit(route, datagram, None);
         }
     }
 
@@ -274,6 +291,12 @@ impl AsyncUdpSocket for ScionSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        if let Some(sent) = &self.sent {
+            let length = transmit.segment_size.unwrap_or(transmit.contents.len());
+            let mut sent = sent.lock();
+            let datagrams = transmit.contents.chunks(length.max(1));
+            datagrams.for_each(|datagram| sent.keep(datagram));
+        }
         let issued = quic::issued(transmit.contents);
         let route = self.remotes.lock().route(transmit.destination, issued);
         // An error would end the connection; its next packet brings the entry back.

@@ -172,9 +172,18 @@ pub(crate) struct Failure {
 pub(super) struct Report<'a> {
     /// The path in use has failed.
     pub(super) failure: Option<Failure>,
-    /// The datagram that was given back, if it came whole, and the way that it can take instead. QUIC
-    /// does not mind one that comes late or twice, but waits long before it sends one again.
-    pub(super) again: Option<(Arc<Route>, &'a [u8])>,
+    /// The datagram that was given back, and the way that it can take instead. QUIC does not mind one that
+    /// comes late or twice, but waits long before it sends one again.
+    pub(super) again: Option<(Arc<Route>, GivenBack<'a>)>,
+}
+
+/// What a router gives back of a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GivenBack<'a> {
+    /// All of it.
+    Whole(&'a [u8]),
+    /// As much as it could quote.
+    Beginning(&'a [u8]),
 }
 
 /// The table.
@@ -308,7 +317,11 @@ impl Remotes {
                 && !matches!(*scmp, Scmp::PacketTooBig { mtu, .. } if way.fits(mtu))
         };
         // What a forger had us send in our name, QUIC would find out; others might not.
-        let given_back = quoted.payload.filter(|payload| quic::is_quic(payload));
+        let given_back = match quoted.whole {
+            true => GivenBack::Whole(quoted.payload),
+            false => GivenBack::Beginning(quoted.payload),
+        };
+        let given_back = quic::is_quic(quoted.payload).then_some(given_back);
         let again = |way: &Way| Some((Arc::clone(&way.route), given_back?));
         if same(&remote.current) {
             remote.current.failed = true;

@@ -10,13 +10,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use quinn::TransportConfig;
 use scion_tracker_core::address::ScionAddr;
 use scion_tracker_core::codec::scion::{
     Echo, Message, Path, Scmp, Template, parse, write_echo_request,
 };
 
+use tokio::time::timeout;
+
 use super::*;
-use net::{Identity, Relay, Validation, ask, connect, host, loopback, path, serve};
+use net::{Identity, PATIENCE, Relay, Validation, ask, connect, host, loopback, path, serve};
 
 const SERVER: &str = "1-ff00:0:110,[10.0.0.1]";
 const CLIENT: &str = "2-ff00:0:210,[10.0.0.2]";
@@ -182,6 +185,30 @@ async fn a_request_in_flight_survives_a_link_that_goes_down() {
     assert!(count(&client, Counter::ScionResent) >= 4);
     assert!(count(&server, Counter::ScionPathsFailed) >= 1);
     assert_eq!(count(&server, Counter::ScionRemotesAdded), 1);
+}
+
+/// What QUIC opens with is too long for a router to give back whole. QUIC itself would not send it again
+/// within the test.
+#[tokio::test]
+async fn an_opening_over_a_link_that_is_down_goes_out_again_at_once() {
+    let identity = Identity::new();
+    let server = ScionSocket::bind(host(SERVER), loopback()).unwrap();
+    serve(&server, identity.server(), Validation::Handshake);
+    let client = ScionSocket::bind(host(CLIENT), loopback()).unwrap();
+    let relay = Relay::new(&server, &client);
+    relay.take_down(1);
+    let (first, second) = (path(1), path(3));
+    let (first, second) = ((&*first, relay.addr), (&*second, relay.addr));
+    let to = client.call(server.local(), first, Some(second)).unwrap();
+    let mut config = identity.client();
+    let mut transport = TransportConfig::default();
+    transport.initial_rtt(PATIENCE);
+    config.transport_config(Arc::new(transport));
+    let endpoint = client.endpoint(None).unwrap();
+    let connecting = endpoint.connect_with(config, to, "tracker").unwrap();
+    let connected = timeout(PATIENCE, connecting).await;
+    ask(&connected.unwrap().unwrap(), "x").await;
+    assert_eq!(count(&client, Counter::ScionResent), 1);
 }
 
 /// Packets in the name of the client, over another path, from another underlay address.
@@ -379,7 +406,7 @@ async fn bep15_and_other_versions_of_quic_are_answered_beside_a_connection() {
         let packet = forge(from, server.local(), &path(1), request);
         raw.send_to(&packet, server.underlay_addr()).await.unwrap();
         let mut buffer = [0; 2048];
-        let received = tokio::time::timeout(Duration::from_secs(5), raw.recv(&mut buffer));
+        let received = timeout(Duration::from_secs(5), raw.recv(&mut buffer));
         let length = received.await.unwrap().unwrap();
         let packet = parse(&buffer[..length]).unwrap();
         assert!(packet.checksum_is_right());
@@ -408,7 +435,7 @@ async fn echo_requests_are_answered_so_many_a_second_and_not_larger_than_they_ar
         let request = request(from, &path, 1);
         raw.send_to(&request, server.underlay_addr()).await.unwrap();
         let mut buffer = [0; 2048];
-        let received = tokio::time::timeout(Duration::from_secs(5), raw.recv(&mut buffer));
+        let received = timeout(Duration::from_secs(5), raw.recv(&mut buffer));
         let length = received.await.unwrap().unwrap();
         let reply = parse(&buffer[..length]).unwrap();
         assert!(reply.checksum_is_right());
@@ -485,6 +512,6 @@ async fn what_is_not_for_us_is_dropped_and_counted() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    let done = tokio::time::timeout(Duration::from_secs(5), all).await;
+    let done = timeout(Duration::from_secs(5), all).await;
     assert!(done.is_ok(), "{:?}", seen());
 }

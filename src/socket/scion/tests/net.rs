@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use crate::socket::scion::ScionSocket;
 
 pub(super) const LOOPBACK: &str = "127.0.0.1:0";
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) fn host(text: &str) -> Host {
     let addr: ScionAddr = format!("{text}:1").parse().unwrap();

@@ -54,7 +54,7 @@ async fn check_token(client: &str, later: &str) -> Result<(), ConnectionError> {
         .call(server.local(), (&path(1), relay), None)
         .unwrap();
     let connecting = endpoint.connect_with(identity.client(), to, "tracker");
-    let done = tokio::time::timeout(Duration::from_secs(10), connecting.unwrap());
+    let done = timeout(Duration::from_secs(10), connecting.unwrap());
     done.await.unwrap().map(|_| ())
 }
 

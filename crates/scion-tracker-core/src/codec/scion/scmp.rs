@@ -179,32 +179,35 @@ pub struct Quoted<'a> {
     pub path: Path<'a>,
     /// Source and destination port, if it carried UDP and the quote reaches that far.
     pub ports: Option<(u16, u16)>,
-    /// The datagram that it carried, if the quote holds all of it: as much as fits into an SCMP message
+    /// The datagram that it carried, or as much of it as the quote holds: what fits into an SCMP message
     /// of 1232 bytes.
-    pub payload: Option<&'a [u8]>,
+    pub payload: &'a [u8],
+    /// Whether that is all of it.
+    pub whole: bool,
 }
 
 impl<'a> Quoted<'a> {
     /// Reads the header of a quoted packet.
     pub fn parse(quote: &'a [u8]) -> Result<Self, PacketError> {
         let (header, payload) = header::read(quote)?;
-        let whole = payload.len() == usize::from(header.payload_len);
-        let (ports, datagram) = match skip_extensions(header.next_header, payload) {
-            Ok((UDP, upper)) => {
-                let ports = upper.first_chunk().map(|&[s0, s1, d0, d1]| {
-                    (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]))
-                });
-                let datagram = whole.then(|| udp::read(upper).ok()).flatten();
-                (ports, datagram)
+        let complete = payload.len() == usize::from(header.payload_len);
+        let (mut ports, mut datagram, mut whole) = (None, &[][..], false);
+        if let Ok((UDP, upper)) = skip_extensions(header.next_header, payload) {
+            ports = upper.first_chunk().map(|&[s0, s1, d0, d1]| {
+                (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]))
+            });
+            match udp::read(upper) {
+                Ok(udp) if complete => (datagram, whole) = (udp.payload, true),
+                _ => datagram = upper.get(udp::HEADER..).unwrap_or_default(),
             }
-            _ => (None, None),
-        };
+        }
         Ok(Self {
             source: header.source,
             destination: header.destination,
             path: header.path,
             ports,
-            payload: datagram.map(|udp| udp.payload),
+            payload: datagram,
+            whole,
         })
     }
 }

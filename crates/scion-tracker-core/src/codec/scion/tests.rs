@@ -181,9 +181,9 @@ fn scmp_errors_name_the_packet_and_the_failure() {
     assert_eq!(quoted.source, request.destination);
     assert_eq!(quoted.destination, request.source);
     assert_eq!(quoted.ports, Some((31969, 45000)));
-    assert_eq!(quoted.payload, Some(&[90; 64][..]));
+    assert_eq!((quoted.payload, quoted.whole), (&[90; 64][..], true));
     let short = Quoted::parse(&quote[..quote.len() - 1]).unwrap();
-    assert_eq!(short.payload, None);
+    assert_eq!((short.payload, short.whole), (&[90; 63][..], false));
     assert_eq!(short.ports, quoted.ports);
     assert_ne!(quoted.path, sent.path(), "routers have moved on in it");
     assert!(quoted.path.is_same_way(sent.path()));
@@ -225,12 +225,14 @@ fn a_quote_may_end_anywhere_behind_its_header() {
     for len in 0..packet.len() {
         let quoted = Quoted::parse(&packet[..len]);
         assert_eq!(quoted.is_ok(), len >= header, "{len}");
-        let ports = quoted.ok().and_then(|quoted| quoted.ports);
+        let Ok(quoted) = quoted else { continue };
         assert_eq!(
-            ports,
+            quoted.ports,
             (len >= header + 4).then_some((45000, 31969)),
             "{len}"
         );
+        let payload = len.saturating_sub(header + 8);
+        assert_eq!((quoted.payload.len(), quoted.whole), (payload, false));
     }
 }
 

@@ -3,10 +3,15 @@
 use std::time::Duration;
 
 use chrono::Utc;
+use pocketscion::network::scion::routing::spec::SpecRoutingLogic;
+use pocketscion::network::scion::routing::{LocalAsRoutingAction, ScionNetworkTime};
+use pocketscion::network::scion::simulator::ScionNetworkSim;
+use pocketscion::network::scion::topology::ScionTopology;
 use sciparse::address::socket_addr::ScionSocketAddr;
 use sciparse::dataplane_path::model::DpPath;
 use sciparse::packet::model::ScionUdpPacket;
 use sciparse::path::ScionPath;
+use sciparse::payload::scmp::model::ScmpErrorMessage;
 use sciparse::payload::scmp::view::ScmpMessageView;
 use tokio::time::timeout;
 
@@ -54,6 +59,8 @@ struct Network {
     config: Config,
     routers: Arc<Routers>,
     paths: Paths,
+    /// For pocketscion's routers.
+    topology: ScionTopology,
     hosts: Vec<UdpSocket>,
 }
 
@@ -90,7 +97,8 @@ impl Network {
         Self {
             config,
             routers,
-            paths: Paths::new(topology),
+            paths: Paths::new(topology.clone()),
+            topology,
             hosts,
         }
     }
@@ -118,10 +126,20 @@ impl Network {
         )
     }
 
+    fn packet(
+        &self,
+        from: usize,
+        to: usize,
+        path: DpPath,
+        payload: &[u8],
+    ) -> Box<ScionRawPacketView> {
+        let packet = ScionUdpPacket::new(self.host(from), self.host(to), path, payload.to_vec());
+        packet.into_raw().try_encode_to_owned_view().unwrap()
+    }
+
     /// Sends a datagram from the host of one AS to that of another.
     async fn send(&self, from: usize, to: usize, path: DpPath, payload: &[u8]) {
-        let packet = ScionUdpPacket::new(self.host(from), self.host(to), path, payload.to_vec());
-        let packet = packet.into_raw().try_encode_to_owned_view().unwrap();
+        let packet = self.packet(from, to, path, payload);
         let router = self.routers.ases[from].address;
         let sent = self.hosts[from].send_to(packet.as_slice(), router).await;
         assert_eq!(sent.unwrap(), packet.as_slice().len());
@@ -177,6 +195,78 @@ impl Network {
         let each = interfaces.iter().map(|it| it.interface);
         each.map(|it| (it.isd_asn, it.id)).collect()
     }
+}
+
+/// Pocketscion's routers know no peering, and no shortcuts as between 112 and 113. Where they lead
+/// otherwise, these do as well, and change packets in the same way.
+#[tokio::test]
+async fn packets_arrive_as_by_the_routers_of_pocketscion() {
+    let mut network = Network::new().await;
+    let ways = network.ways();
+    let mut buffer = [0; 2048];
+    let mut compared = 0;
+    for (link, it) in network.config.links.clone().into_iter().enumerate() {
+        let own = network
+            .topology
+            .mut_scion_link(&isd_asn(it.from.ia), it.from.number.get());
+        own.unwrap().set_is_up(false);
+        network.routers.set(link, LinkState::Down);
+        for (from, to, path) in &ways {
+            let path = path.dp_path().to_model();
+            let DpPath::Standard(standard) = &path else {
+                panic!("{path:?}");
+            };
+            if standard.iter_info_fields().any(|it| it.flags.peering()) {
+                continue;
+            }
+            network.send(*from, *to, path.clone(), b"x").await;
+            let mut theirs = network.packet(*from, *to, path, b"x");
+            let led = ScionNetworkSim::simulate_traversal::<SpecRoutingLogic>(
+                &network.topology,
+                &mut theirs,
+                ScionNetworkTime::now(),
+                network.routers.ases[*from].ia,
+                0,
+                false,
+            );
+            let led = led.unwrap();
+            match led.action {
+                LocalAsRoutingAction::ForwardLocal => {
+                    assert_eq!(led.at_as, network.routers.ases[*to].ia);
+                    let receiving = network.hosts[*to].recv(&mut buffer);
+                    let length = timeout(PATIENCE, receiving).await.unwrap().unwrap();
+                    assert_eq!(&buffer[..length], theirs.as_slice());
+                }
+                LocalAsRoutingAction::SendSCMPErrorResponse(
+                    ScmpErrorMessage::ExternalInterfaceDown(it),
+                ) => match network.receive(*from).await {
+                    Received::Error(ia, Complaint::Down(number)) => {
+                        assert_eq!((ia, number), (it.isd_asn, it.interface_id));
+                    }
+                    _ => panic!("delivered, or refused for another reason: {it:?}"),
+                },
+                LocalAsRoutingAction::SendSCMPErrorResponse(
+                    ScmpErrorMessage::ParameterProblem(_),
+                ) => {
+                    assert!([(2, 3), (3, 2)].contains(&(*from, *to)));
+                    // Told by the one or the other: there is nothing to compare.
+                    tokio::select! {
+                        _ = network.receive(*from) => {}
+                        _ = network.receive(*to) => {}
+                    }
+                    continue;
+                }
+                other => panic!("{other:?}"),
+            }
+            compared += 1;
+        }
+        let own = network
+            .topology
+            .mut_scion_link(&isd_asn(it.from.ia), it.from.number.get());
+        own.unwrap().set_is_up(true);
+        network.routers.set(link, LinkState::Up);
+    }
+    assert!(compared > 2000, "{compared}");
 }
 
 /// A datagram over each, and one back over the reversed path.
@@ -291,13 +381,7 @@ async fn paths_that_have_expired_and_places_that_are_claimed_are_refused() {
         .between(ases[2].ia, ases[8].ia, Utc::now())
         .unwrap()
         .remove(0);
-    let packet = ScionUdpPacket::new(
-        network.host(2),
-        network.host(8),
-        path.dp_path().to_model(),
-        b"forged".to_vec(),
-    );
-    let packet = packet.into_raw().try_encode_to_owned_view().unwrap();
+    let packet = network.packet(2, 8, path.dp_path().to_model(), b"forged");
     let sent = network.hosts[3]
         .send_to(packet.as_slice(), ases[3].address)
         .await;

@@ -1,89 +1,22 @@
-//! The SCION daemons: one an AS, each answers path lookups of hosts over gRPC.
-//!
-//! Segments and what is said on the wire are [pocketscion](https://docs.rs/pocketscion)'s; but in the
-//! segments of its version 0.8.6 the MACs of peering hops are computed with the accumulator of their own AS
-//! instead of the next one down, so that no router would take them. They are computed anew here.
+//! The SCION daemons: one an AS, each answers path lookups of hosts over gRPC. What is said on the wire is
+//! [pocketscion](https://docs.rs/pocketscion)'s.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use axum::serve::ListenerExt as _;
 use axum_connect_rpc::error::{CrpcError, CrpcErrorCode};
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use pocketscion::comp::daemon::api::crpc::nest_api;
 use pocketscion::comp::daemon::model::DaemonService;
-use pocketscion::network::scion::segment::registry::SegmentRegistry;
-use pocketscion::network::scion::topology::ScionTopology;
 use scion_protobuf::proto::daemon::v1 as proto;
-use sciparse::dataplane_path::standard::mac::algo::mac_beta_step;
 use sciparse::identifier::isd_asn::IsdAsn;
-use sciparse::path::ScionPath;
-use sciparse::path::combinator::combine;
-use sciparse::segment::{SignedPathSegment, UnsignedPathSegment};
 use tokio::net::TcpListener;
 
 use crate::config::Ports;
 use crate::files::MTU;
-
-/// How long hop fields count, in units of 337.5 s, less one (draft-dekater-scion-dataplane): a day.
-const EXPIRY: u8 = 255;
-
-/// What all daemons of a network know.
-pub(crate) struct Paths {
-    topology: ScionTopology,
-    segments: SegmentRegistry,
-}
-
-impl Paths {
-    pub(crate) fn new(topology: ScionTopology) -> Self {
-        Self {
-            segments: SegmentRegistry::from_topology(&topology),
-            topology,
-        }
-    }
-
-    /// All paths from one AS to another, made at this time.
-    pub(crate) fn between(
-        &self,
-        from: IsdAsn,
-        to: IsdAsn,
-        at: DateTime<Utc>,
-    ) -> anyhow::Result<Vec<ScionPath>> {
-        let segments = self.segments.endhost_list_segments(from, from, to)?;
-        let id = fastrand::u16(..);
-        let segments = segments.into_path_segments(&self.topology, at, id, EXPIRY)?;
-        let with_peering = |segment| self.with_peering(segment);
-        let cores = segments.iter_cores().map(with_peering);
-        let cores = cores.collect::<anyhow::Result<Vec<_>>>()?;
-        let others = segments.iter_non_cores().map(with_peering);
-        let others = others.collect::<anyhow::Result<Vec<_>>>()?;
-        Ok(combine(from, to, cores.iter(), others.iter()))
-    }
-
-    /// The segment with MACs of its peering hops that routers take.
-    fn with_peering(&self, segment: &SignedPathSegment) -> anyhow::Result<UnsignedPathSegment> {
-        let info = segment.info();
-        let mut entries: Vec<_> = segment.iter().cloned().collect();
-        let mut accumulator = info.segment_id;
-        for entry in &mut entries {
-            accumulator = mac_beta_step(accumulator, *entry.hop_entry.hop_field.mac.as_bytes());
-            let it = self.topology.get_as(&entry.local);
-            let key = it.and_then(|it| it.forwarding_key());
-            let key = key.with_context(|| format!("{} has no forwarding key", entry.local))?;
-            for peer in &mut entry.peer_entries {
-                let hop = peer.hop_field.clone();
-                peer.hop_field = hop.with_calculated_mac(accumulator, info.timestamp, &key);
-            }
-        }
-        Ok(UnsignedPathSegment::new(
-            info.timestamp,
-            info.segment_id,
-            entries,
-        ))
-    }
-}
+use crate::paths::Paths;
 
 /// The daemon of an AS.
 pub(crate) struct Daemon {
@@ -148,7 +81,7 @@ impl DaemonService for Daemon {
 
     async fn as_info(&self, request: proto::ASRequest) -> Result<proto::ASResponse, CrpcError> {
         let ia = self.or_own(request.isd_as);
-        let Some(it) = self.paths.topology.get_as(&ia) else {
+        let Some(it) = self.paths.topology().get_as(&ia) else {
             let message = format!("there is no AS {ia}");
             return Err(CrpcError::new(CrpcErrorCode::NotFound, message));
         };
@@ -163,7 +96,7 @@ impl DaemonService for Daemon {
         &self,
         _request: proto::InterfacesRequest,
     ) -> Result<proto::InterfacesResponse, CrpcError> {
-        let links = self.paths.topology.iter_scion_links_by_as(&self.ia);
+        let links = self.paths.topology().iter_scion_links_by_as(&self.ia);
         let own = links.filter_map(|link| link.get_own(&self.ia));
         let interfaces: HashMap<_, _> = own
             .map(|own| {

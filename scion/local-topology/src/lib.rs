@@ -8,7 +8,9 @@ pub mod config;
 pub mod control;
 mod daemon;
 pub mod demo;
+mod endhost;
 pub mod files;
+mod paths;
 mod routers;
 mod topology;
 

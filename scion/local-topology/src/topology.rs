@@ -1,27 +1,23 @@
 //! The running network.
 
-use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use chrono::Utc;
-use pocketscion::comp::router::RouterId;
-use pocketscion::io_config::IoConfig;
 use pocketscion::network::scion::topology::{
     ScionAs, ScionLink, ScionLinkType, ScionRouter, ScionTopology, ScionTopologyBuilder,
 };
-use pocketscion::runtime::PocketScionRuntime;
-use pocketscion::runtime::builder::PocketScionRuntimeBuilder;
-use pocketscion::state::PocketScionState;
 use scion_tracker_core::address::IsdAs;
 use sciparse::identifier::isd_asn::IsdAsn;
 use tokio::net::TcpListener;
 use tokio::runtime::{self, Runtime};
 
 use crate::config::{As, Config, Link, LinkKind};
-use crate::daemon::{Daemon, Paths};
+use crate::daemon::Daemon;
+use crate::endhost::EndhostApi;
+use crate::paths::Paths;
 use crate::routers::Routers;
 
 /// How long tasks may take to end.
@@ -84,12 +80,10 @@ pub struct Topology {
     network: Option<Network>,
 }
 
-/// Routers and daemons are tasks that nobody owns: they end with the runtime.
+/// Routers, daemons and endhost APIs are tasks that nobody owns: they end with the runtime.
 struct Network {
     runtime: Runtime,
     routers: Arc<Routers>,
-    /// The endhost APIs, if there are any.
-    pocketscion: Option<PocketScionRuntime>,
 }
 
 impl fmt::Debug for Network {
@@ -100,9 +94,6 @@ impl fmt::Debug for Network {
 
 impl Topology {
     /// Starts the network. When this returns, routers and daemons answer.
-    ///
-    /// A rustls provider has to be installed for the process before if there are endhost APIs: pocketscion
-    /// takes it for granted.
     pub async fn start(config: Config) -> Result<Self, Error> {
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -110,27 +101,20 @@ impl Topology {
             .enable_all()
             .build()
             .map_err(Error::Threads)?;
-        // Not as a task: what starts pocketscion cannot move between threads.
-        let starting = tokio::task::spawn_blocking(move || {
-            let started = runtime.block_on(start(&config));
-            (runtime, config, started)
+        let starting = runtime.spawn(async move {
+            let started = start(&config).await;
+            started.map(|(routers, ases)| (routers, Config { ases, ..config }))
         });
-        let (runtime, mut config, started) = starting.await.map_err(|_| Error::Failed)?;
-        match started {
-            Ok(started) => {
-                config.ases = started.ases;
-                let network = Some(Network {
-                    runtime,
-                    routers: started.routers,
-                    pocketscion: started.pocketscion,
-                });
-                Ok(Self { config, network })
+        let error = match starting.await {
+            Ok(Ok((routers, config))) => {
+                let network = Some(Network { runtime, routers });
+                return Ok(Self { config, network });
             }
-            Err(error) => {
-                runtime.shutdown_background();
-                Err(Error::Start(error))
-            }
-        }
+            Ok(Err(error)) => Error::Start(error),
+            Err(_) => Error::Failed,
+        };
+        runtime.shutdown_background();
+        Err(error)
     }
 
     /// The network as it runs: ports that were to be free ones are known here.
@@ -151,16 +135,8 @@ impl Topology {
 
     /// Ends the network. Afterwards its ports are free.
     pub async fn stop(mut self) {
-        if let Some(Network {
-            runtime,
-            pocketscion,
-            ..
-        }) = self.network.take()
-        {
-            let ending = tokio::task::spawn_blocking(move || {
-                drop(pocketscion);
-                runtime.shutdown_timeout(STOPPING);
-            });
+        if let Some(Network { runtime, .. }) = self.network.take() {
+            let ending = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(STOPPING));
             if let Err(error) = ending.await {
                 tracing::error!(%error, "the network did not end in order");
             }
@@ -176,16 +152,8 @@ impl Drop for Topology {
     }
 }
 
-/// What was started.
-struct Started {
-    routers: Arc<Routers>,
-    pocketscion: Option<PocketScionRuntime>,
-    /// The ASes with the addresses that all this listens on.
-    ases: Vec<As>,
-}
-
-/// Starts routers, daemons and endhost APIs.
-async fn start(config: &Config) -> anyhow::Result<Started> {
+/// Starts routers, daemons and endhost APIs. Returns the ASes with the addresses that these listen on.
+async fn start(config: &Config) -> anyhow::Result<(Arc<Routers>, Vec<As>)> {
     let topology = simulated(config)?;
     let key = |ia| topology.get_as(&isd_asn(ia))?.forwarding_key();
     let routers = Arc::new(Routers::bind(config, key).await?);
@@ -194,10 +162,9 @@ async fn start(config: &Config) -> anyhow::Result<Started> {
     for (it, address) in ases.iter_mut().zip(routers.addresses()) {
         it.router = address;
     }
-    let paths = Arc::new(Paths::new(topology.clone()));
+    let paths = Arc::new(Paths::new(topology)?);
     for it in &mut ases {
-        let listener = TcpListener::bind(it.daemon).await;
-        let listener = listener.with_context(|| format!("cannot listen on TCP {}", it.daemon))?;
+        let listener = listen(it.daemon).await?;
         it.daemon = listener.local_addr()?;
         let daemon = Daemon {
             ia: isd_asn(it.ia),
@@ -206,52 +173,23 @@ async fn start(config: &Config) -> anyhow::Result<Started> {
             paths: Arc::clone(&paths),
         };
         daemon.spawn(listener);
+        if let Some(address) = &mut it.endhost_api {
+            let listener = listen(*address).await?;
+            *address = listener.local_addr()?;
+            let api = EndhostApi {
+                ia: isd_asn(it.ia),
+                router: it.router,
+                paths: Arc::clone(&paths),
+            };
+            api.spawn(listener);
+        }
     }
-    let pocketscion = match ases.iter().any(|it| it.endhost_api.is_some()) {
-        true => Some(start_endhost_apis(config, topology, &mut ases).await?),
-        false => None,
-    };
-    Ok(Started {
-        routers,
-        pocketscion,
-        ases,
-    })
+    Ok((routers, ases))
 }
 
-/// Starts pocketscion with nothing but endhost APIs.
-async fn start_endhost_apis(
-    config: &Config,
-    topology: ScionTopology,
-    ases: &mut [As],
-) -> anyhow::Result<PocketScionRuntime> {
-    let mut state = PocketScionState::new(Utc::now());
-    state.set_topology(topology);
-    let io = IoConfig::new();
-    let mut apis = Vec::with_capacity(ases.len());
-    for (number, it) in ases.iter().enumerate() {
-        io.set_router_socket_addr(RouterId::new(number), it.router);
-        apis.push(it.endhost_api.map(|address| {
-            let id = state.add_endhost_api([isd_asn(it.ia)]);
-            io.set_endhost_api_addr(id, address);
-            id
-        }));
-    }
-    let pocketscion = PocketScionRuntimeBuilder::new()
-        .with_system_state(state.clone())
-        .with_io_config(io)
-        .start()
-        .await?;
-    // Known from now on, and told to hosts; before, pocketscion would have started routers of its own.
-    for it in &*ases {
-        let interfaces = config.interfaces(it.ia).map(|(own, _, _)| own.number);
-        let interfaces = interfaces.collect();
-        state.add_router(isd_asn(it.ia), interfaces, Vec::new(), BTreeMap::new());
-    }
-    let io = pocketscion.io_config();
-    for (it, id) in ases.iter_mut().zip(apis) {
-        it.endhost_api = id.and_then(|id| io.endhost_api_addr(id));
-    }
-    Ok(pocketscion)
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    bound.with_context(|| format!("cannot listen on TCP {address}"))
 }
 
 /// The network as pocketscion knows it.

@@ -16,7 +16,7 @@ use sciparse::payload::scmp::view::ScmpMessageView;
 use tokio::time::timeout;
 
 use super::*;
-use crate::daemon::Paths;
+use crate::paths::Paths;
 use crate::topology::{isd_asn, simulated};
 
 /// Segments of up to three hops, two core links between one pair of cores, a shortcut (112 and 113 below
@@ -97,7 +97,7 @@ impl Network {
         Self {
             config,
             routers,
-            paths: Paths::new(topology.clone()),
+            paths: Paths::new(topology.clone()).unwrap(),
             topology,
             hosts,
         }

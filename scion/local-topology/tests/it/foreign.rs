@@ -8,7 +8,7 @@ use quinn::{Connection, Endpoint, SendStream};
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use scion_local_topology::Topology;
+use scion_local_topology::{LinkState, Topology};
 use scion_quic::h3::client::Http3Client;
 use scion_quic::quic::config::QuicConfig;
 use scion_quic::socket::GenericScionUdpSocket;
@@ -82,6 +82,28 @@ async fn the_http3_client_of_the_sdk_announces() {
         given.sort_unstable();
         assert_eq!(given, known, "{from}");
         known.push((ia(from), port));
+    }
+    tracker.stop().await;
+    topology.stop().await;
+}
+
+/// The SDK's own combination of segments, over the one link that is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sdk_announces_over_a_peering_link() {
+    let topology = two_isds().await;
+    for link in ["core-a", "core-b"] {
+        topology.set_link(link, LinkState::Down).unwrap();
+    }
+    let tracker = Tracker::start("1-ff00:0:112");
+    for (from, port) in [("2-ff00:0:211", 7001), ("2-ff00:0:212", 7002)] {
+        let asking = async {
+            let mut client = StreamPair::connect(&topology, &tracker, from).await;
+            client.send(last_request(&tracker, port).as_bytes()).await;
+            client.last_reply().await
+        };
+        let reply = timeout(PATIENCE, asking).await.unwrap();
+        let given = parse_announce_reply(&reply).unwrap().peers.len();
+        assert_eq!(given, usize::from(port - 7001), "{from}");
     }
     tracker.stop().await;
     topology.stop().await;

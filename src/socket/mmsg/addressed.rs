@@ -1,5 +1,6 @@
 //! Batches on a socket that is not connected: each datagram with its address.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
@@ -24,9 +25,9 @@ pub(crate) struct Inbox<const LEN: usize> {
     filled: usize,
 }
 
-/// Datagrams that are to go out. Those in a row that go to one address, as all for one border router do,
-/// are handed over as one message that the kernel cuts again: most of what a datagram costs it is the way
-/// there.
+/// Datagrams that are to go out. Those to one address, as all for one border router are, go by falling
+/// length, so that many of them can be handed over as one message that the kernel cuts again: most of what
+/// a datagram costs it is the way there.
 pub(crate) struct Outbox<const LEN: usize> {
     side: Side<LEN>,
     // Pointed to by the headers.
@@ -36,10 +37,13 @@ pub(crate) struct Outbox<const LEN: usize> {
     segments: usize,
 }
 
-/// A datagram in line.
+/// A datagram in line, as it is sorted before it is sent.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Queued {
     to: SocketAddr,
-    length: usize,
+    length: Reverse<usize>,
+    /// Number of its buffer.
+    buffer: usize,
 }
 
 // SAFETY: the pointers in the headers lead to nothing but this inbox's own boxes.
@@ -121,8 +125,11 @@ impl<const LEN: usize> Outbox<LEN> {
     /// # Panics
     /// If there was no buffer.
     pub(crate) fn queue(&mut self, length: usize, to: SocketAddr) {
-        let length = length.min(LEN);
-        self.queued.push(Queued { to, length });
+        self.queued.push(Queued {
+            to,
+            length: Reverse(length.min(LEN)),
+            buffer: self.queued.len(),
+        });
     }
 
     /// The datagrams in line, in their order.
@@ -130,7 +137,7 @@ impl<const LEN: usize> Outbox<LEN> {
         let buffers = self.side.buffers.iter_mut();
         buffers
             .zip(&self.queued)
-            .map(|(buffer, datagram)| &mut buffer[..datagram.length])
+            .map(|(buffer, datagram)| &mut buffer[..datagram.length.0])
     }
 
     /// Sends what is in line. Returns how many datagrams could not be sent: as with any UDP, a full
@@ -139,6 +146,9 @@ impl<const LEN: usize> Outbox<LEN> {
         let queued = self.queued.len();
         let (mut sent, mut failed) = (0, 0);
         let mut segments = self.segments;
+        if segments > 1 {
+            self.queued.sort_unstable();
+        }
         while sent < queued {
             let messages = self.address(sent, segments);
             // SAFETY: `address` has made the headers point to this outbox's own buffers, names and control
@@ -191,14 +201,15 @@ impl<const LEN: usize> Outbox<LEN> {
             header.msg_name = std::ptr::from_mut(name).cast();
             let vectors = &mut side.vectors[at..at + count];
             for (vector, datagram) in vectors.iter_mut().zip(&queued[at..]) {
-                vector.iov_len = datagram.length;
+                vector.iov_base = side.buffers[datagram.buffer].as_mut_ptr().cast();
+                vector.iov_len = datagram.length.0;
             }
             header.msg_iov = vectors.as_mut_ptr();
             header.msg_iovlen = count as _;
             header.msg_control = std::ptr::null_mut();
             header.msg_controllen = 0;
             if count > 1 {
-                cut(header, &mut side.control[messages], first.length as u16);
+                cut(header, &mut side.control[messages], first.length.0 as u16);
             }
             at += count;
             messages += 1;
@@ -213,12 +224,13 @@ fn together(queued: &[Queued], segments: usize) -> usize {
     let Some(first) = queued.first() else {
         return 0;
     };
-    let mut total = first.length;
+    let mut total = first.length.0;
     let mut count = 1;
     for pair in queued.windows(2) {
         let [last, next] = pair else { break };
-        total += next.length;
-        let fits = last.length == first.length && (1..=first.length).contains(&next.length);
+        let length = next.length.0;
+        total += length;
+        let fits = last.length == first.length && (1..=first.length.0).contains(&length);
         if count == segments || next.to != first.to || !fits || total > LONGEST {
             break;
         }
@@ -422,6 +434,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_cut_by_the_kernel_goes_by_falling_length() {
+        let (from, to) = (bound("127.0.0.1:0"), bound("127.0.0.1:0"));
+        let there = to.local_addr().unwrap();
+        let lengths = [3, 1, 4, 4, 2, 3];
+        for (segments, order) in [(1, [3, 1, 4, 4, 2, 3]), (BATCH, [4, 4, 3, 3, 2, 1])] {
+            let mut outbox = Outbox::<4>::new(segments);
+            for length in lengths {
+                outbox.buffer().unwrap().fill(length as u8);
+                outbox.queue(length, there);
+            }
+            let queued = outbox.queued_mut();
+            assert!(queued.zip(lengths).all(|(it, length)| it.len() == length));
+            assert_eq!(outbox.send(&from), 0);
+            for length in order {
+                let mut buffer = [0; 8];
+                assert_eq!(to.recv(&mut buffer).unwrap(), length);
+                assert!(buffer[..length].iter().all(|it| usize::from(*it) == length));
+            }
+        }
+    }
+
+    #[test]
     fn datagrams_of_one_length_to_one_address_go_together() {
         let (one, two) = ("10.0.0.1:1".parse().unwrap(), "10.0.0.1:2".parse().unwrap());
         let queued = |datagrams: &[(SocketAddr, usize)]| -> Vec<_> {
@@ -429,7 +463,8 @@ mod tests {
             datagrams
                 .map(|(to, length)| Queued {
                     to: *to,
-                    length: *length,
+                    length: Reverse(*length),
+                    buffer: 0,
                 })
                 .collect()
         };

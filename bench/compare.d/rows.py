@@ -206,7 +206,7 @@ def scion(key, title, load, transport):
             Entry("over IP, no places", TRACKER, transport),
         ),
         (Goal(1.10, same),),
-        "Packets over SCION carry a path with one link. Peers in replies over SCION take 12 bytes, over IP "
+        "Packets over SCION carry a path with one link. Peers in replies over SCION take 14 bytes, over IP "
         "6, and where the requester claims a place both lists are given.",
     )
 

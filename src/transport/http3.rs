@@ -14,6 +14,6 @@ mod stream;
 mod table;
 
 use super::Shared;
-pub(super) use connection::Session;
+pub(super) use connection::{Announces, Asked, Session};
 pub(super) use frame::Code;
 pub(super) use message::EXTRA_BYTES;

@@ -12,8 +12,10 @@ use std::fmt::Write as _;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::SystemTime;
 
-use scion_tracker_core::codec::query;
+use scion_tracker_core::address::{CompactAddr, IsdAs};
+use scion_tracker_core::codec::query::{self, AnnounceQuery};
 use scion_tracker_core::codec::reply::{self, Form, Peers};
+use scion_tracker_core::registry::PeerKey;
 use scion_tracker_core::request::{Carries, Event, Origin};
 use scion_tracker_core::types::Rng;
 
@@ -331,11 +333,11 @@ fn announce(
     query: &str,
     scratch: &mut Scratch,
 ) -> Reply {
-    scratch.body.clear();
     let asked = match query::parse_announce(query) {
         Ok(asked) => asked,
         Err(error) => {
             service.counters.count(transport.failures());
+            scratch.body.clear();
             reply::write_failure(error.message(), None, None, &mut scratch.body);
             return BENCODED;
         }
@@ -343,10 +345,59 @@ fn announce(
     if request.early && asked.announce.event != Event::None {
         return reject(service, transport, Status::TooEarly, scratch);
     }
+    let origin = request.origin;
+    serve(service, transport, &Announce { asked, origin }, scratch)
+}
+
+/// An announce that there is nothing wrong with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Announce {
+    asked: AnnounceQuery,
+    origin: Origin,
+}
+
+impl Announce {
+    /// Reads a request if it is one.
+    pub(crate) fn read(request: &Request<'_>) -> Option<Self> {
+        let (path, query) = path_and_query(request.target);
+        let Route::Announce { key: _ } = Route::of(path, query) else {
+            return None;
+        };
+        let asked = query::parse_announce(query).ok()?;
+        let early = request.early && asked.announce.event != Event::None;
+        let origin = request.origin;
+        (request.method != Method::Other && !early).then_some(Self { asked, origin })
+    }
+
+    /// Whom the tracker is likely to know the requester as.
+    pub(crate) fn peer(&self) -> PeerKey {
+        let Self { asked, origin } = self;
+        let announce = &asked.announce;
+        let place = if origin.is_scion() {
+            Some(origin.host.ia)
+        } else {
+            announce.claim.ia
+        };
+        PeerKey {
+            info_hash: announce.info_hash,
+            ia: place.unwrap_or(IsdAs::NONE),
+            addr: CompactAddr::new(origin.host.ip(), announce.port.get()),
+        }
+    }
+}
+
+/// Serves an announce; the body is in `scratch`.
+pub(crate) fn serve(
+    service: &Service,
+    transport: Transport,
+    Announce { asked, origin }: &Announce,
+    scratch: &mut Scratch,
+) -> Reply {
+    scratch.body.clear();
     let peers = &mut scratch.peers;
-    peers.reset(Form::of(&request.origin, &asked));
+    peers.reset(Form::of(origin, asked));
     let served = service.tracker.announce(
-        &request.origin,
+        origin,
         &asked.announce,
         Carries::All,
         service.now(),

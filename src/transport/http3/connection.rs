@@ -3,12 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use quinn_proto::{Connection, Dir, StreamEvent, StreamId};
+use quinn_proto::{Connection, ConnectionHandle, Dir, StreamEvent, StreamId};
+use scion_tracker_core::registry::PeerKey;
 use scion_tracker_core::request::Origin;
 
 use super::Shared;
 use super::control::Control;
 use super::frame::Code;
+use super::message::Announce;
 use super::stream::{self, Progress, Waiting};
 
 /// After GOAWAY, how many round trips without a request end the connection, and how long that is at
@@ -16,9 +18,47 @@ use super::stream::{self, Progress, Waiting};
 const QUIET_ROUND_TRIPS: u32 = 3;
 const QUIET: Duration = Duration::from_millis(50);
 
+/// Announces of all connections of an endpoint, to be served together: what the tracker reads for one of
+/// them is fetched while it reads for another. All else is answered as it comes.
+#[derive(Debug, Default)]
+pub(in crate::transport) struct Announces {
+    line: Vec<Asked>,
+    peers: Vec<PeerKey>,
+}
+
+/// An announce in line.
+#[derive(Debug)]
+pub(in crate::transport) struct Asked {
+    /// To which [`Session::serve`] is called.
+    pub(in crate::transport) connection: ConnectionHandle,
+    stream: StreamId,
+    announce: Announce,
+}
+
+impl Announces {
+    /// How many are in line.
+    pub(in crate::transport) const fn len(&self) -> usize {
+        self.line.len()
+    }
+
+    pub(in crate::transport) const fn is_empty(&self) -> bool {
+        self.line.is_empty()
+    }
+
+    /// Hands on what is in line.
+    pub(in crate::transport) fn serve(&mut self, shared: &Shared, serve: impl FnMut(Asked)) {
+        self.peers.clear();
+        let peers = self.line.iter().map(|asked| asked.announce.peer());
+        self.peers.extend(peers);
+        shared.service.tracker.expect(&self.peers);
+        self.line.drain(..).for_each(serve);
+    }
+}
+
 /// What an HTTP/3 connection is besides QUIC. Errors are the code to end the connection with.
 #[derive(Debug)]
 pub(in crate::transport) struct Session {
+    handle: ConnectionHandle,
     origin: Origin,
     control: Control,
     /// Requests that wait for the client.
@@ -36,6 +76,7 @@ pub(in crate::transport) struct Session {
 impl Session {
     /// For a connection whose handshake is done.
     pub(in crate::transport) fn new(
+        handle: ConnectionHandle,
         origin: Origin,
         quic: &mut Connection,
         shared: &Shared,
@@ -45,6 +86,7 @@ impl Session {
         let mut control = Control::new(limits.head_bytes, now + limits.handshake);
         control.open(quic)?;
         Ok(Self {
+            handle,
             origin,
             control,
             waiting: Vec::new(),
@@ -55,18 +97,20 @@ impl Session {
         })
     }
 
-    /// Does what is to be done when something has happened to streams.
+    /// Does what is to be done when something has happened to streams, but for announces, which are put
+    /// in line.
     pub(in crate::transport) fn handle(
         &mut self,
         event: &StreamEvent,
         quic: &mut Connection,
         shared: &Shared,
+        announces: &mut Announces,
         now: Instant,
     ) -> Result<(), Code> {
         match *event {
             StreamEvent::Opened { dir: Dir::Bi } => {
                 while let Some(id) = quic.streams().accept(Dir::Bi) {
-                    self.request(id, quic, shared, now)?;
+                    self.request(id, quic, shared, announces, now)?;
                 }
                 Ok(())
             }
@@ -84,9 +128,24 @@ impl Session {
             }
             StreamEvent::Readable { id }
             | StreamEvent::Writable { id }
-            | StreamEvent::Stopped { id, .. } => self.resume(id, quic, shared, now),
+            | StreamEvent::Stopped { id, .. } => self.resume(id, quic, shared, announces, now),
             StreamEvent::Available { dir: Dir::Uni } => self.control.open(quic),
             StreamEvent::Available { dir: Dir::Bi } | StreamEvent::Finished { .. } => Ok(()),
+        }
+    }
+
+    /// Serves an announce that was in line.
+    pub(in crate::transport) fn serve(
+        &mut self,
+        asked: &Asked,
+        quic: &mut Connection,
+        shared: &Shared,
+        now: Instant,
+    ) {
+        if let Some(waiting) = stream::serve(asked.stream, &asked.announce, quic, shared, now) {
+            self.waiting.push(waiting);
+        } else if self.going {
+            self.await_quiet(quic, shared, now);
         }
     }
 
@@ -144,6 +203,7 @@ impl Session {
         id: StreamId,
         quic: &mut Connection,
         shared: &Shared,
+        announces: &mut Announces,
         now: Instant,
     ) -> Result<(), Code> {
         if self.going {
@@ -159,6 +219,10 @@ impl Session {
                 self.waiting.push(waiting);
                 Ok(())
             }
+            Progress::Announce(announce) => {
+                self.put_in_line(id, announce, announces);
+                Ok(())
+            }
             Progress::Close(code) => Err(code),
         }
     }
@@ -169,6 +233,7 @@ impl Session {
         id: StreamId,
         quic: &mut Connection,
         shared: &Shared,
+        announces: &mut Announces,
         now: Instant,
     ) -> Result<(), Code> {
         let Some(at) = self.waiting.iter().position(|waiting| waiting.id == id) else {
@@ -178,10 +243,19 @@ impl Session {
         match waiting.resume(self.origin, quic, shared, now) {
             Progress::Close(code) => return Err(code),
             Progress::Waiting(waiting) => self.waiting.push(waiting),
+            Progress::Announce(announce) => self.put_in_line(id, announce, announces),
             Progress::Done if self.going => self.await_quiet(quic, shared, now),
             Progress::Done => {}
         }
         Ok(())
+    }
+
+    fn put_in_line(&self, stream: StreamId, announce: Announce, announces: &mut Announces) {
+        announces.line.push(Asked {
+            connection: self.handle,
+            stream,
+            announce,
+        });
     }
 
     /// After GOAWAY: ends the connection soon, if no request waits for the client.

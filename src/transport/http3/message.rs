@@ -5,6 +5,7 @@
 //! H3_MESSAGE_ERROR: a pseudo-header field twice or after a regular field, fields of a connection such as
 //! `connection: keep-alive`, and a `content-length` other than the length of the body.
 
+use scion_tracker_core::registry::PeerKey;
 use scion_tracker_core::request::Origin;
 
 use super::Shared;
@@ -19,12 +20,18 @@ use crate::transport::routes::{self, Method, Reply, Request, Scratch, Status, Tr
 pub(in crate::transport) const EXTRA_BYTES: usize = 1024;
 
 /// What becomes of a request stream, by the bytes of it that are there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one at a time, and moved on at once"
+)]
 pub(super) enum Verdict {
     /// There has to be more.
     More,
     /// The reply is in the buffer; what the client may still send is of no interest.
     Reply,
+    /// It is an announce, to be answered by [`serve`]; the rest as above.
+    Announce(Announce),
     /// The stream is at fault.
     Reset(Code),
     /// The connection is at fault.
@@ -42,8 +49,31 @@ pub(super) struct Buffers {
     pub(super) reply: Vec<u8>,
 }
 
-/// Answers the request in `bytes`, which begin the stream, and end it if `end`. The reply goes to
-/// `buffers`.
+/// An announce that waits for its turn.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Announce {
+    announce: routes::Announce,
+    method: Method,
+}
+
+impl Announce {
+    /// Whom the tracker is likely to know the requester as.
+    pub(super) fn peer(&self) -> PeerKey {
+        self.announce.peer()
+    }
+}
+
+/// Answers an announce. The reply goes to `buffers`.
+pub(super) fn serve(announce: &Announce, shared: &Shared, buffers: &mut Buffers) {
+    let Announce { announce, method } = announce;
+    Scratch::with(|scratch| {
+        let reply = routes::serve(&shared.service, Transport::Http3, announce, scratch);
+        write(&reply, *method, scratch, &mut buffers.reply);
+    });
+}
+
+/// Answers the request in `bytes`, which begin the stream, and end it if `end`, unless it is an announce.
+/// The reply goes to `buffers`.
 pub(super) fn answer(
     bytes: &[u8],
     end: bool,
@@ -82,6 +112,10 @@ pub(super) fn answer(
         origin: request.origin,
         early: request.early,
     };
+    if let Some(announce) = routes::Announce::read(&request) {
+        let method = request.method;
+        return Verdict::Announce(Announce { announce, method });
+    }
     Scratch::with(|scratch| {
         let reply = routes::answer(&shared.service, Transport::Http3, &request, scratch);
         write(&reply, request.method, scratch, &mut buffers.reply);

@@ -9,7 +9,7 @@ use scion_tracker_core::request::Origin;
 
 use super::Shared;
 use super::frame::Code;
-use super::message::{self, Buffers, Verdict};
+use super::message::{self, Announce, Buffers, Verdict};
 use crate::transport::routes::Transport;
 
 thread_local! {
@@ -19,13 +19,25 @@ thread_local! {
 
 /// How far an exchange has come.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one at a time, and moved on at once"
+)]
 pub(super) enum Progress {
     /// To its end.
     Done,
     /// It has to wait for the client.
     Waiting(Waiting),
+    /// To an announce, which [`serve`] goes on with.
+    Announce(Announce),
     /// To the end of the whole connection.
     Close(Code),
+}
+
+impl From<Option<Waiting>> for Progress {
+    fn from(waiting: Option<Waiting>) -> Self {
+        waiting.map_or(Self::Done, Self::Waiting)
+    }
 }
 
 /// An exchange that waits for the client.
@@ -71,10 +83,25 @@ pub(super) fn start(
                 until: now + shared.options.limits.head,
                 state: State::Request(bytes.as_slice().into()),
             }),
-            Concluded::Reply => reply(id, &buffers.reply, quic, shared, now),
+            Concluded::Reply => reply(id, &buffers.reply, quic, shared, now).into(),
+            Concluded::Announce(announce) => Progress::Announce(announce),
             Concluded::Done => Progress::Done,
             Concluded::Close(code) => Progress::Close(code),
         }
+    })
+}
+
+/// Answers an announce. Returns what has to wait.
+pub(super) fn serve(
+    id: StreamId,
+    announce: &Announce,
+    quic: &mut Connection,
+    shared: &Shared,
+    now: Instant,
+) -> Option<Waiting> {
+    BUFFERS.with_borrow_mut(|(_, buffers)| {
+        message::serve(announce, shared, buffers);
+        reply(id, &buffers.reply, quic, shared, now)
     })
 }
 
@@ -98,7 +125,8 @@ impl Waiting {
                             until,
                             state: State::Request(bytes),
                         }),
-                        Concluded::Reply => reply(id, &buffers.reply, quic, shared, now),
+                        Concluded::Reply => reply(id, &buffers.reply, quic, shared, now).into(),
+                        Concluded::Announce(announce) => Progress::Announce(announce),
                         Concluded::Done => Progress::Done,
                         Concluded::Close(code) => Progress::Close(code),
                     }
@@ -142,9 +170,14 @@ fn read(id: StreamId, quic: &mut Connection, bytes: &mut Vec<u8>) -> Read {
     }
 }
 
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one at a time, and moved on at once"
+)]
 enum Concluded {
     More,
     Reply,
+    Announce(Announce),
     Done,
     Close(Code),
 }
@@ -167,14 +200,21 @@ fn conclude(
             return Concluded::Done;
         }
     };
+    // Section 4.1: the rest of a request that is answered makes no difference.
+    let mut close = || {
+        if !finished {
+            let _ = quic.recv_stream(id).stop(Code::NO_ERROR.into());
+        }
+    };
     match message::answer(bytes, finished, origin, shared, buffers) {
         Verdict::More => Concluded::More,
         Verdict::Reply => {
-            if !finished {
-                // Section 4.1: the rest of the request makes no difference.
-                let _ = quic.recv_stream(id).stop(Code::NO_ERROR.into());
-            }
+            close();
             Concluded::Reply
+        }
+        Verdict::Announce(announce) => {
+            close();
+            Concluded::Announce(announce)
         }
         Verdict::Reset(code) => {
             reject(id, code, quic, shared);
@@ -184,22 +224,20 @@ fn conclude(
     }
 }
 
-/// Writes a reply, or as much of it as the client has room for.
+/// Writes a reply, or as much of it as the client has room for. Returns what has to wait.
 fn reply(
     id: StreamId,
     bytes: &[u8],
     quic: &mut Connection,
     shared: &Shared,
     now: Instant,
-) -> Progress {
-    match write(id, bytes, quic) {
-        None => Progress::Done,
-        Some(written) => Progress::Waiting(Waiting {
-            id,
-            until: now + shared.options.limits.reply,
-            state: State::Reply(bytes[written..].into(), 0),
-        }),
-    }
+) -> Option<Waiting> {
+    let written = write(id, bytes, quic)?;
+    Some(Waiting {
+        id,
+        until: now + shared.options.limits.reply,
+        state: State::Reply(bytes[written..].into(), 0),
+    })
 }
 
 /// Writes as much as there is room for and returns how much that was, or ends the stream.

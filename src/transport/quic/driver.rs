@@ -30,10 +30,14 @@ use super::timers::Timers;
 use crate::counters::Counter;
 use crate::transport::Shared;
 use crate::transport::connections::Over;
+use crate::transport::http3::Announces;
 use crate::transport::qs::Knocks;
 
 /// Batches of datagrams that are received before other tasks get their turn.
 const BATCHES: usize = 8;
+/// Announces that are served together. More make their clients wait for each other: with 64, server and
+/// clients took turns at having nothing to do.
+const TOGETHER: usize = 8;
 /// Room for datagrams that the kernel has put together.
 const COALESCED: usize = 1 << 16;
 
@@ -54,6 +58,7 @@ pub(super) struct Driver<O> {
     held: usize,
     /// Connections with something to do.
     ready: Vec<ConnectionHandle>,
+    announces: Announces,
     knocks: Arc<Knocks>,
     timers: Timers,
     stopping: bool,
@@ -92,6 +97,7 @@ impl<O: Fn(SocketAddr) -> Option<Origin>> Driver<O> {
             connections: Vec::new(),
             held: 0,
             ready: Vec::new(),
+            announces: Announces::default(),
             knocks: Arc::default(),
             timers: Timers::new(),
             stopping: false,
@@ -251,6 +257,7 @@ impl<O: Fn(SocketAddr) -> Option<Origin>> Driver<O> {
         let connection = Connection {
             quic,
             stage: Stage::Handshake {
+                handle,
                 origin,
                 until: now + limits.handshake,
                 _counted: Handshake::new(&self.handshakes),
@@ -272,28 +279,64 @@ impl<O: Fn(SocketAddr) -> Option<Origin>> Driver<O> {
         }
         let now = Instant::now();
         let mut ready = std::mem::take(&mut self.ready);
-        for handle in ready.drain(..) {
-            // Those that cannot send any more are in line again, for when that is possible.
-            self.drive_one(handle, cx, now);
+        let mut spoken = 0;
+        for (at, handle) in ready.iter().enumerate() {
+            self.listen(*handle, now);
+            if self.announces.len() < TOGETHER && at + 1 < ready.len() {
+                continue;
+            }
+            self.serve(now);
+            for handle in &ready[spoken..=at] {
+                // Those that cannot send any more are in line again, for when that is possible.
+                self.speak(*handle, cx, now);
+            }
+            spoken = at + 1;
         }
+        ready.clear();
         if self.ready.is_empty() {
             self.ready = ready;
         }
     }
 
-    fn drive_one(&mut self, handle: ConnectionHandle, cx: &mut Context<'_>, now: Instant) {
+    /// Takes notice of what has happened to a connection. Announces are in line then.
+    fn listen(&mut self, handle: ConnectionHandle, now: Instant) {
         let Some(Some(connection)) = self.connections.get_mut(handle.0) else {
             return;
         };
-        let Connection { quic, stage, ready } = &mut **connection;
-        *ready = false;
+        let Connection { quic, stage, .. } = &mut **connection;
+        while let Some(event) = quic.poll() {
+            let (shared, knocks, announces) = (&self.shared, &self.knocks, &mut self.announces);
+            stage.handle(event, quic, shared, knocks, announces, now);
+        }
+        if let Stage::Qs { .. } = stage {
+            stage.pump(quic, &self.shared, now);
+        }
+    }
+
+    /// Serves the announces in line.
+    fn serve(&mut self, now: Instant) {
+        if self.announces.is_empty() {
+            return;
+        }
+        self.announces.serve(&self.shared, |asked| {
+            if let Some(Some(connection)) = self.connections.get_mut(asked.connection.0) {
+                let Connection { quic, stage, .. } = &mut **connection;
+                stage.serve(&asked, quic, &self.shared, now);
+            }
+        });
+    }
+
+    /// Sends what a connection has to say.
+    fn speak(&mut self, handle: ConnectionHandle, cx: &mut Context<'_>, now: Instant) {
         loop {
-            while let Some(event) = quic.poll() {
-                stage.handle(event, handle, quic, &self.shared, &self.knocks, now);
-            }
-            if let Stage::Qs { .. } = stage {
-                stage.pump(quic, &self.shared, now);
-            }
+            // Having sent something or been answered by the endpoint may be news, too.
+            self.listen(handle, now);
+            self.serve(now);
+            let Some(Some(connection)) = self.connections.get_mut(handle.0) else {
+                return;
+            };
+            let Connection { quic, ready, .. } = &mut **connection;
+            *ready = false;
             let mut again = false;
             while let Some(event) = quic.poll_endpoint_events() {
                 let drained = event.is_drained();
@@ -323,6 +366,10 @@ impl<O: Fn(SocketAddr) -> Option<Origin>> Driver<O> {
             };
             self.out.send_buffer(transmit);
         }
+        let Some(Some(connection)) = self.connections.get_mut(handle.0) else {
+            return;
+        };
+        let Connection { quic, stage, .. } = &mut **connection;
         let deadline = match (quic.poll_timeout(), stage.deadline()) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),

@@ -12,7 +12,7 @@ use super::{Handshake, is_abort};
 use crate::counters::Counter;
 use crate::transport::Shared;
 use crate::transport::connections::{Open, Over};
-use crate::transport::http3::{self, Code};
+use crate::transport::http3::{self, Announces, Asked, Code};
 use crate::transport::qs::{self, Knocks};
 
 /// Error codes that end a connection before its protocol is known, or after its last one: as HTTP/3 has
@@ -23,6 +23,7 @@ const EXCESSIVE_LOAD: VarInt = VarInt::from_u32(0x107);
 /// How far a connection has come.
 pub(super) enum Stage {
     Handshake {
+        handle: ConnectionHandle,
         origin: Origin,
         until: Instant,
         _counted: Handshake,
@@ -43,17 +44,17 @@ impl Stage {
     pub(super) fn handle(
         &mut self,
         event: Event,
-        handle: ConnectionHandle,
         quic: &mut Quic,
         shared: &Arc<Shared>,
         knocks: &Arc<Knocks>,
+        announces: &mut Announces,
         now: Instant,
     ) {
         match event {
-            Event::Connected => self.begin(handle, quic, shared, knocks, now),
+            Event::Connected => self.begin(quic, shared, knocks, now),
             Event::Stream(event) => match self {
                 Self::Http3 { session, .. } => {
-                    if let Err(code) = session.handle(&event, quic, shared, now) {
+                    if let Err(code) = session.handle(&event, quic, shared, announces, now) {
                         self.end(code, quic, shared, now);
                     }
                 }
@@ -77,15 +78,8 @@ impl Stage {
     }
 
     /// The handshake is done, and with it the address of the client is proven.
-    fn begin(
-        &mut self,
-        handle: ConnectionHandle,
-        quic: &mut Quic,
-        shared: &Arc<Shared>,
-        knocks: &Arc<Knocks>,
-        now: Instant,
-    ) {
-        let Self::Handshake { origin, .. } = *self else {
+    fn begin(&mut self, quic: &mut Quic, shared: &Arc<Shared>, knocks: &Arc<Knocks>, now: Instant) {
+        let Self::Handshake { handle, origin, .. } = *self else {
             return;
         };
         let Shared {
@@ -108,7 +102,7 @@ impl Stage {
             };
             return;
         }
-        match http3::Session::new(origin, quic, shared, now) {
+        match http3::Session::new(handle, origin, quic, shared, now) {
             Ok(session) => {
                 *self = Self::Http3 {
                     session,
@@ -116,6 +110,14 @@ impl Stage {
                 }
             }
             Err(code) => self.end(code, quic, shared, now),
+        }
+    }
+
+    /// Serves an announce that was in line.
+    pub(super) fn serve(&mut self, asked: &Asked, quic: &mut Quic, shared: &Shared, now: Instant) {
+        // The connection may have been ended by what came after it.
+        if let Self::Http3 { session, .. } = self {
+            session.serve(asked, quic, shared, now);
         }
     }
 

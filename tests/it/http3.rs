@@ -11,6 +11,8 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, ConnectionError, Endpoint, ReadError, VarInt};
 use scion_tracker::Counter;
 use scion_tracker::server::Kind;
+use serde_bencode::value::Value;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::common::Running;
@@ -106,6 +108,60 @@ async fn a_foreign_client_is_served() {
     drop(sender);
     driver.abort();
     let _ = driver.await;
+}
+
+/// Announces of many connections at once are answered together, and each gets its own answer: its swarm has
+/// as many peers as this peer's number says.
+#[tokio::test(flavor = "multi_thread")]
+async fn announces_that_come_together_are_told_apart() {
+    const CONNECTIONS: u16 = 12;
+    const STREAMS: u16 = 20;
+    let tracker = start(|config| config.registry.peers_per_source = u32::MAX);
+    let mut clients = JoinSet::new();
+    for number in 0..CONNECTIONS {
+        let (endpoint, connection) = connect(&tracker).await;
+        clients.spawn(async move {
+            let connection = h3_quinn::Connection::new(connection);
+            let (mut driver, sender) = h3::client::new(connection).await.unwrap();
+            let driver = tokio::spawn(async move { driver.wait_idle().await });
+            for round in 1..=3 {
+                let mut streams = JoinSet::new();
+                for stream in 0..STREAMS {
+                    let mut sender = sender.clone();
+                    let hash = format!("%{number:02x}%{stream:02x}{}", "x".repeat(18));
+                    let port = 1000 + round;
+                    let target = format!(
+                        "/announce?info_hash={hash}&peer_id=-XX0001-{port:012}&port={port}&left={}",
+                        stream % 2
+                    );
+                    streams.spawn(async move {
+                        // One among them that is none.
+                        let wrong = request(&mut sender, to("GET", "/announce?port=0"));
+                        let (_, body) = wrong.await;
+                        assert!(field(&decode(&body), "failure reason").is_some());
+                        let (response, body) = request(&mut sender, to("GET", &target)).await;
+                        assert_eq!(response.status(), 200);
+                        let of = ["complete", "incomplete"][usize::from(stream % 2)];
+                        let count = Value::Int(round.into());
+                        assert_eq!(field(&decode(&body), of), Some(&count), "{target}");
+                    });
+                }
+                while let Some(done) = streams.join_next().await {
+                    done.unwrap();
+                }
+            }
+            driver.abort();
+            drop(endpoint);
+        });
+    }
+    while let Some(done) = clients.join_next().await {
+        done.unwrap();
+    }
+    let stats = tracker.handle.stats();
+    let peers = u64::from(CONNECTIONS * STREAMS) * 3;
+    assert_eq!(stats.registry.seeders + stats.registry.leechers, peers);
+    assert_eq!(stats.counters.get(Counter::Http3Announces), peers);
+    tracker.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -345,8 +345,7 @@ fn announce(
     if request.early && asked.announce.event != Event::None {
         return reject(service, transport, Status::TooEarly, scratch);
     }
-    let origin = request.origin;
-    serve(service, transport, &Announce { asked, origin }, scratch)
+    serve(service, transport, &asked, &request.origin, scratch)
 }
 
 /// An announce that there is nothing wrong with.
@@ -369,6 +368,16 @@ impl Announce {
         (request.method != Method::Other && !early).then_some(Self { asked, origin })
     }
 
+    /// Serves it; the body is in `scratch`.
+    pub(crate) fn serve(
+        &self,
+        service: &Service,
+        transport: Transport,
+        scratch: &mut Scratch,
+    ) -> Reply {
+        serve(service, transport, &self.asked, &self.origin, scratch)
+    }
+
     /// Whom the tracker is likely to know the requester as.
     pub(crate) fn peer(&self) -> PeerKey {
         let Self { asked, origin } = self;
@@ -386,11 +395,11 @@ impl Announce {
     }
 }
 
-/// Serves an announce; the body is in `scratch`.
-pub(crate) fn serve(
+fn serve(
     service: &Service,
     transport: Transport,
-    Announce { asked, origin }: &Announce,
+    asked: &AnnounceQuery,
+    origin: &Origin,
     scratch: &mut Scratch,
 ) -> Reply {
     scratch.body.clear();

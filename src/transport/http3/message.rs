@@ -67,7 +67,7 @@ impl Announce {
 pub(super) fn serve(announce: &Announce, shared: &Shared, buffers: &mut Buffers) {
     let Announce { announce, method } = announce;
     Scratch::with(|scratch| {
-        let reply = routes::serve(&shared.service, Transport::Http3, announce, scratch);
+        let reply = announce.serve(&shared.service, Transport::Http3, scratch);
         write(&reply, *method, scratch, &mut buffers.reply);
     });
 }

@@ -17,7 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::topology::{LinkState, Topology};
+use crate::routers::LinkState;
+use crate::topology::Topology;
 
 /// How long a line may be, in bytes.
 const LONGEST_LINE: u64 = 1024;

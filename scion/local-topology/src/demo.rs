@@ -20,7 +20,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::topology::{LinkState, Topology};
+use crate::routers::LinkState;
+use crate::topology::Topology;
 use peers::Peer;
 
 /// The network, on free ports.

@@ -15,7 +15,8 @@ mod routers;
 mod topology;
 
 pub use config::Config;
-pub use topology::{Error, LinkState, Topology};
+pub use routers::LinkState;
+pub use topology::{Error, Topology};
 
 /// Makes ring the TLS provider of the process: two may be in one binary, and then rustls takes none by
 /// itself. To be called first; calling it again changes nothing.

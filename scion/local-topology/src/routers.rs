@@ -8,6 +8,7 @@
 mod hop;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,13 +34,44 @@ use sciparse::payload::scmp::view::ScmpMessageExt as _;
 use tokio::net::UdpSocket;
 
 use crate::config::{Config, LinkKind, Ports};
-use crate::topology::LinkState;
 use hop::{Neighbour, Next, Problem, Router};
 
 /// The largest datagram.
 const LONGEST: usize = 65_535;
 /// Where hosts have what takes packets for the ports that routers do not deliver to: the dispatcher.
 const DISPATCHER: u16 = 30_041;
+
+/// Whether a link carries packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum LinkState {
+    /// It does.
+    Up,
+    /// Routers at its ends answer packets for it with an SCMP message (external interface down).
+    Down,
+    /// Packets for it vanish, and nobody says so.
+    Mute,
+}
+
+impl From<u8> for LinkState {
+    fn from(number: u8) -> Self {
+        match number {
+            0 => Self::Up,
+            1 => Self::Down,
+            _ => Self::Mute,
+        }
+    }
+}
+
+impl fmt::Display for LinkState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Mute => "mute",
+        })
+    }
+}
 
 /// All routers, and the links between them.
 pub(crate) struct Routers {

@@ -18,7 +18,7 @@ use crate::config::{As, Config, Link, LinkKind};
 use crate::daemon::Daemon;
 use crate::endhost::EndhostApi;
 use crate::paths::Paths;
-use crate::routers::Routers;
+use crate::routers::{LinkState, Routers};
 
 /// How long tasks may take to end.
 const STOPPING: Duration = Duration::from_secs(5);
@@ -39,38 +39,6 @@ pub enum Error {
     /// No link is called that.
     #[error("no link is called {0:?}")]
     NoLink(String),
-}
-
-/// Whether a link carries packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum LinkState {
-    /// It does.
-    Up,
-    /// Routers at its ends answer packets for it with an SCMP message (external interface down).
-    Down,
-    /// Packets for it vanish, and nobody says so.
-    Mute,
-}
-
-impl From<u8> for LinkState {
-    fn from(number: u8) -> Self {
-        match number {
-            0 => Self::Up,
-            1 => Self::Down,
-            _ => Self::Mute,
-        }
-    }
-}
-
-impl fmt::Display for LinkState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Up => "up",
-            Self::Down => "down",
-            Self::Mute => "mute",
-        })
-    }
 }
 
 /// A network that runs, on threads of its own, until it is stopped or dropped.

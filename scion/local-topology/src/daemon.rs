@@ -5,14 +5,12 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::serve::ListenerExt as _;
 use axum_connect_rpc::error::{CrpcError, CrpcErrorCode};
 use chrono::Utc;
 use pocketscion::comp::daemon::api::crpc::nest_api;
 use pocketscion::comp::daemon::model::DaemonService;
 use scion_protobuf::proto::daemon::v1 as proto;
 use sciparse::identifier::isd_asn::IsdAsn;
-use tokio::net::TcpListener;
 
 use crate::config::Ports;
 use crate::files::MTU;
@@ -28,20 +26,9 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Answers on the runtime that this is called on, until that ends.
-    pub(crate) fn spawn(self, listener: TcpListener) {
-        let ia = self.ia;
-        let service = nest_api(axum::Router::new(), Arc::new(self));
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "a reply may be late");
-            }
-        });
-        tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, service).await {
-                tracing::error!(%error, %ia, "a daemon has ended");
-            }
-        });
+    /// What answers.
+    pub(crate) fn service(self) -> axum::Router {
+        nest_api(axum::Router::new(), Arc::new(self))
     }
 
     /// The AS that is asked for: 0 stands for that of the daemon.

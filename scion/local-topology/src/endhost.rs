@@ -10,7 +10,6 @@ use endhost_api_models::underlays::{ScionRouter, Underlays};
 use endhost_api_models::{SegmentsDiscovery, SegmentsError, UnderlayDiscovery};
 use sciparse::identifier::isd_asn::IsdAsn;
 use sciparse::segment::SegmentsPage;
-use tokio::net::TcpListener;
 
 use crate::paths::Paths;
 
@@ -23,16 +22,10 @@ pub(crate) struct EndhostApi {
 }
 
 impl EndhostApi {
-    /// Answers on the runtime that this is called on, until that ends.
-    pub(crate) fn spawn(self, listener: TcpListener) {
-        let ia = self.ia;
+    /// What answers.
+    pub(crate) fn service(self) -> axum::Router {
         let this = Arc::new(self);
-        let service = nest_endhost_api(axum::Router::new(), Arc::clone(&this) as _, this);
-        tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, service).await {
-                tracing::error!(%error, %ia, "an endhost API has ended");
-            }
-        });
+        nest_endhost_api(axum::Router::new(), Arc::clone(&this) as _, this)
     }
 }
 

@@ -11,8 +11,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
@@ -43,7 +42,6 @@ const DISPATCHER: u16 = 30_041;
 
 /// Whether a link carries packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub enum LinkState {
     /// It does.
     Up,
@@ -51,16 +49,6 @@ pub enum LinkState {
     Down,
     /// Packets for it vanish, and nobody says so.
     Mute,
-}
-
-impl From<u8> for LinkState {
-    fn from(number: u8) -> Self {
-        match number {
-            0 => Self::Up,
-            1 => Self::Down,
-            _ => Self::Mute,
-        }
-    }
 }
 
 impl fmt::Display for LinkState {
@@ -79,8 +67,7 @@ pub(crate) struct Routers {
     ases: Vec<As>,
     /// By the ends of a link, where it leads.
     links: HashMap<(usize, u16), Lead>,
-    /// A [`LinkState`] each.
-    states: Vec<AtomicU8>,
+    states: RwLock<Vec<LinkState>>,
 }
 
 /// A router and its AS.
@@ -142,11 +129,10 @@ impl Routers {
             links.insert(from, Lead { link, to });
             links.insert(to, Lead { link, to: from });
         }
-        let states = config.links.iter().map(|_| AtomicU8::default()).collect();
         Ok(Self {
             ases,
             links,
-            states,
+            states: RwLock::new(vec![LinkState::Up; config.links.len()]),
         })
     }
 
@@ -157,8 +143,9 @@ impl Routers {
 
     /// Changes a link, by its place in the file.
     pub(crate) fn set(&self, link: usize, state: LinkState) {
-        if let Some(it) = self.states.get(link) {
-            it.store(state as u8, Ordering::Relaxed);
+        let mut states = self.states.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(it) = states.get_mut(link) {
+            *it = state;
         }
     }
 
@@ -264,12 +251,11 @@ impl Routers {
 
     /// Where an interface of an AS leads, and the state of the link.
     fn lead(&self, at: usize, interface: u16) -> (LinkState, Option<(usize, u16)>) {
-        let lead = self.links.get(&(at, interface));
-        let state = lead.and_then(|lead| self.states.get(lead.link));
-        let state = state.map_or(LinkState::Down, |it| {
-            LinkState::from(it.load(Ordering::Relaxed))
-        });
-        (state, lead.map(|lead| lead.to))
+        let states = self.states.read().unwrap_or_else(PoisonError::into_inner);
+        match self.links.get(&(at, interface)) {
+            Some(lead) => (states[lead.link], Some(lead.to)),
+            None => (LinkState::Down, None),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::serve::ListenerExt as _;
 use pocketscion::network::scion::topology::{
     ScionAs, ScionLink, ScionLinkType, ScionRouter, ScionTopology, ScionTopologyBuilder,
 };
@@ -132,32 +133,41 @@ async fn start(config: &Config) -> anyhow::Result<(Arc<Routers>, Vec<As>)> {
     }
     let paths = Arc::new(Paths::new(topology)?);
     for it in &mut ases {
-        let listener = listen(it.daemon).await?;
-        it.daemon = listener.local_addr()?;
         let daemon = Daemon {
             ia: isd_asn(it.ia),
             router: it.router,
             ports: it.ports,
             paths: Arc::clone(&paths),
         };
-        daemon.spawn(listener);
+        it.daemon = serve(it.daemon, daemon.service()).await?;
         if let Some(address) = &mut it.endhost_api {
-            let listener = listen(*address).await?;
-            *address = listener.local_addr()?;
             let api = EndhostApi {
                 ia: isd_asn(it.ia),
                 router: it.router,
                 paths: Arc::clone(&paths),
             };
-            api.spawn(listener);
+            *address = serve(*address, api.service()).await?;
         }
     }
     Ok((routers, ases))
 }
 
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+/// Answers at this address, on the runtime that this is called on, until that ends. Returns the address.
+async fn serve(address: SocketAddr, service: axum::Router) -> anyhow::Result<SocketAddr> {
     let bound = TcpListener::bind(address).await;
-    bound.with_context(|| format!("cannot listen on TCP {address}"))
+    let listener = bound.with_context(|| format!("cannot listen on TCP {address}"))?;
+    let address = listener.local_addr()?;
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a reply may be late");
+        }
+    });
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, service).await {
+            tracing::error!(%error, %address, "what answered here has ended");
+        }
+    });
+    Ok(address)
 }
 
 /// The network as pocketscion knows it.

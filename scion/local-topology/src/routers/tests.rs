@@ -1,5 +1,6 @@
 //! Every path of every pair of ASes, in a network where there are paths of every shape.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -53,6 +54,13 @@ link = [
 "#;
 
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A loopback address that nobody else takes ports of: of this process, if numbers of processes are below
+/// 65536, and of the test whose number it is.
+fn own_address(test: u8) -> Ipv4Addr {
+    let [.., high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, test, high, low)
+}
 
 /// A network and a host in each AS.
 struct Network {
@@ -397,9 +405,9 @@ async fn paths_that_have_expired_and_places_that_are_claimed_are_refused() {
 #[tokio::test]
 async fn broken_packets_do_no_harm() {
     let mut network = Network::new().await;
-    // An address that nobody else in this machine takes ports of: changed ones lead nowhere.
+    // Ports that are changed lead nowhere there.
     for host in &mut network.hosts {
-        *host = UdpSocket::bind("127.30.4.2:0").await.unwrap();
+        *host = UdpSocket::bind((own_address(1), 0)).await.unwrap();
     }
     let mut rng = fastrand::Rng::with_seed(3);
     for (from, to, path) in network.ways() {
@@ -434,11 +442,15 @@ async fn broken_packets_do_no_harm() {
 
 #[tokio::test]
 async fn packets_for_other_ports_go_to_the_dispatcher() {
-    let mut network = Network::with(|config| config.ases[8].ports.last = 30_042).await;
-    // An address that nobody else in this machine takes ports of.
-    let [host, dispatcher] = ["127.30.4.1:30043", "127.30.4.1:30041"];
-    network.hosts[8] = UdpSocket::bind(host).await.unwrap();
-    let dispatcher = UdpSocket::bind(dispatcher).await.unwrap();
+    let dispatcher = UdpSocket::bind((own_address(2), DISPATCHER)).await.unwrap();
+    let within = UdpSocket::bind((own_address(2), 0)).await.unwrap();
+    let port = within.local_addr().unwrap().port();
+    let ports = Ports {
+        first: port,
+        last: port,
+    };
+    let mut network = Network::with(|config| config.ases[8].ports = ports).await;
+    network.hosts[8] = UdpSocket::bind((own_address(2), 0)).await.unwrap();
     let (from, to) = (network.routers.ases[2].ia, network.routers.ases[8].ia);
     let path = network
         .paths
@@ -450,7 +462,7 @@ async fn packets_for_other_ports_go_to_the_dispatcher() {
     let received = timeout(PATIENCE, dispatcher.recv(&mut buffer)).await;
     assert!(received.unwrap().unwrap() > 0);
     // To a port of the range straight away.
-    network.hosts[8] = UdpSocket::bind("127.30.4.1:30042").await.unwrap();
+    network.hosts[8] = within;
     network.send(2, 8, path.dp_path().to_model(), b"y").await;
     assert_eq!(network.receive_datagram(8, &path).await.0, b"y");
 }

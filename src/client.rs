@@ -46,7 +46,7 @@ pub use scion::{
 pub use trust::{Trust, TrustError};
 pub use url::{Scheme, TrackerUrl, UrlError};
 
-pub use crate::daemon::{CallError, DaemonAddr, DaemonAddrError, DaemonError};
+pub use crate::scion::daemon::{CallError, DaemonAddr, DaemonAddrError, DaemonError};
 use scion::Scion;
 
 /// The longest reply that is read, in bytes.

@@ -15,7 +15,7 @@ pub mod tls;
 mod bench;
 mod clock;
 mod counters;
-mod daemon;
+mod scion;
 mod service;
 mod socket;
 mod transport;

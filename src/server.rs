@@ -18,7 +18,7 @@ use scion_tracker_core::registry::memory::{Memory, Totals};
 
 use crate::config::Config;
 use crate::counters::Snapshot;
-use crate::daemon::DaemonError;
+use crate::scion::daemon::DaemonError;
 use crate::service::Service;
 use crate::tls::{Certificates, TlsError};
 pub(crate) use bind::scion_listeners;

@@ -2,4 +2,3 @@
 
 pub(crate) mod ip;
 pub(crate) mod mmsg;
-pub(crate) mod scion;

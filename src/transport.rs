@@ -11,18 +11,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::service::Service;
 use connections::Connections;
-use origin::Proxies;
+use http::origin::Proxies;
 
 pub(crate) mod connections;
-pub(crate) mod deadline;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 pub(crate) mod http;
-mod http3;
-pub(crate) mod origin;
-mod qs;
 pub(crate) mod quic;
-mod routes;
+pub(crate) mod tcp;
 pub(crate) mod udp;
 
 /// How the connections of a listener are served.
@@ -33,7 +29,7 @@ pub(crate) struct Options {
     pub(crate) connections: Arc<Connections>,
     /// Whom to believe about where requests come from. There is no PROXY protocol over QUIC.
     pub(crate) proxies: Proxies,
-    /// Where else the server is, as HTTP/1.1 and HTTP/2 say (RFC 7838): see [`http::alt_svc`].
+    /// Where else the server is, as HTTP/1.1 and HTTP/2 say (RFC 7838): see [`tcp::alt_svc`].
     pub(crate) alt_svc: Option<HeaderValue>,
 }
 

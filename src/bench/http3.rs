@@ -19,7 +19,7 @@ use super::report::{Failure, Tally};
 use super::tasks::{self, Client};
 use super::{BenchError, Plan, Shared, reply};
 use crate::client::TrackerUrl;
-use crate::socket::scion::ScionSocket;
+use crate::scion::socket::ScionSocket;
 
 /// H3_NO_ERROR (RFC 9114, section 8.1).
 const NO_ERROR: VarInt = VarInt::from_u32(0x100);

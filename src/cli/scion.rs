@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::asking::table;
 use crate::client::{Acl, DaemonAddr, ScionOptions, ScionPath, ScionPaths};
-use crate::daemon;
+use crate::scion::daemon;
 
 #[derive(Debug, clap::Args)]
 #[group(skip)]
@@ -151,8 +151,8 @@ mod tests {
 
     use super::*;
     use crate::client::{Client, Options, TrackerUrl};
-    use crate::daemon::fake::FakeDaemon;
-    use crate::socket::scion::tests::net;
+    use crate::scion::daemon::fake::FakeDaemon;
+    use crate::scion::socket::tests::net;
 
     #[tokio::test]
     async fn paths_are_shown_with_their_numbers() {

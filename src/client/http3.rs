@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::scion::{Call, Silence};
 use super::{MAX_REPLY, RequestError, TrackerAddr, TrackerUrl, USER_AGENT, resolve};
-use crate::socket::scion::INITIAL_RTT;
+use crate::scion::socket::INITIAL_RTT;
 
 /// H3_NO_ERROR (RFC 9114, section 8.1).
 const NO_ERROR: VarInt = VarInt::from_u32(0x100);

@@ -17,10 +17,10 @@ use std::time::SystemTime;
 use scion_tracker_core::address::{AddressError, Host, IsdAs, ScionAddr};
 
 use super::{Scheme, TrackerUrl};
-use crate::daemon::{Daemon, DaemonAddr, DaemonError, Refresh};
+use crate::scion::daemon::{Daemon, DaemonAddr, DaemonError, Refresh};
+use crate::scion::socket::{CallError as RouteError, Limits, ScionSocket};
+use crate::scion::topology::DispatchedPorts;
 use crate::socket::ip::address_towards;
-use crate::socket::scion::topology::DispatchedPorts;
-use crate::socket::scion::{CallError as RouteError, Limits, ScionSocket};
 pub(super) use call::{Call, Silence};
 pub use path::{PathInterface, PathStatus, ScionPath};
 pub use policy::{Acl, AclError, AclErrorKind};

@@ -7,7 +7,7 @@ use confique::meta::{FieldKind, Meta};
 use confique::{Config as _, Layer as _};
 
 use super::{Config, Layer};
-use crate::daemon;
+use crate::scion::daemon;
 
 /// All variables of the environment that set something begin like this.
 const PREFIX: &str = "SCION_TRACKER_";

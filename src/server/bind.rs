@@ -11,9 +11,9 @@ use scion_tracker_core::address::{Host, ScionAddr};
 
 use super::{BindError, Kind, Listening};
 use crate::config::{self, Config, ScionListener};
-use crate::daemon::{Daemon, DaemonAddr, DaemonError};
+use crate::scion::daemon::{Daemon, DaemonAddr, DaemonError};
+use crate::scion::topology::{Topology, TopologyError};
 use crate::socket::ip;
-use crate::socket::scion::topology::{Topology, TopologyError};
 use crate::tls::{Certificates, MakeError, TlsError};
 
 /// The SCION port where none is named: inside the ports that border routers deliver to by default.

@@ -10,12 +10,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::bind::{Bound, Sockets};
 use super::{Handle, Kind, RunError, Server};
+use crate::scion::socket::{self, ScionSocket, Serving};
 use crate::service::Service;
-use crate::socket::scion::{self, ScionSocket, Serving};
 use crate::tls::Certificates;
 use crate::transport::connections::Connections;
-use crate::transport::origin::Proxies;
-use crate::transport::{Options, http, quic, udp};
+use crate::transport::http::origin::Proxies;
+use crate::transport::{Options, quic, tcp, udp};
 
 /// How long requests and connections may take to end after the shutdown.
 const DRAIN: Duration = Duration::from_millis(4500);
@@ -81,7 +81,7 @@ impl Tasks {
                 },
                 alt_svc: http3_port
                     .filter(|_| listening.kind == Kind::Https)
-                    .and_then(http::alt_svc),
+                    .and_then(tcp::alt_svc),
             });
             match sockets {
                 Sockets::Udp(sockets) => {
@@ -99,7 +99,7 @@ impl Tasks {
                         .filter(|_| listening.kind == Kind::Https)
                         .map(|it| Arc::new(it.server_config(&[b"h2", b"http/1.1"])));
                     for socket in sockets {
-                        let worker = http::run(
+                        let worker = tcp::run(
                             socket,
                             tls.clone(),
                             Arc::clone(&options),
@@ -135,12 +135,12 @@ impl Tasks {
                         socket,
                         host,
                         topology,
-                        scion::Limits::default(),
+                        socket::Limits::default(),
                         Some(serving),
                     )
                     .map_err(failed)?;
                     let tls = certificates.quic_config(quic::PROTOCOLS_OVER_SCION);
-                    let rtt = Some(scion::INITIAL_RTT);
+                    let rtt = Some(socket::INITIAL_RTT);
                     let listener = quic::Listener::new(tls, rtt, options, Arc::clone(&service));
                     let (listener, stop) = (listener.map_err(failed)?, self.stop.clone());
                     self.set.spawn(async move {

@@ -23,8 +23,8 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::config::Listener;
-use crate::socket::scion::ScionSocket;
-use crate::socket::scion::tests::net::{host, loopback, path};
+use crate::scion::socket::ScionSocket;
+use crate::scion::socket::tests::net::{host, loopback, path};
 
 const HASH: &str = "aaaaaaaaaaaaaaaaaaaa";
 

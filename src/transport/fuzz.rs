@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use scion_tracker_core::request::Origin;
 
-use super::origin::Proxies;
+use super::http::origin::Proxies;
 
 pub use super::http::fuzz::http1_head;
-pub use super::http3::fuzz::{http3_control, http3_request};
+pub use super::http::three::fuzz::{http3_control, http3_request};
 
 /// Where a proxy is, and somebody else. Requests of both are read, as only the first one's headers say
 /// where they come from.

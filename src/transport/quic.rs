@@ -27,11 +27,11 @@ use scion_tracker_core::request::Origin;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::http3::EXTRA_BYTES;
-use super::qs;
+use super::http::qs;
+use super::http::three::EXTRA_BYTES;
 use super::{Limits, Options, Shared};
+use crate::scion::socket::ScionSocket;
 use crate::service::Service;
-use crate::socket::scion::ScionSocket;
 use driver::Driver;
 
 /// What a UDP listener speaks, by its name in TLS (ALPN).

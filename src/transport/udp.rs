@@ -21,8 +21,8 @@ use scion_tracker_core::types::Time;
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::{Counter, Snapshot};
+use crate::scion::socket::{Datagrams, MIN_PAYLOAD, Request};
 use crate::service::{self, Service};
-use crate::socket::scion::{Datagrams, MIN_PAYLOAD, Request};
 
 use batch::Batch;
 use handler::Handler;

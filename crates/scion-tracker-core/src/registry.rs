@@ -7,19 +7,13 @@
 pub mod contract;
 pub mod memory;
 
-mod fenwick;
-mod few;
-mod forest;
-mod group;
-mod index;
-mod many;
+mod large;
 mod prefetch;
-mod record;
 mod shard;
-mod slab;
+mod small;
 mod sources;
 mod swarm;
-mod view;
+mod table;
 
 use crate::address::{CompactAddr, IsdAs};
 use crate::request::{Event, Family};

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::choice::{Broken, Choice};
 use super::{PathInterface, Scion, ScionError, ScionPath};
-use crate::socket::scion::{Cause, Failure, ScionSocket};
+use crate::scion::socket::{Cause, Failure, ScionSocket};
 
 /// After so long without a packet another path is tried, and after twice as long the next, as QUIC
 /// waits twice as long each time before it sends again.

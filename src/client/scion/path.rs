@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use scion_tracker_core::address::IsdAs;
 
 use super::Acl;
-use crate::daemon::DaemonPath;
-use crate::socket::scion::MIN_PAYLOAD;
+use crate::scion::daemon::DaemonPath;
+use crate::scion::socket::MIN_PAYLOAD;
 
 /// A path is not begun with when it ends within this time.
 const EXPIRING: Duration = Duration::from_secs(10);

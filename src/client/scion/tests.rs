@@ -16,9 +16,9 @@ use super::path::tests::interface;
 use super::*;
 use crate::client::{Client, Options, RequestError, Trust};
 use crate::config::Config;
-use crate::daemon::fake::FakeDaemon;
+use crate::scion::daemon::fake::FakeDaemon;
+use crate::scion::socket::tests::net::{Relay, host, path};
 use crate::server::Server;
-use crate::socket::scion::tests::net::{Relay, host, path};
 
 const TRACKER: &str = "1-ff00:0:110,[127.0.0.1]";
 const NEAR: &str = "1-ff00:0:110,[127.0.0.1]";

@@ -1,8 +1,8 @@
 //! What the tracker takes from a SCION daemon at its start.
 
 use super::*;
-use crate::daemon::DaemonAddr;
-use crate::daemon::fake::FakeDaemon;
+use crate::scion::daemon::DaemonAddr;
+use crate::scion::daemon::fake::FakeDaemon;
 
 /// A configuration with this daemon and these SCION listeners.
 fn with_daemon(daemon: &FakeDaemon, scion: &[&str]) -> Config {

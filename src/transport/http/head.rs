@@ -4,8 +4,8 @@ use std::mem::MaybeUninit;
 
 use scion_tracker_core::request::Origin;
 
-use crate::transport::origin::{Hops, Proxies};
-use crate::transport::routes::{Method, Request, Status};
+use crate::transport::http::answer::{Method, Request, Status};
+use crate::transport::http::origin::{Hops, Proxies};
 
 /// Headers of one request. Browsers send some 20, proxies add a few.
 const HEADERS_MAX: usize = 64;

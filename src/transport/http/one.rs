@@ -16,10 +16,10 @@ use scion_tracker_core::request::Origin;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_util::sync::WaitForCancellationFuture;
 
-use super::Shared;
 use super::head::{self, HeadError};
-use crate::transport::deadline::Deadline;
-use crate::transport::routes::{self, Method, Reply, Scratch, Status, Transport};
+use crate::transport::Shared;
+use crate::transport::http::answer::{self, Method, Reply, Scratch, Status, Transport};
+use crate::transport::http::deadline::Deadline;
 
 /// What a client of HTTP/2 begins with where nothing has been agreed (RFC 9113 section 3.4), up to the
 /// first empty line.
@@ -66,7 +66,7 @@ pub(in crate::transport) struct Incoming<S> {
 
 /// What was read and what is to be written.
 #[derive(Debug)]
-pub(super) struct Buffers {
+pub(in crate::transport) struct Buffers {
     /// What was read: `read[start..end]` is still to be looked at.
     read: Vec<u8>,
     start: usize,
@@ -79,7 +79,7 @@ pub(super) struct Buffers {
 
 /// What came of the requests in the read buffer.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Answered {
+pub(in crate::transport) enum Answered {
     /// All of them are answered, and the last may be there in part.
     All { partial: bool },
     /// There are more, and enough replies to be written first.
@@ -102,7 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
     }
 
     /// A connection that [`at_once`] has begun with.
-    pub(super) fn go_on(
+    pub(in crate::transport) fn go_on(
         stream: S,
         origin: Origin,
         farewell: Farewell,
@@ -118,7 +118,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
     }
 
     /// The stream, and what was read from it and not served.
-    pub(super) fn into_parts(self) -> (S, Vec<u8>) {
+    pub(in crate::transport) fn into_parts(self) -> (S, Vec<u8>) {
         let Buffers {
             mut read,
             start,
@@ -272,7 +272,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
 
 impl Buffers {
     /// Buffers for a connection of which `read` has been read already.
-    pub(super) fn new(mut read: Vec<u8>) -> Self {
+    pub(in crate::transport) fn new(mut read: Vec<u8>) -> Self {
         let end = read.len();
         read.resize(end.max(READ_BYTES), 0);
         Self {
@@ -321,7 +321,7 @@ impl Buffers {
                     self.first = false;
                     let out = &mut self.out;
                     Scratch::with(|scratch| {
-                        let reply = routes::answer(
+                        let reply = answer::answer(
                             &shared.service,
                             Transport::Http,
                             &head.request,
@@ -354,7 +354,7 @@ impl Buffers {
             self.first = false;
             let out = &mut self.out;
             Scratch::with(|scratch| {
-                let reply = routes::reject(&shared.service, Transport::Http, status, scratch);
+                let reply = answer::reject(&shared.service, Transport::Http, status, scratch);
                 write(
                     &reply,
                     Method::Get,
@@ -370,14 +370,14 @@ impl Buffers {
 }
 
 /// What [`at_once`] leaves to be done.
-pub(super) type Begun = (Buffers, Option<Answered>);
+pub(in crate::transport) type Begun = (Buffers, Option<Answered>);
 
 /// Serves a connection right after it was accepted, as far as that goes without waiting. `None` if there
 /// is nothing left to do.
 ///
 /// Clients that connect for one announce have sent it by the time they are accepted. They cost five
 /// system calls and neither a task nor a timer.
-pub(super) fn at_once(
+pub(in crate::transport) fn at_once(
     stream: &TcpStream,
     origin: Origin,
     shared: &Shared,
@@ -442,7 +442,7 @@ fn write(
         Status::Ok => out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: "),
         status => {
             out.extend_from_slice(b"HTTP/1.1 ");
-            out.extend_from_slice(routes::decimal(status.code().into(), &mut digits));
+            out.extend_from_slice(answer::decimal(status.code().into(), &mut digits));
             out.push(b' ');
             out.extend_from_slice(status.reason().as_bytes());
             out.extend_from_slice(b"\r\nContent-Type: ");
@@ -450,7 +450,7 @@ fn write(
     }
     out.extend_from_slice(reply.content_type.as_bytes());
     out.extend_from_slice(b"\r\nContent-Length: ");
-    out.extend_from_slice(routes::decimal(scratch.body.len(), &mut digits));
+    out.extend_from_slice(answer::decimal(scratch.body.len(), &mut digits));
     out.extend_from_slice(b"\r\nDate: ");
     out.extend_from_slice(scratch.date().as_bytes());
     out.extend_from_slice(b"\r\n");

@@ -23,11 +23,11 @@ use scion_tracker_core::request::Origin;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::task::TaskTracker;
 
-use super::Shared;
 use crate::counters::Counter;
-use crate::transport::deadline::Deadline;
-use crate::transport::origin::Hops;
-use crate::transport::routes::{self, Method, Request, Scratch, Status, Transport};
+use crate::transport::Shared;
+use crate::transport::http::answer::{self, Method, Request, Scratch, Status, Transport};
+use crate::transport::http::deadline::Deadline;
+use crate::transport::http::origin::Hops;
 
 /// Flow-control windows towards us: no request has a body.
 const STREAM_WINDOW: u32 = 16 * 1024;
@@ -38,7 +38,7 @@ const SEND_BYTES: usize = 32 * 1024;
 const ERROR_RESETS: usize = 64;
 
 /// Serves a connection until it ends.
-pub(super) async fn serve<S>(stream: S, origin: Origin, shared: &Arc<Shared>)
+pub(in crate::transport) async fn serve<S>(stream: S, origin: Origin, shared: &Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -123,7 +123,7 @@ impl Requests {
         let service = &*self.shared.service;
         let method = Method::of(request.method().as_str().as_bytes());
         let reply = if !request.body().is_end_stream() {
-            routes::reject(service, Transport::Http, Status::ContentTooLarge, scratch)
+            answer::reject(service, Transport::Http, Status::ContentTooLarge, scratch)
         } else if let Some(origin) = self.client(request.headers()) {
             let request = Request {
                 method,
@@ -137,9 +137,9 @@ impl Requests {
                     .get("early-data")
                     .is_some_and(|value| value == "1"),
             };
-            routes::answer(service, Transport::Http, &request, scratch)
+            answer::answer(service, Transport::Http, &request, scratch)
         } else {
-            routes::reject(service, Transport::Http, Status::BadRequest, scratch)
+            answer::reject(service, Transport::Http, Status::BadRequest, scratch)
         };
         // hyper leaves the body of a reply to HEAD in.
         let body = match method {
@@ -188,7 +188,7 @@ where
 
 /// A stream some of which has been read already.
 #[derive(Debug)]
-pub(super) struct Rewound<S> {
+pub(in crate::transport) struct Rewound<S> {
     read: Vec<u8>,
     position: usize,
     stream: S,
@@ -196,7 +196,7 @@ pub(super) struct Rewound<S> {
 
 impl<S> Rewound<S> {
     /// `read` comes before whatever `stream` has to give.
-    pub(super) const fn new(read: Vec<u8>, stream: S) -> Self {
+    pub(in crate::transport) const fn new(read: Vec<u8>, stream: S) -> Self {
         Self {
             read,
             position: 0,

@@ -30,8 +30,8 @@ use super::timers::Timers;
 use crate::counters::Counter;
 use crate::transport::Shared;
 use crate::transport::connections::Over;
-use crate::transport::http3::Announces;
-use crate::transport::qs::Knocks;
+use crate::transport::http::qs::Knocks;
+use crate::transport::http::three::Announces;
 
 /// Batches of datagrams that are received before other tasks get their turn.
 const BATCHES: usize = 8;

@@ -12,8 +12,8 @@ use super::{Handshake, is_abort};
 use crate::counters::Counter;
 use crate::transport::Shared;
 use crate::transport::connections::{Open, Over};
-use crate::transport::http3::{self, Announces, Asked, Code};
-use crate::transport::qs::{self, Knocks};
+use crate::transport::http::qs::{self, Knocks};
+use crate::transport::http::three::{self, Announces, Asked, Code};
 
 /// Error codes that end a connection before its protocol is known, or after its last one: as HTTP/3 has
 /// them (RFC 9114 section 8.1).
@@ -29,7 +29,7 @@ pub(super) enum Stage {
         _counted: Handshake,
     },
     Http3 {
-        session: http3::Session,
+        session: three::Session,
         _counted: Open,
     },
     Qs {
@@ -102,7 +102,7 @@ impl Stage {
             };
             return;
         }
-        match http3::Session::new(handle, origin, quic, shared, now) {
+        match three::Session::new(handle, origin, quic, shared, now) {
             Ok(session) => {
                 *self = Self::Http3 {
                     session,

@@ -11,13 +11,13 @@ use arrayvec::ArrayVec;
 use parking_lot::MutexGuard;
 
 use crate::address::CompactAddr;
-use crate::registry::forest::Cursor;
-use crate::registry::group::Group;
+use crate::registry::large::forest::Cursor;
+use crate::registry::large::group::Group;
 use crate::registry::prefetch::prefetch_value;
-use crate::registry::record::{Class, Flags, Tick};
 use crate::registry::shard::{Aligned, ENTRY_BYTES, Entry, Shard};
 use crate::registry::sources::Sources;
 use crate::registry::swarm::Swarm;
+use crate::registry::table::record::{Class, Flags, Tick};
 use crate::registry::{Ask, PeerKey, Presence, Registry};
 use crate::request::Event;
 use crate::response::{PeerSink, Refusal, SwarmCounts};

@@ -3,10 +3,10 @@
 use ahash::RandomState;
 use parking_lot::Mutex;
 
-use crate::registry::index::Index;
-use crate::registry::record::Tick;
-use crate::registry::slab::Slab;
 use crate::registry::swarm::Swarm;
+use crate::registry::table::index::Index;
+use crate::registry::table::record::Tick;
+use crate::registry::table::slab::Slab;
 use crate::types::InfoHash;
 
 #[derive(Debug)]

@@ -3,13 +3,13 @@
 use ahash::RandomState;
 
 use crate::address::{CompactAddr, Host, IsdAs};
-use crate::registry::few::{self, Few, Placed};
-use crate::registry::forest::{Cursor, Slot};
-use crate::registry::group::Group;
-use crate::registry::many::Many;
+use crate::registry::large::Many;
+use crate::registry::large::forest::{Cursor, Slot};
+use crate::registry::large::group::Group;
+use crate::registry::large::view::View;
 use crate::registry::prefetch::{prefetch_slice, prefetch_value};
-use crate::registry::record::{Chosen, Class, Flags, Packed, Picks, Record, Tick};
-use crate::registry::view::View;
+use crate::registry::small::{self, Few, Placed};
+use crate::registry::table::record::{Chosen, Class, Flags, Packed, Picks, Record, Tick};
 use crate::registry::{Ask, MAX_NUMWANT, Presence};
 use crate::request::Event;
 use crate::response::{Peer, PeerSink, SwarmCounts};
@@ -17,7 +17,7 @@ use crate::select::{self, Pools, Want};
 use crate::types::{PeerId, Rng};
 
 /// A big swarm becomes a small one again at this size.
-const FEW_AGAIN: u32 = few::MOST as u32 / 2;
+const FEW_AGAIN: u32 = small::MOST as u32 / 2;
 
 /// The peers of one torrent.
 #[derive(Debug)]
@@ -164,7 +164,7 @@ impl Swarm {
         head: Record<()>,
         keys: &RandomState,
     ) -> Place {
-        if self.len() == few::MOST && !matches!(self, Self::Many(_)) {
+        if self.len() == small::MOST && !matches!(self, Self::Many(_)) {
             self.grow(keys);
         }
         if let (Self::Four(few), CompactAddr::V6(_)) = (&*self, addr) {

@@ -15,7 +15,7 @@ use scion_tracker_core::address::{Host, ScionAddr};
 use scion_tracker_core::codec::scion::{Message, Path, Template, parse};
 use tokio::time::timeout;
 
-use crate::socket::scion::ScionSocket;
+use crate::scion::socket::ScionSocket;
 
 pub(super) const LOOPBACK: &str = "127.0.0.1:0";
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);

@@ -8,8 +8,8 @@ use scion_tracker_core::codec::scion::{
     Answer, Echo, Message, Packet, PacketError, Path, Udp, Unsealed, parse, write_echo_reply,
 };
 
-use super::topology::Topology;
 use crate::counters::Counter;
+use crate::scion::topology::Topology;
 
 /// Why a datagram is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -4,23 +4,23 @@ use ahash::RandomState;
 use arrayvec::ArrayVec;
 
 use crate::registry::Presence;
-use crate::registry::forest::{Forest, Isd, Slot, one};
-use crate::registry::group::Group;
+use crate::registry::large::forest::{Forest, Isd, Slot, one};
+use crate::registry::large::group::Group;
 use crate::registry::prefetch::prefetch_slice;
-use crate::registry::record::{Chosen, Packed};
+use crate::registry::table::record::{Chosen, Packed};
 use crate::select::{Draw, Kind, Pool, Pools, Standing, Tally, Tier};
 use crate::types::Rng;
 
 /// What one requester can reach of a big swarm.
 #[derive(Default)]
-pub(super) struct View<'a> {
+pub(in crate::registry) struct View<'a> {
     /// One a class and family: 3 reaches, 2 standings, placed or not; 14 of them can be.
-    pub(super) shelves: ArrayVec<Shelf<'a>, 16>,
+    pub(in crate::registry) shelves: ArrayVec<Shelf<'a>, 16>,
 }
 
 /// A forest as the requester sees it. Peers are numbered through in the forest's order, which keeps
 /// an ISD and an AS together, so that every tier is a range of numbers with at most one hole in it.
-pub(super) struct Shelf<'a> {
+pub(in crate::registry) struct Shelf<'a> {
     side: Side<'a>,
     standing: Standing,
     /// Peers of each tier, the requester left out.
@@ -34,13 +34,13 @@ pub(super) struct Shelf<'a> {
     me: [Option<u32>; 3],
 }
 
-pub(super) enum Side<'a> {
+pub(in crate::registry) enum Side<'a> {
     Four(Home<'a, [u8; 6]>),
     Six(Home<'a, [u8; 18]>),
 }
 
 /// A forest, and the requester's ISD and AS in it with the peers before them.
-pub(super) struct Home<'a, P> {
+pub(in crate::registry) struct Home<'a, P> {
     forest: &'a Forest<P>,
     isd: Option<(&'a Isd<P>, Tally)>,
     group: Option<(&'a Group<P>, Tally)>,
@@ -68,7 +68,7 @@ impl Range {
 
 impl View<'_> {
     /// All whom the requester can reach.
-    pub(super) fn everyone(&self) -> Tally {
+    pub(in crate::registry) fn everyone(&self) -> Tally {
         let mut sum = Tally::default();
         for shelf in &self.shelves {
             sum += shelf.all;
@@ -78,7 +78,7 @@ impl View<'_> {
 }
 
 impl<'a> Shelf<'a> {
-    pub(super) fn new<P: Packed + std::hash::Hash>(
+    pub(in crate::registry) fn new<P: Packed + std::hash::Hash>(
         side: impl FnOnce(Home<'a, P>) -> Side<'a>,
         forest: &'a Forest<P>,
         me: &Presence,

@@ -6,17 +6,17 @@
 use ahash::RandomState;
 
 use crate::address::IsdAs;
-use crate::registry::index::Index;
 use crate::registry::prefetch::prefetch_value;
-use crate::registry::record::{Packed, Record};
+use crate::registry::table::index::Index;
+use crate::registry::table::record::{Packed, Record};
 use crate::select::{Kind, Tally};
 
 /// Groups above this size have an index; smaller ones are searched from end to end.
 const INDEXED_ABOVE: usize = 16;
 
 #[derive(Debug)]
-pub(super) struct Group<P> {
-    pub(super) ia: IsdAs,
+pub(in crate::registry) struct Group<P> {
+    pub(in crate::registry) ia: IsdAs,
     /// The seeds are at the positions below this.
     seeds: u32,
     addrs: Vec<P>,
@@ -27,7 +27,7 @@ pub(super) struct Group<P> {
 }
 
 impl<P: Packed + std::hash::Hash> Group<P> {
-    pub(super) fn new(ia: IsdAs) -> Self {
+    pub(in crate::registry) fn new(ia: IsdAs) -> Self {
         Self {
             ia,
             seeds: 0,
@@ -37,32 +37,32 @@ impl<P: Packed + std::hash::Hash> Group<P> {
         }
     }
 
-    pub(super) const fn tally(&self) -> Tally {
+    pub(in crate::registry) const fn tally(&self) -> Tally {
         Tally {
             seeds: self.seeds,
             leechers: self.addrs.len() as u32 - self.seeds,
         }
     }
 
-    pub(super) const fn len(&self) -> usize {
+    pub(in crate::registry) const fn len(&self) -> usize {
         self.addrs.len()
     }
 
     /// Every peer.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&P, &Record<()>)> {
+    pub(in crate::registry) fn iter(&self) -> impl Iterator<Item = (&P, &Record<()>)> {
         self.addrs.iter().zip(&self.heads)
     }
 
     /// The peer at a position.
     #[inline]
-    pub(super) fn at(&self, position: u32) -> (&P, &Record<()>) {
+    pub(in crate::registry) fn at(&self, position: u32) -> (&P, &Record<()>) {
         let position = position as usize;
         (&self.addrs[position], &self.heads[position])
     }
 
     /// The peers of a kind, addresses and what is known of them.
     #[inline]
-    pub(super) fn of(&self, kind: Kind) -> (&[P], &[Record<()>]) {
+    pub(in crate::registry) fn of(&self, kind: Kind) -> (&[P], &[Record<()>]) {
         let seeds = self.seeds as usize;
         let (addrs, heads) = (self.addrs.as_slice(), self.heads.as_slice());
         match kind {
@@ -73,7 +73,7 @@ impl<P: Packed + std::hash::Hash> Group<P> {
     }
 
     /// The number of the peer at this position among those of a kind, if it is of that kind.
-    pub(super) const fn number(&self, kind: Kind, position: u32) -> Option<u32> {
+    pub(in crate::registry) const fn number(&self, kind: Kind, position: u32) -> Option<u32> {
         match kind {
             Kind::Anyone => Some(position),
             Kind::Seeds if position < self.seeds => Some(position),
@@ -82,13 +82,13 @@ impl<P: Packed + std::hash::Hash> Group<P> {
         }
     }
 
-    pub(super) fn heap_bytes(&self) -> usize {
+    pub(in crate::registry) fn heap_bytes(&self) -> usize {
         self.addrs.capacity() * size_of::<P>()
             + self.heads.capacity() * size_of::<Record<()>>()
             + self.index.heap_bytes()
     }
 
-    pub(super) fn find(&self, addr: &P, keys: &RandomState) -> Option<u32> {
+    pub(in crate::registry) fn find(&self, addr: &P, keys: &RandomState) -> Option<u32> {
         if self.addrs.len() <= INDEXED_ABOVE {
             let at = self.addrs.iter().position(|other| other == addr);
             return at.map(|at| at as u32);
@@ -100,12 +100,12 @@ impl<P: Packed + std::hash::Hash> Group<P> {
     }
 
     /// Has the index fetched where a search for this address begins.
-    pub(super) fn prefetch_index(&self, addr: &P, keys: &RandomState) {
+    pub(in crate::registry) fn prefetch_index(&self, addr: &P, keys: &RandomState) {
         self.index.prefetch(keys.hash_one(addr));
     }
 
     /// Has the peer fetched that a search for this address finds first.
-    pub(super) fn prefetch_peer(&self, addr: &P, keys: &RandomState) {
+    pub(in crate::registry) fn prefetch_peer(&self, addr: &P, keys: &RandomState) {
         if let Some(at) = self.index.candidate(keys.hash_one(addr)) {
             prefetch_value(&self.addrs[at]);
             prefetch_value(&self.heads[at]);
@@ -113,7 +113,12 @@ impl<P: Packed + std::hash::Hash> Group<P> {
     }
 
     /// Adds a peer that is not here; returns its position.
-    pub(super) fn insert(&mut self, addr: P, head: Record<()>, keys: &RandomState) -> u32 {
+    pub(in crate::registry) fn insert(
+        &mut self,
+        addr: P,
+        head: Record<()>,
+        keys: &RandomState,
+    ) -> u32 {
         if self.addrs.len() == self.addrs.capacity() {
             // An eighth at a time: memory counts for more here than a copy now and then.
             let more = (self.addrs.len() / 8).max(4);
@@ -138,7 +143,12 @@ impl<P: Packed + std::hash::Hash> Group<P> {
     }
 
     /// Replaces all of the peer at a position but its address; returns where it is now.
-    pub(super) fn update(&mut self, position: u32, head: Record<()>, keys: &RandomState) -> u32 {
+    pub(in crate::registry) fn update(
+        &mut self,
+        position: u32,
+        head: Record<()>,
+        keys: &RandomState,
+    ) -> u32 {
         self.heads[position as usize] = head;
         let was_seed = position < self.seeds;
         match (was_seed, head.flags.seed()) {
@@ -157,7 +167,11 @@ impl<P: Packed + std::hash::Hash> Group<P> {
     }
 
     /// Removes a peer. Peers at higher positions take its place, none at lower ones moves.
-    pub(super) fn remove(&mut self, mut position: u32, keys: &RandomState) -> Record<()> {
+    pub(in crate::registry) fn remove(
+        &mut self,
+        mut position: u32,
+        keys: &RandomState,
+    ) -> Record<()> {
         if position < self.seeds {
             self.seeds -= 1;
             self.swap(position, self.seeds, keys);

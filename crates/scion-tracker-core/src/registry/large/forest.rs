@@ -5,27 +5,27 @@ use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use crate::address::IsdAs;
-use crate::registry::fenwick::Fenwick;
-use crate::registry::group::Group;
-use crate::registry::record::{Class, Packed, Record};
+use crate::registry::large::fenwick::Fenwick;
+use crate::registry::large::group::Group;
+use crate::registry::table::record::{Class, Packed, Record};
 use crate::request::Family;
 use crate::select::{Kind, Tally};
 
 /// The peers of one class and family.
 #[derive(Debug)]
-pub(super) struct Forest<P> {
-    pub(super) class: Class,
+pub(in crate::registry) struct Forest<P> {
+    pub(in crate::registry) class: Class,
     /// Whether these are peers without a place: one ISD, 0, with one AS, 0, in it.
-    pub(super) unplaced: bool,
+    pub(in crate::registry) unplaced: bool,
     /// The first in place: most swarms have no other.
-    pub(super) isds: SmallVec<[Isd<P>; 1]>,
-    pub(super) sums: Fenwick,
+    pub(in crate::registry) isds: SmallVec<[Isd<P>; 1]>,
+    pub(in crate::registry) sums: Fenwick,
     /// Positions in `isds`, by ISD.
     isd_index: HashTable<u32>,
     /// Positions in `isds` and its `groups`, by ISD-AS.
     group_index: HashTable<(u32, u32)>,
     /// Bytes of the heap behind it.
-    pub(super) bytes: usize,
+    pub(in crate::registry) bytes: usize,
 }
 
 /// A group's share of the lists, sums and indexes around it, room to grow included. The first one of an
@@ -42,34 +42,34 @@ const fn isd_bytes<P>(first: bool) -> usize {
 }
 
 #[derive(Debug)]
-pub(super) struct Isd<P> {
+pub(in crate::registry) struct Isd<P> {
     isd: u16,
-    pub(super) groups: SmallVec<[Group<P>; 1]>,
-    pub(super) sums: Fenwick,
+    pub(in crate::registry) groups: SmallVec<[Group<P>; 1]>,
+    pub(in crate::registry) sums: Fenwick,
 }
 
 /// Where a peer is in a big swarm, until the next change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Slot {
-    pub(super) family: Family,
-    pub(super) forest: u32,
-    pub(super) isd: u32,
-    pub(super) group: u32,
-    pub(super) position: u32,
+pub(in crate::registry) struct Slot {
+    pub(in crate::registry) family: Family,
+    pub(in crate::registry) forest: u32,
+    pub(in crate::registry) isd: u32,
+    pub(in crate::registry) group: u32,
+    pub(in crate::registry) position: u32,
 }
 
 /// How far an expiry has come. All bounds are exclusive, and run downwards.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Cursor {
-    pub(super) six: u32,
-    pub(super) forest: u32,
+pub(in crate::registry) struct Cursor {
+    pub(in crate::registry) six: u32,
+    pub(in crate::registry) forest: u32,
     isd: u32,
     group: u32,
     position: u32,
 }
 
 impl Cursor {
-    pub(super) const START: Self = Self {
+    pub(in crate::registry) const START: Self = Self {
         six: 2,
         forest: u32::MAX,
         isd: u32::MAX,
@@ -78,7 +78,7 @@ impl Cursor {
     };
 }
 
-pub(super) const fn one(seed: bool) -> Tally {
+pub(in crate::registry) const fn one(seed: bool) -> Tally {
     Tally {
         seeds: seed as u32,
         leechers: !seed as u32,
@@ -88,14 +88,14 @@ pub(super) const fn one(seed: bool) -> Tally {
 impl<P> Isd<P> {
     /// The group of the `nth` peer of a kind in this ISD, and its number there.
     #[inline]
-    pub(super) fn nth(&self, kind: Kind, nth: u32) -> (&Group<P>, u32) {
+    pub(in crate::registry) fn nth(&self, kind: Kind, nth: u32) -> (&Group<P>, u32) {
         let (group, nth) = self.sums.find(kind, nth);
         (&self.groups[group], nth)
     }
 }
 
 impl<P: Packed + std::hash::Hash> Forest<P> {
-    pub(super) fn new(class: Class, unplaced: bool) -> Self {
+    pub(in crate::registry) fn new(class: Class, unplaced: bool) -> Self {
         Self {
             class,
             unplaced,
@@ -107,7 +107,7 @@ impl<P: Packed + std::hash::Hash> Forest<P> {
         }
     }
 
-    pub(super) fn find_isd(&self, isd: u16, keys: &RandomState) -> Option<u32> {
+    pub(in crate::registry) fn find_isd(&self, isd: u16, keys: &RandomState) -> Option<u32> {
         if let [only] = self.isds.as_slice() {
             return (only.isd == isd).then_some(0);
         }
@@ -116,7 +116,11 @@ impl<P: Packed + std::hash::Hash> Forest<P> {
             .copied()
     }
 
-    pub(super) fn find_group(&self, ia: IsdAs, keys: &RandomState) -> Option<(u32, u32)> {
+    pub(in crate::registry) fn find_group(
+        &self,
+        ia: IsdAs,
+        keys: &RandomState,
+    ) -> Option<(u32, u32)> {
         if let Some(only) = self.only_group() {
             return (only.ia == ia).then_some((0, 0));
         }
@@ -127,7 +131,11 @@ impl<P: Packed + std::hash::Hash> Forest<P> {
             .copied()
     }
 
-    pub(super) fn find_or_make_group(&mut self, ia: IsdAs, keys: &RandomState) -> (u32, u32) {
+    pub(in crate::registry) fn find_or_make_group(
+        &mut self,
+        ia: IsdAs,
+        keys: &RandomState,
+    ) -> (u32, u32) {
         if let Some(found) = self.find_group(ia, keys) {
             return found;
         }
@@ -161,17 +169,17 @@ impl<P: Packed + std::hash::Hash> Forest<P> {
         at
     }
 
-    pub(super) fn add(&mut self, isd: u32, group: u32, tally: Tally) {
+    pub(in crate::registry) fn add(&mut self, isd: u32, group: u32, tally: Tally) {
         self.sums.add(isd as usize, tally);
         self.isds[isd as usize].sums.add(group as usize, tally);
     }
 
-    pub(super) fn sub(&mut self, isd: u32, group: u32, tally: Tally) {
+    pub(in crate::registry) fn sub(&mut self, isd: u32, group: u32, tally: Tally) {
         self.sums.sub(isd as usize, tally);
         self.isds[isd as usize].sums.sub(group as usize, tally);
     }
 
-    pub(super) fn insert(
+    pub(in crate::registry) fn insert(
         &mut self,
         ia: IsdAs,
         addr: P,
@@ -188,7 +196,13 @@ impl<P: Packed + std::hash::Hash> Forest<P> {
     }
 
     /// Removes a peer, but not its group if that becomes empty.
-    pub(super) fn remove(&mut self, isd: u32, group: u32, position: u32, keys: &RandomState) {
+    pub(in crate::registry) fn remove(
+        &mut self,
+        isd: u32,
+        group: u32,
+        position: u32,
+        keys: &RandomState,
+    ) {
         let node = &mut self.isds[isd as usize].groups[group as usize];
         let before = node.heap_bytes();
         let removed = node.remove(position, keys);
@@ -196,12 +210,12 @@ impl<P: Packed + std::hash::Hash> Forest<P> {
         self.sub(isd, group, one(removed.flags.seed()));
     }
 
-    pub(super) fn is_empty_group(&self, isd: u32, group: u32) -> bool {
+    pub(in crate::registry) fn is_empty_group(&self, isd: u32, group: u32) -> bool {
         self.isds[isd as usize].groups[group as usize].len() == 0
     }
 
     /// Removes an empty group, and its ISD if that was the last; the last ones take their places.
-    pub(super) fn remove_group(&mut self, isd: u32, group: u32, keys: &RandomState) {
+    pub(in crate::registry) fn remove_group(&mut self, isd: u32, group: u32, keys: &RandomState) {
         let node = &mut self.isds[isd as usize];
         let bytes = group_bytes::<P>(node.groups.len() == 1);
         self.bytes -= bytes + node.groups[group as usize].heap_bytes();
@@ -226,7 +240,7 @@ impl<P: Packed + std::hash::Hash> Forest<P> {
         }
     }
 
-    pub(super) fn remove_isd(&mut self, isd: u32, keys: &RandomState) {
+    pub(in crate::registry) fn remove_isd(&mut self, isd: u32, keys: &RandomState) {
         self.bytes -= isd_bytes::<P>(self.isds.len() == 1);
         let hash = keys.hash_one(self.isds[isd as usize].isd);
         if let Ok(entry) = self.isd_index.find_entry(hash, |at| *at == isd) {
@@ -254,13 +268,13 @@ impl<P: Packed + std::hash::Hash> Forest<P> {
 
     /// The group of the `nth` peer of a kind in this forest, and its number there.
     #[inline]
-    pub(super) fn nth(&self, kind: Kind, nth: u32) -> (&Group<P>, u32) {
+    pub(in crate::registry) fn nth(&self, kind: Kind, nth: u32) -> (&Group<P>, u32) {
         let (isd, nth) = self.sums.find(kind, nth);
         self.isds[isd].nth(kind, nth)
     }
 
     /// The only group, if there is only one.
-    pub(super) fn only_group(&self) -> Option<&Group<P>> {
+    pub(in crate::registry) fn only_group(&self) -> Option<&Group<P>> {
         let [Isd { groups, .. }] = self.isds.as_slice() else {
             return None;
         };
@@ -271,7 +285,7 @@ impl<P: Packed + std::hash::Hash> Forest<P> {
     }
 
     /// Visits peers from the cursor downwards; `false` if the budget ended first.
-    pub(super) fn expire(
+    pub(in crate::registry) fn expire(
         &mut self,
         cursor: &mut Cursor,
         budget: &mut usize,

@@ -11,19 +11,19 @@ use crate::types::{PeerId, Time};
 
 /// The coarse clock of the records: 8 seconds a tick, so that 16 bits last for 145 hours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Tick([u8; 2]);
+pub(in crate::registry) struct Tick([u8; 2]);
 
 impl Tick {
     const SECONDS: u32 = 8;
     /// The longest span that can be told from the clock's having gone round, in seconds: 72 hours.
-    pub(super) const MAX_SPAN: u32 = 72 * 3600;
+    pub(in crate::registry) const MAX_SPAN: u32 = 72 * 3600;
 
-    pub(super) const fn at(time: Time) -> Self {
+    pub(in crate::registry) const fn at(time: Time) -> Self {
         Self(((time.as_secs() / Self::SECONDS) as u16).to_be_bytes())
     }
 
     /// Seconds from this tick to `now`.
-    pub(super) const fn age(self, now: Self) -> u32 {
+    pub(in crate::registry) const fn age(self, now: Self) -> u32 {
         let ticks = u16::from_be_bytes(now.0).wrapping_sub(u16::from_be_bytes(self.0));
         ticks as u32 * Self::SECONDS
     }
@@ -39,14 +39,14 @@ impl Tick {
 /// bit 5    its place was claimed, not proven
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Flags(u8);
+pub(in crate::registry) struct Flags(u8);
 
 impl Flags {
     const SEED: u8 = 1;
     const PARTIAL: u8 = 2;
     const COMPLETED: u8 = 4;
 
-    pub(super) const fn of(presence: &Presence) -> Self {
+    pub(in crate::registry) const fn of(presence: &Presence) -> Self {
         let mut bits = Class::of(presence).0 << 3;
         if presence.seeder {
             bits |= Self::SEED;
@@ -56,21 +56,21 @@ impl Flags {
         Self(bits)
     }
 
-    pub(super) const fn seed(self) -> bool {
+    pub(in crate::registry) const fn seed(self) -> bool {
         self.0 & Self::SEED != 0
     }
 
-    pub(super) const fn partial(self) -> bool {
+    pub(in crate::registry) const fn partial(self) -> bool {
         self.0 & Self::PARTIAL != 0
     }
 
-    pub(super) const fn class(self) -> Class {
+    pub(in crate::registry) const fn class(self) -> Class {
         Class(self.0 >> 3)
     }
 
     /// Carries over what was known of the peer (`None` for a newcomer), and tells whether this
     /// announce completes a download that has not been counted.
-    pub(super) fn succeed(&mut self, before: Option<Self>, event: Event) -> bool {
+    pub(in crate::registry) fn succeed(&mut self, before: Option<Self>, event: Event) -> bool {
         let counted = before.is_some_and(|before| before.0 & Self::COMPLETED != 0);
         let was_seed = before.is_some_and(Self::seed);
         let completes = event == Event::Completed && self.seed() && !counted && !was_seed;
@@ -83,10 +83,10 @@ impl Flags {
 
 /// Peers that are stored together: same reach, same standing. Three bits of [`Flags`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Class(u8);
+pub(in crate::registry) struct Class(u8);
 
 impl Class {
-    pub(super) const fn of(presence: &Presence) -> Self {
+    pub(in crate::registry) const fn of(presence: &Presence) -> Self {
         let reach = match presence.reach {
             Reach::Ip => 0,
             Reach::Scion => 1,
@@ -96,7 +96,7 @@ impl Class {
         Self(reach | (claimed as u8) << 2)
     }
 
-    pub(super) const fn reach(self) -> Reach {
+    pub(in crate::registry) const fn reach(self) -> Reach {
         match self.0 & 3 {
             0 => Reach::Ip,
             1 => Reach::Scion,
@@ -106,7 +106,7 @@ impl Class {
 
     /// The host that answers for such a peer: its SCION host if packets have proven that, and
     /// otherwise the IP that the tracker has seen, whatever place it claims.
-    pub(super) fn source(self, ia: IsdAs, addr: &CompactAddr) -> Host {
+    pub(in crate::registry) fn source(self, ia: IsdAs, addr: &CompactAddr) -> Host {
         let ip = addr.socket_addr().ip();
         if self.reach() == Reach::Scion && self.standing() == Standing::Proven {
             Host::new(ia, ip)
@@ -115,7 +115,7 @@ impl Class {
         }
     }
 
-    pub(super) const fn standing(self) -> Standing {
+    pub(in crate::registry) const fn standing(self) -> Standing {
         if self.0 & 4 == 0 {
             Standing::Proven
         } else {
@@ -125,7 +125,9 @@ impl Class {
 }
 
 /// An address as the records keep it.
-pub(super) trait Packed: Copy + Eq + std::fmt::Debug + 'static {
+pub(in crate::registry) trait Packed:
+    Copy + Eq + std::fmt::Debug + 'static
+{
     /// `None` if an address of this family does not fit.
     fn pack(addr: &CompactAddr) -> Option<Self>;
     fn bytes(&self) -> AddrBytes<'_>;
@@ -172,7 +174,7 @@ impl Packed for [u8; 18] {
     }
 }
 
-pub(super) const fn family(addr: &AddrBytes<'_>) -> Family {
+pub(in crate::registry) const fn family(addr: &AddrBytes<'_>) -> Family {
     match addr {
         AddrBytes::V4(_) => Family::V4,
         AddrBytes::V6(_) => Family::V6,
@@ -181,16 +183,16 @@ pub(super) const fn family(addr: &AddrBytes<'_>) -> Family {
 
 /// One peer. All bytes, so that it packs without padding.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Record<P> {
-    pub(super) addr: P,
-    pub(super) id: PeerId,
-    pub(super) seen: Tick,
-    pub(super) flags: Flags,
+pub(in crate::registry) struct Record<P> {
+    pub(in crate::registry) addr: P,
+    pub(in crate::registry) id: PeerId,
+    pub(in crate::registry) seen: Tick,
+    pub(in crate::registry) flags: Flags,
 }
 
 impl<P> Record<P> {
     /// All but the address.
-    pub(super) const fn head(&self) -> Record<()> {
+    pub(in crate::registry) const fn head(&self) -> Record<()> {
         Record {
             addr: (),
             id: self.id,
@@ -200,7 +202,7 @@ impl<P> Record<P> {
     }
 
     /// The same, at an address.
-    pub(super) const fn at<Q: Copy>(&self, addr: Q) -> Record<Q> {
+    pub(in crate::registry) const fn at<Q: Copy>(&self, addr: Q) -> Record<Q> {
         Record {
             addr,
             id: self.id,
@@ -211,17 +213,17 @@ impl<P> Record<P> {
 }
 
 /// Takes chosen peers.
-pub(super) trait Chosen<'a> {
+pub(in crate::registry) trait Chosen<'a> {
     fn put<P: Packed>(&mut self, ia: IsdAs, class: Class, addr: &'a P, id: &'a PeerId);
 }
 
 /// Peers that have been chosen, until they are handed over.
-pub(super) type Picks<'a> = ArrayVec<Pick<'a>, MAX_NUMWANT>;
+pub(in crate::registry) type Picks<'a> = ArrayVec<Pick<'a>, MAX_NUMWANT>;
 
 /// A chosen peer. Plain words instead of [`Peer`]'s enum, and pushed where it is found: a list of
 /// them is then filled from registers; through the stack it costs half of a selection.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pick<'a> {
+pub(in crate::registry) struct Pick<'a> {
     ia: IsdAs,
     addr: &'a [u8],
     id: &'a PeerId,
@@ -245,7 +247,7 @@ impl<'a> Chosen<'a> for Picks<'a> {
 impl<'a> Pick<'a> {
     /// The peer in full; `None` never, as both families' lengths are told apart.
     #[inline]
-    pub(super) fn peer(&self) -> Option<Peer<'a>> {
+    pub(in crate::registry) fn peer(&self) -> Option<Peer<'a>> {
         let addr = match self.addr.len() {
             6 => AddrBytes::V4(self.addr.try_into().ok()?),
             _ => AddrBytes::V6(self.addr.try_into().ok()?),

@@ -6,14 +6,13 @@ mod connection;
 mod control;
 mod frame;
 #[cfg(any(test, fuzzing))]
-pub(super) mod fuzz;
+pub(in crate::transport) mod fuzz;
 mod huffman;
 mod message;
 mod qpack;
 mod stream;
 mod table;
 
-use super::Shared;
-pub(super) use connection::{Announces, Asked, Session};
-pub(super) use frame::Code;
-pub(super) use message::EXTRA_BYTES;
+pub(in crate::transport) use connection::{Announces, Asked, Session};
+pub(in crate::transport) use frame::Code;
+pub(in crate::transport) use message::EXTRA_BYTES;

@@ -3,8 +3,8 @@
 use arrayvec::ArrayVec;
 
 use crate::address::{CompactAddr, IsdAs};
-use crate::registry::record::{Chosen as _, Packed, Picks, Record, family};
 use crate::registry::swarm::{Order, want};
+use crate::registry::table::record::{Chosen as _, Packed, Picks, Record, family};
 use crate::registry::{Ask, Classes, MAX_NUMWANT, Presence};
 use crate::response::{Peer, PeerSink};
 use crate::select::{Draw, Kind, Mode, Pool, Pools, Standing, Tally, Tier, Want};

@@ -18,7 +18,7 @@ const LEAST: usize = 8;
 /// Nothing is stored of the entries: `hash_of` gives the hash of the one at a position, and has to be
 /// the same function all the time.
 #[derive(Debug, Default)]
-pub(super) struct Index {
+pub(in crate::registry) struct Index {
     /// As many as a power of two, or none. At most three in four hold a position.
     words: Box<[u32]>,
     len: u32,
@@ -26,12 +26,12 @@ pub(super) struct Index {
 
 impl Index {
     /// How many positions are in it.
-    pub(super) const fn len(&self) -> usize {
+    pub(in crate::registry) const fn len(&self) -> usize {
         self.len as usize
     }
 
     /// Bytes of the heap behind it.
-    pub(super) const fn heap_bytes(&self) -> usize {
+    pub(in crate::registry) const fn heap_bytes(&self) -> usize {
         self.words.len() * size_of::<u32>()
     }
 
@@ -53,7 +53,11 @@ impl Index {
 
     /// The position with this hash that `is` it.
     #[inline]
-    pub(super) fn find(&self, hash: u64, is: impl FnMut(usize) -> bool) -> Option<usize> {
+    pub(in crate::registry) fn find(
+        &self,
+        hash: u64,
+        is: impl FnMut(usize) -> bool,
+    ) -> Option<usize> {
         self.place(hash, is)
             .map(|place| (self.words[place] & self.mask()) as usize)
     }
@@ -80,7 +84,7 @@ impl Index {
 
     /// Has the memory in which a search for this hash begins fetched.
     #[inline]
-    pub(super) fn prefetch(&self, hash: u64) {
+    pub(in crate::registry) fn prefetch(&self, hash: u64) {
         if let Some(word) = self.words.get(self.home(hash)) {
             prefetch(word);
         }
@@ -88,12 +92,12 @@ impl Index {
 
     /// The position that a search for this hash looks at first, if any.
     #[inline]
-    pub(super) fn candidate(&self, hash: u64) -> Option<usize> {
+    pub(in crate::registry) fn candidate(&self, hash: u64) -> Option<usize> {
         self.find(hash, |_| true)
     }
 
     /// Adds the position after the last one, whose entry is in the list already.
-    pub(super) fn push(&mut self, hash_of: impl Fn(usize) -> u64) {
+    pub(in crate::registry) fn push(&mut self, hash_of: impl Fn(usize) -> u64) {
         if (self.len() + 1) * 4 > self.words.len() * 3 {
             self.rebuild((self.words.len() * 2).max(LEAST), &hash_of);
         }
@@ -111,7 +115,12 @@ impl Index {
     }
 
     /// Lets two positions change places; the entries have not done so yet.
-    pub(super) fn swap(&mut self, one: usize, other: usize, hash_of: impl Fn(usize) -> u64) {
+    pub(in crate::registry) fn swap(
+        &mut self,
+        one: usize,
+        other: usize,
+        hash_of: impl Fn(usize) -> u64,
+    ) {
         let [first, second] =
             [one, other].map(|position| self.place(hash_of(position), |found| found == position));
         if let (Some(first), Some(second)) = (first, second) {
@@ -122,7 +131,7 @@ impl Index {
     }
 
     /// Removes the last position, whose entry is still in the list.
-    pub(super) fn pop(&mut self, hash_of: impl Fn(usize) -> u64) {
+    pub(in crate::registry) fn pop(&mut self, hash_of: impl Fn(usize) -> u64) {
         let Some(last) = self.len().checked_sub(1) else {
             return;
         };

@@ -7,11 +7,11 @@ use quinn_proto::{Connection, ConnectionHandle, Dir, StreamEvent, StreamId};
 use scion_tracker_core::registry::PeerKey;
 use scion_tracker_core::request::Origin;
 
-use super::Shared;
 use super::control::Control;
 use super::frame::Code;
 use super::message::Announce;
 use super::stream::{self, Progress, Waiting};
+use crate::transport::Shared;
 
 /// After GOAWAY, how many round trips without a request end the connection, and how long that is at
 /// least: the last replies are under way for half of one.

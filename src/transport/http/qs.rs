@@ -25,11 +25,11 @@ use scion_tracker_core::request::Origin;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Shared;
-use super::http::one::{Ended, Farewell, Incoming};
+use super::one::{Ended, Farewell, Incoming};
+use crate::transport::Shared;
 
 /// The name of the protocol in TLS (ALPN).
-pub(super) const PROTOCOL: &[u8] = b"qs";
+pub(in crate::transport) const PROTOCOL: &[u8] = b"qs";
 
 /// Error codes, as clients have them.
 const OK: VarInt = VarInt::from_u32(0);
@@ -46,7 +46,7 @@ const PIPE: usize = 4 * 1024;
 
 /// How a connection comes to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(in crate::transport) enum End {
     /// As either side wished.
     Regular,
     /// By a deadline, a broken request or a broken stream.
@@ -55,7 +55,7 @@ pub(super) enum End {
 
 impl End {
     /// The code to close the connection with.
-    pub(super) const fn code(self) -> VarInt {
+    pub(in crate::transport) const fn code(self) -> VarInt {
         match self {
             Self::Regular => OK,
             Self::Aborted => SHUTDOWN_ERROR,
@@ -65,7 +65,7 @@ impl End {
 
 /// A connection that speaks this protocol.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(in crate::transport) struct Session {
     origin: Origin,
     /// The first stream of either side, and the client's second.
     ours: Option<StreamId>,
@@ -108,7 +108,7 @@ struct Served {
 
 impl Session {
     /// For a connection whose handshake is done.
-    pub(super) fn new(
+    pub(in crate::transport) fn new(
         origin: Origin,
         quic: &mut Connection,
         shared: &Shared,
@@ -132,7 +132,7 @@ impl Session {
     }
 
     /// Takes notice of what has happened to streams; [`Session::pump`] does what is to be done.
-    pub(super) fn handle(&mut self, event: &StreamEvent, quic: &mut Connection) {
+    pub(in crate::transport) fn handle(&mut self, event: &StreamEvent, quic: &mut Connection) {
         match event {
             StreamEvent::Available { dir: Dir::Uni } if self.ours.is_none() => {
                 self.ours = quic.streams().open(Dir::Uni);
@@ -151,7 +151,7 @@ impl Session {
     }
 
     /// Carries what there is to be carried. Says so when the connection is to end.
-    pub(super) fn pump(
+    pub(in crate::transport) fn pump(
         &mut self,
         quic: &mut Connection,
         shared: &Arc<Shared>,
@@ -211,12 +211,12 @@ impl Session {
     }
 
     /// When [`Session::time_out`] is to be called.
-    pub(super) const fn deadline(&self) -> Option<Instant> {
+    pub(in crate::transport) const fn deadline(&self) -> Option<Instant> {
         self.until
     }
 
     /// The state has lasted too long.
-    pub(super) const fn time_out(&self) -> End {
+    pub(in crate::transport) const fn time_out(&self) -> End {
         match self.state {
             State::Opening => End::Aborted,
             State::Serving(_) | State::Closing | State::Quiet => End::Regular,
@@ -224,7 +224,7 @@ impl Session {
     }
 
     /// The server stops, which the server of HTTP/1.1 knows by itself.
-    pub(super) fn go_away(&mut self, now: Instant) -> Option<End> {
+    pub(in crate::transport) fn go_away(&mut self, now: Instant) -> Option<End> {
         match self.state {
             State::Opening => return Some(End::Regular),
             State::Serving(_) | State::Closing | State::Quiet => {
@@ -351,11 +351,11 @@ struct Broken;
 /// Tells the driver of an endpoint which connections have something to do, though nothing has come for
 /// them.
 #[derive(Debug, Default)]
-pub(super) struct Knocks(Mutex<(Vec<ConnectionHandle>, Option<Waker>)>);
+pub(in crate::transport) struct Knocks(Mutex<(Vec<ConnectionHandle>, Option<Waker>)>);
 
 impl Knocks {
     /// Takes those that have. The task is woken when there are more.
-    pub(super) fn take(&self, cx: &Context<'_>) -> Vec<ConnectionHandle> {
+    pub(in crate::transport) fn take(&self, cx: &Context<'_>) -> Vec<ConnectionHandle> {
         let (waiting, driver) = &mut *self.0.lock();
         match driver {
             Some(driver) => driver.clone_from(cx.waker()),

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use scion_tracker_core::codec::scion::{Message, Udp, parse};
 
 use super::*;
-use crate::socket::scion::quic;
+use crate::scion::socket::quic;
 
 const SERVER: &str = "1-ff00:0:110,[10.0.0.1]:31969";
 const CLIENT: &str = "2-ff00:0:210,[10.0.0.2]:40000";

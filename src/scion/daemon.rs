@@ -24,7 +24,7 @@ use scion_tracker_core::codec::scion;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::socket::scion::topology::DispatchedPorts;
+use crate::scion::topology::DispatchedPorts;
 pub use grpc::CallError;
 
 /// A call as a whole: connection, and what the daemon has to fetch from elsewhere.

@@ -9,7 +9,7 @@ use std::ops::{Index, IndexMut};
 const STEP: usize = 64;
 
 #[derive(Debug)]
-pub(super) struct Slab<T> {
+pub(in crate::registry) struct Slab<T> {
     /// Each with room for [`STEP`]; all full, then one that need not be, then at most one that is
     /// empty, kept so that a shard on the edge does not allocate at every turn. Vectors, because
     /// their lengths stand beside the pointers, where an access has to look anyway.
@@ -27,19 +27,19 @@ impl<T> Default for Slab<T> {
 }
 
 impl<T> Slab<T> {
-    pub(super) const fn len(&self) -> usize {
+    pub(in crate::registry) const fn len(&self) -> usize {
         self.len
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+    pub(in crate::registry) fn iter(&self) -> impl Iterator<Item = &T> {
         self.steps.iter().flatten()
     }
 
-    pub(super) fn get(&self, at: usize) -> Option<&T> {
+    pub(in crate::registry) fn get(&self, at: usize) -> Option<&T> {
         self.steps.get(at / STEP)?.get(at % STEP)
     }
 
-    pub(super) fn push(&mut self, entry: T) {
+    pub(in crate::registry) fn push(&mut self, entry: T) {
         let step = self.len / STEP;
         if step == self.steps.len() {
             self.steps.push(Vec::with_capacity(STEP));
@@ -49,7 +49,7 @@ impl<T> Slab<T> {
     }
 
     /// Removes an entry, which has to be there; the last one takes its place.
-    pub(super) fn swap_remove(&mut self, at: usize) -> T {
+    pub(in crate::registry) fn swap_remove(&mut self, at: usize) -> T {
         self.len -= 1;
         let last = self.len / STEP;
         if at / STEP == last {

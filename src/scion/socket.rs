@@ -17,7 +17,6 @@ mod names;
 mod quic;
 mod remotes;
 mod sent;
-pub(crate) mod topology;
 mod underlay;
 
 #[cfg(test)]
@@ -40,6 +39,7 @@ use scion_tracker_core::codec::scion::{BuildError, Packet, PacketError, Path, Sc
 use tokio::sync::broadcast;
 
 use crate::counters::{Counter, Counters};
+use crate::scion::topology::Topology;
 use allowance::Allowance;
 pub(crate) use gate::{Gate, Request};
 pub(crate) use inbox::Datagrams;
@@ -48,7 +48,6 @@ use names::Names;
 pub(crate) use remotes::{Cause, Failure, Limits};
 use remotes::{GivenBack, Now, Remotes, Report, Route};
 use sent::Sent;
-use topology::Topology;
 use underlay::{AlwaysRoom, Underlay};
 
 /// The largest UDP payload that is sure to get through: QUIC's minimum. Path MTUs of 1280 and less

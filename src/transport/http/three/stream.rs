@@ -7,10 +7,10 @@ use std::time::Instant;
 use quinn_proto::{Connection, ReadError, StreamId, WriteError};
 use scion_tracker_core::request::Origin;
 
-use super::Shared;
 use super::frame::Code;
 use super::message::{self, Announce, Buffers, Verdict};
-use crate::transport::routes::Transport;
+use crate::transport::Shared;
+use crate::transport::http::answer::Transport;
 
 thread_local! {
     /// The bytes of a request, and what it takes to answer it.

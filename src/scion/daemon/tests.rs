@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 
 use super::fake::{Answer, FakeDaemon, path, serve, status};
 use super::*;
-use crate::socket::scion::tests::net;
+use crate::scion::socket::tests::net;
 
 fn ia(text: &str) -> IsdAs {
     text.parse().unwrap()

@@ -1,11 +1,16 @@
 //! A swarm of many peers: by class, then ISD, then AS, so that a peer of any tier is found by its
 //! number in O(log ASes), however many peers there are.
 
+mod fenwick;
+pub(super) mod forest;
+pub(super) mod group;
+pub(super) mod view;
+
 use crate::address::{CompactAddr, IsdAs};
-use crate::registry::forest::{Cursor, Forest, Slot, one};
-use crate::registry::group::Group;
-use crate::registry::record::{Packed, Record, family};
-use crate::registry::view::{Shelf, Side, View};
+use crate::registry::large::forest::{Cursor, Forest, Slot, one};
+use crate::registry::large::group::Group;
+use crate::registry::large::view::{Shelf, Side, View};
+use crate::registry::table::record::{Packed, Record, family};
 use crate::registry::{Classes, Presence};
 use crate::request::Family;
 use crate::select::Tally;

@@ -8,12 +8,12 @@
 use scion_tracker_core::registry::PeerKey;
 use scion_tracker_core::request::Origin;
 
-use super::Shared;
 use super::frame::{self, Code};
 use super::qpack::{self, SectionError};
 use crate::transport::Options;
-use crate::transport::origin::Hops;
-use crate::transport::routes::{self, Method, Reply, Request, Scratch, Status, Transport};
+use crate::transport::Shared;
+use crate::transport::http::answer::{self, Method, Reply, Request, Scratch, Status, Transport};
+use crate::transport::http::origin::Hops;
 
 /// Bytes of frames besides the header section that a request may come with: unknown ones, which are
 /// there to be ignored, and trailers.
@@ -52,7 +52,7 @@ pub(super) struct Buffers {
 /// An announce that waits for its turn.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Announce {
-    announce: routes::Announce,
+    announce: answer::Announce,
     method: Method,
 }
 
@@ -112,12 +112,12 @@ pub(super) fn answer(
         origin: request.origin,
         early: request.early,
     };
-    if let Some(announce) = routes::Announce::read(&request) {
+    if let Some(announce) = answer::Announce::read(&request) {
         let method = request.method;
         return Verdict::Announce(Announce { announce, method });
     }
     Scratch::with(|scratch| {
-        let reply = routes::answer(&shared.service, Transport::Http3, &request, scratch);
+        let reply = answer::answer(&shared.service, Transport::Http3, &request, scratch);
         write(&reply, request.method, scratch, &mut buffers.reply);
     });
     Verdict::Reply
@@ -125,7 +125,7 @@ pub(super) fn answer(
 
 fn rejected(status: Status, shared: &Shared, buffers: &mut Buffers) -> Verdict {
     Scratch::with(|scratch| {
-        let reply = routes::reject(&shared.service, Transport::Http3, status, scratch);
+        let reply = answer::reject(&shared.service, Transport::Http3, status, scratch);
         write(&reply, Method::Get, scratch, &mut buffers.reply);
     });
     Verdict::Reply
@@ -450,7 +450,7 @@ fn write(reply: &Reply, method: Method, scratch: &mut Scratch, out: &mut Vec<u8>
     qpack::push_status(reply.status.code(), out);
     qpack::push_field(qpack::CONTENT_TYPE, reply.content_type.as_bytes(), out);
     let mut digits = [0; 20];
-    let length = routes::decimal(scratch.body.len(), &mut digits);
+    let length = answer::decimal(scratch.body.len(), &mut digits);
     qpack::push_field(qpack::CONTENT_LENGTH, length, out);
     qpack::push_field(qpack::DATE, scratch.date().as_bytes(), out);
     if let Some(methods) = reply.allow() {

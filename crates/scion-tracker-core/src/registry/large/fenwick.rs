@@ -7,19 +7,19 @@ use smallvec::SmallVec;
 use crate::select::{Kind, Tally};
 
 #[derive(Debug, Default)]
-pub(super) struct Fenwick {
+pub(in crate::registry) struct Fenwick {
     /// Node `i` (from 1) holds the sum of the entries `i - lowest_bit(i) .. i`, at index `i - 1`.
     nodes: SmallVec<[Tally; 1]>,
     total: Tally,
 }
 
 impl Fenwick {
-    pub(super) const fn total(&self) -> Tally {
+    pub(in crate::registry) const fn total(&self) -> Tally {
         self.total
     }
 
     /// Appends an empty entry.
-    pub(super) fn push_empty(&mut self) {
+    pub(in crate::registry) fn push_empty(&mut self) {
         let node = self.nodes.len() + 1;
         let below = self.prefix(node - 1);
         let before = self.prefix(node - (node & node.wrapping_neg()));
@@ -27,7 +27,7 @@ impl Fenwick {
     }
 
     /// Removes an entry, which has to be empty; the last one takes its place.
-    pub(super) fn swap_remove_empty(&mut self, entry: usize) {
+    pub(in crate::registry) fn swap_remove_empty(&mut self, entry: usize) {
         let last = self.nodes.len() - 1;
         let moved = self.prefix(last + 1) - self.prefix(last);
         self.sub(last, moved);
@@ -37,7 +37,7 @@ impl Fenwick {
         }
     }
 
-    pub(super) fn add(&mut self, entry: usize, tally: Tally) {
+    pub(in crate::registry) fn add(&mut self, entry: usize, tally: Tally) {
         self.total += tally;
         let mut node = entry + 1;
         while node <= self.nodes.len() {
@@ -46,7 +46,7 @@ impl Fenwick {
         }
     }
 
-    pub(super) fn sub(&mut self, entry: usize, tally: Tally) {
+    pub(in crate::registry) fn sub(&mut self, entry: usize, tally: Tally) {
         self.total = self.total - tally;
         let mut node = entry + 1;
         while node <= self.nodes.len() {
@@ -56,7 +56,7 @@ impl Fenwick {
     }
 
     /// The sum of all entries before this one.
-    pub(super) fn prefix(&self, entry: usize) -> Tally {
+    pub(in crate::registry) fn prefix(&self, entry: usize) -> Tally {
         let mut sum = Tally::default();
         let mut node = entry;
         while node > 0 {
@@ -69,7 +69,7 @@ impl Fenwick {
     /// The entry that holds the `nth` peer of this kind, and how many of the kind go before it in
     /// that entry. `nth` has to be below the kind's total.
     #[inline]
-    pub(super) fn find(&self, kind: Kind, mut nth: u32) -> (usize, u32) {
+    pub(in crate::registry) fn find(&self, kind: Kind, mut nth: u32) -> (usize, u32) {
         if self.nodes.len() == 1 {
             return (0, nth);
         }

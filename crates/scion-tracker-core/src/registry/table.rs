@@ -1,0 +1,5 @@
+//! The containers that the registry is built of: a list, an index into one, and the packed peer.
+
+pub(super) mod index;
+pub(super) mod record;
+pub(super) mod slab;

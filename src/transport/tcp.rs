@@ -1,0 +1,268 @@
+//! HTTP/1.1 and HTTP/2 on one TCP port, with TLS or plain.
+//!
+//! HTTP/1.1 is our own ([`one`]): a tracker needs little of it, and its keep-alive path has to cost next
+//! to nothing. HTTP/2 is hyper's ([`two`]). Over TLS, ALPN tells them apart; on a plain port a client
+//! that speaks HTTP/2 begins with its preface (RFC 9113 section 3.3).
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use scion_tracker_core::request::Origin;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest};
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::connections::{Open, Over};
+use super::http::one::{self, Buffers, Ended, Farewell, Incoming};
+use super::http::origin::{PROXY_HEADER_BYTES, Proxied, read_proxy_header};
+use super::http::two::{self, Rewound};
+use super::{Options, Shared};
+use crate::counters::Counter;
+use crate::service::Service;
+
+/// How long to wait when the system has no socket left to give, at first and at most.
+const ACCEPT_BACKOFF: [Duration; 2] = [Duration::from_millis(5), Duration::from_secs(1)];
+
+/// Connections that are accepted before the listener looks at anything else.
+const ACCEPT_BURST: usize = 64;
+
+/// A timer that is due before all others makes tokio wake itself up with a system call, and each
+/// connection begins with a timer. As long as one ticks faster than any deadline, that does not happen.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What to say of HTTP/3 on this UDP port of the same host, over TLS (RFC 7838).
+pub(crate) fn alt_svc(port: u16) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).ok()
+}
+
+/// Serves a listener until `shutdown`, and then what is open for the drain time at most.
+///
+/// `tls` has to offer `h2` and `http/1.1`, and no early data.
+pub(crate) async fn run(
+    listener: TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    options: Arc<Options>,
+    service: Arc<Service>,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    // A reply is written at once and in whole. Accepted sockets inherit this on Linux, without a
+    // system call for each.
+    socket2::SockRef::from(&listener).set_tcp_nodelay(true)?;
+    let listener = readable(listener)?;
+    let acceptor = tls.map(TlsAcceptor::from);
+    // Ends every connection when this future is dropped instead of being stopped.
+    let stop = shutdown.child_token();
+    let _stop_on_drop = stop.clone().drop_guard();
+    let shared = Arc::new(Shared {
+        service,
+        options,
+        shutdown: stop,
+        tasks: TaskTracker::new(),
+    });
+    let mut backoff = ACCEPT_BACKOFF[0];
+    let mut stopping = pin!(shutdown.cancelled());
+    let mut ticks = tokio::time::interval(TICK);
+    let mut spare = Buffers::new(Vec::new());
+    'accepting: loop {
+        let mut ready = tokio::select! {
+            biased;
+            ready = listener.readable() => ready?,
+            _ = ticks.tick() => continue,
+            () = stopping.as_mut() => break 'accepting,
+        };
+        for _ in 0..ACCEPT_BURST {
+            match ready.try_io(|listener| listener.get_ref().accept()) {
+                Ok(Ok((stream, peer))) => {
+                    backoff = ACCEPT_BACKOFF[0];
+                    admit(stream, peer, &acceptor, &mut spare, &shared);
+                }
+                // The client has left again.
+                Ok(Err(error)) if is_of_one_connection(&error) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "cannot accept connections");
+                    tokio::select! {
+                        () = tokio::time::sleep(backoff) => {}
+                        () = stopping.as_mut() => break 'accepting,
+                    }
+                    backoff = (backoff * 2).min(ACCEPT_BACKOFF[1]);
+                    break;
+                }
+                // No more of them.
+                Err(_) => break,
+            }
+        }
+    }
+    drop(listener);
+    shared.tasks.close();
+    // Each connection ends itself within the drain time.
+    shared.tasks.wait().await;
+    Ok(())
+}
+
+/// Accepting by hand leaves it to us whether a connection is registered with the runtime.
+#[expect(
+    unsafe_code,
+    reason = "tokio asks for a promise about the listener's descriptor"
+)]
+fn readable(listener: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
+    // SAFETY: The listener owns its descriptor, and nobody replaces or closes it before the AsyncFd
+    // that owns the listener is dropped.
+    let registered = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) };
+    Ok(registered?)
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// Serves a connection, in a task of its own if it takes longer, unless there are enough of them.
+fn admit(
+    stream: TcpStream,
+    peer: SocketAddr,
+    acceptor: &Option<TlsAcceptor>,
+    spare: &mut Buffers,
+    shared: &Arc<Shared>,
+) {
+    let origin = Origin::ip(peer.ip());
+    let proxied = shared.options.proxies.trusts(peer.ip());
+    let source = (!proxied).then_some(origin.host);
+    let Ok(open) = shared.options.connections.enter(Over::Tcp, source) else {
+        shared.service.counters.count(Counter::TcpRefused);
+        return;
+    };
+    shared.service.counters.count(Counter::TcpConnections);
+    let plain = acceptor.is_none() && !(proxied && shared.options.proxies.proxy_protocol);
+    let begun = match plain {
+        true => match one::at_once(&stream, origin, shared, spare) {
+            Some(begun) => Some(begun),
+            None => return,
+        },
+        false => None,
+    };
+    let stream = match stream
+        .set_nonblocking(true)
+        .and_then(|()| stream.try_into())
+    {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::warn!(%error, "cannot wait for a connection");
+            return;
+        }
+    };
+    let tasks = &shared.tasks;
+    let shared = Arc::clone(shared);
+    match begun {
+        Some(begun) => {
+            let incoming = Incoming::go_on(stream, origin, Farewell::BySocket, begun);
+            tasks.spawn(serve(incoming, origin, open, shared));
+        }
+        None => {
+            let acceptor = acceptor.clone();
+            tasks.spawn(with_preamble(
+                stream, proxied, origin, acceptor, open, shared,
+            ));
+        }
+    }
+}
+
+/// A connection that begins with a PROXY protocol header, a TLS handshake, or one after the other.
+async fn with_preamble(
+    mut stream: tokio::net::TcpStream,
+    proxied: bool,
+    mut origin: Origin,
+    acceptor: Option<TlsAcceptor>,
+    mut open: Open,
+    shared: Arc<Shared>,
+) {
+    let deadline = Instant::now() + shared.options.limits.handshake;
+    let mut read = Vec::new();
+    if proxied && shared.options.proxies.proxy_protocol {
+        let header = tokio::select! {
+            header = timeout_at(deadline, proxy_header(&mut stream)) => header,
+            () = shared.shutdown.cancelled() => return,
+        };
+        let Ok(Ok((client, rest))) = header else {
+            shared.service.counters.count(Counter::TcpAborted);
+            return;
+        };
+        read = rest;
+        if let Some(client) = client {
+            origin = Origin::ip(client.ip());
+            // The proxy is no source, but the client that it names is one.
+            let connections = &shared.options.connections;
+            let Ok(client) = connections.enter(Over::Tcp, Some(origin.host)) else {
+                shared.service.counters.count(Counter::TcpRefused);
+                return;
+            };
+            open = client;
+        }
+    }
+    let Some(acceptor) = acceptor else {
+        let incoming = Incoming::new(stream, read, origin, Farewell::BySocket);
+        return serve(incoming, origin, open, shared).await;
+    };
+    let handshake = acceptor.accept(Rewound::new(read, stream));
+    let accepted = tokio::select! {
+        accepted = timeout_at(deadline, handshake) => accepted,
+        () = shared.shutdown.cancelled() => return,
+    };
+    let Ok(Ok(stream)) = accepted else {
+        shared.service.counters.count(Counter::TlsFailures);
+        return;
+    };
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        two::serve(stream, origin, &shared).await;
+        drop(open);
+    } else {
+        let incoming = Incoming::new(stream, Vec::new(), origin, Farewell::InStream);
+        serve(incoming, origin, open, shared).await;
+    }
+}
+
+/// Reads a PROXY protocol header: whom it names, and what was read beyond it.
+async fn proxy_header(
+    stream: &mut tokio::net::TcpStream,
+) -> io::Result<(Option<SocketAddr>, Vec<u8>)> {
+    let mut read = Vec::with_capacity(256);
+    loop {
+        match read_proxy_header(&read) {
+            Proxied::Header { length, client } => return Ok((client, read.split_off(length))),
+            Proxied::Incomplete if read.len() < PROXY_HEADER_BYTES => {}
+            _ => return Err(io::ErrorKind::InvalidData.into()),
+        }
+        if stream.read_buf(&mut read).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+/// Serves HTTP/1.1, or HTTP/2 if that is what the client begins with.
+async fn serve<S>(mut incoming: Incoming<S>, origin: Origin, open: Open, shared: Arc<Shared>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    match incoming.serve(&shared).await {
+        Ended::Http2 => {
+            let (stream, read) = incoming.into_parts();
+            // Boxed, so that a connection of HTTP/1.1 does not set aside what one of HTTP/2 needs.
+            Box::pin(two::serve(Rewound::new(read, stream), origin, &shared)).await;
+        }
+        Ended::Aborted => shared.service.counters.count(Counter::TcpAborted),
+        Ended::Closed => {}
+    }
+    drop(open);
+}

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use scion_tracker_core::address::Host;
 use scion_tracker_core::codec::scion::{BuildError, PacketError};
-use scion_tracker_core::request::{Announce, Claim, ScionClaim};
+use scion_tracker_core::request::{AnnounceRequest, Claim, ScionClaim};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{TrackerUrl, Trust, TrustError};
@@ -180,8 +180,8 @@ impl Plan {
     }
 
     /// The announce of a request, with the place that it claims. Over SCION packets say the place.
-    fn announce(&self, ask: &Ask) -> Announce {
-        let mut announce = Announce::new(ask.info_hash, ask.peer_id, ask.port, ask.left);
+    fn announce(&self, ask: &Ask) -> AnnounceRequest {
+        let mut announce = AnnounceRequest::new(ask.info_hash, ask.peer_id, ask.port, ask.left);
         announce.event = ask.event;
         announce.numwant = self.options.numwant;
         let over_scion = self.options.url.scion().is_some();

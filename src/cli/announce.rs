@@ -12,7 +12,7 @@ use http::StatusCode;
 use scion_tracker_core::address::{AddressError, IsdAs, ScionAddr};
 use scion_tracker_core::codec::query::AnnounceQuery;
 use scion_tracker_core::codec::reply::AnnounceAnswer;
-use scion_tracker_core::request::{Announce, Claim, Event, ScionClaim};
+use scion_tracker_core::request::{AnnounceRequest, Claim, Event, ScionClaim};
 use scion_tracker_core::types::{InfoHash, PeerId};
 use serde::Serialize;
 
@@ -110,14 +110,14 @@ impl Args {
             None => new_peer_id()?,
         };
         let query = AnnounceQuery {
-            announce: Announce {
+            announce: AnnounceRequest {
                 event: self.event.into(),
                 numwant: self.numwant,
                 claim: Claim {
                     ia: self.ia,
                     scion: self.scion.unwrap_or_default(),
                 },
-                ..Announce::new(info_hash, peer_id, self.port, self.left)
+                ..AnnounceRequest::new(info_hash, peer_id, self.port, self.left)
             },
             compact: Some(self.compact),
             no_peer_id: false,
@@ -377,7 +377,7 @@ mod tests {
             }
         });
         let query = AnnounceQuery {
-            announce: Announce::new(InfoHash([1; 20]), PeerId([2; 20]), NonZeroU16::MIN, 1),
+            announce: AnnounceRequest::new(InfoHash([1; 20]), PeerId([2; 20]), NonZeroU16::MIN, 1),
             compact: Some(false),
             no_peer_id: false,
         };

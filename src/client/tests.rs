@@ -11,7 +11,7 @@ use scion_tracker_core::codec::bep15::{
 use scion_tracker_core::codec::compact::Layout;
 use scion_tracker_core::codec::connection::ConnectionId;
 use scion_tracker_core::codec::reply::{Form, Peers, write_failure};
-use scion_tracker_core::request::{Announce, Origin};
+use scion_tracker_core::request::{AnnounceRequest, Origin};
 use scion_tracker_core::response::{AddrBytes, AnnounceReply, Peer, PeerSink, Reach, SwarmCounts};
 use scion_tracker_core::types::PeerId;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -55,7 +55,7 @@ fn push(sink: &mut impl PeerSink) {
 fn announce() -> AnnounceQuery {
     let port = NonZeroU16::new(6881).unwrap();
     AnnounceQuery {
-        announce: Announce::new(HASH, PeerId([0x22; 20]), port, 1),
+        announce: AnnounceRequest::new(HASH, PeerId([0x22; 20]), port, 1),
         compact: None,
         no_peer_id: false,
     }

@@ -14,7 +14,7 @@ use scion_tracker_core::codec::bep15::{
 use scion_tracker_core::codec::compact::Layout;
 use scion_tracker_core::codec::connection::ConnectionId;
 use scion_tracker_core::codec::reply::{AnnounceAnswer, AnswerPeer, Failure, ScrapeAnswer};
-use scion_tracker_core::request::Announce;
+use scion_tracker_core::request::AnnounceRequest;
 use scion_tracker_core::types::InfoHash;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
@@ -73,7 +73,7 @@ enum Received {
 pub(super) async fn announce(
     sessions: &Sessions,
     url: &TrackerUrl,
-    announce: &Announce,
+    announce: &AnnounceRequest,
     deadline: Instant,
 ) -> Result<AnnounceAnswer, RequestError> {
     let path = url.path_and_query();

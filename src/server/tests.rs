@@ -15,7 +15,7 @@ use scion_tracker_core::codec::bep15::{
 };
 use scion_tracker_core::codec::compact::Layout;
 use scion_tracker_core::codec::scion::{Message, Path, Template, parse};
-use scion_tracker_core::request::Announce;
+use scion_tracker_core::request::AnnounceRequest;
 use scion_tracker_core::types::{InfoHash, PeerId};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
@@ -303,7 +303,7 @@ impl UdpClient {
         let mut id = [b'x'; 20];
         id[18..].copy_from_slice(&port.to_be_bytes());
         let hash = InfoHash::from_slice(HASH.as_bytes()).unwrap();
-        let announce = Announce::new(hash, PeerId(id), port.try_into().unwrap(), 1);
+        let announce = AnnounceRequest::new(hash, PeerId(id), port.try_into().unwrap(), 1);
         request.clear();
         write_announce_request(connection, TRANSACTION, &announce, "", &mut request);
         self.ask(&request, layout, |reply| match reply {

@@ -10,7 +10,7 @@
 
 mod driver;
 mod out;
-mod stage;
+mod state;
 mod timers;
 
 use std::io;

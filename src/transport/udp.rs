@@ -93,7 +93,7 @@ struct OverScion {
 impl Datagrams for OverScion {
     fn begin_batch(&mut self, requests: &[Request<'_>]) {
         let datagrams = requests.iter().map(|it| (it.payload, it.source.host));
-        self.handler.expect(datagrams);
+        self.handler.prefetch(datagrams);
         self.now = self.handler.service.now();
     }
 
@@ -142,7 +142,7 @@ fn run(mut handler: Handler, socket: &UdpSocket, shutdown: &CancellationToken) {
         match batch.receive(socket) {
             Ok(()) => {
                 let datagrams = batch.requests();
-                handler.expect(datagrams.map(|(it, source)| (it, Host::ip_only(source.ip()))));
+                handler.prefetch(datagrams.map(|(it, source)| (it, Host::ip_only(source.ip()))));
                 // One look at the clock a batch.
                 let now = handler.service.now();
                 batch.answer(|datagram, source, reply| {

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use scion_tracker::client::{Client, Options, TrackerUrl, Trust};
 use scion_tracker::core::codec::query::AnnounceQuery;
-use scion_tracker::core::request::{Announce, Claim, Event, ScionClaim};
+use scion_tracker::core::request::{AnnounceRequest, Claim, Event, ScionClaim};
 use scion_tracker::core::types::{InfoHash, PeerId};
 use scion_tracker::server::Kind;
 
@@ -16,7 +16,7 @@ const KINDS: [Kind; 4] = [Kind::Udp, Kind::Http, Kind::Https, Kind::Http3];
 fn announce(hash: u8, port: u16, event: Event) -> AnnounceQuery {
     let (hash, id) = (InfoHash([hash; 20]), PeerId(*b"-SC0100-aaaaaaaaaaaa"));
     let port = NonZeroU16::new(port).unwrap();
-    let mut announce = Announce::new(hash, id, port, 1);
+    let mut announce = AnnounceRequest::new(hash, id, port, 1);
     announce.event = event;
     AnnounceQuery {
         announce,

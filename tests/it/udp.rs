@@ -12,7 +12,7 @@ use scion_tracker::core::codec::bep15::{
 };
 use scion_tracker::core::codec::compact::Layout;
 use scion_tracker::core::codec::connection::ConnectionId;
-use scion_tracker::core::request::{Announce, Event, ScionClaim};
+use scion_tracker::core::request::{AnnounceRequest, Event, ScionClaim};
 use scion_tracker::core::types::{InfoHash, PeerId};
 use scion_tracker::server::Kind;
 
@@ -64,7 +64,7 @@ impl Client {
         then(reply)
     }
 
-    fn announce_with(&self, announce: &Announce, path: &str) -> Result<Answer, String> {
+    fn announce_with(&self, announce: &AnnounceRequest, path: &str) -> Result<Answer, String> {
         let mut request = Vec::new();
         write_announce_request(self.connection, TRANSACTION, announce, path, &mut request);
         self.ask(&request, |reply| match reply {
@@ -85,7 +85,7 @@ impl Client {
         })
     }
 
-    fn announce(&self, announce: &Announce) -> Answer {
+    fn announce(&self, announce: &AnnounceRequest) -> Answer {
         self.announce_with(announce, "/announce").unwrap()
     }
 
@@ -108,13 +108,13 @@ struct Answer {
     peers: Vec<SocketAddr>,
 }
 
-fn peer(port: u16) -> Announce {
+fn peer(port: u16) -> AnnounceRequest {
     let mut id = *b"-XX0001-000000000000";
     id[18..].copy_from_slice(&port.to_be_bytes());
-    Announce::new(HASH, PeerId(id), port.try_into().unwrap(), 1000)
+    AnnounceRequest::new(HASH, PeerId(id), port.try_into().unwrap(), 1000)
 }
 
-fn at(port: u16, ia: &str) -> Announce {
+fn at(port: u16, ia: &str) -> AnnounceRequest {
     let mut announce = peer(port);
     announce.claim.ia = Some(ia.parse::<IsdAs>().unwrap());
     announce

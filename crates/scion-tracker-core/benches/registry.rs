@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use scion_tracker_core::address::{CompactAddr, IsdAs};
 use scion_tracker_core::registry::memory::{Ceilings, Memory, Sweep};
-use scion_tracker_core::registry::{Accepts, Ask, Classes, Presence, Registry};
+use scion_tracker_core::registry::{Accepts, Classes, PeerEntry, Registry, Selection};
 use scion_tracker_core::request::{Event, Family};
 use scion_tracker_core::response::{Peer, PeerSink, Reach};
 use scion_tracker_core::select::{Mode, Policy};
@@ -50,14 +50,14 @@ impl Spread {
     }
 
     /// A peer in the torrent of its size class. One in five is a seed.
-    fn peer(self, torrent: u32, number: u32) -> Presence {
+    fn peer(self, torrent: u32, number: u32) -> PeerEntry {
         let ia = self.place(number);
         let mut hash = [0x5c; 20];
         hash[..4].copy_from_slice(&torrent.to_be_bytes());
         let mut id = *b"-XX0001-000000000000";
         id[16..].copy_from_slice(&number.to_be_bytes());
         let ip = IpAddr::from(Ipv4Addr::from(0x0a00_0000 + number));
-        Presence {
+        PeerEntry {
             info_hash: InfoHash(hash),
             ia,
             addr: CompactAddr::new(ip, 6881),
@@ -127,9 +127,9 @@ impl Subject {
         subject
     }
 
-    fn announce(&mut self, presence: &Presence, numwant: usize, policy: &Policy) {
+    fn announce(&mut self, presence: &PeerEntry, numwant: usize, policy: &Policy) {
         self.out.0.clear();
-        let ask = Ask {
+        let ask = Selection {
             numwant,
             policy,
             accepts: accepts(),

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 
 use crate::address::{CompactAddr, Host, IsdAs};
 use crate::registry::{Accepts, Classes};
-use crate::request::{Announce, Carries, Family, Origin, ScionClaim};
+use crate::request::{AnnounceRequest, Carries, Family, Origin, ScionClaim};
 use crate::response::{Reach, Warning};
 
 /// What becomes of a place that an announce over plain IP claims.
@@ -91,7 +91,12 @@ impl Places {
     }
 
     /// Decides where the requester is and whom it can reach.
-    pub fn resolve(&self, origin: &Origin, announce: &Announce, carries: Carries) -> Resolved {
+    pub fn resolve(
+        &self,
+        origin: &Origin,
+        announce: &AnnounceRequest,
+        carries: Carries,
+    ) -> Resolved {
         let port = announce.port.get();
         if origin.is_scion() {
             let Host { ia, .. } = origin.host;
@@ -140,7 +145,7 @@ impl Places {
             .map(|(_, ia)| *ia)
     }
 
-    fn take_claim(&self, announce: &Announce, ip: IpAddr, trusted: bool, to: &mut Resolved) {
+    fn take_claim(&self, announce: &AnnounceRequest, ip: IpAddr, trusted: bool, to: &mut Resolved) {
         let claim = &announce.claim;
         let claimed = match claim.scion {
             ScionClaim::At(at) => Some((at.host.ia, Some(at))),

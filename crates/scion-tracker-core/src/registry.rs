@@ -29,7 +29,7 @@ pub const MAX_NUMWANT: usize = 500;
 /// Its key inside the swarm is (`ia`, `addr`): the same IP and port in two ASes are two peers, and a
 /// new `id` at a known address replaces the old one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Presence {
+pub struct PeerEntry {
     /// The swarm.
     pub info_hash: InfoHash,
     /// The place, [`IsdAs::NONE`] if it has none.
@@ -61,7 +61,7 @@ pub struct PeerKey {
 
 /// Which peers the requester asks for.
 #[derive(Debug, Clone, Copy)]
-pub struct Ask<'a> {
+pub struct Selection<'a> {
     /// How many at most; never more than [`MAX_NUMWANT`].
     pub numwant: usize,
     /// How they are chosen.
@@ -132,13 +132,13 @@ impl Classes {
 /// - At a ceiling the newcomer is refused with the [`Refusal`] of that ceiling, after idle swarms
 ///   have been given up for it; those who are in are served as ever.
 /// - `scrape` of an unknown swarm is all zeros.
-/// - `expect` changes nothing.
+/// - `prefetch` changes nothing.
 pub trait Registry {
     /// Enters, refreshes or removes a peer, and hands out others.
     fn announce<S: PeerSink>(
         &self,
-        presence: &Presence,
-        ask: &Ask<'_>,
+        presence: &PeerEntry,
+        ask: &Selection<'_>,
         now: Time,
         rng: &mut Rng,
         sink: &mut S,
@@ -149,7 +149,7 @@ pub trait Registry {
 
     /// Says which announces follow at once, one after the other. A store may use the time to fetch what
     /// they need, for all of them together; nothing else depends on it.
-    fn expect(&self, peers: &[PeerKey]) {
+    fn prefetch(&self, peers: &[PeerKey]) {
         let _ = peers;
     }
 }

@@ -77,7 +77,7 @@ pub enum Event {
 
 /// An announce: a peer tells of itself and asks for others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Announce {
+pub struct AnnounceRequest {
     /// The swarm.
     pub info_hash: InfoHash,
     /// What the peer calls itself.
@@ -102,7 +102,7 @@ pub struct Announce {
     pub named_ip: Option<IpAddr>,
 }
 
-impl Announce {
+impl AnnounceRequest {
     /// A regular announce with nothing optional in it.
     pub const fn new(info_hash: InfoHash, peer_id: PeerId, port: NonZeroU16, left: u64) -> Self {
         Self {

@@ -4,8 +4,8 @@
 //! and hands out peers; `scrape` counts.
 
 use crate::place::Places;
-use crate::registry::{Ask, PeerKey, Presence, Registry};
-use crate::request::{Announce, Carries, Origin};
+use crate::registry::{PeerEntry, PeerKey, Registry, Selection};
+use crate::request::{AnnounceRequest, Carries, Origin};
 use crate::response::{AnnounceReply, PeerSink, Refusal, SwarmCounts};
 use crate::select::Policy;
 use crate::types::{InfoHash, Rng, Time};
@@ -68,7 +68,7 @@ impl<R: Registry> Tracker<R> {
     pub fn announce<S: PeerSink>(
         &self,
         origin: &Origin,
-        announce: &Announce,
+        announce: &AnnounceRequest,
         carries: Carries,
         now: Time,
         rng: &mut Rng,
@@ -76,7 +76,7 @@ impl<R: Registry> Tracker<R> {
     ) -> Result<AnnounceReply, Refusal> {
         let terms = &self.terms;
         let resolved = terms.places.resolve(origin, announce, carries);
-        let presence = Presence {
+        let presence = PeerEntry {
             info_hash: announce.info_hash,
             ia: resolved.ia,
             addr: resolved.addr,
@@ -90,7 +90,7 @@ impl<R: Registry> Tracker<R> {
             .numwant
             .unwrap_or(terms.numwant_default)
             .min(terms.numwant_max);
-        let ask = Ask {
+        let ask = Selection {
             numwant: numwant as usize,
             policy: &terms.policy,
             accepts: resolved.accepts,
@@ -105,9 +105,9 @@ impl<R: Registry> Tracker<R> {
         })
     }
 
-    /// Says whose announces follow at once; see [`Registry::expect`].
-    pub fn expect(&self, peers: &[PeerKey]) {
-        self.registry.expect(peers);
+    /// Says whose announces follow at once; see [`Registry::prefetch`].
+    pub fn prefetch(&self, peers: &[PeerKey]) {
+        self.registry.prefetch(peers);
     }
 
     /// The counts of a swarm, zeros for an unknown one.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use scion_tracker_core::codec::query::AnnounceQuery;
 use scion_tracker_core::codec::reply::AnnounceAnswer;
-use scion_tracker_core::request::Announce;
+use scion_tracker_core::request::AnnounceRequest;
 use scion_tracker_core::types::{InfoHash, PeerId};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -117,7 +117,7 @@ fn nowhere() -> DaemonAddr {
 fn announce(port: u16) -> AnnounceQuery {
     let port = NonZeroU16::new(port).unwrap();
     AnnounceQuery {
-        announce: Announce::new(HASH, PeerId(*b"-SC0100-aaaaaaaaaaaa"), port, 1),
+        announce: AnnounceRequest::new(HASH, PeerId(*b"-SC0100-aaaaaaaaaaaa"), port, 1),
         compact: Some(false),
         no_peer_id: false,
     }

@@ -74,7 +74,7 @@ pub(in crate::transport) struct Session {
     state: State,
     /// When the state has lasted too long.
     until: Option<Instant>,
-    knock: Arc<Knock>,
+    waker: Arc<ConnectionWaker>,
 }
 
 #[derive(Debug)]
@@ -112,7 +112,7 @@ impl Session {
         origin: Origin,
         quic: &mut Connection,
         shared: &Shared,
-        knocks: &Arc<Knocks>,
+        wakeups: &Arc<WakeQueue>,
         handle: ConnectionHandle,
         now: Instant,
     ) -> Self {
@@ -123,9 +123,9 @@ impl Session {
             acknowledged: false,
             state: State::Opening,
             until: Some(now + shared.options.limits.head),
-            knock: Arc::new(Knock {
+            waker: Arc::new(ConnectionWaker {
                 handle,
-                knocks: Arc::clone(knocks),
+                wakeups: Arc::clone(wakeups),
                 waiting: AtomicBool::new(false),
             }),
         }
@@ -157,7 +157,7 @@ impl Session {
         shared: &Arc<Shared>,
         now: Instant,
     ) -> Option<End> {
-        self.knock.waiting.store(false, Ordering::Release);
+        self.waker.waiting.store(false, Ordering::Release);
         loop {
             match &mut self.state {
                 State::Opening => {
@@ -171,7 +171,7 @@ impl Session {
                     let (Some(ours), Some(theirs)) = (self.ours, self.theirs) else {
                         return None;
                     };
-                    let waker = Waker::from(Arc::clone(&self.knock));
+                    let waker = Waker::from(Arc::clone(&self.waker));
                     let cx = &mut Context::from_waker(&waker);
                     if served.carry(ours, theirs, quic, cx).is_err() {
                         return Some(End::Aborted);
@@ -351,9 +351,9 @@ struct Broken;
 /// Tells the driver of an endpoint which connections have something to do, though nothing has come for
 /// them.
 #[derive(Debug, Default)]
-pub(in crate::transport) struct Knocks(Mutex<(Vec<ConnectionHandle>, Option<Waker>)>);
+pub(in crate::transport) struct WakeQueue(Mutex<(Vec<ConnectionHandle>, Option<Waker>)>);
 
-impl Knocks {
+impl WakeQueue {
     /// Takes those that have. The task is woken when there are more.
     pub(in crate::transport) fn take(&self, cx: &Context<'_>) -> Vec<ConnectionHandle> {
         let (waiting, driver) = &mut *self.0.lock();
@@ -367,14 +367,14 @@ impl Knocks {
 
 /// Wakes one connection.
 #[derive(Debug)]
-struct Knock {
+struct ConnectionWaker {
     handle: ConnectionHandle,
-    knocks: Arc<Knocks>,
+    wakeups: Arc<WakeQueue>,
     /// Whether it has knocked since it was looked at.
     waiting: AtomicBool,
 }
 
-impl Wake for Knock {
+impl Wake for ConnectionWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -383,7 +383,7 @@ impl Wake for Knock {
         if self.waiting.swap(true, Ordering::AcqRel) {
             return;
         }
-        let (waiting, driver) = &mut *self.knocks.0.lock();
+        let (waiting, driver) = &mut *self.wakeups.0.lock();
         waiting.push(self.handle);
         if let Some(driver) = driver {
             driver.wake_by_ref();

@@ -25,12 +25,12 @@ use scion_tracker_core::request::Origin;
 
 use super::Handshake;
 use super::out::Out;
-use super::stage::{NO_ERROR, Stage};
+use super::state::{ConnectionState, NO_ERROR};
 use super::timers::Timers;
 use crate::counters::Counter;
 use crate::transport::Shared;
 use crate::transport::connections::Over;
-use crate::transport::http::qs::Knocks;
+use crate::transport::http::qs::WakeQueue;
 use crate::transport::http::three::Announces;
 
 /// Batches of datagrams that are received before other tasks get their turn.
@@ -59,7 +59,7 @@ pub(super) struct Driver<O> {
     /// Connections with something to do.
     ready: Vec<ConnectionHandle>,
     announces: Announces,
-    knocks: Arc<Knocks>,
+    wakeups: Arc<WakeQueue>,
     timers: Timers,
     stopping: bool,
 }
@@ -67,7 +67,7 @@ pub(super) struct Driver<O> {
 /// A connection with what is spoken on it.
 struct Connection {
     quic: Quic,
-    stage: Stage,
+    stage: ConnectionState,
     /// Whether it is among those with something to do.
     ready: bool,
 }
@@ -98,7 +98,7 @@ impl<O: Fn(SocketAddr) -> Option<Origin>> Driver<O> {
             held: 0,
             ready: Vec::new(),
             announces: Announces::default(),
-            knocks: Arc::default(),
+            wakeups: Arc::default(),
             timers: Timers::new(),
             stopping: false,
         }
@@ -136,7 +136,7 @@ impl<O: Fn(SocketAddr) -> Option<Origin>> Driver<O> {
                 return Poll::Pending;
             }
         }
-        for handle in self.knocks.take(cx) {
+        for handle in self.wakeups.take(cx) {
             mark(&mut self.connections, &mut self.ready, handle);
         }
         self.drive(cx);
@@ -256,7 +256,7 @@ impl<O: Fn(SocketAddr) -> Option<Origin>> Driver<O> {
         };
         let connection = Connection {
             quic,
-            stage: Stage::Handshake {
+            stage: ConnectionState::Handshake {
                 handle,
                 origin,
                 until: now + limits.handshake,
@@ -305,10 +305,10 @@ impl<O: Fn(SocketAddr) -> Option<Origin>> Driver<O> {
         };
         let Connection { quic, stage, .. } = &mut **connection;
         while let Some(event) = quic.poll() {
-            let (shared, knocks, announces) = (&self.shared, &self.knocks, &mut self.announces);
-            stage.handle(event, quic, shared, knocks, announces, now);
+            let (shared, wakeups, announces) = (&self.shared, &self.wakeups, &mut self.announces);
+            stage.handle(event, quic, shared, wakeups, announces, now);
         }
-        if let Stage::Qs { .. } = stage {
+        if let ConnectionState::Qs { .. } = stage {
             stage.pump(quic, &self.shared, now);
         }
     }

@@ -10,7 +10,7 @@ use scion_tracker_core::codec::bep15::{
 use scion_tracker_core::codec::compact::Layout;
 use scion_tracker_core::codec::connection::ConnectionIds;
 use scion_tracker_core::registry::PeerKey;
-use scion_tracker_core::request::{Announce, Carries, Origin};
+use scion_tracker_core::request::{AnnounceRequest, Carries, Origin};
 use scion_tracker_core::types::{Rng, Time};
 
 use crate::counters::{Counter, Snapshot};
@@ -28,7 +28,7 @@ pub(super) struct Handler {
 
 impl Handler {
     /// Tells the tracker of the announces among datagrams that are answered next.
-    pub(super) fn expect<'a>(&self, datagrams: impl Iterator<Item = (&'a [u8], Host)>) {
+    pub(super) fn prefetch<'a>(&self, datagrams: impl Iterator<Item = (&'a [u8], Host)>) {
         let mut peers: ArrayVec<PeerKey, BATCH> = ArrayVec::new();
         for (datagram, source) in datagrams.take(BATCH) {
             if let Some((info_hash, port)) = bep15::peek_announce(datagram) {
@@ -40,7 +40,7 @@ impl Handler {
                 });
             }
         }
-        self.service.tracker.expect(&peers);
+        self.service.tracker.prefetch(&peers);
     }
 
     /// Answers one datagram: returns the length of the reply, zero for silence.
@@ -92,7 +92,7 @@ impl Handler {
     fn announce(
         &mut self,
         origin: &Origin,
-        mut announce: Announce,
+        mut announce: AnnounceRequest,
         transaction: TransactionId,
         now: Time,
         reply: &mut [u8],
@@ -161,7 +161,7 @@ mod tests {
 
     fn announce(connection: ConnectionId, port: u16) -> Vec<u8> {
         let port = port.try_into().unwrap();
-        let announce = Announce::new(InfoHash([1; 20]), PeerId([2; 20]), port, 1);
+        let announce = AnnounceRequest::new(InfoHash([1; 20]), PeerId([2; 20]), port, 1);
         let mut request = Vec::new();
         write_announce_request(connection, TRANSACTION, &announce, "", &mut request);
         request

@@ -15,7 +15,7 @@ use std::process::{Command, ExitCode};
 
 use scion_tracker_core::address::{CompactAddr, IsdAs};
 use scion_tracker_core::registry::memory::{Ceilings, Memory};
-use scion_tracker_core::registry::{Accepts, Ask, Classes, Presence, Registry};
+use scion_tracker_core::registry::{Accepts, Classes, PeerEntry, Registry, Selection};
 use scion_tracker_core::request::Event;
 use scion_tracker_core::response::{NoPeers, Reach};
 use scion_tracker_core::select::Policy;
@@ -78,7 +78,7 @@ fn measure(shape: u32, ases: u32) -> io::Result<String> {
     let before = resident()?;
     let memory = Memory::new(ceilings, [1, 2, 3, 4]);
     let policy = Policy::default();
-    let ask = Ask {
+    let ask = Selection {
         numwant: 0,
         policy: &policy,
         accepts: Accepts {
@@ -104,7 +104,7 @@ fn measure(shape: u32, ases: u32) -> io::Result<String> {
     ))
 }
 
-fn peer(torrent: u32, round: u32, number: u32, ases: u32) -> Presence {
+fn peer(torrent: u32, round: u32, number: u32, ases: u32) -> PeerEntry {
     let mut hash = [0x5c; 20];
     // Multiplied, so that the hashes do not come in order.
     hash[..4].copy_from_slice(&torrent.wrapping_mul(0x9e37_79b1).to_be_bytes());
@@ -113,7 +113,7 @@ fn peer(torrent: u32, round: u32, number: u32, ases: u32) -> Presence {
     let ia = IsdAs::from_u64(u64::from(isd) << 48 | u64::from(asn));
     let mut id = *b"-XX0001-000000000000";
     id[16..].copy_from_slice(&number.to_be_bytes());
-    Presence {
+    PeerEntry {
         info_hash: InfoHash(hash),
         ia,
         addr: CompactAddr::new(IpAddr::from(Ipv4Addr::from(0x0a00_0000 + number)), 6881),

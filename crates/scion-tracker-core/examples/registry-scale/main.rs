@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use scion_tracker_core::address::{CompactAddr, IsdAs};
 use scion_tracker_core::registry::memory::{Ceilings, Memory, Sweep};
-use scion_tracker_core::registry::{Accepts, Ask, Classes, Presence, Registry};
+use scion_tracker_core::registry::{Accepts, Classes, PeerEntry, Registry, Selection};
 use scion_tracker_core::request::{Event, Family};
 use scion_tracker_core::response::{Peer, PeerSink, Reach};
 use scion_tracker_core::select::Policy;
@@ -103,12 +103,12 @@ struct Subject {
 }
 
 impl Subject {
-    fn announce(&mut self, presence: &Presence, numwant: usize) -> io::Result<()> {
+    fn announce(&mut self, presence: &PeerEntry, numwant: usize) -> io::Result<()> {
         self.reply.0.clear();
         let first = [Reach::Ip, Reach::Scion, Reach::Both]
             .into_iter()
             .fold(Classes::NONE, |set, reach| set.with(Family::V4, reach));
-        let ask = Ask {
+        let ask = Selection {
             numwant,
             policy: &self.policy,
             accepts: Accepts {
@@ -194,7 +194,7 @@ fn percentile(times: &mut [Duration]) -> Duration {
     times.get(at).copied().unwrap_or_default()
 }
 
-fn peer(number: u32, torrents: u32, ases: u32) -> Presence {
+fn peer(number: u32, torrents: u32, ases: u32) -> PeerEntry {
     let torrent = number % torrents;
     let mut hash = [0x5c; 20];
     // Multiplied, so that the hashes do not come in order.
@@ -207,7 +207,7 @@ fn peer(number: u32, torrents: u32, ases: u32) -> Presence {
     let ia = IsdAs::from_u64(u64::from(isd) << 48 | u64::from(asn));
     let mut id = *b"-XX0001-000000000000";
     id[16..].copy_from_slice(&number.to_be_bytes());
-    Presence {
+    PeerEntry {
         info_hash: InfoHash(hash),
         ia,
         addr: CompactAddr::new(IpAddr::from(Ipv4Addr::from(0x0a00_0000 + number)), 6881),

@@ -7,7 +7,7 @@ use scion_tracker_core::Tracker;
 use scion_tracker_core::address::{CompactAddr, IsdAs};
 use scion_tracker_core::place::{PlacePolicy, Places};
 use scion_tracker_core::registry::memory::{Ceilings, Memory, Sweep};
-use scion_tracker_core::request::{Announce, Carries, Event, Origin};
+use scion_tracker_core::request::{AnnounceRequest, Carries, Event, Origin};
 use scion_tracker_core::response::{Peer, PeerSink};
 use scion_tracker_core::select::{Census, Mode, Policy, Standing, Tier, Want, plan};
 use scion_tracker_core::tracker::Terms;
@@ -173,7 +173,7 @@ impl<'w> Handout<'w> {
         let mut id = *b"-SIM000-000000000000";
         id[12..].copy_from_slice(&(me as u64).to_be_bytes());
         let port = const { NonZeroU16::new(6881).unwrap() };
-        let mut announce = Announce::new(InfoHash([7; 20]), PeerId(id), port, left);
+        let mut announce = AnnounceRequest::new(InfoHash([7; 20]), PeerId(id), port, left);
         announce.event = event;
         let origin = Origin {
             host: self.world.peers[me].host,

@@ -16,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 
 use crate::address::{AddressError, IsdAs, ScionAddr};
-use crate::request::{Announce, Claim, Event, ScionClaim};
+use crate::request::{AnnounceRequest, Claim, Event, ScionClaim};
 use crate::types::{InfoHash, PeerId};
 
 use escape::decode;
@@ -31,7 +31,7 @@ pub const MAX_QUERY: usize = 8192;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnnounceQuery {
     /// The announce.
-    pub announce: Announce,
+    pub announce: AnnounceRequest,
     /// `compact=1` or `compact=0` (BEP 23).
     pub compact: Option<bool>,
     /// `no_peer_id=1`: peer ids may be left out.
@@ -148,7 +148,7 @@ pub fn parse_announce(query: &str) -> Result<AnnounceQuery, QueryError> {
         }
     }
     Ok(AnnounceQuery {
-        announce: Announce {
+        announce: AnnounceRequest {
             info_hash: info_hash.ok_or(QueryError::NoInfoHash)?,
             peer_id: peer_id.ok_or(QueryError::NoPeerId)?,
             port: port.ok_or(QueryError::NoPort)?,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::codec::bep15::{self, Request};
 use crate::codec::query;
-use crate::request::{Announce, Claim, Event};
+use crate::request::{AnnounceRequest, Claim, Event};
 
 /// Name and contents of each file of a kind, the shipped ones at the least.
 #[expect(clippy::disallowed_methods, reason = "test data is in files")]
@@ -26,7 +26,7 @@ fn vectors(kind: &str, extension: &str, least: usize) -> Vec<(String, String)> {
 }
 
 /// What holds of every announce that was recorded.
-fn check_announce(name: &str, announce: &Announce, event: Event) {
+fn check_announce(name: &str, announce: &AnnounceRequest, event: Event) {
     assert_eq!(announce.event, event, "{name}");
     assert_eq!(announce.port.get(), 6881, "{name}");
     assert_eq!(announce.claim, Claim::default(), "{name}");

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::address::CompactAddr;
 use crate::registry::memory::Ceilings;
-use crate::registry::{Accepts, Classes, MAX_NUMWANT, PeerKey, Presence, Registry};
+use crate::registry::{Accepts, Classes, MAX_NUMWANT, PeerEntry, PeerKey, Registry};
 use crate::request::{Event, Family};
 use crate::response::{Reach, SwarmCounts};
 use crate::select::Mode;
@@ -456,7 +456,7 @@ fn expires_the_silent<S: Subject>(subject: &S) {
 fn agrees_with_a_plain_model<S: Subject>(subject: &S) {
     let mut bench = Bench::new(subject);
     bench.policy.mode = Mode::Random;
-    let mut model: BTreeMap<Key, Presence> = BTreeMap::new();
+    let mut model: BTreeMap<Key, PeerEntry> = BTreeMap::new();
     let mut rng = Rng::with_seed(42);
     for step in 0..12_000u32 {
         let crowd = if step / 2000 % 2 == 0 { 110 } else { 24 };
@@ -491,7 +491,7 @@ fn agrees_with_a_plain_model<S: Subject>(subject: &S) {
             ia: it.ia,
             addr: it.addr,
         });
-        bench.registry.expect(&soon);
+        bench.registry.prefetch(&soon);
         let (got, counts) = bench.ask(who, MAX_NUMWANT).expect("served");
         if leaves {
             model.remove(&key);

@@ -11,7 +11,7 @@ use crate::registry::large::forest::{Cursor, Forest, Slot, one};
 use crate::registry::large::group::Group;
 use crate::registry::large::view::{Shelf, Side, View};
 use crate::registry::table::record::{Packed, Record, family};
-use crate::registry::{Classes, Presence};
+use crate::registry::{Classes, PeerEntry};
 use crate::request::Family;
 use crate::select::Tally;
 use ahash::RandomState;
@@ -19,7 +19,7 @@ use smallvec::{Array, SmallVec};
 
 /// A big swarm.
 #[derive(Debug, Default)]
-pub(super) struct Many {
+pub(super) struct LargeSwarm {
     /// The first in place: most swarms have no other.
     four: SmallVec<[Forest<[u8; 6]>; 1]>,
     six: SmallVec<[Forest<[u8; 18]>; 0]>,
@@ -91,7 +91,7 @@ fn insert<P: Packed + std::hash::Hash>(
     }
 }
 
-impl Many {
+impl LargeSwarm {
     pub(super) const fn tally(&self) -> (Tally, u32) {
         (self.tally, self.partial)
     }
@@ -275,7 +275,7 @@ impl Many {
     pub(super) fn show<'a>(
         &'a self,
         view: &mut View<'a>,
-        me: &Presence,
+        me: &PeerEntry,
         slot: Slot,
         classes: Classes,
         keys: &RandomState,

@@ -18,7 +18,7 @@ use crate::registry::shard::{Aligned, ENTRY_BYTES, Entry, Shard};
 use crate::registry::sources::Sources;
 use crate::registry::swarm::Swarm;
 use crate::registry::table::record::{Class, Flags, Tick};
-use crate::registry::{Ask, PeerKey, Presence, Registry};
+use crate::registry::{PeerEntry, PeerKey, Registry, Selection};
 use crate::request::Event;
 use crate::response::{PeerSink, Refusal, SwarmCounts};
 use crate::types::{InfoHash, Rng, Time};
@@ -346,7 +346,7 @@ impl Memory {
     }
 
     /// Whether a peer that is not here may enter.
-    fn admit(&self, presence: &Presence, swarm: Option<&Swarm>) -> Result<(), Refusal> {
+    fn admit(&self, presence: &PeerEntry, swarm: Option<&Swarm>) -> Result<(), Refusal> {
         let ceilings = &self.ceilings;
         if swarm.is_some_and(|swarm| swarm.len() >= ceilings.peers_per_torrent) {
             return Err(Refusal::SwarmLimit);
@@ -366,8 +366,8 @@ impl Memory {
 
     fn enter<S: PeerSink>(
         &self,
-        presence: &Presence,
-        ask: &Ask<'_>,
+        presence: &PeerEntry,
+        ask: &Selection<'_>,
         now: Time,
         rng: &mut Rng,
         sink: &mut S,
@@ -427,7 +427,7 @@ impl Memory {
         Ok(counts)
     }
 
-    fn leave(&self, presence: &Presence) -> SwarmCounts {
+    fn leave(&self, presence: &PeerEntry) -> SwarmCounts {
         let hash = self.keys.hash_one(presence.info_hash);
         let mut guard = self.shard(hash);
         let shard = &mut *guard;
@@ -459,8 +459,8 @@ impl Memory {
 impl Registry for Memory {
     fn announce<S: PeerSink>(
         &self,
-        presence: &Presence,
-        ask: &Ask<'_>,
+        presence: &PeerEntry,
+        ask: &Selection<'_>,
         now: Time,
         rng: &mut Rng,
         sink: &mut S,
@@ -486,7 +486,7 @@ impl Registry for Memory {
         entry.swarm.counts(entry.completed)
     }
 
-    fn expect(&self, peers: &[PeerKey]) {
+    fn prefetch(&self, peers: &[PeerKey]) {
         // With one there is nothing to do meanwhile.
         if peers.len() > 1 {
             for peers in peers.chunks(TOGETHER) {
@@ -531,7 +531,7 @@ mod tests {
         let mut hash = [0; 20];
         hash[..4].copy_from_slice(&torrent.to_le_bytes());
         let ip = std::net::IpAddr::from(number.to_be_bytes());
-        let presence = Presence {
+        let presence = PeerEntry {
             info_hash: InfoHash(hash),
             ia,
             addr: CompactAddr::new(ip, 6881),
@@ -545,7 +545,7 @@ mod tests {
             first: Classes::NONE,
             then: Classes::NONE,
         };
-        let ask = Ask {
+        let ask = Selection {
             numwant: 0,
             policy: &Policy::default(),
             accepts,

@@ -5,7 +5,7 @@ use arrayvec::ArrayVec;
 use crate::address::{CompactAddr, IsdAs};
 use crate::registry::swarm::{Order, want};
 use crate::registry::table::record::{Chosen as _, Packed, Picks, Record, family};
-use crate::registry::{Ask, Classes, MAX_NUMWANT, Presence};
+use crate::registry::{Classes, MAX_NUMWANT, PeerEntry, Selection};
 use crate::response::{Peer, PeerSink};
 use crate::select::{Draw, Kind, Mode, Pool, Pools, Standing, Tally, Tier, Want};
 use crate::types::Rng;
@@ -35,9 +35,9 @@ impl<P: Packed> Placed<P> {
 
 /// At most [`MOST`] peers, in no order.
 #[derive(Debug, Default)]
-pub(super) struct Few<P>(pub(super) Box<[Placed<P>]>);
+pub(super) struct SmallSwarm<P>(pub(super) Box<[Placed<P>]>);
 
-impl<P: Packed> Few<P> {
+impl<P: Packed> SmallSwarm<P> {
     pub(super) fn find(&self, ia: IsdAs, addr: &CompactAddr) -> Option<usize> {
         let addr = P::pack(addr)?;
         let ia = ia.to_u64().to_be_bytes();
@@ -95,7 +95,7 @@ impl<P: Packed> Few<P> {
     }
 
     /// Whether everybody has room in the reply and may be in it, so that there is nothing to choose.
-    pub(super) fn all_fit(&self, requester: &Presence, ask: &Ask<'_>) -> bool {
+    pub(super) fn all_fit(&self, requester: &PeerEntry, ask: &Selection<'_>) -> bool {
         // The requester itself is among them.
         let all = self.0.len() <= ask.numwant.min(MAX_NUMWANT) + 1;
         all && (ask.policy.mode != Mode::Cap || !ask.policy.by_tiers(requester.ia))
@@ -104,9 +104,9 @@ impl<P: Packed> Few<P> {
     /// Hands out everybody whom the requester reaches and has a use for.
     pub(super) fn hand_out_all<S: PeerSink>(
         &self,
-        requester: &Presence,
+        requester: &PeerEntry,
         me: usize,
-        ask: &Ask<'_>,
+        ask: &Selection<'_>,
         order: Order<'_>,
         sink: &mut S,
     ) {
@@ -140,7 +140,7 @@ impl<P: Packed> Few<P> {
         }
     }
 
-    pub(super) fn view(&self, me: &Presence, position: usize, classes: Classes) -> View<'_, P> {
+    pub(super) fn view(&self, me: &PeerEntry, position: usize, classes: Classes) -> View<'_, P> {
         View::new(&self.0, me.ia, position, classes)
     }
 }

@@ -3,14 +3,14 @@
 use ahash::RandomState;
 
 use crate::address::{CompactAddr, Host, IsdAs};
-use crate::registry::large::Many;
+use crate::registry::large::LargeSwarm;
 use crate::registry::large::forest::{Cursor, Slot};
 use crate::registry::large::group::Group;
 use crate::registry::large::view::View;
 use crate::registry::prefetch::{prefetch_slice, prefetch_value};
-use crate::registry::small::{self, Few, Placed};
+use crate::registry::small::{self, Placed, SmallSwarm};
 use crate::registry::table::record::{Chosen, Class, Flags, Packed, Picks, Record, Tick};
-use crate::registry::{Ask, MAX_NUMWANT, Presence};
+use crate::registry::{MAX_NUMWANT, PeerEntry, Selection};
 use crate::request::Event;
 use crate::response::{Peer, PeerSink, SwarmCounts};
 use crate::select::{self, Pools, Want};
@@ -23,30 +23,30 @@ const FEW_AGAIN: u32 = small::MOST as u32 / 2;
 #[derive(Debug)]
 pub(super) enum Swarm {
     /// A few peers, all of them IPv4.
-    Four(Few<[u8; 6]>),
+    Four(SmallSwarm<[u8; 6]>),
     /// A few peers of either family.
-    Mixed(Few<[u8; 18]>),
+    Mixed(SmallSwarm<[u8; 18]>),
     /// More than a few.
-    Many(Box<Many>),
+    LargeSwarm(Box<LargeSwarm>),
 }
 
 /// Where a peer is in a swarm, until the next change.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Place {
-    Few(usize),
-    Many(Slot),
+    SmallSwarm(usize),
+    LargeSwarm(Slot),
 }
 
 impl Swarm {
     pub(super) fn new() -> Self {
-        Self::Four(Few::default())
+        Self::Four(SmallSwarm::default())
     }
 
     pub(super) fn counts(&self, completed: u32) -> SwarmCounts {
         let (tally, partial) = match self {
             Self::Four(few) => few.tally(),
             Self::Mixed(few) => few.tally(),
-            Self::Many(many) => many.tally(),
+            Self::LargeSwarm(many) => many.tally(),
         };
         SwarmCounts {
             seeders: tally.seeds,
@@ -60,7 +60,7 @@ impl Swarm {
         match self {
             Self::Four(few) => few.0.len(),
             Self::Mixed(few) => few.0.len(),
-            Self::Many(many) => many.tally().0.total() as usize,
+            Self::LargeSwarm(many) => many.tally().0.total() as usize,
         }
     }
 
@@ -68,16 +68,16 @@ impl Swarm {
         match self {
             Self::Four(few) => few.heap_bytes(),
             Self::Mixed(few) => few.heap_bytes(),
-            Self::Many(many) => many.heap_bytes(),
+            Self::LargeSwarm(many) => many.heap_bytes(),
         }
     }
 
-    pub(super) fn find(&self, presence: &Presence, keys: &RandomState) -> Option<Place> {
+    pub(super) fn find(&self, presence: &PeerEntry, keys: &RandomState) -> Option<Place> {
         let (ia, addr) = (presence.ia, &presence.addr);
         match self {
-            Self::Four(few) => few.find(ia, addr).map(Place::Few),
-            Self::Mixed(few) => few.find(ia, addr).map(Place::Few),
-            Self::Many(many) => many.find(ia, addr, keys).map(Place::Many),
+            Self::Four(few) => few.find(ia, addr).map(Place::SmallSwarm),
+            Self::Mixed(few) => few.find(ia, addr).map(Place::SmallSwarm),
+            Self::LargeSwarm(many) => many.find(ia, addr, keys).map(Place::LargeSwarm),
         }
     }
 
@@ -88,8 +88,8 @@ impl Swarm {
         match self {
             Self::Four(few) => prefetch_slice(&few.0, LINES),
             Self::Mixed(few) => prefetch_slice(&few.0, LINES),
-            Self::Many(many) => {
-                let many: &Many = many;
+            Self::LargeSwarm(many) => {
+                let many: &LargeSwarm = many;
                 prefetch_value(many);
                 return true;
             }
@@ -100,7 +100,7 @@ impl Swarm {
     /// The group of a big swarm in which an IPv4 peer is likely to be.
     pub(super) fn likely_group(&self, ia: IsdAs, keys: &RandomState) -> Option<&Group<[u8; 6]>> {
         match self {
-            Self::Many(many) => many.likely_group(ia, keys),
+            Self::LargeSwarm(many) => many.likely_group(ia, keys),
             Self::Four(_) | Self::Mixed(_) => None,
         }
     }
@@ -108,9 +108,9 @@ impl Swarm {
     /// What is kept of a peer, its address left out.
     pub(super) fn head(&self, place: Place) -> Option<Record<()>> {
         match (self, place) {
-            (Self::Four(few), Place::Few(at)) => Some(few.0[at].record.head()),
-            (Self::Mixed(few), Place::Few(at)) => Some(few.0[at].record.head()),
-            (Self::Many(many), Place::Many(slot)) => Some(many.head(slot)),
+            (Self::Four(few), Place::SmallSwarm(at)) => Some(few.0[at].record.head()),
+            (Self::Mixed(few), Place::SmallSwarm(at)) => Some(few.0[at].record.head()),
+            (Self::LargeSwarm(many), Place::LargeSwarm(slot)) => Some(many.head(slot)),
             _ => None,
         }
     }
@@ -119,7 +119,7 @@ impl Swarm {
     /// completes a download.
     pub(super) fn enter(
         &mut self,
-        presence: &Presence,
+        presence: &PeerEntry,
         place: Option<Place>,
         now: Tick,
         keys: &RandomState,
@@ -140,11 +140,11 @@ impl Swarm {
             None => self.insert(ia, addr, head, keys),
             Some(place) => {
                 match (&mut *self, place) {
-                    (Self::Four(few), Place::Few(at)) => few.update(at, head),
-                    (Self::Mixed(few), Place::Few(at)) => few.update(at, head),
-                    (Self::Many(many), Place::Many(slot)) => {
+                    (Self::Four(few), Place::SmallSwarm(at)) => few.update(at, head),
+                    (Self::Mixed(few), Place::SmallSwarm(at)) => few.update(at, head),
+                    (Self::LargeSwarm(many), Place::LargeSwarm(slot)) => {
                         return (
-                            Place::Many(many.update(slot, ia, addr, head, keys)),
+                            Place::LargeSwarm(many.update(slot, ia, addr, head, keys)),
                             completes,
                         );
                     }
@@ -164,7 +164,7 @@ impl Swarm {
         head: Record<()>,
         keys: &RandomState,
     ) -> Place {
-        if self.len() == small::MOST && !matches!(self, Self::Many(_)) {
+        if self.len() == small::MOST && !matches!(self, Self::LargeSwarm(_)) {
             self.grow(keys);
         }
         if let (Self::Four(few), CompactAddr::V6(_)) = (&*self, addr) {
@@ -173,7 +173,7 @@ impl Swarm {
                 let mapped = pack_mixed(&CompactAddr::V4(addr));
                 Placed::new(peer.ia(), peer.record.at(mapped))
             });
-            *self = Self::Mixed(Few(mixed.collect()));
+            *self = Self::Mixed(SmallSwarm(mixed.collect()));
         }
         match self {
             Self::Four(few) => {
@@ -182,24 +182,26 @@ impl Swarm {
                     // An IPv6 peer has made this swarm a mixed one.
                     CompactAddr::V6(_) => [0; 6],
                 };
-                Place::Few(few.insert(Placed::new(ia, head.at(addr))))
+                Place::SmallSwarm(few.insert(Placed::new(ia, head.at(addr))))
             }
-            Self::Mixed(few) => Place::Few(few.insert(Placed::new(ia, head.at(pack_mixed(addr))))),
-            Self::Many(many) => Place::Many(many.insert(ia, addr, head, keys)),
+            Self::Mixed(few) => {
+                Place::SmallSwarm(few.insert(Placed::new(ia, head.at(pack_mixed(addr)))))
+            }
+            Self::LargeSwarm(many) => Place::LargeSwarm(many.insert(ia, addr, head, keys)),
         }
     }
 
     fn grow(&mut self, keys: &RandomState) {
-        let mut many = Box::<Many>::default();
+        let mut many = Box::<LargeSwarm>::default();
         self.for_each(|ia, addr, head| {
             many.insert(ia, &addr, head, keys);
         });
-        *self = Self::Many(many);
+        *self = Self::LargeSwarm(many);
     }
 
     /// Makes a big swarm that has become small a small one again.
     fn settle(&mut self) {
-        let Self::Many(many) = self else { return };
+        let Self::LargeSwarm(many) = self else { return };
         if many.tally().0.total() > FEW_AGAIN {
             return;
         }
@@ -212,14 +214,17 @@ impl Swarm {
             mixed.push(Placed::new(ia, head.at(pack_mixed(&addr))));
         });
         *self = if four.len() == mixed.len() {
-            Self::Four(Few(four.into_boxed_slice()))
+            Self::Four(SmallSwarm(four.into_boxed_slice()))
         } else {
-            Self::Mixed(Few(mixed.into_boxed_slice()))
+            Self::Mixed(SmallSwarm(mixed.into_boxed_slice()))
         };
     }
 
     fn for_each(&self, mut each: impl FnMut(IsdAs, CompactAddr, Record<()>)) {
-        fn all<P: Packed>(few: &Few<P>, each: &mut impl FnMut(IsdAs, CompactAddr, Record<()>)) {
+        fn all<P: Packed>(
+            few: &SmallSwarm<P>,
+            each: &mut impl FnMut(IsdAs, CompactAddr, Record<()>),
+        ) {
             for peer in &few.0 {
                 each(
                     peer.ia(),
@@ -231,15 +236,15 @@ impl Swarm {
         match self {
             Self::Four(few) => all(few, &mut each),
             Self::Mixed(few) => all(few, &mut each),
-            Self::Many(many) => many.for_each(each),
+            Self::LargeSwarm(many) => many.for_each(each),
         }
     }
 
     pub(super) fn remove(&mut self, place: Place, keys: &RandomState) {
         match (&mut *self, place) {
-            (Self::Four(few), Place::Few(at)) => few.remove(at),
-            (Self::Mixed(few), Place::Few(at)) => few.remove(at),
-            (Self::Many(many), Place::Many(slot)) => {
+            (Self::Four(few), Place::SmallSwarm(at)) => few.remove(at),
+            (Self::Mixed(few), Place::SmallSwarm(at)) => few.remove(at),
+            (Self::LargeSwarm(many), Place::LargeSwarm(slot)) => {
                 many.remove(slot, keys);
                 self.settle();
             }
@@ -260,7 +265,7 @@ impl Swarm {
         mut gone: impl FnMut(Host, bool),
     ) -> bool {
         fn retain<P: Packed>(
-            few: &mut Few<P>,
+            few: &mut SmallSwarm<P>,
             now: Tick,
             lifetime: u32,
             gone: &mut impl FnMut(Host, bool),
@@ -274,7 +279,7 @@ impl Swarm {
             few.retain(|peer| !old(peer));
         }
         match self {
-            Self::Many(many) => {
+            Self::LargeSwarm(many) => {
                 let finished = many.expire(cursor, budget, keys, |ia, addr, head| {
                     let old = head.seen.age(now) > lifetime;
                     if old {
@@ -310,9 +315,9 @@ impl Swarm {
     /// Chooses peers for the one at `place` and hands them to the sink, shuffled.
     pub(super) fn hand_out<S: PeerSink>(
         &self,
-        presence: &Presence,
+        presence: &PeerEntry,
         place: Place,
-        ask: &Ask<'_>,
+        ask: &Selection<'_>,
         keys: &RandomState,
         rng: &mut Rng,
         sink: &mut S,
@@ -325,15 +330,17 @@ impl Swarm {
         match self {
             // Nothing to choose: most swarms, and most replies.
             Self::Four(few) if few.all_fit(presence, ask) => {
-                let Place::Few(at) = place else { return };
+                let Place::SmallSwarm(at) = place else { return };
                 return few.hand_out_all(presence, at, ask, order, sink);
             }
             Self::Mixed(few) if few.all_fit(presence, ask) => {
-                let Place::Few(at) = place else { return };
+                let Place::SmallSwarm(at) = place else { return };
                 return few.hand_out_all(presence, at, ask, order, sink);
             }
-            Self::Many(many) if ask.accepts.then.is_empty() => {
-                let Place::Many(slot) = place else { return };
+            Self::LargeSwarm(many) if ask.accepts.then.is_empty() => {
+                let Place::LargeSwarm(slot) = place else {
+                    return;
+                };
                 let mut view = View::default();
                 many.show(&mut view, presence, slot, ask.accepts.first, keys);
                 let reachable = view.everyone().of(want(presence).into()) as usize;
@@ -355,15 +362,15 @@ impl Swarm {
             }
             let left = numwant - chosen.len();
             match (self, place) {
-                (Self::Four(few), Place::Few(at)) => {
+                (Self::Four(few), Place::SmallSwarm(at)) => {
                     let view = few.view(presence, at, classes);
                     choose(presence, ask, left, &view, rng, &mut chosen);
                 }
-                (Self::Mixed(few), Place::Few(at)) => {
+                (Self::Mixed(few), Place::SmallSwarm(at)) => {
                     let view = few.view(presence, at, classes);
                     choose(presence, ask, left, &view, rng, &mut chosen);
                 }
-                (Self::Many(many), Place::Many(slot)) => {
+                (Self::LargeSwarm(many), Place::LargeSwarm(slot)) => {
                     let mut view = View::default();
                     many.show(&mut view, presence, slot, classes, keys);
                     choose(presence, ask, left, &view, rng, &mut chosen);
@@ -382,8 +389,8 @@ fn pack_mixed(addr: &CompactAddr) -> [u8; 18] {
 }
 
 fn choose<C, V: Pools<C>>(
-    presence: &Presence,
-    ask: &Ask<'_>,
+    presence: &PeerEntry,
+    ask: &Selection<'_>,
     numwant: usize,
     view: &V,
     rng: &mut Rng,
@@ -394,7 +401,7 @@ fn choose<C, V: Pools<C>>(
 }
 
 /// Whom a requester has a use for.
-pub(super) fn want(requester: &Presence) -> Want {
+pub(super) fn want(requester: &PeerEntry) -> Want {
     if requester.seeder || requester.event == Event::Paused {
         Want::Leechers
     } else {
@@ -425,12 +432,12 @@ impl<'a, S: PeerSink> Chosen<'a> for Straight<'_, S> {
 /// How peers are handed over to one requester: in an order in which each may stand anywhere.
 #[derive(Clone, Copy)]
 pub(super) struct Order<'a> {
-    requester: &'a Presence,
+    requester: &'a PeerEntry,
     draw: u64,
 }
 
 impl<'a> Order<'a> {
-    pub(super) fn new(requester: &'a Presence, rng: &mut Rng) -> Self {
+    pub(super) fn new(requester: &'a PeerEntry, rng: &mut Rng) -> Self {
         Self {
             requester,
             draw: rng.u64(..),

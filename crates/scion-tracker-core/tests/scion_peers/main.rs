@@ -22,7 +22,7 @@ use scion_tracker_core::codec::query::{parse_announce, write_announce};
 use scion_tracker_core::codec::reply::{Form, Peers, parse_announce_reply};
 use scion_tracker_core::place::Places;
 use scion_tracker_core::registry::memory::{Ceilings, Memory};
-use scion_tracker_core::request::{Announce, Carries, Claim, Origin, ScionClaim};
+use scion_tracker_core::request::{AnnounceRequest, Carries, Claim, Origin, ScionClaim};
 use scion_tracker_core::response::{
     AddrBytes, AnnounceReply, NoPeers, Peer, PeerSink, Reach, SwarmCounts, Warning,
 };
@@ -447,7 +447,7 @@ fn announce_replies() {
 #[serde(deny_unknown_fields)]
 struct Swarm {
     members: Vec<Member>,
-    asks: Vec<Ask>,
+    asks: Vec<Selection>,
 }
 
 #[derive(Deserialize)]
@@ -459,7 +459,7 @@ struct Member {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Ask {
+struct Selection {
     name: String,
     over: String,
     origin: String,
@@ -517,7 +517,7 @@ fn swarm() {
 fn enter(
     tracker: &Tracker<Memory>,
     origin: &Origin,
-    announce: &Announce,
+    announce: &AnnounceRequest,
     carries: Carries,
     sink: &mut impl PeerSink,
 ) -> AnnounceReply {

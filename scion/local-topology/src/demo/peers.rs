@@ -11,7 +11,7 @@ use scion_tracker::server::Kind;
 use scion_tracker_core::address::IsdAs;
 use scion_tracker_core::codec::query::AnnounceQuery;
 use scion_tracker_core::codec::reply::AnnounceAnswer;
-use scion_tracker_core::request::{Announce, Event};
+use scion_tracker_core::request::{AnnounceRequest, Event};
 use scion_tracker_core::types::{InfoHash, PeerId};
 
 use super::Tracker;
@@ -147,7 +147,7 @@ fn peer(
         .ok()
         .and_then(|it| it.checked_add(FIRST_PORT));
     let port = port.and_then(NonZeroU16::new).context("too many peers")?;
-    let mut announce = Announce::new(SWARM, PeerId(id), port, left);
+    let mut announce = AnnounceRequest::new(SWARM, PeerId(id), port, left);
     announce.numwant = Some(WANTED);
     if !over.ends_with("SCION") && !ia.is_none() {
         announce.claim.ia = Some(ia);

@@ -11,7 +11,7 @@ use scion_tracker::tls::authority;
 use scion_tracker_core::address::{IsdAs, ScionAddr};
 use scion_tracker_core::codec::query::AnnounceQuery;
 use scion_tracker_core::codec::reply::AnnounceAnswer;
-use scion_tracker_core::request::Announce;
+use scion_tracker_core::request::AnnounceRequest;
 use scion_tracker_core::types::{InfoHash, PeerId};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -124,7 +124,7 @@ pub(crate) fn announce(swarm: u8, number: u16) -> AnnounceQuery {
     id[18..].copy_from_slice(&number.to_be_bytes());
     let port = number.try_into().unwrap();
     AnnounceQuery {
-        announce: Announce::new(InfoHash([swarm; 20]), PeerId(id), port, 1),
+        announce: AnnounceRequest::new(InfoHash([swarm; 20]), PeerId(id), port, 1),
         compact: None,
         no_peer_id: true,
     }

@@ -50,7 +50,7 @@ impl Announces {
         self.peers.clear();
         let peers = self.line.iter().map(|asked| asked.announce.peer());
         self.peers.extend(peers);
-        shared.service.tracker.expect(&self.peers);
+        shared.service.tracker.prefetch(&self.peers);
         self.line.drain(..).for_each(serve);
     }
 }

@@ -8,7 +8,7 @@ use super::{ANNOUNCE, CONNECT, MAGIC, Malformed, SCRAPE, TransactionId};
 use super::{bytes_at, u32_at, u64_at};
 use crate::codec::connection::ConnectionId;
 use crate::codec::query::{QueryError, write_claim};
-use crate::request::{Announce, Claim, Event};
+use crate::request::{AnnounceRequest, Claim, Event};
 use crate::types::{InfoHash, PeerId};
 
 /// The most hashes of one scrape (BEP 15: up to about 74). Those beyond are not answered.
@@ -29,7 +29,7 @@ pub enum Request<'a> {
         /// To be repeated in the reply.
         transaction: TransactionId,
         /// The announce, or why it is to be answered with an error.
-        announce: Result<Announce, QueryError>,
+        announce: Result<AnnounceRequest, QueryError>,
         /// Path and query of the tracker's URL, as far as the client tells (BEP 41). The query's
         /// `ia` and `scion` are in the announce already.
         url: UrlData<'a>,
@@ -118,7 +118,7 @@ fn read_announce<'a>(packet: &[u8; 98], options: &'a [u8]) -> Request<'a> {
     };
     let port = NonZeroU16::new(u16::from_be_bytes(bytes_at(packet, 96)));
     let announce = match (port, claim) {
-        (Some(port), Ok(claim)) => Ok(Announce {
+        (Some(port), Ok(claim)) => Ok(AnnounceRequest {
             info_hash: InfoHash(bytes_at(packet, 16)),
             peer_id: PeerId(bytes_at(packet, 36)),
             port,
@@ -191,7 +191,7 @@ pub fn write_connect_request(transaction: TransactionId, out: &mut Vec<u8>) {
 pub fn write_announce_request(
     connection: ConnectionId,
     transaction: TransactionId,
-    announce: &Announce,
+    announce: &AnnounceRequest,
     path: &str,
     out: &mut Vec<u8>,
 ) {

@@ -9,7 +9,7 @@ use crate::codec::compact::Layout;
 use crate::codec::connection::ConnectionId;
 use crate::codec::query::QueryError;
 use crate::codec::query::tests::any_announce;
-use crate::request::{Announce, Claim, Event, ScionClaim};
+use crate::request::{AnnounceRequest, Claim, Event, ScionClaim};
 use crate::response::{AddrBytes, AnnounceReply, Peer, PeerSink, Reach, SwarmCounts};
 use crate::types::{InfoHash, PeerId};
 
@@ -20,14 +20,14 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-fn announce() -> Announce {
-    Announce {
+fn announce() -> AnnounceRequest {
+    AnnounceRequest {
         uploaded: 3,
         downloaded: 1,
         event: Event::Started,
         numwant: Some(50),
         key: Some(0xaabb_ccdd),
-        ..Announce::new(
+        ..AnnounceRequest::new(
             InfoHash([0x11; 20]),
             PeerId([0x22; 20]),
             NonZeroU16::new(6881).unwrap(),
@@ -36,13 +36,13 @@ fn announce() -> Announce {
     }
 }
 
-fn packet(announce: &Announce, path: &str) -> Vec<u8> {
+fn packet(announce: &AnnounceRequest, path: &str) -> Vec<u8> {
     let mut out = Vec::new();
     write_announce_request(C, T, announce, path, &mut out);
     out
 }
 
-fn read(datagram: &[u8]) -> Result<Announce, QueryError> {
+fn read(datagram: &[u8]) -> Result<AnnounceRequest, QueryError> {
     match parse(datagram, MAX_SCRAPE).unwrap() {
         Request::Announce {
             connection,

@@ -9,7 +9,7 @@ fn announce_with(extra: &str) -> Result<AnnounceQuery, QueryError> {
     parse_announce(&format!("{HASH}&{REST}&{extra}"))
 }
 
-fn read(extra: &str) -> Announce {
+fn read(extra: &str) -> AnnounceRequest {
     announce_with(extra).unwrap().announce
 }
 
@@ -21,7 +21,7 @@ fn every_field() {
     )
     .unwrap();
     let ia: IsdAs = "1-ff00:0:110".parse().unwrap();
-    let announce = Announce {
+    let announce = AnnounceRequest {
         info_hash: "91537ef016fe72557f691e2851cb9d6ac967f898".parse().unwrap(),
         peer_id: PeerId(*b"-LT2110-2Hk2RLxj.gRc"),
         port: NonZeroU16::new(6881).unwrap(),
@@ -56,7 +56,7 @@ fn every_field() {
 
 #[test]
 fn nothing_optional() {
-    let expected = Announce::new(
+    let expected = AnnounceRequest::new(
         "91537ef016fe72557f691e2851cb9d6ac967f898".parse().unwrap(),
         PeerId(*b"-LT2110-2Hk2RLxj.gRc"),
         NonZeroU16::new(6881).unwrap(),
@@ -285,7 +285,7 @@ fn any_host() -> impl Strategy<Value = IpAddr> {
 }
 
 /// An announce of any kind.
-pub(crate) fn any_announce() -> impl Strategy<Value = Announce> {
+pub(crate) fn any_announce() -> impl Strategy<Value = AnnounceRequest> {
     let scion = prop_oneof![
         Just(ScionClaim::Absent),
         Just(ScionClaim::Capable),
@@ -315,7 +315,7 @@ pub(crate) fn any_announce() -> impl Strategy<Value = Announce> {
     );
     let optional = (any::<Option<u32>>(), any::<Option<u32>>(), named_ip);
     (fixed, event, optional, prop::option::of(ia), scion).prop_map(
-        |((hash, id, port, bytes), event, (numwant, key, named_ip), ia, scion)| Announce {
+        |((hash, id, port, bytes), event, (numwant, key, named_ip), ia, scion)| AnnounceRequest {
             info_hash: InfoHash(hash),
             peer_id: PeerId(id),
             port: NonZeroU16::new(port).unwrap(),

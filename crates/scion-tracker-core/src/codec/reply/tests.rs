@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::*;
 use crate::address::{CompactAddr, Host};
 use crate::codec::compact::Endpoint;
-use crate::request::{Announce, Claim};
+use crate::request::{AnnounceRequest, Claim};
 use crate::response::{Reach, Warning};
 use crate::types::PeerId;
 
@@ -210,7 +210,7 @@ fn form_of_each_requester() {
         (scion, capable, Some(true), Form::ScionCompact),
     ] {
         let port = NonZeroU16::new(1).unwrap();
-        let mut announce = Announce::new(InfoHash([0; 20]), ID, port, 0);
+        let mut announce = AnnounceRequest::new(InfoHash([0; 20]), ID, port, 0);
         announce.claim = claim;
         let mut query = AnnounceQuery {
             announce,

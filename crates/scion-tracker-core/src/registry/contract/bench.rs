@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::Subject;
 use crate::address::{CompactAddr, IsdAs};
 use crate::registry::memory::Ceilings;
-use crate::registry::{Accepts, Ask, Classes, Presence, Registry};
+use crate::registry::{Accepts, Classes, PeerEntry, Registry, Selection};
 use crate::request::{Event, Family};
 use crate::response::{Peer, PeerSink, Reach, Refusal, SwarmCounts};
 use crate::select::Policy;
@@ -13,7 +13,7 @@ use crate::types::{InfoHash, PeerId, Rng, Time};
 
 /// A fluent peer for the tests.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Who(pub(super) Presence);
+pub(super) struct Who(pub(super) PeerEntry);
 
 impl Who {
     pub(super) fn new(ia: &str, ip: &str, port: u16) -> Self {
@@ -21,7 +21,7 @@ impl Who {
         let ia: IsdAs = ia.parse().expect("an ISD-AS");
         let mut id = *b"-XX0001-000000000000";
         id[18..].copy_from_slice(&port.to_be_bytes());
-        Self(Presence {
+        Self(PeerEntry {
             info_hash: InfoHash([1; 20]),
             ia,
             addr: CompactAddr::new(ip, port),
@@ -34,20 +34,20 @@ impl Who {
     }
 
     pub(super) fn seed(self) -> Self {
-        Self(Presence {
+        Self(PeerEntry {
             seeder: true,
             ..self.0
         })
     }
 
     pub(super) fn event(self, event: Event) -> Self {
-        Self(Presence { event, ..self.0 })
+        Self(PeerEntry { event, ..self.0 })
     }
 
     pub(super) fn torrent(self, number: u32) -> Self {
         let mut hash = [0; 20];
         hash[16..].copy_from_slice(&number.to_be_bytes());
-        Self(Presence {
+        Self(PeerEntry {
             info_hash: InfoHash(hash),
             ..self.0
         })
@@ -105,7 +105,7 @@ impl<R: Registry> Bench<R> {
     }
 
     pub(super) fn ask(&mut self, who: Who, numwant: usize) -> Result<(Got, SwarmCounts), Refusal> {
-        let ask = Ask {
+        let ask = Selection {
             numwant,
             policy: &self.policy,
             accepts: self.accepts,

@@ -3,7 +3,7 @@
 use ahash::RandomState;
 use arrayvec::ArrayVec;
 
-use crate::registry::Presence;
+use crate::registry::PeerEntry;
 use crate::registry::large::forest::{Forest, Isd, Slot, one};
 use crate::registry::large::group::Group;
 use crate::registry::prefetch::prefetch_slice;
@@ -81,7 +81,7 @@ impl<'a> Shelf<'a> {
     pub(in crate::registry) fn new<P: Packed + std::hash::Hash>(
         side: impl FnOnce(Home<'a, P>) -> Side<'a>,
         forest: &'a Forest<P>,
-        me: &Presence,
+        me: &PeerEntry,
         slot: Option<Slot>,
         keys: &RandomState,
     ) -> Self {

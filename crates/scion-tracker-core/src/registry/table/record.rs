@@ -3,7 +3,7 @@
 use arrayvec::ArrayVec;
 
 use crate::address::{CompactAddr, Host, IsdAs};
-use crate::registry::{MAX_NUMWANT, Presence};
+use crate::registry::{MAX_NUMWANT, PeerEntry};
 use crate::request::{Event, Family};
 use crate::response::{AddrBytes, Peer, Reach};
 use crate::select::Standing;
@@ -46,7 +46,7 @@ impl Flags {
     const PARTIAL: u8 = 2;
     const COMPLETED: u8 = 4;
 
-    pub(in crate::registry) const fn of(presence: &Presence) -> Self {
+    pub(in crate::registry) const fn of(presence: &PeerEntry) -> Self {
         let mut bits = Class::of(presence).0 << 3;
         if presence.seeder {
             bits |= Self::SEED;
@@ -86,7 +86,7 @@ impl Flags {
 pub(in crate::registry) struct Class(u8);
 
 impl Class {
-    pub(in crate::registry) const fn of(presence: &Presence) -> Self {
+    pub(in crate::registry) const fn of(presence: &PeerEntry) -> Self {
         let reach = match presence.reach {
             Reach::Ip => 0,
             Reach::Scion => 1,

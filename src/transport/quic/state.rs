@@ -12,7 +12,7 @@ use super::{Handshake, is_abort};
 use crate::counters::Counter;
 use crate::transport::Shared;
 use crate::transport::connections::{Open, Over};
-use crate::transport::http::qs::{self, Knocks};
+use crate::transport::http::qs::{self, WakeQueue};
 use crate::transport::http::three::{self, Announces, Asked, Code};
 
 /// Error codes that end a connection before its protocol is known, or after its last one: as HTTP/3 has
@@ -21,7 +21,7 @@ pub(super) const NO_ERROR: VarInt = VarInt::from_u32(0x100);
 const EXCESSIVE_LOAD: VarInt = VarInt::from_u32(0x107);
 
 /// How far a connection has come.
-pub(super) enum Stage {
+pub(super) enum ConnectionState {
     Handshake {
         handle: ConnectionHandle,
         origin: Origin,
@@ -40,18 +40,18 @@ pub(super) enum Stage {
     Over,
 }
 
-impl Stage {
+impl ConnectionState {
     pub(super) fn handle(
         &mut self,
         event: Event,
         quic: &mut Quic,
         shared: &Arc<Shared>,
-        knocks: &Arc<Knocks>,
+        wakeups: &Arc<WakeQueue>,
         announces: &mut Announces,
         now: Instant,
     ) {
         match event {
-            Event::Connected => self.begin(quic, shared, knocks, now),
+            Event::Connected => self.begin(quic, shared, wakeups, now),
             Event::Stream(event) => match self {
                 Self::Http3 { session, .. } => {
                     if let Err(code) = session.handle(&event, quic, shared, announces, now) {
@@ -78,7 +78,13 @@ impl Stage {
     }
 
     /// The handshake is done, and with it the address of the client is proven.
-    fn begin(&mut self, quic: &mut Quic, shared: &Arc<Shared>, knocks: &Arc<Knocks>, now: Instant) {
+    fn begin(
+        &mut self,
+        quic: &mut Quic,
+        shared: &Arc<Shared>,
+        wakeups: &Arc<WakeQueue>,
+        now: Instant,
+    ) {
         let Self::Handshake { handle, origin, .. } = *self else {
             return;
         };
@@ -95,7 +101,7 @@ impl Stage {
         };
         service.counters.count(Counter::QuicConnections);
         if protocol(quic).as_deref() == Some(qs::PROTOCOL) {
-            let session = qs::Session::new(origin, quic, shared, knocks, handle, now);
+            let session = qs::Session::new(origin, quic, shared, wakeups, handle, now);
             *self = Self::Qs {
                 session: Box::new(session),
                 _counted: open,

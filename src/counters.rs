@@ -1,8 +1,10 @@
-//! What happened, counted: one row per event, shared by all transports.
+//! Counts what happened: one row per event and one per [`Refusal`], shared by all transports.
 //!
-//! A transport that handles batches counts into a [`Snapshot`] of its own and adds it once a batch.
+//! A transport that handles batches counts into a [`Snapshot`] of its own and adds it once per batch.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use scion_tracker_core::response::Refusal;
 
 /// Makes the enum of counters, its list and its labels from one table.
 macro_rules! counters {
@@ -101,39 +103,25 @@ counters! {
     ScionVersionsNegotiated = "scion_versions_negotiated",
     /// SCION: packets of QUIC and SCMP that the socket would not take: lost, as on a full link.
     ScionSendFailures = "scion_send_failures",
-    /// Announces refused: torrent ceiling.
-    RefusedTorrentLimit = "refused_torrent_limit",
-    /// Announces refused: peers a swarm.
-    RefusedSwarmLimit = "refused_swarm_limit",
-    /// Announces refused: peers a source.
-    RefusedSourceLimit = "refused_source_limit",
-    /// Announces refused: memory ceiling.
-    RefusedMemoryLimit = "refused_memory_limit",
 }
 
-impl From<scion_tracker_core::response::Refusal> for Counter {
-    fn from(refusal: scion_tracker_core::response::Refusal) -> Self {
-        use scion_tracker_core::response::Refusal;
-        match refusal {
-            Refusal::TorrentLimit => Self::RefusedTorrentLimit,
-            Refusal::SwarmLimit => Self::RefusedSwarmLimit,
-            Refusal::SourceLimit => Self::RefusedSourceLimit,
-            // Refusal is non_exhaustive; a new variant brings its counter here.
-            _ => Self::RefusedMemoryLimit,
-        }
-    }
+/// The events, then the refusals in the order of [`Refusal::ALL`].
+const LENGTH: usize = Counter::ALL.len() + Refusal::ALL.len();
+
+const fn position(refusal: Refusal) -> usize {
+    Counter::ALL.len() + refusal.index()
 }
 
-/// Counters as they stood at one moment, or as one worker has counted since its last flush.
+/// Counters at one moment, or as one worker has counted since its last flush.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    values: [u64; Counter::ALL.len()],
+    values: [u64; LENGTH],
 }
 
 impl Default for Snapshot {
     fn default() -> Self {
         Self {
-            values: [0; Counter::ALL.len()],
+            values: [0; LENGTH],
         }
     }
 }
@@ -144,21 +132,30 @@ impl Snapshot {
         self.values[counter as usize]
     }
 
+    /// Requests refused for this reason, over all transports.
+    pub const fn refused(&self, refusal: Refusal) -> u64 {
+        self.values[position(refusal)]
+    }
+
     pub(crate) const fn add(&mut self, counter: Counter, by: u64) {
         self.values[counter as usize] += by;
+    }
+
+    pub(crate) const fn refuse(&mut self, refusal: Refusal) {
+        self.values[position(refusal)] += 1;
     }
 }
 
 /// The shared counters.
 #[derive(Debug)]
 pub(crate) struct Counters {
-    values: [AtomicU64; Counter::ALL.len()],
+    values: [AtomicU64; LENGTH],
 }
 
 impl Default for Counters {
     fn default() -> Self {
         Self {
-            values: [const { AtomicU64::new(0) }; Counter::ALL.len()],
+            values: [const { AtomicU64::new(0) }; LENGTH],
         }
     }
 }
@@ -170,6 +167,10 @@ impl Counters {
 
     pub(crate) fn count(&self, counter: Counter) {
         self.add(counter, 1);
+    }
+
+    pub(crate) fn refuse(&self, refusal: Refusal) {
+        self.values[position(refusal)].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Adds a worker's own counts and empties them.
@@ -204,10 +205,37 @@ mod tests {
     }
 
     #[test]
+    fn every_refusal_has_a_counter_of_its_own() {
+        let counters = Counters::default();
+        let mut own = Snapshot::default();
+        for refusal in Refusal::ALL {
+            own.refuse(*refusal);
+            counters.refuse(*refusal);
+        }
+        counters.flush(&mut own);
+        let counted = counters.snapshot();
+        assert!(
+            Refusal::ALL
+                .iter()
+                .all(|refusal| counted.refused(*refusal) == 2)
+        );
+        assert!(
+            Counter::ALL
+                .iter()
+                .all(|counter| counted.get(*counter) == 0)
+        );
+    }
+
+    #[test]
     fn labels_are_unique() {
-        let mut labels: Vec<_> = Counter::ALL.iter().map(|c| c.label()).collect();
+        let refusals = Refusal::ALL.iter().map(|refusal| refusal.label());
+        let mut labels: Vec<_> = Counter::ALL
+            .iter()
+            .map(|c| c.label())
+            .chain(refusals)
+            .collect();
         labels.sort_unstable();
         labels.dedup();
-        assert_eq!(labels.len(), Counter::ALL.len());
+        assert_eq!(labels.len(), LENGTH);
     }
 }

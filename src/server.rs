@@ -15,6 +15,7 @@ use std::sync::Arc;
 use scion_tracker_core::Tracker;
 use scion_tracker_core::address::ScionAddr;
 use scion_tracker_core::registry::memory::{Memory, Totals};
+use scion_tracker_core::tracker::Rules;
 
 use crate::config::Config;
 use crate::counters::Snapshot;
@@ -209,6 +210,16 @@ impl Handle {
         }
     }
 
+    /// Puts other rules in force. Requests that are being answered keep the old ones.
+    pub fn set_rules(&self, rules: Rules) {
+        self.service.set_rules(rules);
+    }
+
+    /// The rules in force, for example to change one of them.
+    pub fn rules(&self) -> Rules {
+        self.service.rules()
+    }
+
     /// Reads the certificate files again. New connections get the new certificate; those that are
     /// up keep theirs. If it fails, the current certificate stays.
     pub fn reload(&self) -> Result<(), TlsError> {
@@ -264,12 +275,13 @@ impl Server {
             getrandom::u64()?,
             getrandom::u64()?,
         ];
-        let tracker = Tracker::new(Memory::new(config.ceilings(), keys), config.terms());
+        let tracker = Tracker::new(Memory::new(config.ceilings(), keys));
+        let rules = Rules::public(config.terms());
         Ok(Self {
             config,
             listeners,
             handle: Handle {
-                service: Arc::new(Service::new(tracker)),
+                service: Arc::new(Service::new(tracker, rules)),
                 certificates,
             },
         })

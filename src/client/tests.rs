@@ -210,7 +210,7 @@ fn body(target: &str) -> (u16, Vec<u8>) {
             peers.write(&reply(), &mut out);
         }
         "/scrape" => {
-            let hashes = query::parse_scrape(query, 100).unwrap();
+            let hashes = query::parse_scrape(query, 100).unwrap().hashes;
             let mut files: Vec<_> = hashes.iter().map(|hash| (*hash, COUNTS)).collect();
             scion_tracker_core::codec::reply::write_scrape(&mut files, 300, &mut out);
         }

@@ -1,5 +1,6 @@
 //! A whole tracker over SCION: full packets with real paths against its socket, no router.
 
+mod access;
 mod cost;
 mod daemon;
 mod qs;
@@ -293,10 +294,22 @@ impl UdpClient {
 
     /// Announces and returns the peers, as ISD-AS and address.
     fn announce(&self, layout: Layout, port: u16) -> Vec<(IsdAs, SocketAddr)> {
+        self.ask(
+            &self.announce_request(port, ""),
+            layout,
+            |reply| match reply {
+                Reply::Announce { peers, .. } => peers.map(|peer| (peer.ia, peer.addr)).collect(),
+                other => panic!("{other:?}"),
+            },
+        )
+    }
+
+    /// Connects, and writes an announce by a URL with this path and query.
+    fn announce_request(&self, port: u16, url: &str) -> Vec<u8> {
         const TRANSACTION: TransactionId = TransactionId(7);
         let mut request = Vec::new();
         write_connect_request(TRANSACTION, &mut request);
-        let connection = self.ask(&request, layout, |reply| match reply {
+        let connection = self.ask(&request, Layout::Scion4, |reply| match reply {
             Reply::Connect { connection, .. } => connection,
             other => panic!("{other:?}"),
         });
@@ -305,11 +318,8 @@ impl UdpClient {
         let hash = InfoHash::from_slice(HASH.as_bytes()).unwrap();
         let announce = AnnounceRequest::new(hash, PeerId(id), port.try_into().unwrap(), 1);
         request.clear();
-        write_announce_request(connection, TRANSACTION, &announce, "", &mut request);
-        self.ask(&request, layout, |reply| match reply {
-            Reply::Announce { peers, .. } => peers.map(|peer| (peer.ia, peer.addr)).collect(),
-            other => panic!("{other:?}"),
-        })
+        write_announce_request(connection, TRANSACTION, &announce, url, &mut request);
+        request
     }
 }
 

@@ -129,6 +129,7 @@ fn handler(service: &Arc<Service>, ids: ConnectionIds, options: Options) -> io::
         ids,
         max_scrape: options.max_scrape,
         rng: service::rng()?,
+        rules: service.rules_cache(),
         counts: Snapshot::default(),
     })
 }

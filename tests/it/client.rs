@@ -11,9 +11,9 @@ use scion_tracker::server::Kind;
 
 use crate::common;
 
-const KINDS: [Kind; 4] = [Kind::Udp, Kind::Http, Kind::Https, Kind::Http3];
+pub(crate) const KINDS: [Kind; 4] = [Kind::Udp, Kind::Http, Kind::Https, Kind::Http3];
 
-fn announce(hash: u8, port: u16, event: Event) -> AnnounceQuery {
+pub(crate) fn announce(hash: u8, port: u16, event: Event) -> AnnounceQuery {
     let (hash, id) = (InfoHash([hash; 20]), PeerId(*b"-SC0100-aaaaaaaaaaaa"));
     let port = NonZeroU16::new(port).unwrap();
     let mut announce = AnnounceRequest::new(hash, id, port, 1);

@@ -13,6 +13,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use scion_tracker::core::response::Refusal;
 use scion_tracker::server::Kind;
 use scion_tracker::{Config, Counter};
 use serde_bencode::value::Value;
@@ -329,7 +330,7 @@ fn failures_are_bencoded() {
     }
     let counters = tracker.handle.stats().counters;
     assert_eq!(counters.get(Counter::HttpFailures), 6);
-    assert_eq!(counters.get(Counter::RefusedSwarmLimit), 1);
+    assert_eq!(counters.refused(Refusal::SwarmLimit), 1);
     assert_eq!(counters.get(Counter::HttpAnnounces), 1);
 }
 
@@ -539,7 +540,7 @@ pub(crate) async fn http2(
     responses
 }
 
-fn http2_request(method: &str, target: &str) -> http::Request<Empty<Bytes>> {
+pub(crate) fn http2_request(method: &str, target: &str) -> http::Request<Empty<Bytes>> {
     http::Request::builder()
         .method(method)
         .uri(format!("http://localhost{target}"))

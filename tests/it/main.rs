@@ -6,6 +6,7 @@
 
 mod common;
 
+mod access;
 mod bench;
 mod cli;
 mod client;

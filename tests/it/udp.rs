@@ -13,6 +13,7 @@ use scion_tracker::core::codec::bep15::{
 use scion_tracker::core::codec::compact::Layout;
 use scion_tracker::core::codec::connection::ConnectionId;
 use scion_tracker::core::request::{AnnounceRequest, Event, ScionClaim};
+use scion_tracker::core::response::Refusal;
 use scion_tracker::core::types::{InfoHash, PeerId};
 use scion_tracker::server::Kind;
 
@@ -329,7 +330,7 @@ fn ceilings_are_told_as_errors() {
     assert_eq!(error, "too many peers from your address");
     client.announce(&peer(1));
     let refused = running.handle.stats().counters;
-    assert_eq!(refused.get(Counter::RefusedSourceLimit), 1);
+    assert_eq!(refused.refused(Refusal::SourceLimit), 1);
 }
 
 #[test]

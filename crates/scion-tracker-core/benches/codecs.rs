@@ -129,7 +129,7 @@ fn http(c: &mut Criterion) {
     let scrape = vec![scrape; 100].join("&");
     group.throughput(Throughput::Bytes(scrape.len() as u64));
     group.bench_function("parse scrape of 100", |b| {
-        b.iter(|| query::parse_scrape(black_box(&scrape), 100).map(|hashes| hashes.len()));
+        b.iter(|| query::parse_scrape(black_box(&scrape), 100).map(|it| it.hashes.len()));
     });
     let addresses = addresses(50);
     let host = Host::ip_only(IpAddr::from([192, 0, 2, 1]));

@@ -7,6 +7,7 @@ pub mod connection;
 pub mod query;
 pub mod reply;
 pub mod scion;
+pub mod target;
 
 #[cfg(test)]
 mod vectors;

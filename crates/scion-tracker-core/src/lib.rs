@@ -4,7 +4,9 @@
 //! A request takes this path, whatever the transport:
 //!
 //! ```text
-//! bytes --codec--> Announce --Tracker--> place --Registry--> tiers --select--> PeerSink --codec--> bytes
+//! bytes -> codec -> request -> access -> place -> registry -> selection -> codec -> bytes
+//!                             |                   |
+//!                             `-> refusal         `-> observer (what the announce changed)
 //! ```
 //!
 //! Modules, in the order of that path:
@@ -13,10 +15,12 @@
 //! - [`address`], [`types`]: ISD-AS numbers, SCION hosts, info hashes, peer ids.
 //! - [`request`], [`response`]: what is asked and answered, in types that cannot be invalid.
 //! - [`tracker`]: the story in one file.
+//! - [`access`]: who may announce and scrape.
 //! - [`place`]: where a requester is, by packet, by the operator's table or by its own claim.
 //! - [`registry`]: who is in which swarm; the memory store, and the contract for any other.
 //! - [`select`]: whom to hand out: tiers by place, the reserve, the draw.
 
+pub mod access;
 pub mod address;
 pub mod codec;
 pub mod place;

@@ -1,10 +1,14 @@
 //! What is asked of the tracker, in types that cannot hold an invalid request, whatever the wire was.
 
+mod passkey;
+
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use crate::address::{Host, IsdAs, ScionAddr};
 use crate::types::{InfoHash, PeerId};
+
+pub use passkey::{Passkey, PasskeyError};
 
 /// What the transport saw of the requester.
 ///
@@ -100,6 +104,9 @@ pub struct AnnounceRequest {
     pub claim: Claim,
     /// `ip=`, `ipv4=`, `ipv6=`, or the address field of BEP 15: heeded from trusted prefixes only.
     pub named_ip: Option<IpAddr>,
+    /// The passkey in the tracker's URL, read only by a private tracker. Clients write it as a part
+    /// of the URL.
+    pub passkey: Option<Passkey>,
 }
 
 impl AnnounceRequest {
@@ -120,6 +127,7 @@ impl AnnounceRequest {
                 scion: ScionClaim::Absent,
             },
             named_ip: None,
+            passkey: None,
         }
     }
 }

@@ -165,48 +165,55 @@ impl Warning {
     }
 }
 
-/// Why a well-formed request is not served. Flat and `Copy`, to be counted by variant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// As many torrents as allowed, and none of them idle.
-    #[error("tracker is full: too many torrents")]
-    TorrentLimit,
-    /// As many peers in this swarm as allowed.
-    #[error("swarm is full")]
-    SwarmLimit,
-    /// As many peers from this host as allowed.
-    #[error("too many peers from your address")]
-    SourceLimit,
-    /// All the memory allowed is in use.
-    #[error("tracker is full: out of memory")]
-    MemoryLimit,
+/// Makes the enum of refusals, its list, labels and texts from one table, so that a refusal without a
+/// counter label, a text for the client and a time to come back does not compile.
+macro_rules! refusals {
+    ($($(#[$doc:meta])* $name:ident = $label:literal, $text:literal, retry in $minutes:expr;)*) => {
+        /// Why a well-formed request is not served. Flat and `Copy`, and counted by variant.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+        #[non_exhaustive]
+        pub enum Refusal { $($(#[$doc])* #[error($text)] $name,)* }
+
+        impl Refusal {
+            /// Every variant, in the order of [`Refusal::index`].
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The position in [`Refusal::ALL`], for arrays of counters.
+            pub const fn index(self) -> usize {
+                self as usize
+            }
+
+            /// A stable name for counters and logs.
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)* }
+            }
+
+            /// What the client may read: the same text as `Display`.
+            pub const fn message(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            /// After how many minutes it makes sense to come back (BEP 31 `retry in`), where that can
+            /// be said.
+            pub const fn retry_in_minutes(self) -> Option<u32> {
+                match self { $(Self::$name => $minutes,)* }
+            }
+        }
+    };
 }
 
-impl Refusal {
-    /// Every variant, for counters.
-    pub const ALL: [Self; 4] = [
-        Self::TorrentLimit,
-        Self::SwarmLimit,
-        Self::SourceLimit,
-        Self::MemoryLimit,
-    ];
-
-    /// A stable name for counters and logs.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::TorrentLimit => "torrent_limit",
-            Self::SwarmLimit => "swarm_limit",
-            Self::SourceLimit => "source_limit",
-            Self::MemoryLimit => "memory_limit",
-        }
-    }
-
-    /// After how many minutes it makes sense to come back (BEP 31 `retry in`), where that can be said.
-    pub const fn retry_in_minutes(self) -> Option<u32> {
-        match self {
-            Self::TorrentLimit | Self::MemoryLimit => Some(30),
-            Self::SwarmLimit | Self::SourceLimit => Some(60),
-        }
-    }
+refusals! {
+    /// As many torrents as allowed, and none of them idle.
+    TorrentLimit = "torrent_limit", "tracker is full: too many torrents", retry in Some(30);
+    /// As many peers in this swarm as allowed.
+    SwarmLimit = "swarm_limit", "swarm is full", retry in Some(60);
+    /// As many peers of this host as allowed.
+    SourceLimit = "source_limit", "too many peers from your address", retry in Some(60);
+    /// All the memory allowed is in use.
+    MemoryLimit = "memory_limit", "tracker is full: out of memory", retry in Some(30);
+    /// A private tracker, and no passkey in the tracker's URL.
+    PasskeyMissing = "passkey_missing",
+        "this tracker is private: use the announce URL with your passkey", retry in None;
+    /// A private tracker, and a passkey that it does not know.
+    PasskeyUnknown = "passkey_unknown", "passkey unknown or expired", retry in None;
 }

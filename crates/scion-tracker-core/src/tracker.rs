@@ -1,30 +1,34 @@
-//! The tracker: the whole story of a request, from what a codec read to what a codec writes.
+//! The tracker: everything an announce or a scrape goes through, for every transport.
 //!
-//! Every transport ends here. `announce` decides the requester's place, enters it into the registry
-//! and hands out peers; `scrape` counts.
+//! ```text
+//! request -> access -> place -> registry -> selection -> reply
+//!              |                   |
+//!              `-> refusal         `-> observer (what the announce changed)
+//! ```
 
+use crate::access::{Access, Query};
 use crate::place::Places;
 use crate::registry::{PeerEntry, PeerKey, Registry, Selection};
-use crate::request::{AnnounceRequest, Carries, Origin};
+use crate::request::{AnnounceRequest, Carries, Origin, Passkey};
 use crate::response::{AnnounceReply, PeerSink, Refusal, SwarmCounts};
 use crate::select::Policy;
 use crate::types::{InfoHash, Rng, Time};
 
-/// The numbers a tracker goes by.
+/// The numbers and policies that announces are answered by.
 #[derive(Debug, Clone)]
 pub struct Terms {
-    /// Seconds between two regular announces of a peer. What is sent is up to a tenth longer, drawn
-    /// anew each time, so that peers who came together do not stay together.
+    /// Seconds between two regular announces of a peer. The reply says up to a tenth more, drawn at
+    /// random, so that peers that joined together do not keep announcing together.
     pub interval: u32,
     /// Seconds that a client has to leave between two announces.
     pub min_interval: u32,
-    /// How many peers are sent to those who do not say.
+    /// Peers in a reply to a client that does not say how many it wants.
     pub numwant_default: u32,
-    /// How many peers are sent at most.
+    /// The most peers in any reply.
     pub numwant_max: u32,
     /// How peers are chosen.
     pub policy: Policy,
-    /// How requesters are placed.
+    /// How the place of a requester is decided.
     pub places: Places,
 }
 
@@ -41,17 +45,48 @@ impl Default for Terms {
     }
 }
 
-/// A tracker over a registry. Shared by all transports.
+/// What an operator can change while the tracker runs, as one value: the program keeps it behind a
+/// swap and passes what is in force into each request.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Rules {
+    /// How announces are answered.
+    pub terms: Terms,
+    /// Who is served.
+    pub access: Access,
+}
+
+impl Rules {
+    /// These terms for everybody.
+    pub fn public(terms: Terms) -> Self {
+        Self {
+            terms,
+            access: Access::default(),
+        }
+    }
+}
+
+/// What a transport brings to a request besides the request itself.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The rules in force.
+    pub rules: &'a Rules,
+    /// The time, from the clock that all requests of this tracker are stamped by.
+    pub now: Time,
+    /// Decides which peers are handed out; it need not be unpredictable.
+    pub rng: &'a mut Rng,
+}
+
+/// A tracker over a registry. All transports share it.
 #[derive(Debug)]
 pub struct Tracker<R> {
     registry: R,
-    terms: Terms,
 }
 
 impl<R: Registry> Tracker<R> {
-    /// A tracker that goes by these terms.
-    pub const fn new(registry: R, terms: Terms) -> Self {
-        Self { registry, terms }
+    /// A tracker over this registry.
+    pub const fn new(registry: R) -> Self {
+        Self { registry }
     }
 
     /// The registry.
@@ -59,24 +94,24 @@ impl<R: Registry> Tracker<R> {
         &self.registry
     }
 
-    /// The terms.
-    pub const fn terms(&self) -> &Terms {
-        &self.terms
-    }
-
-    /// Serves an announce. Peers go to `sink`, in the order to be sent; all else is returned.
+    /// Serves an announce. Peers go to `sink`, in the order to be sent; the rest is returned.
     pub fn announce<S: PeerSink>(
         &self,
+        context: &mut Context<'_>,
         origin: &Origin,
         announce: &AnnounceRequest,
         carries: Carries,
-        now: Time,
-        rng: &mut Rng,
         sink: &mut S,
     ) -> Result<AnnounceReply, Refusal> {
-        let terms = &self.terms;
+        let Context { rules, now, rng } = context;
+        let Rules { terms, access } = rules;
+        access.check(&Query {
+            origin,
+            info_hash: &announce.info_hash,
+            passkey: announce.passkey.as_ref(),
+        })?;
         let resolved = terms.places.resolve(origin, announce, carries);
-        let presence = PeerEntry {
+        let peer = PeerEntry {
             info_hash: announce.info_hash,
             ia: resolved.ia,
             addr: resolved.addr,
@@ -90,12 +125,12 @@ impl<R: Registry> Tracker<R> {
             .numwant
             .unwrap_or(terms.numwant_default)
             .min(terms.numwant_max);
-        let ask = Selection {
+        let selection = Selection {
             numwant: numwant as usize,
             policy: &terms.policy,
             accepts: resolved.accepts,
         };
-        let counts = self.registry.announce(&presence, &ask, now, rng, sink)?;
+        let counts = self.registry.announce(&peer, &selection, *now, rng, sink)?;
         Ok(AnnounceReply {
             counts,
             interval: terms.interval + rng.u32(0..=terms.interval / 10),
@@ -105,13 +140,24 @@ impl<R: Registry> Tracker<R> {
         })
     }
 
-    /// Says whose announces follow at once; see [`Registry::prefetch`].
-    pub fn prefetch(&self, peers: &[PeerKey]) {
-        self.registry.prefetch(peers);
+    /// The counts of a swarm, zeros for an unknown one.
+    pub fn scrape(
+        &self,
+        rules: &Rules,
+        origin: &Origin,
+        passkey: Option<&Passkey>,
+        info_hash: &InfoHash,
+    ) -> Result<SwarmCounts, Refusal> {
+        rules.access.check(&Query {
+            origin,
+            info_hash,
+            passkey,
+        })?;
+        Ok(self.registry.scrape(info_hash))
     }
 
-    /// The counts of a swarm, zeros for an unknown one.
-    pub fn scrape(&self, info_hash: &InfoHash) -> SwarmCounts {
-        self.registry.scrape(info_hash)
+    /// Says which announces follow immediately; see [`Registry::prefetch`].
+    pub fn prefetch(&self, peers: &[PeerKey]) {
+        self.registry.prefetch(peers);
     }
 }

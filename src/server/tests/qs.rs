@@ -91,6 +91,13 @@ impl Client {
     }
 }
 
+/// One GET on a connection of its own: the body of the reply.
+pub(super) async fn get(tracker: &Running, from: &str, target: &str) -> Vec<u8> {
+    let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let mut client = Client::dial(tracker, from, request.as_bytes()).await;
+    client.reply().await.1
+}
+
 fn announce(path: &str, port: u16, more: &str) -> Vec<u8> {
     let host = "[1-ff00:0:110,127.0.0.1]:80";
     let peer_id = format!("-XX0001-0000000{port:05}");

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use scion_tracker_core::request::Origin;
 
-use crate::transport::http::answer::{Method, Request, Status};
+use crate::transport::http::answer::{Method, RawRequest, Status};
 use crate::transport::http::origin::{Hops, Proxies};
 
 /// Headers of one request. Browsers send some 20, proxies add a few.
@@ -13,7 +13,7 @@ const HEADERS_MAX: usize = 64;
 /// A head that has been read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Head<'a> {
-    pub(super) request: Request<'a>,
+    pub(super) request: RawRequest<'a>,
     /// How many bytes it has.
     pub(super) length: usize,
     /// Whether the connection is to be kept after the reply.
@@ -77,7 +77,7 @@ pub(super) fn read<'a>(
         Some(hops) => hops.client(origin).map_err(|_| Status::BadRequest)?,
     };
     Ok(Head {
-        request: Request {
+        request: RawRequest {
             method: Method::of(method.as_bytes()),
             target,
             origin,

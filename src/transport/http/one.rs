@@ -18,7 +18,7 @@ use tokio_util::sync::WaitForCancellationFuture;
 
 use super::head::{self, HeadError};
 use crate::transport::Shared;
-use crate::transport::http::answer::{self, Method, Reply, Scratch, Status, Transport};
+use crate::transport::http::answer::{self, Method, Reply, Request, Scratch, Status, Transport};
 use crate::transport::http::deadline::Deadline;
 
 /// What a client of HTTP/2 begins with where nothing has been agreed (RFC 9113 section 3.4), up to the
@@ -320,22 +320,7 @@ impl Buffers {
                     };
                     self.first = false;
                     let out = &mut self.out;
-                    Scratch::with(|scratch| {
-                        let reply = answer::answer(
-                            &shared.service,
-                            Transport::Http,
-                            &head.request,
-                            scratch,
-                        );
-                        write(
-                            &reply,
-                            head.request.method,
-                            persistence,
-                            shared,
-                            scratch,
-                            out,
-                        );
-                    });
+                    respond(&Request::decode(&head.request), persistence, shared, out);
                     self.start += head.length;
                     if last {
                         return Answered::Last { lingering: false };
@@ -352,18 +337,8 @@ impl Buffers {
                 Err(HeadError::Refused(status)) => status,
             };
             self.first = false;
-            let out = &mut self.out;
-            Scratch::with(|scratch| {
-                let reply = answer::reject(&shared.service, Transport::Http, status, scratch);
-                write(
-                    &reply,
-                    Method::Get,
-                    Persistence::Close,
-                    shared,
-                    scratch,
-                    out,
-                );
-            });
+            let request = Request::rejected(Method::Get, origin, status);
+            respond(&request, Persistence::Close, shared, &mut self.out);
             return Answered::Last { lingering: true };
         }
     }
@@ -426,6 +401,14 @@ enum Persistence {
     Default,
     KeepAlive,
     Close,
+}
+
+/// Answers a request into `out`.
+fn respond(request: &Request, persistence: Persistence, shared: &Shared, out: &mut Vec<u8>) {
+    Scratch::with(|scratch| {
+        let reply = answer::answer(&shared.service, Transport::Http, request, scratch);
+        write(&reply, request.method, persistence, shared, scratch, out);
+    });
 }
 
 /// Writes a reply, head and body, to the end of `out`.

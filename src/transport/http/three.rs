@@ -13,6 +13,6 @@ mod qpack;
 mod stream;
 mod table;
 
-pub(in crate::transport) use connection::{Announces, Asked, Session};
+pub(in crate::transport) use connection::{QueuedRequest, RequestQueue, Session};
 pub(in crate::transport) use frame::Code;
 pub(in crate::transport) use message::EXTRA_BYTES;

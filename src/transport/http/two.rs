@@ -25,7 +25,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::counters::Counter;
 use crate::transport::Shared;
-use crate::transport::http::answer::{self, Method, Request, Scratch, Status, Transport};
+use crate::transport::http::answer::{
+    self, Method, RawRequest, Request, Scratch, Status, Transport,
+};
 use crate::transport::http::deadline::Deadline;
 use crate::transport::http::origin::Hops;
 
@@ -122,10 +124,10 @@ impl Requests {
     ) -> http::Response<Full<Bytes>> {
         let service = &*self.shared.service;
         let method = Method::of(request.method().as_str().as_bytes());
-        let reply = if !request.body().is_end_stream() {
-            answer::reject(service, Transport::Http, Status::ContentTooLarge, scratch)
+        let decoded = if !request.body().is_end_stream() {
+            Request::rejected(method, self.origin, Status::ContentTooLarge)
         } else if let Some(origin) = self.client(request.headers()) {
-            let request = Request {
+            Request::decode(&RawRequest {
                 method,
                 target: request
                     .uri()
@@ -136,11 +138,11 @@ impl Requests {
                     .headers()
                     .get("early-data")
                     .is_some_and(|value| value == "1"),
-            };
-            answer::answer(service, Transport::Http, &request, scratch)
+            })
         } else {
-            answer::reject(service, Transport::Http, Status::BadRequest, scratch)
+            Request::rejected(method, self.origin, Status::BadRequest)
         };
+        let reply = answer::answer(service, Transport::Http, &decoded, scratch);
         // hyper leaves the body of a reply to HEAD in.
         let body = match method {
             Method::Head => Bytes::new(),

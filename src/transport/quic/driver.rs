@@ -31,11 +31,11 @@ use crate::counters::Counter;
 use crate::transport::Shared;
 use crate::transport::connections::Over;
 use crate::transport::http::qs::WakeQueue;
-use crate::transport::http::three::Announces;
+use crate::transport::http::three::RequestQueue;
 
 /// Batches of datagrams that are received before other tasks get their turn.
 const BATCHES: usize = 8;
-/// Announces that are served together. More make their clients wait for each other: with 64, server and
+/// RequestQueue that are served together. More make their clients wait for each other: with 64, server and
 /// clients took turns at having nothing to do.
 const TOGETHER: usize = 8;
 /// Room for datagrams that the kernel has put together.
@@ -58,7 +58,7 @@ pub(super) struct Driver<O> {
     held: usize,
     /// Connections with something to do.
     ready: Vec<ConnectionHandle>,
-    announces: Announces,
+    queue: RequestQueue,
     wakeups: Arc<WakeQueue>,
     timers: Timers,
     stopping: bool,
@@ -97,7 +97,7 @@ impl<O: Fn(SocketAddr) -> Option<Origin>> Driver<O> {
             connections: Vec::new(),
             held: 0,
             ready: Vec::new(),
-            announces: Announces::default(),
+            queue: RequestQueue::default(),
             wakeups: Arc::default(),
             timers: Timers::new(),
             stopping: false,
@@ -282,7 +282,7 @@ impl<O: Fn(SocketAddr) -> Option<Origin>> Driver<O> {
         let mut spoken = 0;
         for (at, handle) in ready.iter().enumerate() {
             self.listen(*handle, now);
-            if self.announces.len() < TOGETHER && at + 1 < ready.len() {
+            if self.queue.len() < TOGETHER && at + 1 < ready.len() {
                 continue;
             }
             self.serve(now);
@@ -298,30 +298,30 @@ impl<O: Fn(SocketAddr) -> Option<Origin>> Driver<O> {
         }
     }
 
-    /// Takes notice of what has happened to a connection. Announces are in line then.
+    /// Takes notice of what has happened to a connection. RequestQueue are in line then.
     fn listen(&mut self, handle: ConnectionHandle, now: Instant) {
         let Some(Some(connection)) = self.connections.get_mut(handle.0) else {
             return;
         };
         let Connection { quic, stage, .. } = &mut **connection;
         while let Some(event) = quic.poll() {
-            let (shared, wakeups, announces) = (&self.shared, &self.wakeups, &mut self.announces);
-            stage.handle(event, quic, shared, wakeups, announces, now);
+            let (shared, wakeups, queue) = (&self.shared, &self.wakeups, &mut self.queue);
+            stage.handle(event, quic, shared, wakeups, queue, now);
         }
         if let ConnectionState::Qs { .. } = stage {
             stage.pump(quic, &self.shared, now);
         }
     }
 
-    /// Serves the announces in line.
+    /// Answers the queued requests.
     fn serve(&mut self, now: Instant) {
-        if self.announces.is_empty() {
+        if self.queue.is_empty() {
             return;
         }
-        self.announces.serve(&self.shared, |asked| {
-            if let Some(Some(connection)) = self.connections.get_mut(asked.connection.0) {
+        self.queue.answer(&self.shared, |queued| {
+            if let Some(Some(connection)) = self.connections.get_mut(queued.connection.0) {
                 let Connection { quic, stage, .. } = &mut **connection;
-                stage.serve(&asked, quic, &self.shared, now);
+                stage.answer(&queued, quic, &self.shared, now);
             }
         });
     }

@@ -13,7 +13,7 @@ use crate::counters::Counter;
 use crate::transport::Shared;
 use crate::transport::connections::{Open, Over};
 use crate::transport::http::qs::{self, WakeQueue};
-use crate::transport::http::three::{self, Announces, Asked, Code};
+use crate::transport::http::three::{self, Code, QueuedRequest, RequestQueue};
 
 /// Error codes that end a connection before its protocol is known, or after its last one: as HTTP/3 has
 /// them (RFC 9114 section 8.1).
@@ -47,14 +47,14 @@ impl ConnectionState {
         quic: &mut Quic,
         shared: &Arc<Shared>,
         wakeups: &Arc<WakeQueue>,
-        announces: &mut Announces,
+        queue: &mut RequestQueue,
         now: Instant,
     ) {
         match event {
             Event::Connected => self.begin(quic, shared, wakeups, now),
             Event::Stream(event) => match self {
                 Self::Http3 { session, .. } => {
-                    if let Err(code) = session.handle(&event, quic, shared, announces, now) {
+                    if let Err(code) = session.handle(&event, quic, shared, queue, now) {
                         self.end(code, quic, shared, now);
                     }
                 }
@@ -120,10 +120,16 @@ impl ConnectionState {
     }
 
     /// Serves an announce that was in line.
-    pub(super) fn serve(&mut self, asked: &Asked, quic: &mut Quic, shared: &Shared, now: Instant) {
+    pub(super) fn answer(
+        &mut self,
+        queued: &QueuedRequest,
+        quic: &mut Quic,
+        shared: &Shared,
+        now: Instant,
+    ) {
         // The connection may have been ended by what came after it.
         if let Self::Http3 { session, .. } = self {
-            session.serve(asked, quic, shared, now);
+            session.answer(queued, quic, shared, now);
         }
     }
 

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use scion_tracker_core::address::{CompactAddr, Host};
 use scion_tracker_core::codec::bep15::{
-    self, ANNOUNCE_HEADER, AnnounceWriter, Request, TransactionId,
+    self, ANNOUNCE_HEADER, AnnounceWriter, Hashes, MAX_SCRAPE, Request, TransactionId,
 };
 use scion_tracker_core::codec::compact::Layout;
 use scion_tracker_core::codec::connection::ConnectionIds;
 use scion_tracker_core::registry::PeerKey;
 use scion_tracker_core::request::{AnnounceRequest, Carries, Origin};
+use scion_tracker_core::response::Refusal;
+use scion_tracker_core::tracker::Context;
 use scion_tracker_core::types::{Rng, Time};
 
 use crate::counters::{Counter, Snapshot};
-use crate::service::Service;
+use crate::service::{RulesCache, Service};
 use crate::socket::mmsg::BATCH;
 
 /// Answers requests for one worker, and counts them until the worker flushes.
@@ -23,6 +25,7 @@ pub(super) struct Handler {
     pub(super) ids: ConnectionIds,
     pub(super) max_scrape: usize,
     pub(super) rng: Rng,
+    pub(super) rules: RulesCache,
     pub(super) counts: Snapshot,
 }
 
@@ -81,10 +84,7 @@ impl Handler {
                 if !self.ids.check(connection, &origin.host, now) {
                     return self.silence(Counter::UdpBadConnectionId);
                 }
-                self.counts.add(Counter::UdpScrapes, 1);
-                let tracker = &self.service.tracker;
-                let counts = hashes.map(|info_hash| tracker.scrape(&info_hash));
-                bep15::write_scrape(reply, transaction, counts)
+                self.scrape(origin, hashes, transaction, reply)
             }
         }
     }
@@ -100,23 +100,49 @@ impl Handler {
         let layout = Layout::of(origin);
         // No more than fit, so that those who are left out are left out by choice.
         let room = ((reply.len() - ANNOUNCE_HEADER) / layout.size()) as u32;
-        let tracker = &self.service.tracker;
-        let wanted = announce
-            .numwant
-            .unwrap_or_else(|| tracker.terms().numwant_default);
+        let rules = self.rules.load();
+        let wanted = announce.numwant.unwrap_or(rules.terms.numwant_default);
         announce.numwant = Some(wanted.min(room));
         let mut writer = AnnounceWriter::new(reply, transaction, layout);
         let carries = Carries::One(layout.family());
-        match tracker.announce(origin, &announce, carries, now, &mut self.rng, &mut writer) {
+        let mut context = Context {
+            rules,
+            now,
+            rng: &mut self.rng,
+        };
+        let tracker = &self.service.tracker;
+        match tracker.announce(&mut context, origin, &announce, carries, &mut writer) {
             Ok(answer) => {
                 self.counts.add(Counter::UdpAnnounces, 1);
                 writer.finish(&answer)
             }
-            Err(refusal) => {
-                self.counts.add(refusal.into(), 1);
-                self.error(transaction, &refusal.to_string(), reply)
-            }
+            Err(refusal) => self.refuse(refusal, transaction, reply),
         }
+    }
+
+    /// BEP 15 has no place for URL data in a scrape, so there is never a passkey.
+    fn scrape(
+        &mut self,
+        origin: &Origin,
+        hashes: Hashes<'_>,
+        transaction: TransactionId,
+        reply: &mut [u8],
+    ) -> usize {
+        let rules = self.rules.load();
+        let tracker = &self.service.tracker;
+        let counts = hashes.map(|info_hash| tracker.scrape(rules, origin, None, &info_hash));
+        match counts.collect::<Result<ArrayVec<_, MAX_SCRAPE>, _>>() {
+            Ok(counts) => {
+                self.counts.add(Counter::UdpScrapes, 1);
+                bep15::write_scrape(reply, transaction, counts.into_iter())
+            }
+            Err(refusal) => self.refuse(refusal, transaction, reply),
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal, transaction: TransactionId, reply: &mut [u8]) -> usize {
+        self.counts.refuse(refusal);
+        self.error(transaction, refusal.message(), reply)
     }
 
     fn error(&mut self, transaction: TransactionId, message: &str, reply: &mut [u8]) -> usize {
@@ -136,17 +162,19 @@ mod tests {
     use scion_tracker_core::codec::bep15::{Reply, parse_reply, write_announce_request};
     use scion_tracker_core::codec::connection::ConnectionId;
     use scion_tracker_core::registry::memory::{Ceilings, Memory};
-    use scion_tracker_core::tracker::Terms;
+    use scion_tracker_core::tracker::Rules;
     use scion_tracker_core::types::{InfoHash, PeerId};
 
     use super::*;
 
     fn handler(ceilings: Ceilings) -> Handler {
-        let tracker = Tracker::new(Memory::new(ceilings, [1, 2, 3, 4]), Terms::default());
+        let tracker = Tracker::new(Memory::new(ceilings, [1, 2, 3, 4]));
+        let service = Arc::new(Service::new(tracker, Rules::default()));
         Handler {
-            service: Arc::new(Service::new(tracker)),
+            rules: service.rules_cache(),
+            service,
             ids: ConnectionIds::new([7; 16], 600),
-            max_scrape: bep15::MAX_SCRAPE,
+            max_scrape: MAX_SCRAPE,
             rng: Rng::with_seed(1),
             counts: Snapshot::default(),
         }
@@ -227,7 +255,7 @@ mod tests {
         };
         assert_eq!(transaction, TRANSACTION);
         assert_eq!(message, b"too many peers from your address");
-        assert_eq!(handler.counts.get(Counter::RefusedSourceLimit), 1);
+        assert_eq!(handler.counts.refused(Refusal::SourceLimit), 1);
         assert_eq!(handler.counts.get(Counter::UdpErrors), 1);
     }
 }

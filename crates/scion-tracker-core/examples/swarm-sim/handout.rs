@@ -10,7 +10,7 @@ use scion_tracker_core::registry::memory::{Ceilings, Memory, Sweep};
 use scion_tracker_core::request::{AnnounceRequest, Carries, Event, Origin};
 use scion_tracker_core::response::{Peer, PeerSink};
 use scion_tracker_core::select::{Census, Mode, Policy, Standing, Tier, Want, plan};
-use scion_tracker_core::tracker::Terms;
+use scion_tracker_core::tracker::{Context, Rules, Terms};
 use scion_tracker_core::types::{InfoHash, PeerId, Rng, Time};
 
 use crate::world::{self, TICK, World};
@@ -128,6 +128,7 @@ struct Seen {
 pub struct Handout<'w> {
     world: &'w World,
     tracker: Tracker<Memory>,
+    rules: Rules,
     variant: &'w Variant,
     /// Who is in the registry, for [`Twist::Independent`].
     mirror: Vec<Option<Seen>>,
@@ -155,7 +156,8 @@ impl<'w> Handout<'w> {
         }
         Self {
             world,
-            tracker: Tracker::new(Memory::new(Ceilings::default(), [1, 2, 3, 4]), terms),
+            tracker: Tracker::new(Memory::new(Ceilings::default(), [1, 2, 3, 4])),
+            rules: Rules::public(terms),
             variant,
             mirror: vec![None; world.peers.len()],
         }
@@ -179,9 +181,14 @@ impl<'w> Handout<'w> {
             host: self.world.peers[me].host,
         };
         let mut got = Numbers(Vec::new());
+        let mut context = Context {
+            rules: &self.rules,
+            now,
+            rng,
+        };
         let reply = self
             .tracker
-            .announce(&origin, &announce, Carries::All, now, rng, &mut got);
+            .announce(&mut context, &origin, &announce, Carries::All, &mut got);
         let Ok(reply) = reply else {
             return Handed::default();
         };

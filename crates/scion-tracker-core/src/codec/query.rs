@@ -16,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 
 use crate::address::{AddressError, IsdAs, ScionAddr};
-use crate::request::{AnnounceRequest, Claim, Event, ScionClaim};
+use crate::request::{AnnounceRequest, Claim, Event, Passkey, ScionClaim};
 use crate::types::{InfoHash, PeerId};
 
 use escape::decode;
@@ -121,6 +121,7 @@ pub fn parse_announce(query: &str) -> Result<AnnounceQuery, QueryError> {
     let mut no_peer_id = None;
     let mut key = None;
     let mut named_ip = None;
+    let mut passkey = None;
     for (name, value) in pairs(query.as_bytes()) {
         match name {
             b"info_hash" => once(&mut info_hash, read_info_hash(value)?)?,
@@ -144,6 +145,7 @@ pub fn parse_announce(query: &str) -> Result<AnnounceQuery, QueryError> {
             b"no_peer_id" => first(&mut no_peer_id, read_flag(value) == Some(true)),
             b"key" => first(&mut key, read_key(value)),
             b"ip" | b"ipv4" | b"ipv6" => named_ip = named_ip.or_else(|| read_ip(value)),
+            b"passkey" => passkey = passkey.or_else(|| Passkey::from_bytes(value)),
             _ => {}
         }
     }
@@ -160,44 +162,56 @@ pub fn parse_announce(query: &str) -> Result<AnnounceQuery, QueryError> {
             key: key.flatten(),
             claim: claim.claim(),
             named_ip,
+            passkey,
         },
         compact: compact.flatten(),
         no_peer_id: no_peer_id.unwrap_or(false),
     })
 }
 
-/// Reads the query of a scrape: its hashes, in order, with their duplicates (BEP 48).
-pub fn parse_scrape(query: &str, max: usize) -> Result<Vec<InfoHash>, QueryError> {
+/// A scrape (BEP 48).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScrapeQuery {
+    /// The swarms, in the order of the query and with their duplicates. At least one.
+    pub hashes: Vec<InfoHash>,
+    /// The passkey of the query.
+    pub passkey: Option<Passkey>,
+}
+
+/// Reads the query of a scrape, of `max` hashes at most.
+pub fn parse_scrape(query: &str, max: usize) -> Result<ScrapeQuery, QueryError> {
     if query.len() > MAX_QUERY {
         return Err(QueryError::TooLong);
     }
     let mut hashes = Vec::new();
+    let mut passkey = None;
     for (name, value) in pairs(query.as_bytes()) {
-        if name != b"info_hash" {
-            continue;
+        match name {
+            b"info_hash" if hashes.len() == max => return Err(QueryError::TooManyInfoHashes),
+            b"info_hash" => hashes.push(read_info_hash(value)?),
+            b"passkey" => passkey = passkey.or_else(|| Passkey::from_bytes(value)),
+            _ => {}
         }
-        if hashes.len() == max {
-            return Err(QueryError::TooManyInfoHashes);
-        }
-        hashes.push(read_info_hash(value)?);
     }
     if hashes.is_empty() {
         return Err(QueryError::NoInfoHash);
     }
-    Ok(hashes)
+    Ok(ScrapeQuery { hashes, passkey })
 }
 
-/// Reads only where the requester says that it is: for the query of a UDP tracker's URL (BEP 41).
-pub(crate) fn parse_claim(query: &[u8]) -> Result<Claim, QueryError> {
+/// Reads what counts in the query of a UDP tracker's URL (BEP 41): the claimed place and the passkey.
+pub(crate) fn parse_url_query(query: &[u8]) -> Result<(Claim, Option<Passkey>), QueryError> {
     let mut claim = ClaimFields::default();
+    let mut passkey = None;
     for (name, value) in pairs(query) {
         match name {
             b"ia" => claim.read_ia(value)?,
             b"scion" => claim.read_scion(value)?,
+            b"passkey" => passkey = passkey.or_else(|| Passkey::from_bytes(value)),
             _ => {}
         }
     }
-    Ok(claim.claim())
+    Ok((claim.claim(), passkey))
 }
 
 /// Names and values as they stand, still encoded. A name without `=` has an empty value.

@@ -48,7 +48,11 @@ fn http() {
         let event = name.split('-').nth(1).unwrap();
         if event == "scrape" {
             assert_eq!(path, "/scrape", "{name}");
-            assert_eq!(query::parse_scrape(query, 100).unwrap().len(), 1, "{name}");
+            assert_eq!(
+                query::parse_scrape(query, 100).unwrap().hashes.len(),
+                1,
+                "{name}"
+            );
             continue;
         }
         let event = match event {

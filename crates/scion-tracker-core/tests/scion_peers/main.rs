@@ -26,7 +26,7 @@ use scion_tracker_core::request::{AnnounceRequest, Carries, Claim, Origin, Scion
 use scion_tracker_core::response::{
     AddrBytes, AnnounceReply, NoPeers, Peer, PeerSink, Reach, SwarmCounts, Warning,
 };
-use scion_tracker_core::tracker::Terms;
+use scion_tracker_core::tracker::{Context, Rules};
 use scion_tracker_core::types::{PeerId, Rng, Time};
 
 /// What every peer of the vectors calls itself.
@@ -473,10 +473,7 @@ struct Selection {
 fn swarm() {
     let swarm = vectors().swarm;
     each(&swarm.asks, |ask| {
-        let tracker = Tracker::new(
-            Memory::new(Ceilings::default(), [1, 2, 3, 4]),
-            Terms::default(),
-        );
+        let tracker = Tracker::new(Memory::new(Ceilings::default(), [1, 2, 3, 4]));
         each(&swarm.members, |member| {
             let announce = parse_announce(&member.query).unwrap().announce;
             let from = origin(&member.origin);
@@ -521,9 +518,12 @@ fn enter(
     carries: Carries,
     sink: &mut impl PeerSink,
 ) -> AnnounceReply {
-    let mut rng = Rng::with_seed(1);
-    let now = Time::from_secs(100);
+    let mut context = Context {
+        rules: &Rules::default(),
+        now: Time::from_secs(100),
+        rng: &mut Rng::with_seed(1),
+    };
     tracker
-        .announce(origin, announce, carries, now, &mut rng, sink)
+        .announce(&mut context, origin, announce, carries, sink)
         .unwrap()
 }

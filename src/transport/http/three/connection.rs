@@ -9,49 +9,51 @@ use scion_tracker_core::request::Origin;
 
 use super::control::Control;
 use super::frame::Code;
-use super::message::Announce;
 use super::stream::{self, Progress, Waiting};
 use crate::transport::Shared;
+use crate::transport::http::answer::Request;
 
 /// After GOAWAY, how many round trips without a request end the connection, and how long that is at
 /// least: the last replies are under way for half of one.
 const QUIET_ROUND_TRIPS: u32 = 3;
 const QUIET: Duration = Duration::from_millis(50);
 
-/// Announces of all connections of an endpoint, to be served together: what the tracker reads for one of
-/// them is fetched while it reads for another. All else is answered as it comes.
+/// Requests of all connections of an endpoint, to be answered together: the memory that the tracker
+/// reads for one announce is fetched while it reads for another.
 #[derive(Debug, Default)]
-pub(in crate::transport) struct Announces {
-    line: Vec<Asked>,
+pub(in crate::transport) struct RequestQueue {
+    queued: Vec<QueuedRequest>,
     peers: Vec<PeerKey>,
 }
 
-/// An announce in line.
+/// A request that is to be answered by [`Session::answer`] of its connection.
 #[derive(Debug)]
-pub(in crate::transport) struct Asked {
-    /// To which [`Session::serve`] is called.
+pub(in crate::transport) struct QueuedRequest {
     pub(in crate::transport) connection: ConnectionHandle,
     stream: StreamId,
-    announce: Announce,
+    request: Request,
 }
 
-impl Announces {
-    /// How many are in line.
+impl RequestQueue {
     pub(in crate::transport) const fn len(&self) -> usize {
-        self.line.len()
+        self.queued.len()
     }
 
     pub(in crate::transport) const fn is_empty(&self) -> bool {
-        self.line.is_empty()
+        self.queued.is_empty()
     }
 
-    /// Hands on what is in line.
-    pub(in crate::transport) fn serve(&mut self, shared: &Shared, serve: impl FnMut(Asked)) {
+    /// Empties the queue into `answer`.
+    pub(in crate::transport) fn answer(
+        &mut self,
+        shared: &Shared,
+        answer: impl FnMut(QueuedRequest),
+    ) {
         self.peers.clear();
-        let peers = self.line.iter().map(|asked| asked.announce.peer());
+        let peers = self.queued.iter().filter_map(|it| it.request.peer());
         self.peers.extend(peers);
         shared.service.tracker.prefetch(&self.peers);
-        self.line.drain(..).for_each(serve);
+        self.queued.drain(..).for_each(answer);
     }
 }
 
@@ -97,20 +99,19 @@ impl Session {
         })
     }
 
-    /// Does what is to be done when something has happened to streams, but for announces, which are put
-    /// in line.
+    /// Handles what has happened to a stream. Requests that have arrived in whole are queued.
     pub(in crate::transport) fn handle(
         &mut self,
         event: &StreamEvent,
         quic: &mut Connection,
         shared: &Shared,
-        announces: &mut Announces,
+        queue: &mut RequestQueue,
         now: Instant,
     ) -> Result<(), Code> {
         match *event {
             StreamEvent::Opened { dir: Dir::Bi } => {
                 while let Some(id) = quic.streams().accept(Dir::Bi) {
-                    self.request(id, quic, shared, announces, now)?;
+                    self.request(id, quic, shared, queue, now)?;
                 }
                 Ok(())
             }
@@ -128,21 +129,21 @@ impl Session {
             }
             StreamEvent::Readable { id }
             | StreamEvent::Writable { id }
-            | StreamEvent::Stopped { id, .. } => self.resume(id, quic, shared, announces, now),
+            | StreamEvent::Stopped { id, .. } => self.resume(id, quic, shared, queue, now),
             StreamEvent::Available { dir: Dir::Uni } => self.control.open(quic),
             StreamEvent::Available { dir: Dir::Bi } | StreamEvent::Finished { .. } => Ok(()),
         }
     }
 
-    /// Serves an announce that was in line.
-    pub(in crate::transport) fn serve(
+    /// Answers a request that was queued.
+    pub(in crate::transport) fn answer(
         &mut self,
-        asked: &Asked,
+        queued: &QueuedRequest,
         quic: &mut Connection,
         shared: &Shared,
         now: Instant,
     ) {
-        if let Some(waiting) = stream::serve(asked.stream, &asked.announce, quic, shared, now) {
+        if let Some(waiting) = stream::answer(queued.stream, &queued.request, quic, shared, now) {
             self.waiting.push(waiting);
         } else if self.going {
             self.await_quiet(quic, shared, now);
@@ -203,7 +204,7 @@ impl Session {
         id: StreamId,
         quic: &mut Connection,
         shared: &Shared,
-        announces: &mut Announces,
+        queue: &mut RequestQueue,
         now: Instant,
     ) -> Result<(), Code> {
         if self.going {
@@ -219,8 +220,8 @@ impl Session {
                 self.waiting.push(waiting);
                 Ok(())
             }
-            Progress::Announce(announce) => {
-                self.put_in_line(id, announce, announces);
+            Progress::Request(request) => {
+                self.enqueue(id, request, queue);
                 Ok(())
             }
             Progress::Close(code) => Err(code),
@@ -233,28 +234,28 @@ impl Session {
         id: StreamId,
         quic: &mut Connection,
         shared: &Shared,
-        announces: &mut Announces,
+        queue: &mut RequestQueue,
         now: Instant,
     ) -> Result<(), Code> {
         let Some(at) = self.waiting.iter().position(|waiting| waiting.id == id) else {
             return Ok(());
         };
         let waiting = self.waiting.swap_remove(at);
-        match waiting.resume(self.origin, quic, shared, now) {
+        match waiting.resume(self.origin, quic, shared) {
             Progress::Close(code) => return Err(code),
             Progress::Waiting(waiting) => self.waiting.push(waiting),
-            Progress::Announce(announce) => self.put_in_line(id, announce, announces),
+            Progress::Request(request) => self.enqueue(id, request, queue),
             Progress::Done if self.going => self.await_quiet(quic, shared, now),
             Progress::Done => {}
         }
         Ok(())
     }
 
-    fn put_in_line(&self, stream: StreamId, announce: Announce, announces: &mut Announces) {
-        announces.line.push(Asked {
+    fn enqueue(&self, stream: StreamId, request: Request, queue: &mut RequestQueue) {
+        queue.queued.push(QueuedRequest {
             connection: self.handle,
             stream,
-            announce,
+            request,
         });
     }
 

@@ -5,38 +5,20 @@
 //! H3_MESSAGE_ERROR: a pseudo-header field twice or after a regular field, fields of a connection such as
 //! `connection: keep-alive`, and a `content-length` other than the length of the body.
 
-use scion_tracker_core::registry::PeerKey;
 use scion_tracker_core::request::Origin;
 
 use super::frame::{self, Code};
 use super::qpack::{self, SectionError};
 use crate::transport::Options;
 use crate::transport::Shared;
-use crate::transport::http::answer::{self, Method, Reply, Request, Scratch, Status, Transport};
+use crate::transport::http::answer::{
+    self, Method, RawRequest, Reply, Request, Scratch, Status, Transport,
+};
 use crate::transport::http::origin::Hops;
 
 /// Bytes of frames besides the header section that a request may come with: unknown ones, which are
 /// there to be ignored, and trailers.
 pub(in crate::transport) const EXTRA_BYTES: usize = 1024;
-
-/// What becomes of a request stream, by the bytes of it that are there.
-#[derive(Debug, Clone, Copy)]
-#[allow(
-    clippy::large_enum_variant,
-    reason = "one at a time, and moved on at once"
-)]
-pub(super) enum Verdict {
-    /// There has to be more.
-    More,
-    /// The reply is in the buffer; what the client may still send is of no interest.
-    Reply,
-    /// It is an announce, to be answered by [`serve`]; the rest as above.
-    Announce(Announce),
-    /// The stream is at fault.
-    Reset(Code),
-    /// The connection is at fault.
-    Close(Code),
-}
 
 /// What is used again from request to request.
 #[derive(Debug, Default)]
@@ -49,86 +31,52 @@ pub(super) struct Buffers {
     pub(super) reply: Vec<u8>,
 }
 
-/// An announce that waits for its turn.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Announce {
-    announce: answer::Announce,
-    method: Method,
-}
-
-impl Announce {
-    /// Whom the tracker is likely to know the requester as.
-    pub(super) fn peer(&self) -> PeerKey {
-        self.announce.peer()
-    }
-}
-
-/// Answers an announce. The reply goes to `buffers`.
-pub(super) fn serve(announce: &Announce, shared: &Shared, buffers: &mut Buffers) {
-    let Announce { announce, method } = announce;
+/// Answers a request. The reply goes to `buffers`.
+pub(super) fn answer(request: &Request, shared: &Shared, buffers: &mut Buffers) {
     Scratch::with(|scratch| {
-        let reply = announce.serve(&shared.service, Transport::Http3, scratch);
-        write(&reply, *method, scratch, &mut buffers.reply);
+        let reply = answer::answer(&shared.service, Transport::Http3, request, scratch);
+        write(&reply, request.method, scratch, &mut buffers.reply);
     });
 }
 
-/// Answers the request in `bytes`, which begin the stream, and end it if `end`, unless it is an announce.
-/// The reply goes to `buffers`.
-pub(super) fn answer(
+/// Decodes the request in `bytes`, which begin the stream and, if `end`, are all of it.
+pub(super) fn decode(
     bytes: &[u8],
     end: bool,
     origin: Origin,
-    shared: &Shared,
+    options: &Options,
     buffers: &mut Buffers,
-) -> Verdict {
-    let head_bytes = shared.options.limits.head_bytes;
+) -> Result<Request, Stop> {
+    let head_bytes = options.limits.head_bytes;
+    let rejected = |status| Ok(Request::rejected(Method::Get, origin, status));
     let section = match section(bytes, end, head_bytes) {
         Ok(section) => section,
         Err(Stop::More) if bytes.len() > head_bytes + EXTRA_BYTES => {
-            return Verdict::Reset(Code::EXCESSIVE_LOAD);
+            return Err(Stop::Reset(Code::EXCESSIVE_LOAD));
         }
-        Err(Stop::More) => return Verdict::More,
-        Err(Stop::TooLong) => return rejected(Status::HeadTooLarge, shared, buffers),
-        Err(Stop::Reset(code)) => return Verdict::Reset(code),
-        Err(Stop::Close(code)) => return Verdict::Close(code),
+        Err(Stop::TooLong) => return rejected(Status::HeadTooLarge),
+        Err(stop) => return Err(stop),
     };
-    let request = match read(&section, origin, &shared.options, buffers) {
-        Ok(request) => request,
-        Err(SectionError::Qpack) => return Verdict::Close(Code::QPACK_DECOMPRESSION_FAILED),
-        Err(SectionError::Field(Fault::Malformed)) => return Verdict::Reset(Code::MESSAGE_ERROR),
-        Err(SectionError::Field(Fault::Refused(status))) => {
-            return rejected(status, shared, buffers);
+    let head = match read(&section, origin, options, buffers) {
+        Ok(head) => head,
+        Err(SectionError::Qpack) => return Err(Stop::Close(Code::QPACK_DECOMPRESSION_FAILED)),
+        Err(SectionError::Field(Fault::Malformed)) => {
+            return Err(Stop::Reset(Code::MESSAGE_ERROR));
         }
+        Err(SectionError::Field(Fault::Refused(status))) => return rejected(status),
     };
     if section.body.is_some() {
-        return rejected(Status::ContentTooLarge, shared, buffers);
+        return rejected(Status::ContentTooLarge);
     }
     let Ok(target) = std::str::from_utf8(&buffers.path) else {
-        return rejected(Status::BadRequest, shared, buffers);
+        return rejected(Status::BadRequest);
     };
-    let request = Request {
-        method: request.method,
+    Ok(Request::decode(&RawRequest {
+        method: head.method,
         target,
-        origin: request.origin,
-        early: request.early,
-    };
-    if let Some(announce) = answer::Announce::read(&request) {
-        let method = request.method;
-        return Verdict::Announce(Announce { announce, method });
-    }
-    Scratch::with(|scratch| {
-        let reply = answer::answer(&shared.service, Transport::Http3, &request, scratch);
-        write(&reply, request.method, scratch, &mut buffers.reply);
-    });
-    Verdict::Reply
-}
-
-fn rejected(status: Status, shared: &Shared, buffers: &mut Buffers) -> Verdict {
-    Scratch::with(|scratch| {
-        let reply = answer::reject(&shared.service, Transport::Http3, status, scratch);
-        write(&reply, Method::Get, scratch, &mut buffers.reply);
-    });
-    Verdict::Reply
+        origin: head.origin,
+        early: head.early,
+    }))
 }
 
 /// The frames of a request that matter.
@@ -140,11 +88,16 @@ pub(super) struct Section<'a> {
     body: Option<u64>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+/// Why there is no request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
+    /// More bytes have to come.
     More,
+    /// The header section is longer than allowed.
     TooLong,
+    /// The stream is at fault.
     Reset(Code),
+    /// The connection is at fault.
     Close(Code),
 }
 

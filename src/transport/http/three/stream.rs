@@ -8,9 +8,9 @@ use quinn_proto::{Connection, ReadError, StreamId, WriteError};
 use scion_tracker_core::request::Origin;
 
 use super::frame::Code;
-use super::message::{self, Announce, Buffers, Verdict};
+use super::message::{self, Buffers, Stop};
 use crate::transport::Shared;
-use crate::transport::http::answer::Transport;
+use crate::transport::http::answer::{Request, Transport};
 
 thread_local! {
     /// The bytes of a request, and what it takes to answer it.
@@ -28,16 +28,10 @@ pub(super) enum Progress {
     Done,
     /// It has to wait for the client.
     Waiting(Waiting),
-    /// To an announce, which [`serve`] goes on with.
-    Announce(Announce),
+    /// The request is there, to be answered by [`answer`].
+    Request(Request),
     /// To the end of the whole connection.
     Close(Code),
-}
-
-impl From<Option<Waiting>> for Progress {
-    fn from(waiting: Option<Waiting>) -> Self {
-        waiting.map_or(Self::Done, Self::Waiting)
-    }
 }
 
 /// An exchange that waits for the client.
@@ -77,59 +71,46 @@ pub(super) fn start(
     BUFFERS.with_borrow_mut(|(bytes, buffers)| {
         bytes.clear();
         let read = read(id, quic, bytes);
-        match conclude(id, bytes, &read, origin, quic, shared, buffers) {
-            Concluded::More => Progress::Waiting(Waiting {
+        decode(id, bytes, &read, origin, quic, shared, buffers).unwrap_or_else(|| {
+            Progress::Waiting(Waiting {
                 id,
                 until: now + shared.options.limits.head,
                 state: State::Request(bytes.as_slice().into()),
-            }),
-            Concluded::Reply => reply(id, &buffers.reply, quic, shared, now).into(),
-            Concluded::Announce(announce) => Progress::Announce(announce),
-            Concluded::Done => Progress::Done,
-            Concluded::Close(code) => Progress::Close(code),
-        }
+            })
+        })
     })
 }
 
-/// Answers an announce. Returns what has to wait.
-pub(super) fn serve(
+/// Answers a request. Returns what has to wait.
+pub(super) fn answer(
     id: StreamId,
-    announce: &Announce,
+    request: &Request,
     quic: &mut Connection,
     shared: &Shared,
     now: Instant,
 ) -> Option<Waiting> {
     BUFFERS.with_borrow_mut(|(_, buffers)| {
-        message::serve(announce, shared, buffers);
+        message::answer(request, shared, buffers);
         reply(id, &buffers.reply, quic, shared, now)
     })
 }
 
 impl Waiting {
     /// Goes on after something has happened to the stream.
-    pub(super) fn resume(
-        self,
-        origin: Origin,
-        quic: &mut Connection,
-        shared: &Shared,
-        now: Instant,
-    ) -> Progress {
+    pub(super) fn resume(self, origin: Origin, quic: &mut Connection, shared: &Shared) -> Progress {
         let Self { id, until, state } = self;
         match state {
             State::Request(mut bytes) => {
                 let read = read(id, quic, &mut bytes);
-                BUFFERS.with_borrow_mut(|(_, buffers)| {
-                    match conclude(id, &bytes, &read, origin, quic, shared, buffers) {
-                        Concluded::More => Progress::Waiting(Self {
-                            id,
-                            until,
-                            state: State::Request(bytes),
-                        }),
-                        Concluded::Reply => reply(id, &buffers.reply, quic, shared, now).into(),
-                        Concluded::Announce(announce) => Progress::Announce(announce),
-                        Concluded::Done => Progress::Done,
-                        Concluded::Close(code) => Progress::Close(code),
-                    }
+                let progress = BUFFERS.with_borrow_mut(|(_, buffers)| {
+                    decode(id, &bytes, &read, origin, quic, shared, buffers)
+                });
+                progress.unwrap_or_else(|| {
+                    Progress::Waiting(Self {
+                        id,
+                        until,
+                        state: State::Request(bytes),
+                    })
                 })
             }
             State::Reply(bytes, written) => match write(id, &bytes[written..], quic) {
@@ -170,20 +151,8 @@ fn read(id: StreamId, quic: &mut Connection, bytes: &mut Vec<u8>) -> Read {
     }
 }
 
-#[allow(
-    clippy::large_enum_variant,
-    reason = "one at a time, and moved on at once"
-)]
-enum Concluded {
-    More,
-    Reply,
-    Announce(Announce),
-    Done,
-    Close(Code),
-}
-
-/// Decides on what has been read.
-fn conclude(
+/// Decodes what has been read. `None` if more has to come.
+fn decode(
     id: StreamId,
     bytes: &[u8],
     read: &Read,
@@ -191,36 +160,33 @@ fn conclude(
     quic: &mut Connection,
     shared: &Shared,
     buffers: &mut Buffers,
-) -> Concluded {
+) -> Option<Progress> {
     let finished = match read {
         Read::Open => false,
         Read::Finished => true,
         Read::Reset => {
             abandon(id, Code::REQUEST_CANCELLED, quic);
-            return Concluded::Done;
+            return Some(Progress::Done);
         }
     };
-    // Section 4.1: the rest of a request that is answered makes no difference.
-    let mut close = || {
-        if !finished {
-            let _ = quic.recv_stream(id).stop(Code::NO_ERROR.into());
+    match message::decode(bytes, finished, origin, &shared.options, buffers) {
+        Ok(request) => {
+            if !finished {
+                // Section 4.1: the rest of a request that is answered makes no difference.
+                let _ = quic.recv_stream(id).stop(Code::NO_ERROR.into());
+            }
+            Some(Progress::Request(request))
         }
-    };
-    match message::answer(bytes, finished, origin, shared, buffers) {
-        Verdict::More => Concluded::More,
-        Verdict::Reply => {
-            close();
-            Concluded::Reply
+        Err(Stop::More) => None,
+        Err(Stop::TooLong) => {
+            reject(id, Code::EXCESSIVE_LOAD, quic, shared);
+            Some(Progress::Done)
         }
-        Verdict::Announce(announce) => {
-            close();
-            Concluded::Announce(announce)
-        }
-        Verdict::Reset(code) => {
+        Err(Stop::Reset(code)) => {
             reject(id, code, quic, shared);
-            Concluded::Done
+            Some(Progress::Done)
         }
-        Verdict::Close(code) => Concluded::Close(code),
+        Err(Stop::Close(code)) => Some(Progress::Close(code)),
     }
 }
 

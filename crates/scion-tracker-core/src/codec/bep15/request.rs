@@ -30,8 +30,8 @@ pub enum Request<'a> {
         transaction: TransactionId,
         /// The announce, or why it is to be answered with an error.
         announce: Result<AnnounceRequest, QueryError>,
-        /// Path and query of the tracker's URL, as far as the client tells (BEP 41). The query's
-        /// `ia` and `scion` are in the announce already.
+        /// Path and query of the tracker's URL, if the client sends them (BEP 41). The passkey, `ia`
+        /// and `scion` are in the announce already.
         url: UrlData<'a>,
     },
     /// Asks for the counts of swarms.
@@ -111,14 +111,14 @@ pub fn peek_announce(datagram: &[u8]) -> Option<(InfoHash, u16)> {
 #[inline]
 fn read_announce<'a>(packet: &[u8; 98], options: &'a [u8]) -> Request<'a> {
     let url = UrlData::new(options);
-    let claim = match options {
+    let from_url = match options {
         // What most clients send: nothing, or (aria2) zeros, which is EndOfOptions.
-        [] | [0, ..] => Ok(Claim::default()),
-        _ => url.claim(),
+        [] | [0, ..] => Ok((Claim::default(), None)),
+        _ => url.claim_and_passkey(),
     };
     let port = NonZeroU16::new(u16::from_be_bytes(bytes_at(packet, 96)));
-    let announce = match (port, claim) {
-        (Some(port), Ok(claim)) => Ok(AnnounceRequest {
+    let announce = match (port, from_url) {
+        (Some(port), Ok((claim, passkey))) => Ok(AnnounceRequest {
             info_hash: InfoHash(bytes_at(packet, 16)),
             peer_id: PeerId(bytes_at(packet, 36)),
             port,
@@ -130,6 +130,7 @@ fn read_announce<'a>(packet: &[u8; 98], options: &'a [u8]) -> Request<'a> {
             key: Some(u32_at(packet, 88)).filter(|key| *key != 0),
             claim,
             named_ip: read_ip(u32_at(packet, 84)),
+            passkey,
         }),
         (None, _) => Err(QueryError::BadPort),
         (_, Err(error)) => Err(error),

@@ -104,6 +104,24 @@ fn requests_snapshot() {
 }
 
 #[test]
+fn passkeys_stand_in_url_data() {
+    for (url, expected) in [
+        ("/announce/secret", Some("secret")),
+        ("/secret/announce?x=1", Some("secret")),
+        ("/announce?passkey=secret", Some("secret")),
+        ("/announce/path?passkey=query", Some("path")),
+        ("/announce/no.passkey?passkey=query", Some("query")),
+        ("/announce", None),
+        ("/other/secret", None),
+        ("secret", None),
+    ] {
+        let passkey = expected.map(|text| text.parse().unwrap());
+        let read = read(&packet(&announce(), url)).unwrap();
+        assert_eq!(read.passkey, passkey, "{url}");
+    }
+}
+
+#[test]
 fn claims_stand_in_url_data() {
     let mut placed = announce();
     placed.claim = Claim {
@@ -127,7 +145,8 @@ fn claims_stand_in_url_data() {
         ),
     ] {
         let packet = packet(&placed, path);
-        assert_eq!(read(&packet), Ok(placed));
+        let passkey = path.contains("secret").then(|| "secret".parse().unwrap());
+        assert_eq!(read(&packet), Ok(AnnounceRequest { passkey, ..placed }));
         let Ok(Request::Announce { url: data, .. }) = parse(&packet, 1) else {
             panic!("{path}")
         };

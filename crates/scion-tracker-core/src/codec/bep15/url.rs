@@ -4,8 +4,9 @@ use std::fmt;
 
 use arrayvec::ArrayVec;
 
-use crate::codec::query::{QueryError, parse_claim};
-use crate::request::Claim;
+use crate::codec::query::{QueryError, parse_url_query};
+use crate::codec::target::Target;
+use crate::request::{Claim, Passkey};
 
 /// The longest URL data that is read, all options together.
 pub const MAX_URL: usize = 512;
@@ -50,15 +51,22 @@ impl<'a> UrlData<'a> {
         Some(Url { path, query })
     }
 
+    /// The place that the URL claims, and its passkey: from the path, else from the query.
     #[cold]
-    pub(super) fn claim(&self) -> Result<Claim, QueryError> {
+    pub(super) fn claim_and_passkey(&self) -> Result<(Claim, Option<Passkey>), QueryError> {
         let mut buffer = UrlBuffer::new();
         self.concatenate(&mut buffer)
             .ok_or(QueryError::BadUrlData)?;
-        match buffer.iter().position(|b| *b == b'?') {
-            Some(at) => parse_claim(&buffer[at + 1..]),
-            None => Ok(Claim::default()),
-        }
+        let mut parts = buffer.splitn(2, |byte| *byte == b'?');
+        let path = parts.next().unwrap_or_default();
+        let (claim, in_query) = match parts.next() {
+            Some(query) => parse_url_query(query)?,
+            None => (Claim::default(), None),
+        };
+        let target = std::str::from_utf8(path)
+            .ok()
+            .and_then(|path| Target::of(path, ""));
+        Ok((claim, target.and_then(|it| it.passkey).or(in_query)))
     }
 
     /// Joins all URL data. An unknown option that is cut short ends the options, as bytes behind an

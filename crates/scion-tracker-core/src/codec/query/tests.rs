@@ -36,6 +36,7 @@ fn every_field() {
             scion: ScionClaim::At("1-ff00:0:110,10.0.0.1:6881".parse().unwrap()),
         },
         named_ip: Some("192.0.2.1".parse().unwrap()),
+        passkey: None,
     };
     let expected = AnnounceQuery {
         announce,
@@ -246,13 +247,19 @@ fn scrapes() {
     let hash = "91537ef016fe72557f691e2851cb9d6ac967f898".parse().unwrap();
     let other = InfoHash(*b"aaaaaaaaaaaaaaaaaaaa");
     let three = format!("{HASH}&x=1&info_hash=aaaaaaaaaaaaaaaaaaaa&{HASH}");
-    assert_eq!(parse_scrape(&three, 3), Ok(vec![hash, other, hash]));
+    assert_eq!(
+        parse_scrape(&three, 3).map(|it| it.hashes),
+        Ok(vec![hash, other, hash])
+    );
     assert_eq!(parse_scrape(&three, 2), Err(QueryError::TooManyInfoHashes));
     assert_eq!(parse_scrape("", 3), Err(QueryError::NoInfoHash));
     assert_eq!(parse_scrape("info_hash=1", 3), Err(QueryError::BadInfoHash));
     let hundred = format!("info_hash={}", "%ff".repeat(20));
     let hundred = vec![hundred; 100].join("&");
-    assert_eq!(parse_scrape(&hundred, 100).map(|v| v.len()), Ok(100));
+    assert_eq!(
+        parse_scrape(&hundred, 100).map(|it| it.hashes.len()),
+        Ok(100)
+    );
     let mut out = String::new();
     write_scrape(&[hash, other], &mut out);
     assert_eq!(
@@ -327,6 +334,7 @@ pub(crate) fn any_announce() -> impl Strategy<Value = AnnounceRequest> {
             key,
             claim: Claim { ia, scion },
             named_ip,
+            passkey: None,
         },
     )
 }
@@ -362,7 +370,7 @@ proptest! {
         let hashes: Vec<_> = hashes.into_iter().map(InfoHash).collect();
         let mut text = String::new();
         write_scrape(&hashes, &mut text);
-        prop_assert_eq!(parse_scrape(&text, hashes.len()), Ok(hashes));
+        prop_assert_eq!(parse_scrape(&text, hashes.len()).map(|it| it.hashes), Ok(hashes));
     }
 
     #[test]
@@ -375,5 +383,26 @@ proptest! {
         let text: Vec<_> = parts.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let _ = parse_announce(&text.join("&"));
         let _ = parse_scrape(&text.join("&"), 3);
+    }
+}
+
+#[test]
+fn the_first_passkey_that_is_one_counts() {
+    let passkey = |text: &str| Some(text.parse::<Passkey>().unwrap());
+    for (extra, expected) in [
+        ("", None),
+        ("&passkey=a_-9", passkey("a_-9")),
+        ("&passkey=a&passkey=b", passkey("a")),
+        ("&passkey=&passkey=b", passkey("b")),
+        ("&passkey=a%2Fb", None),
+        ("&key=abcdef", None),
+    ] {
+        assert_eq!(read(extra).passkey, expected, "{extra}");
+        let scrape = format!("info_hash={}{extra}", "%01".repeat(20));
+        assert_eq!(
+            parse_scrape(&scrape, 1).unwrap().passkey,
+            expected,
+            "{extra}"
+        );
     }
 }

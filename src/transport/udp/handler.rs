@@ -134,7 +134,7 @@ impl Handler {
         match counts.collect::<Result<ArrayVec<_, MAX_SCRAPE>, _>>() {
             Ok(counts) => {
                 self.counts.add(Counter::UdpScrapes, 1);
-                bep15::write_scrape(reply, transaction, counts.into_iter())
+                bep15::write_scrape(reply, transaction, counts)
             }
             Err(refusal) => self.refuse(refusal, transaction, reply),
         }

@@ -105,13 +105,11 @@ impl Waiting {
                 let progress = BUFFERS.with_borrow_mut(|(_, buffers)| {
                     decode(id, &bytes, &read, origin, quic, shared, buffers)
                 });
-                progress.unwrap_or_else(|| {
-                    Progress::Waiting(Self {
-                        id,
-                        until,
-                        state: State::Request(bytes),
-                    })
-                })
+                progress.unwrap_or(Progress::Waiting(Self {
+                    id,
+                    until,
+                    state: State::Request(bytes),
+                }))
             }
             State::Reply(bytes, written) => match write(id, &bytes[written..], quic) {
                 Some(more) => Progress::Waiting(Self {

@@ -16,6 +16,10 @@ pub const MAX_SCRAPE: usize = 74;
 
 /// A request as a tracker reads it.
 #[derive(Debug, Clone, Copy)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all requests are announces"
+)]
 pub enum Request<'a> {
     /// Asks for a connection id.
     Connect {

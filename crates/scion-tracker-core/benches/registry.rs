@@ -127,16 +127,16 @@ impl Subject {
         subject
     }
 
-    fn announce(&mut self, presence: &PeerEntry, numwant: usize, policy: &Policy) {
+    fn announce(&mut self, peer: &PeerEntry, numwant: usize, policy: &Policy) {
         self.out.0.clear();
-        let ask = Selection {
+        let selection = Selection {
             numwant,
             policy,
             accepts: accepts(),
         };
         let counts = self
             .memory
-            .announce(presence, &ask, NOW, &mut self.rng, &mut self.out);
+            .announce(peer, &selection, NOW, &mut self.rng, &mut self.out);
         let _ = black_box(counts);
         black_box(&self.out.0);
     }
@@ -173,10 +173,10 @@ fn join_and_leave(c: &mut Criterion) {
             group.bench_function(id, |b| {
                 b.iter(|| {
                     let number = 2_000_000 + subject.rng.u32(0..1_000_000);
-                    let mut presence = subject.spread.peer(0, number);
-                    subject.announce(&presence, 0, &Policy::default());
-                    presence.event = Event::Stopped;
-                    subject.announce(&presence, 0, &Policy::default());
+                    let mut peer = subject.spread.peer(0, number);
+                    subject.announce(&peer, 0, &Policy::default());
+                    peer.event = Event::Stopped;
+                    subject.announce(&peer, 0, &Policy::default());
                 });
             });
         }
@@ -189,8 +189,8 @@ fn scrape(c: &mut Criterion) {
     let mut subject = Subject::new(Spread::Hundred, 0);
     for torrent in 0..TORRENTS {
         for number in 0..10 {
-            let presence = subject.spread.peer(torrent, number);
-            subject.announce(&presence, 0, &Policy::default());
+            let peer = subject.spread.peer(torrent, number);
+            subject.announce(&peer, 0, &Policy::default());
         }
     }
     c.bench_function("scrape, 100k torrents of 10", |b| {

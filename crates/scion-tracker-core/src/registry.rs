@@ -1,7 +1,7 @@
 //! The registry: who is in which swarm, and where.
 //!
 //! [`Registry`] states the obligations of a store; `contract` (feature `contract`) is the test suite
-//! that each store has to pass. [`memory`] is the one that answers in place.
+//! that each store has to pass. [`memory`] is the one that answers from local memory.
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
@@ -121,7 +121,7 @@ impl Classes {
 ///
 /// Obligations, each of them tested by the contract suite:
 /// - `announce` enters or refreshes the peer, then pushes peers of the swarm to the sink as
-///   `ask` has it: never the requester itself, nobody outside `accepts`, no seed if the requester
+///   `selection` says: never the requester itself, nobody outside `accepts`, no seed if the requester
 ///   is a seed or [`Event::Paused`], nobody twice, at most `numwant`; and returns the counts of the
 ///   whole swarm with the requester in it.
 /// - With [`Event::Stopped`] it removes the peer, if one with this key *and this id* is there, and
@@ -130,15 +130,15 @@ impl Classes {
 ///   be a seed.
 /// - A peer that has not announced for the lifetime is gone, without any announce to make it so.
 /// - At a ceiling the newcomer is refused with the [`Refusal`] of that ceiling, after idle swarms
-///   have been given up for it; those who are in are served as ever.
+///   have been evicted for it; those who are in are served as ever.
 /// - `scrape` of an unknown swarm is all zeros.
 /// - `prefetch` changes nothing.
 pub trait Registry {
     /// Enters, refreshes or removes a peer, and hands out others.
     fn announce<S: PeerSink>(
         &self,
-        presence: &PeerEntry,
-        ask: &Selection<'_>,
+        peer: &PeerEntry,
+        selection: &Selection<'_>,
         now: Time,
         rng: &mut Rng,
         sink: &mut S,

@@ -78,7 +78,7 @@ fn measure(shape: u32, ases: u32) -> io::Result<String> {
     let before = resident()?;
     let memory = Memory::new(ceilings, [1, 2, 3, 4]);
     let policy = Policy::default();
-    let ask = Selection {
+    let selection = Selection {
         numwant: 0,
         policy: &policy,
         accepts: Accepts {
@@ -90,9 +90,14 @@ fn measure(shape: u32, ases: u32) -> io::Result<String> {
     // Round after round, as peers come in the world, so that swarms grow in between each other.
     for round in 0..each {
         for torrent in 0..torrents {
-            let presence = peer(torrent, round, round * torrents + torrent, ases);
-            let entered =
-                memory.announce(&presence, &ask, Time::from_secs(0), &mut rng, &mut NoPeers);
+            let peer = peer(torrent, round, round * torrents + torrent, ases);
+            let entered = memory.announce(
+                &peer,
+                &selection,
+                Time::from_secs(0),
+                &mut rng,
+                &mut NoPeers,
+            );
             entered.map_err(io::Error::other)?;
         }
     }

@@ -103,12 +103,12 @@ struct Subject {
 }
 
 impl Subject {
-    fn announce(&mut self, presence: &PeerEntry, numwant: usize) -> io::Result<()> {
+    fn announce(&mut self, peer: &PeerEntry, numwant: usize) -> io::Result<()> {
         self.reply.0.clear();
         let first = [Reach::Ip, Reach::Scion, Reach::Both]
             .into_iter()
             .fold(Classes::NONE, |set, reach| set.with(Family::V4, reach));
-        let ask = Selection {
+        let selection = Selection {
             numwant,
             policy: &self.policy,
             accepts: Accepts {
@@ -117,7 +117,7 @@ impl Subject {
             },
         };
         self.memory
-            .announce(presence, &ask, NOW, &mut self.rng, &mut self.reply)
+            .announce(peer, &selection, NOW, &mut self.rng, &mut self.reply)
             .map(|_| ())
             .map_err(io::Error::other)
     }

@@ -47,7 +47,7 @@ pub fn run<S: Subject>(subject: &S) {
     reaches_every_peer(subject);
     expires_the_silent(subject);
     ceilings::keeps_the_ceilings(subject);
-    ceilings::gives_up_idle_swarms_at_the_ceiling(subject);
+    ceilings::evicts_idle_swarms_at_the_ceiling(subject);
     agrees_with_a_plain_model(subject);
 }
 
@@ -94,7 +94,7 @@ fn replaces_the_id_at_a_known_address<S: Subject>(subject: &S) {
     new.0.id = PeerId([9; 20]);
     bench.peers(old, 0);
     assert_eq!(bench.counts(new), (0, 1));
-    let (got, _) = bench.ask(numbered("1-1", 2), 9).expect("served");
+    let (got, _) = bench.announce(numbered("1-1", 2), 9).expect("served");
     assert_eq!(got.0, [((new.0.ia, new.0.addr), new.0.id)]);
 }
 
@@ -112,7 +112,7 @@ fn ignores_stopped_from_strangers<S: Subject>(subject: &S) {
             numbered("1-2", 0).event(Event::Stopped),
             numbered("0-0", 0).event(Event::Stopped),
         ] {
-            let (got, counts) = bench.ask(stranger, 50).expect("served");
+            let (got, counts) = bench.announce(stranger, 50).expect("served");
             assert!(got.0.is_empty());
             assert_eq!((counts.seeders, counts.leechers), (0, size));
         }
@@ -145,7 +145,7 @@ fn removes_who_stops<S: Subject>(subject: &S) {
         }
         for number in 0..size {
             let (_, counts) = bench
-                .ask(who(number).event(Event::Stopped), 9)
+                .announce(who(number).event(Event::Stopped), 9)
                 .expect("served");
             assert_eq!(counts.seeders + counts.leechers, size - number - 1);
         }
@@ -159,8 +159,9 @@ fn removes_who_stops<S: Subject>(subject: &S) {
 fn counts_a_completed_download_once<S: Subject>(subject: &S) {
     let mut bench = Bench::new(subject);
     let who = numbered("1-1", 1);
-    let completed =
-        |bench: &mut Bench<S::Registry>, who: Who| bench.ask(who, 0).expect("served").1.completed;
+    let completed = |bench: &mut Bench<S::Registry>, who: Who| {
+        bench.announce(who, 0).expect("served").1.completed
+    };
     assert_eq!(completed(&mut bench, who.event(Event::Started)), 0);
     // Completed with bytes left is no completed download.
     assert_eq!(completed(&mut bench, who.event(Event::Completed)), 0);
@@ -220,10 +221,10 @@ fn counts_partial_seeds_apart<S: Subject>(subject: &S) {
             bench.peers(numbered("1-1", number), 0);
         }
         let (_, counts) = bench
-            .ask(numbered("1-1", 0).event(Event::Paused), 0)
+            .announce(numbered("1-1", 0).event(Event::Paused), 0)
             .expect("served");
         assert_eq!((counts.leechers, counts.downloaders), (size, size - 1));
-        let (_, counts) = bench.ask(numbered("1-1", 0), 0).expect("served");
+        let (_, counts) = bench.announce(numbered("1-1", 0), 0).expect("served");
         assert_eq!((counts.leechers, counts.downloaders), (size, size));
     }
 }
@@ -368,7 +369,7 @@ fn puts_proven_places_first<S: Subject>(subject: &S) {
         }
         let proven: HashSet<Key> = (0..each)
             .map(|number| numbered("1-1", number).0)
-            .map(|presence| (presence.ia, presence.addr))
+            .map(|peer| (peer.ia, peer.addr))
             .collect();
         let numwant = each as usize;
         let peers = bench.peers(numbered("1-1", 9999), numwant);
@@ -478,9 +479,9 @@ fn agrees_with_a_plain_model<S: Subject>(subject: &S) {
         // Those who came in a crowd leave in one.
         if leaves
             && shrinking
-            && let Some((_, presence)) = model.iter().next()
+            && let Some((_, peer)) = model.iter().next()
         {
-            who.0 = *presence;
+            who.0 = *peer;
         }
         who.0.event = if leaves { Event::Stopped } else { Event::None };
         let key = (who.0.ia, who.0.addr);
@@ -492,7 +493,7 @@ fn agrees_with_a_plain_model<S: Subject>(subject: &S) {
             addr: it.addr,
         });
         bench.registry.prefetch(&soon);
-        let (got, counts) = bench.ask(who, MAX_NUMWANT).expect("served");
+        let (got, counts) = bench.announce(who, MAX_NUMWANT).expect("served");
         if leaves {
             model.remove(&key);
             assert!(got.0.is_empty());
@@ -500,13 +501,13 @@ fn agrees_with_a_plain_model<S: Subject>(subject: &S) {
             model.insert(key, who.0);
             let mut expected: Vec<Key> = model
                 .iter()
-                .filter(|(other, presence)| {
+                .filter(|(other, peer)| {
                     **other != key
-                        && !(who.0.seeder && presence.seeder)
+                        && !(who.0.seeder && peer.seeder)
                         // On the Internet one address is one host, under whatever ISD-AS.
                         && !(other.1 == key.1
-                            && presence.id == who.0.id
-                            && presence.reach.over_ip()
+                            && peer.id == who.0.id
+                            && peer.reach.over_ip()
                             && who.0.reach.over_ip())
                 })
                 .map(|(key, _)| *key)
@@ -521,7 +522,7 @@ fn agrees_with_a_plain_model<S: Subject>(subject: &S) {
                 expected.len()
             );
         }
-        let seeders = model.values().filter(|presence| presence.seeder).count();
+        let seeders = model.values().filter(|peer| peer.seeder).count();
         assert_eq!(counts.seeders as usize, seeders, "step {step}");
         assert_eq!(
             counts.leechers as usize,

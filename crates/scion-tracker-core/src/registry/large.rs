@@ -1,15 +1,15 @@
 //! A swarm of many peers: by class, then ISD, then AS, so that a peer of any tier is found by its
 //! number in O(log ASes), however many peers there are.
 
+pub(super) mod class_index;
 mod fenwick;
-pub(super) mod forest;
 pub(super) mod group;
 pub(super) mod view;
 
 use crate::address::{CompactAddr, IsdAs};
-use crate::registry::large::forest::{Cursor, Forest, Slot, one};
+use crate::registry::large::class_index::{ClassIndex, Cursor, Slot, one};
 use crate::registry::large::group::Group;
-use crate::registry::large::view::{Shelf, Side, View};
+use crate::registry::large::view::{ByFamily, ClassView, View};
 use crate::registry::table::record::{Packed, Record, family};
 use crate::registry::{Classes, PeerEntry};
 use crate::request::Family;
@@ -17,26 +17,26 @@ use crate::select::Tally;
 use ahash::RandomState;
 use smallvec::{Array, SmallVec};
 
-/// A big swarm.
+/// A large swarm.
 #[derive(Debug, Default)]
 pub(super) struct LargeSwarm {
-    /// The first in place: most swarms have no other.
-    four: SmallVec<[Forest<[u8; 6]>; 1]>,
-    six: SmallVec<[Forest<[u8; 18]>; 0]>,
+    /// The first one is inline: most swarms have no other.
+    four: SmallVec<[ClassIndex<[u8; 6]>; 1]>,
+    six: SmallVec<[ClassIndex<[u8; 18]>; 0]>,
     tally: Tally,
     partial: u32,
 }
 
-/// Runs the same code on the forests of either family.
-macro_rules! forests {
-    ($many:expr, $family:expr, $forests:ident => $body:expr) => {
+/// Runs the same code on the indexes of either family.
+macro_rules! indexes {
+    ($many:expr, $family:expr, $indexes:ident => $body:expr) => {
         match $family {
             Family::V4 => {
-                let $forests = &mut $many.four;
+                let $indexes = &mut $many.four;
                 $body
             }
             Family::V6 => {
-                let $forests = &mut $many.six;
+                let $indexes = &mut $many.six;
                 $body
             }
         }
@@ -44,19 +44,19 @@ macro_rules! forests {
 }
 
 fn locate<P: Packed + std::hash::Hash>(
-    forests: &[Forest<P>],
+    indexes: &[ClassIndex<P>],
     family: Family,
     ia: IsdAs,
     addr: &CompactAddr,
     keys: &RandomState,
 ) -> Option<Slot> {
     let addr = P::pack(addr)?;
-    forests.iter().enumerate().find_map(|(forest, node)| {
+    indexes.iter().enumerate().find_map(|(index, node)| {
         let (isd, group) = node.find_group(ia, keys)?;
         let position = node.isds[isd as usize].groups[group as usize].find(&addr, keys)?;
         Some(Slot {
             family,
-            forest: forest as u32,
+            index: index as u32,
             isd,
             group,
             position,
@@ -65,7 +65,7 @@ fn locate<P: Packed + std::hash::Hash>(
 }
 
 fn insert<P: Packed + std::hash::Hash>(
-    forests: &mut SmallVec<impl Array<Item = Forest<P>>>,
+    indexes: &mut SmallVec<impl Array<Item = ClassIndex<P>>>,
     ia: IsdAs,
     addr: P,
     head: Record<()>,
@@ -73,18 +73,18 @@ fn insert<P: Packed + std::hash::Hash>(
 ) -> Slot {
     let class = head.flags.class();
     let unplaced = ia.is_none();
-    let forest = forests
+    let index = indexes
         .iter()
-        .position(|forest| forest.class == class && forest.unplaced == unplaced)
+        .position(|index| index.class == class && index.unplaced == unplaced)
         .unwrap_or_else(|| {
-            forests.push(Forest::new(class, unplaced));
-            forests.len() - 1
+            indexes.push(ClassIndex::new(class, unplaced));
+            indexes.len() - 1
         });
-    let (isd, group, position) = forests[forest].insert(ia, addr, head, keys);
+    let (isd, group, position) = indexes[index].insert(ia, addr, head, keys);
     let family = family(&addr.bytes());
     Slot {
         family,
-        forest: forest as u32,
+        index: index as u32,
         isd,
         group,
         position,
@@ -103,25 +103,25 @@ impl LargeSwarm {
         }
     }
 
-    /// The group that an IPv4 peer is most likely in: that of its place in the first forest.
+    /// The group that an IPv4 peer is most likely in: that of its ISD-AS in the first index.
     pub(super) fn likely_group(&self, ia: IsdAs, keys: &RandomState) -> Option<&Group<[u8; 6]>> {
-        let mut forests = self.four.iter();
-        forests.find_map(|forest| {
-            if forest.unplaced != ia.is_none() {
+        let mut indexes = self.four.iter();
+        indexes.find_map(|index| {
+            if index.unplaced != ia.is_none() {
                 return None;
             }
-            let (isd, group) = forest.find_group(ia, keys)?;
-            forest.isds.get(isd as usize)?.groups.get(group as usize)
+            let (isd, group) = index.find_group(ia, keys)?;
+            index.isds.get(isd as usize)?.groups.get(group as usize)
         })
     }
 
     /// The record of a peer, and its address in whatever form it is kept.
     pub(super) fn head(&self, slot: Slot) -> Record<()> {
-        fn head<P>(forests: &[Forest<P>], slot: Slot) -> Record<()>
+        fn head<P>(indexes: &[ClassIndex<P>], slot: Slot) -> Record<()>
         where
             P: Packed + std::hash::Hash,
         {
-            let isd = &forests[slot.forest as usize].isds[slot.isd as usize];
+            let isd = &indexes[slot.index as usize].isds[slot.isd as usize];
             *isd.groups[slot.group as usize].at(slot.position).1
         }
         match slot.family {
@@ -164,13 +164,13 @@ impl LargeSwarm {
         self.tally += one(head.flags.seed());
         self.partial -= u32::from(before.flags.partial());
         self.partial += u32::from(head.flags.partial());
-        let position = forests!(self, slot.family, forests => {
-            let forest = &mut forests[slot.forest as usize];
+        let position = indexes!(self, slot.family, indexes => {
+            let index = &mut indexes[slot.index as usize];
             if before.flags.seed() != head.flags.seed() {
-                forest.sub(slot.isd, slot.group, one(before.flags.seed()));
-                forest.add(slot.isd, slot.group, one(head.flags.seed()));
+                index.sub(slot.isd, slot.group, one(before.flags.seed()));
+                index.add(slot.isd, slot.group, one(head.flags.seed()));
             }
-            let group = &mut forest.isds[slot.isd as usize].groups[slot.group as usize];
+            let group = &mut index.isds[slot.isd as usize].groups[slot.group as usize];
             group.update(slot.position, head, keys)
         });
         Slot { position, ..slot }
@@ -180,11 +180,11 @@ impl LargeSwarm {
         let head = self.head(slot);
         self.tally = self.tally - one(head.flags.seed());
         self.partial -= u32::from(head.flags.partial());
-        forests!(self, slot.family, forests => {
-            let forest = &mut forests[slot.forest as usize];
-            forest.remove(slot.isd, slot.group, slot.position, keys);
-            if forest.is_empty_group(slot.isd, slot.group) {
-                forest.remove_group(slot.isd, slot.group, keys);
+        indexes!(self, slot.family, indexes => {
+            let index = &mut indexes[slot.index as usize];
+            index.remove(slot.isd, slot.group, slot.position, keys);
+            if index.is_empty_group(slot.isd, slot.group) {
+                index.remove_group(slot.isd, slot.group, keys);
             }
         });
     }
@@ -228,7 +228,7 @@ impl LargeSwarm {
             if !finished {
                 return false;
             }
-            cursor.forest = u32::MAX;
+            cursor.index = u32::MAX;
             cursor.six -= 1;
         }
         true
@@ -260,15 +260,15 @@ impl LargeSwarm {
 
     /// Bytes of all that it holds.
     pub(super) fn heap_bytes(&self) -> usize {
-        let four: usize = self.four.iter().map(|forest| forest.bytes).sum();
-        let six: usize = self.six.iter().map(|forest| forest.bytes).sum();
-        let forests = size_of_val(self.six.as_slice())
+        let four: usize = self.four.iter().map(|index| index.bytes).sum();
+        let six: usize = self.six.iter().map(|index| index.bytes).sum();
+        let indexes = size_of_val(self.six.as_slice())
             + if self.four.spilled() {
                 size_of_val(self.four.as_slice())
             } else {
                 0
             };
-        size_of::<Self>() + forests + four + six
+        size_of::<Self>() + indexes + four + six
     }
 
     /// Shows what the requester can reach. It fills a view, as one is too large to be handed back.
@@ -280,25 +280,25 @@ impl LargeSwarm {
         classes: Classes,
         keys: &RandomState,
     ) {
-        let shelves = &mut view.shelves;
-        for (at, forest) in self.four.iter().enumerate() {
-            if classes.contains(Family::V4, forest.class.reach()) {
-                let me_here = slot.family == Family::V4 && slot.forest as usize == at;
-                shelves.push(Shelf::new(
-                    Side::Four,
-                    forest,
+        let views = &mut view.classes;
+        for (at, index) in self.four.iter().enumerate() {
+            if classes.contains(Family::V4, index.class.reach()) {
+                let me_here = slot.family == Family::V4 && slot.index as usize == at;
+                views.push(ClassView::new(
+                    ByFamily::Four,
+                    index,
                     me,
                     me_here.then_some(slot),
                     keys,
                 ));
             }
         }
-        for (at, forest) in self.six.iter().enumerate() {
-            if classes.contains(Family::V6, forest.class.reach()) {
-                let me_here = slot.family == Family::V6 && slot.forest as usize == at;
-                shelves.push(Shelf::new(
-                    Side::Six,
-                    forest,
+        for (at, index) in self.six.iter().enumerate() {
+            if classes.contains(Family::V6, index.class.reach()) {
+                let me_here = slot.family == Family::V6 && slot.index as usize == at;
+                views.push(ClassView::new(
+                    ByFamily::Six,
+                    index,
                     me,
                     me_here.then_some(slot),
                     keys,
@@ -309,21 +309,21 @@ impl LargeSwarm {
 }
 
 fn expire_all<P: Packed + std::hash::Hash>(
-    forests: &mut SmallVec<impl Array<Item = Forest<P>>>,
+    indexes: &mut SmallVec<impl Array<Item = ClassIndex<P>>>,
     cursor: &mut Cursor,
     budget: &mut usize,
     keys: &RandomState,
     mut gone: impl FnMut(IsdAs, &P, &Record<()>) -> bool,
 ) -> bool {
-    cursor.forest = cursor.forest.min(forests.len() as u32);
-    while cursor.forest > 0 {
-        let forest = &mut forests[cursor.forest as usize - 1];
-        if !forest.expire(cursor, budget, keys, &mut gone) {
+    cursor.index = cursor.index.min(indexes.len() as u32);
+    while cursor.index > 0 {
+        let index = &mut indexes[cursor.index as usize - 1];
+        if !index.expire(cursor, budget, keys, &mut gone) {
             return false;
         }
-        cursor.forest -= 1;
-        if forest.isds.is_empty() {
-            forests.swap_remove(cursor.forest as usize);
+        cursor.index -= 1;
+        if index.isds.is_empty() {
+            indexes.swap_remove(cursor.index as usize);
         }
     }
     true

@@ -1,4 +1,4 @@
-//! The memory registry: answers in place, under one short lock a shard.
+//! The memory registry: answers synchronously, under one short lock per shard.
 //!
 //! Swarms are sharded by a keyed hash of the info hash. A shard is a list of entries and an index
 //! into it, so that a torrent costs 70 bytes besides its peers. Nothing waits and nothing allocates
@@ -11,7 +11,7 @@ use arrayvec::ArrayVec;
 use parking_lot::MutexGuard;
 
 use crate::address::CompactAddr;
-use crate::registry::large::forest::Cursor;
+use crate::registry::large::class_index::Cursor;
 use crate::registry::large::group::Group;
 use crate::registry::prefetch::prefetch_value;
 use crate::registry::shard::{Aligned, ENTRY_BYTES, Entry, Shard};
@@ -26,11 +26,11 @@ use crate::types::{InfoHash, Rng, Time};
 /// Shards: enough that two of a few dozen cores seldom meet.
 const SHARDS: usize = 1024;
 
-/// At a ceiling, one swarm in this many is given up at a time, if they are idle.
-const GIVE_UP_SHARE: usize = 64;
+/// At a ceiling, one swarm in this many is evicted at a time, if they are idle.
+const EVICTION_SHARE: usize = 64;
 
 /// Announces for which memory is fetched together: no more than the caches next to the processor hold.
-const TOGETHER: usize = 64;
+const BATCH: usize = 64;
 
 /// A peer that announces soon.
 struct Wanted<'a> {
@@ -43,9 +43,9 @@ struct Wanted<'a> {
 /// What the registry may hold at most, and for how long.
 ///
 /// At the ceiling of torrents or memory, swarms in which nobody has announced for three quarters of
-/// the peer lifetime are given up, those that have been silent longest first, one in 64 at a time;
+/// the peer lifetime are evicted, those that have been silent longest first, one in 64 at a time;
 /// empty ones, kept for their count of downloads, go before them. If there is none, the newcomer is
-/// refused. A peer that announces on time is never given up for another.
+/// refused. A peer that announces on time is never evicted for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ceilings {
     /// Swarms.
@@ -246,10 +246,10 @@ impl Memory {
         });
     }
 
-    /// Gives up idle swarms, at most once a second. `false` if there was none.
+    /// Evicts idle swarms, at most once a second. `false` if there was none.
     ///
     /// Visits every torrent twice: first to learn how long the idle ones have been silent, then to
-    /// give up those who have been for longest. A few milliseconds a million torrents, paid by one
+    /// evict those that have been for longest. A few milliseconds a million torrents, paid by one
     /// announce a second, one shard locked at a time.
     fn make_room(&self, now: Time) -> bool {
         /// Ages are told apart in this many steps.
@@ -281,23 +281,23 @@ impl Memory {
                 }
             }
         }
-        let goal = (self.torrents.load(Ordering::Relaxed) / GIVE_UP_SHARE).max(1);
-        let mut given_up = 0;
+        let goal = (self.torrents.load(Ordering::Relaxed) / EVICTION_SHARE).max(1);
+        let mut evicted = 0;
         for oldest in (0..STEPS).rev().filter(|step| ages[*step] > 0) {
             for shard in &self.shards {
                 let mut shard = shard.0.lock();
                 for at in (0..shard.entries.len()).rev() {
-                    if given_up < goal && step(&shard.entries[at]) == Some(oldest) {
+                    if evicted < goal && step(&shard.entries[at]) == Some(oldest) {
                         self.drop_entry(&mut shard, at);
-                        given_up += 1;
+                        evicted += 1;
                     }
                 }
             }
-            if given_up >= goal {
+            if evicted >= goal {
                 break;
             }
         }
-        given_up > 0
+        evicted > 0
     }
 
     fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
@@ -309,8 +309,8 @@ impl Memory {
     /// what the one before has had fetched for all of them, so that their waits are one wait. A swarm that
     /// another thread changes meanwhile is fetched in vain.
     fn fetch(&self, peers: &[PeerKey]) {
-        let mut wanted: ArrayVec<Wanted<'_>, TOGETHER> = ArrayVec::new();
-        wanted.extend(peers.iter().take(TOGETHER).map(|peer| Wanted {
+        let mut wanted: ArrayVec<Wanted<'_>, BATCH> = ArrayVec::new();
+        wanted.extend(peers.iter().take(BATCH).map(|peer| Wanted {
             peer,
             hash: self.keys.hash_one(peer.info_hash),
             entry: usize::MAX,
@@ -346,12 +346,12 @@ impl Memory {
     }
 
     /// Whether a peer that is not here may enter.
-    fn admit(&self, presence: &PeerEntry, swarm: Option<&Swarm>) -> Result<(), Refusal> {
+    fn admit(&self, peer: &PeerEntry, swarm: Option<&Swarm>) -> Result<(), Refusal> {
         let ceilings = &self.ceilings;
         if swarm.is_some_and(|swarm| swarm.len() >= ceilings.peers_per_torrent) {
             return Err(Refusal::SwarmLimit);
         }
-        let source = Class::of(presence).source(presence.ia, &presence.addr);
+        let source = Class::of(peer).source(peer.ia, &peer.addr);
         if self.sources.count(source) >= ceilings.peers_per_source {
             return Err(Refusal::SourceLimit);
         }
@@ -366,31 +366,28 @@ impl Memory {
 
     fn enter<S: PeerSink>(
         &self,
-        presence: &PeerEntry,
-        ask: &Selection<'_>,
+        peer: &PeerEntry,
+        selection: &Selection<'_>,
         now: Time,
         rng: &mut Rng,
         sink: &mut S,
     ) -> Result<SwarmCounts, Refusal> {
         let tick = Tick::at(now);
-        let hash = self.keys.hash_one(presence.info_hash);
+        let hash = self.keys.hash_one(peer.info_hash);
         let mut guard = self.shard(hash);
         let shard = &mut *guard;
-        let found = shard.find(hash, &presence.info_hash);
+        let found = shard.find(hash, &peer.info_hash);
         let swarm = found.map(|at| &shard.entries[at].swarm);
-        let place = swarm.and_then(|swarm| swarm.find(presence, &self.keys));
+        let position = swarm.and_then(|swarm| swarm.find(peer, &self.keys));
         let before = swarm
-            .zip(place)
-            .and_then(|(swarm, place)| swarm.head(place))
+            .zip(position)
+            .and_then(|(swarm, position)| swarm.head(position))
             .map(|head| head.flags);
         let was_seed = before.map(Flags::seed);
-        let source = |class: Class| class.source(presence.ia, &presence.addr);
-        let (is, was) = (
-            source(Class::of(presence)),
-            before.map(|it| source(it.class())),
-        );
-        if place.is_none() {
-            self.admit(presence, swarm)?;
+        let source = |class: Class| class.source(peer.ia, &peer.addr);
+        let (is, was) = (source(Class::of(peer)), before.map(|it| source(it.class())));
+        if position.is_none() {
+            self.admit(peer, swarm)?;
         }
         if was != Some(is) {
             self.sources.add(is);
@@ -401,7 +398,7 @@ impl Memory {
         let at = found.unwrap_or_else(|| {
             self.torrents.fetch_add(1, Ordering::Relaxed);
             self.account(0, ENTRY_BYTES);
-            let (info_hash, swarm) = (presence.info_hash, Swarm::new());
+            let (info_hash, swarm) = (peer.info_hash, Swarm::new());
             let entry = Entry {
                 info_hash,
                 completed: 0,
@@ -412,39 +409,38 @@ impl Memory {
         });
         let entry = &mut shard.entries[at];
         let before = entry.swarm.heap_bytes();
-        let (place, completes) = entry.swarm.enter(presence, place, tick, &self.keys);
+        let (position, completes) = entry.swarm.enter(peer, position, tick, &self.keys);
         self.account(before, entry.swarm.heap_bytes());
         entry.touched = tick;
         entry.completed = entry.completed.saturating_add(u32::from(completes));
         entry
             .swarm
-            .hand_out(presence, place, ask, &self.keys, rng, sink);
+            .hand_out(peer, position, selection, &self.keys, rng, sink);
         let counts = entry.swarm.counts(entry.completed);
         if let Some(seed) = was_seed {
             shard.leave(seed);
         }
-        shard.enter(presence.seeder);
+        shard.enter(peer.seeder);
         Ok(counts)
     }
 
-    fn leave(&self, presence: &PeerEntry) -> SwarmCounts {
-        let hash = self.keys.hash_one(presence.info_hash);
+    fn leave(&self, peer: &PeerEntry) -> SwarmCounts {
+        let hash = self.keys.hash_one(peer.info_hash);
         let mut guard = self.shard(hash);
         let shard = &mut *guard;
-        let Some(at) = shard.find(hash, &presence.info_hash) else {
+        let Some(at) = shard.find(hash, &peer.info_hash) else {
             return SwarmCounts::default();
         };
         let entry = &mut shard.entries[at];
-        if let Some(place) = entry.swarm.find(presence, &self.keys)
-            && let Some(head) = entry.swarm.head(place)
-            && head.id == presence.id
+        if let Some(position) = entry.swarm.find(peer, &self.keys)
+            && let Some(head) = entry.swarm.head(position)
+            && head.id == peer.id
         {
             let before = entry.swarm.heap_bytes();
-            entry.swarm.remove(place, &self.keys);
+            entry.swarm.remove(position, &self.keys);
             self.account(before, entry.swarm.heap_bytes());
             let class = head.flags.class();
-            self.sources
-                .remove(class.source(presence.ia, &presence.addr));
+            self.sources.remove(class.source(peer.ia, &peer.addr));
             shard.leave(head.flags.seed());
         }
         let entry = &shard.entries[at];
@@ -459,18 +455,18 @@ impl Memory {
 impl Registry for Memory {
     fn announce<S: PeerSink>(
         &self,
-        presence: &PeerEntry,
-        ask: &Selection<'_>,
+        peer: &PeerEntry,
+        selection: &Selection<'_>,
         now: Time,
         rng: &mut Rng,
         sink: &mut S,
     ) -> Result<SwarmCounts, Refusal> {
-        if presence.event == Event::Stopped {
-            return Ok(self.leave(presence));
+        if peer.event == Event::Stopped {
+            return Ok(self.leave(peer));
         }
-        match self.enter(presence, ask, now, rng, sink) {
+        match self.enter(peer, selection, now, rng, sink) {
             Err(Refusal::TorrentLimit | Refusal::MemoryLimit) if self.make_room(now) => {
-                self.enter(presence, ask, now, rng, sink)
+                self.enter(peer, selection, now, rng, sink)
             }
             done => done,
         }
@@ -489,7 +485,7 @@ impl Registry for Memory {
     fn prefetch(&self, peers: &[PeerKey]) {
         // With one there is nothing to do meanwhile.
         if peers.len() > 1 {
-            for peers in peers.chunks(TOGETHER) {
+            for peers in peers.chunks(BATCH) {
                 self.fetch(peers);
             }
         }
@@ -531,7 +527,7 @@ mod tests {
         let mut hash = [0; 20];
         hash[..4].copy_from_slice(&torrent.to_le_bytes());
         let ip = std::net::IpAddr::from(number.to_be_bytes());
-        let presence = PeerEntry {
+        let peer = PeerEntry {
             info_hash: InfoHash(hash),
             ia,
             addr: CompactAddr::new(ip, 6881),
@@ -545,14 +541,14 @@ mod tests {
             first: Classes::NONE,
             then: Classes::NONE,
         };
-        let ask = Selection {
+        let selection = Selection {
             numwant: 0,
             policy: &Policy::default(),
             accepts,
         };
         let mut rng = Rng::with_seed(1);
         memory
-            .announce(&presence, &ask, now, &mut rng, &mut NoPeers)
+            .announce(&peer, &selection, now, &mut rng, &mut NoPeers)
             .unwrap();
     }
 

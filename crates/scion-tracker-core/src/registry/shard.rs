@@ -18,7 +18,7 @@ pub(super) struct Entry {
     pub(super) swarm: Swarm,
 }
 
-/// What a torrent costs besides its peers: the entry and its place in the index.
+/// What a torrent costs besides its peers: the entry and its word in the index.
 pub(super) const ENTRY_BYTES: usize = size_of::<Entry>() + 10;
 
 #[derive(Debug, Default)]
@@ -43,13 +43,13 @@ impl Shard {
         self.entries.len() - 1
     }
 
-    /// Removes an entry; the last one takes its place.
+    /// Removes an entry; the last one moves to its position.
     pub(super) fn remove(&mut self, at: usize, keys: &RandomState) -> Entry {
         let last = self.entries.len() - 1;
         let entries = &self.entries;
         let hash_of = |at: usize| keys.hash_one(entries[at].info_hash);
         self.index.swap(at, last, hash_of);
-        // The entries themselves change places only now.
+        // The entries themselves swap only now.
         self.index.pop(|it| {
             hash_of(match it {
                 _ if it == at => last,

@@ -15,12 +15,12 @@ pub(super) const MOST: usize = 32;
 
 /// A peer that carries its place with it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Placed<P> {
+pub(super) struct PlacedRecord<P> {
     ia: [u8; 8],
     pub(super) record: Record<P>,
 }
 
-impl<P: Packed> Placed<P> {
+impl<P: Packed> PlacedRecord<P> {
     pub(super) const fn new(ia: IsdAs, record: Record<P>) -> Self {
         Self {
             ia: ia.to_u64().to_be_bytes(),
@@ -35,7 +35,7 @@ impl<P: Packed> Placed<P> {
 
 /// At most [`MOST`] peers, in no order.
 #[derive(Debug, Default)]
-pub(super) struct SmallSwarm<P>(pub(super) Box<[Placed<P>]>);
+pub(super) struct SmallSwarm<P>(pub(super) Box<[PlacedRecord<P>]>);
 
 impl<P: Packed> SmallSwarm<P> {
     pub(super) fn find(&self, ia: IsdAs, addr: &CompactAddr) -> Option<usize> {
@@ -47,7 +47,7 @@ impl<P: Packed> SmallSwarm<P> {
     }
 
     /// Appends a peer; returns its position.
-    pub(super) fn insert(&mut self, peer: Placed<P>) -> usize {
+    pub(super) fn insert(&mut self, peer: PlacedRecord<P>) -> usize {
         let mut peers = std::mem::take(&mut self.0).into_vec();
         peers.reserve_exact(1);
         peers.push(peer);
@@ -76,7 +76,7 @@ impl<P: Packed> SmallSwarm<P> {
     }
 
     /// Removes those whom `keep` does not want.
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(&Placed<P>) -> bool) {
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&PlacedRecord<P>) -> bool) {
         if self.0.iter().all(&mut keep) {
             return;
         }
@@ -86,7 +86,7 @@ impl<P: Packed> SmallSwarm<P> {
     }
 
     pub(super) const fn heap_bytes(&self) -> usize {
-        self.0.len() * size_of::<Placed<P>>()
+        self.0.len() * size_of::<PlacedRecord<P>>()
     }
 
     pub(super) fn update(&mut self, position: usize, head: Record<()>) {
@@ -95,10 +95,10 @@ impl<P: Packed> SmallSwarm<P> {
     }
 
     /// Whether everybody has room in the reply and may be in it, so that there is nothing to choose.
-    pub(super) fn all_fit(&self, requester: &PeerEntry, ask: &Selection<'_>) -> bool {
+    pub(super) fn all_fit(&self, requester: &PeerEntry, selection: &Selection<'_>) -> bool {
         // The requester itself is among them.
-        let all = self.0.len() <= ask.numwant.min(MAX_NUMWANT) + 1;
-        all && (ask.policy.mode != Mode::Cap || !ask.policy.by_tiers(requester.ia))
+        let all = self.0.len() <= selection.numwant.min(MAX_NUMWANT) + 1;
+        all && (selection.policy.mode != Mode::Cap || !selection.policy.by_tiers(requester.ia))
     }
 
     /// Hands out everybody whom the requester reaches and has a use for.
@@ -106,12 +106,12 @@ impl<P: Packed> SmallSwarm<P> {
         &self,
         requester: &PeerEntry,
         me: usize,
-        ask: &Selection<'_>,
+        selection: &Selection<'_>,
         order: Order<'_>,
         sink: &mut S,
     ) {
         let leechers_only = want(requester) == Want::Leechers;
-        for classes in [ask.accepts.first, ask.accepts.then] {
+        for classes in [selection.accepts.first, selection.accepts.then] {
             if classes.is_empty() {
                 continue;
             }
@@ -119,7 +119,7 @@ impl<P: Packed> SmallSwarm<P> {
                 if at == me {
                     continue;
                 }
-                let Placed { ia, record } = &self.0[at];
+                let PlacedRecord { ia, record } = &self.0[at];
                 let (addr, flags) = (record.addr.bytes(), record.flags);
                 let reach = flags.class().reach();
                 if leechers_only && flags.seed() || !classes.contains(family(&addr), reach) {
@@ -147,7 +147,7 @@ impl<P: Packed> SmallSwarm<P> {
 
 /// What one requester can reach, sorted into pools.
 pub(super) struct View<'a, P> {
-    peers: &'a [Placed<P>],
+    peers: &'a [PlacedRecord<P>],
     /// Positions in `peers`, by pool, seeds before leechers in each.
     order: ArrayVec<u8, MOST>,
     /// Where the seeds and then the leechers of each pool begin in `order`, and where all ends.
@@ -163,7 +163,7 @@ const fn pool_index(tier: Tier, standing: Standing) -> usize {
 }
 
 impl<'a, P: Packed> View<'a, P> {
-    fn new(peers: &'a [Placed<P>], ia: IsdAs, me: usize, classes: Classes) -> Self {
+    fn new(peers: &'a [PlacedRecord<P>], ia: IsdAs, me: usize, classes: Classes) -> Self {
         const OUT: u8 = u8::MAX;
         let mut slots = [OUT; MOST];
         let mut starts = [0u8; POOLS * 2 + 1];

@@ -4,11 +4,11 @@ use ahash::RandomState;
 
 use crate::address::{CompactAddr, Host, IsdAs};
 use crate::registry::large::LargeSwarm;
-use crate::registry::large::forest::{Cursor, Slot};
+use crate::registry::large::class_index::{Cursor, Slot};
 use crate::registry::large::group::Group;
 use crate::registry::large::view::View;
 use crate::registry::prefetch::{prefetch_slice, prefetch_value};
-use crate::registry::small::{self, Placed, SmallSwarm};
+use crate::registry::small::{self, PlacedRecord, SmallSwarm};
 use crate::registry::table::record::{Chosen, Class, Flags, Packed, Picks, Record, Tick};
 use crate::registry::{MAX_NUMWANT, PeerEntry, Selection};
 use crate::request::Event;
@@ -16,8 +16,8 @@ use crate::response::{Peer, PeerSink, SwarmCounts};
 use crate::select::{self, Pools, Want};
 use crate::types::{PeerId, Rng};
 
-/// A big swarm becomes a small one again at this size.
-const FEW_AGAIN: u32 = small::MOST as u32 / 2;
+/// A large swarm becomes a small one again at this size.
+const SHRINK_AT: u32 = small::MOST as u32 / 2;
 
 /// The peers of one torrent.
 #[derive(Debug)]
@@ -27,14 +27,14 @@ pub(super) enum Swarm {
     /// A few peers of either family.
     Mixed(SmallSwarm<[u8; 18]>),
     /// More than a few.
-    LargeSwarm(Box<LargeSwarm>),
+    Large(Box<LargeSwarm>),
 }
 
 /// Where a peer is in a swarm, until the next change.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Place {
-    SmallSwarm(usize),
-    LargeSwarm(Slot),
+pub(super) enum Position {
+    Small(usize),
+    Large(Slot),
 }
 
 impl Swarm {
@@ -44,9 +44,9 @@ impl Swarm {
 
     pub(super) fn counts(&self, completed: u32) -> SwarmCounts {
         let (tally, partial) = match self {
-            Self::Four(few) => few.tally(),
-            Self::Mixed(few) => few.tally(),
-            Self::LargeSwarm(many) => many.tally(),
+            Self::Four(small) => small.tally(),
+            Self::Mixed(small) => small.tally(),
+            Self::Large(large) => large.tally(),
         };
         SwarmCounts {
             seeders: tally.seeds,
@@ -58,26 +58,26 @@ impl Swarm {
 
     pub(super) fn len(&self) -> usize {
         match self {
-            Self::Four(few) => few.0.len(),
-            Self::Mixed(few) => few.0.len(),
-            Self::LargeSwarm(many) => many.tally().0.total() as usize,
+            Self::Four(small) => small.0.len(),
+            Self::Mixed(small) => small.0.len(),
+            Self::Large(large) => large.tally().0.total() as usize,
         }
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
         match self {
-            Self::Four(few) => few.heap_bytes(),
-            Self::Mixed(few) => few.heap_bytes(),
-            Self::LargeSwarm(many) => many.heap_bytes(),
+            Self::Four(small) => small.heap_bytes(),
+            Self::Mixed(small) => small.heap_bytes(),
+            Self::Large(large) => large.heap_bytes(),
         }
     }
 
-    pub(super) fn find(&self, presence: &PeerEntry, keys: &RandomState) -> Option<Place> {
-        let (ia, addr) = (presence.ia, &presence.addr);
+    pub(super) fn find(&self, peer: &PeerEntry, keys: &RandomState) -> Option<Position> {
+        let (ia, addr) = (peer.ia, &peer.addr);
         match self {
-            Self::Four(few) => few.find(ia, addr).map(Place::SmallSwarm),
-            Self::Mixed(few) => few.find(ia, addr).map(Place::SmallSwarm),
-            Self::LargeSwarm(many) => many.find(ia, addr, keys).map(Place::LargeSwarm),
+            Self::Four(small) => small.find(ia, addr).map(Position::Small),
+            Self::Mixed(small) => small.find(ia, addr).map(Position::Small),
+            Self::Large(large) => large.find(ia, addr, keys).map(Position::Large),
         }
     }
 
@@ -86,75 +86,75 @@ impl Swarm {
         /// Lines of a swarm of a few peers; the processor itself goes on with what is read in order.
         const LINES: usize = 8;
         match self {
-            Self::Four(few) => prefetch_slice(&few.0, LINES),
-            Self::Mixed(few) => prefetch_slice(&few.0, LINES),
-            Self::LargeSwarm(many) => {
-                let many: &LargeSwarm = many;
-                prefetch_value(many);
+            Self::Four(small) => prefetch_slice(&small.0, LINES),
+            Self::Mixed(small) => prefetch_slice(&small.0, LINES),
+            Self::Large(large) => {
+                let large: &LargeSwarm = large;
+                prefetch_value(large);
                 return true;
             }
         }
         false
     }
 
-    /// The group of a big swarm in which an IPv4 peer is likely to be.
+    /// The group of a large swarm in which an IPv4 peer is likely to be.
     pub(super) fn likely_group(&self, ia: IsdAs, keys: &RandomState) -> Option<&Group<[u8; 6]>> {
         match self {
-            Self::LargeSwarm(many) => many.likely_group(ia, keys),
+            Self::Large(large) => large.likely_group(ia, keys),
             Self::Four(_) | Self::Mixed(_) => None,
         }
     }
 
     /// What is kept of a peer, its address left out.
-    pub(super) fn head(&self, place: Place) -> Option<Record<()>> {
-        match (self, place) {
-            (Self::Four(few), Place::SmallSwarm(at)) => Some(few.0[at].record.head()),
-            (Self::Mixed(few), Place::SmallSwarm(at)) => Some(few.0[at].record.head()),
-            (Self::LargeSwarm(many), Place::LargeSwarm(slot)) => Some(many.head(slot)),
+    pub(super) fn head(&self, position: Position) -> Option<Record<()>> {
+        match (self, position) {
+            (Self::Four(small), Position::Small(at)) => Some(small.0[at].record.head()),
+            (Self::Mixed(small), Position::Small(at)) => Some(small.0[at].record.head()),
+            (Self::Large(large), Position::Large(slot)) => Some(large.head(slot)),
             _ => None,
         }
     }
 
-    /// Enters a peer, or refreshes it at `place`. Returns where it is now, and whether this announce
+    /// Enters a peer, or refreshes it at `position`. Returns where it is now, and whether this announce
     /// completes a download.
     pub(super) fn enter(
         &mut self,
-        presence: &PeerEntry,
-        place: Option<Place>,
+        peer: &PeerEntry,
+        position: Option<Position>,
         now: Tick,
         keys: &RandomState,
-    ) -> (Place, bool) {
-        let before = place
-            .and_then(|place| self.head(place))
+    ) -> (Position, bool) {
+        let before = position
+            .and_then(|position| self.head(position))
             .map(|head| head.flags);
-        let mut flags = Flags::of(presence);
-        let completes = flags.succeed(before, presence.event);
+        let mut flags = Flags::of(peer);
+        let completes = flags.succeed(before, peer.event);
         let head = Record {
             addr: (),
-            id: presence.id,
+            id: peer.id,
             seen: now,
             flags,
         };
-        let (ia, addr) = (presence.ia, &presence.addr);
-        let place = match place {
+        let (ia, addr) = (peer.ia, &peer.addr);
+        let position = match position {
             None => self.insert(ia, addr, head, keys),
-            Some(place) => {
-                match (&mut *self, place) {
-                    (Self::Four(few), Place::SmallSwarm(at)) => few.update(at, head),
-                    (Self::Mixed(few), Place::SmallSwarm(at)) => few.update(at, head),
-                    (Self::LargeSwarm(many), Place::LargeSwarm(slot)) => {
+            Some(position) => {
+                match (&mut *self, position) {
+                    (Self::Four(small), Position::Small(at)) => small.update(at, head),
+                    (Self::Mixed(small), Position::Small(at)) => small.update(at, head),
+                    (Self::Large(large), Position::Large(slot)) => {
                         return (
-                            Place::LargeSwarm(many.update(slot, ia, addr, head, keys)),
+                            Position::Large(large.update(slot, ia, addr, head, keys)),
                             completes,
                         );
                     }
-                    // A place is of the form that gave it.
+                    // A position belongs to the form of swarm that returned it.
                     _ => {}
                 }
-                place
+                position
             }
         };
-        (place, completes)
+        (position, completes)
     }
 
     fn insert(
@@ -163,55 +163,55 @@ impl Swarm {
         addr: &CompactAddr,
         head: Record<()>,
         keys: &RandomState,
-    ) -> Place {
-        if self.len() == small::MOST && !matches!(self, Self::LargeSwarm(_)) {
+    ) -> Position {
+        if self.len() == small::MOST && !matches!(self, Self::Large(_)) {
             self.grow(keys);
         }
-        if let (Self::Four(few), CompactAddr::V6(_)) = (&*self, addr) {
-            let mixed = few.0.iter().map(|peer| {
+        if let (Self::Four(small), CompactAddr::V6(_)) = (&*self, addr) {
+            let mixed = small.0.iter().map(|peer| {
                 let addr = peer.record.addr;
                 let mapped = pack_mixed(&CompactAddr::V4(addr));
-                Placed::new(peer.ia(), peer.record.at(mapped))
+                PlacedRecord::new(peer.ia(), peer.record.at(mapped))
             });
             *self = Self::Mixed(SmallSwarm(mixed.collect()));
         }
         match self {
-            Self::Four(few) => {
+            Self::Four(small) => {
                 let addr = match *addr {
                     CompactAddr::V4(addr) => addr,
                     // An IPv6 peer has made this swarm a mixed one.
                     CompactAddr::V6(_) => [0; 6],
                 };
-                Place::SmallSwarm(few.insert(Placed::new(ia, head.at(addr))))
+                Position::Small(small.insert(PlacedRecord::new(ia, head.at(addr))))
             }
-            Self::Mixed(few) => {
-                Place::SmallSwarm(few.insert(Placed::new(ia, head.at(pack_mixed(addr)))))
+            Self::Mixed(small) => {
+                Position::Small(small.insert(PlacedRecord::new(ia, head.at(pack_mixed(addr)))))
             }
-            Self::LargeSwarm(many) => Place::LargeSwarm(many.insert(ia, addr, head, keys)),
+            Self::Large(large) => Position::Large(large.insert(ia, addr, head, keys)),
         }
     }
 
     fn grow(&mut self, keys: &RandomState) {
-        let mut many = Box::<LargeSwarm>::default();
+        let mut large = Box::<LargeSwarm>::default();
         self.for_each(|ia, addr, head| {
-            many.insert(ia, &addr, head, keys);
+            large.insert(ia, &addr, head, keys);
         });
-        *self = Self::LargeSwarm(many);
+        *self = Self::Large(large);
     }
 
-    /// Makes a big swarm that has become small a small one again.
+    /// Makes a large swarm that has become small a small one again.
     fn settle(&mut self) {
-        let Self::LargeSwarm(many) = self else { return };
-        if many.tally().0.total() > FEW_AGAIN {
+        let Self::Large(large) = self else { return };
+        if large.tally().0.total() > SHRINK_AT {
             return;
         }
         let mut four = Vec::new();
         let mut mixed = Vec::new();
-        many.for_each(|ia, addr, head| {
+        large.for_each(|ia, addr, head| {
             if let CompactAddr::V4(addr) = addr {
-                four.push(Placed::new(ia, head.at(addr)));
+                four.push(PlacedRecord::new(ia, head.at(addr)));
             }
-            mixed.push(Placed::new(ia, head.at(pack_mixed(&addr))));
+            mixed.push(PlacedRecord::new(ia, head.at(pack_mixed(&addr))));
         });
         *self = if four.len() == mixed.len() {
             Self::Four(SmallSwarm(four.into_boxed_slice()))
@@ -222,10 +222,10 @@ impl Swarm {
 
     fn for_each(&self, mut each: impl FnMut(IsdAs, CompactAddr, Record<()>)) {
         fn all<P: Packed>(
-            few: &SmallSwarm<P>,
+            small: &SmallSwarm<P>,
             each: &mut impl FnMut(IsdAs, CompactAddr, Record<()>),
         ) {
-            for peer in &few.0 {
+            for peer in &small.0 {
                 each(
                     peer.ia(),
                     peer.record.addr.bytes().to_compact(),
@@ -234,21 +234,21 @@ impl Swarm {
             }
         }
         match self {
-            Self::Four(few) => all(few, &mut each),
-            Self::Mixed(few) => all(few, &mut each),
-            Self::LargeSwarm(many) => many.for_each(each),
+            Self::Four(small) => all(small, &mut each),
+            Self::Mixed(small) => all(small, &mut each),
+            Self::Large(large) => large.for_each(each),
         }
     }
 
-    pub(super) fn remove(&mut self, place: Place, keys: &RandomState) {
-        match (&mut *self, place) {
-            (Self::Four(few), Place::SmallSwarm(at)) => few.remove(at),
-            (Self::Mixed(few), Place::SmallSwarm(at)) => few.remove(at),
-            (Self::LargeSwarm(many), Place::LargeSwarm(slot)) => {
-                many.remove(slot, keys);
+    pub(super) fn remove(&mut self, position: Position, keys: &RandomState) {
+        match (&mut *self, position) {
+            (Self::Four(small), Position::Small(at)) => small.remove(at),
+            (Self::Mixed(small), Position::Small(at)) => small.remove(at),
+            (Self::Large(large), Position::Large(slot)) => {
+                large.remove(slot, keys);
                 self.settle();
             }
-            // A place is of the form that gave it.
+            // A position belongs to the form of swarm that returned it.
             _ => {}
         }
     }
@@ -265,22 +265,22 @@ impl Swarm {
         mut gone: impl FnMut(Host, bool),
     ) -> bool {
         fn retain<P: Packed>(
-            few: &mut SmallSwarm<P>,
+            small: &mut SmallSwarm<P>,
             now: Tick,
             lifetime: u32,
             gone: &mut impl FnMut(Host, bool),
         ) {
-            let old = |peer: &Placed<P>| peer.record.seen.age(now) > lifetime;
-            for peer in few.0.iter().filter(|peer| old(peer)) {
+            let old = |peer: &PlacedRecord<P>| peer.record.seen.age(now) > lifetime;
+            for peer in small.0.iter().filter(|peer| old(peer)) {
                 let addr = peer.record.addr.bytes().to_compact();
                 let flags = peer.record.flags;
                 gone(flags.class().source(peer.ia(), &addr), flags.seed());
             }
-            few.retain(|peer| !old(peer));
+            small.retain(|peer| !old(peer));
         }
         match self {
-            Self::LargeSwarm(many) => {
-                let finished = many.expire(cursor, budget, keys, |ia, addr, head| {
+            Self::Large(large) => {
+                let finished = large.expire(cursor, budget, keys, |ia, addr, head| {
                     let old = head.seen.age(now) > lifetime;
                     if old {
                         gone(head.flags.class().source(ia, addr), head.flags.seed());
@@ -292,14 +292,14 @@ impl Swarm {
                 }
                 finished
             }
-            Self::Four(few) => {
-                *budget = budget.saturating_sub(few.0.len());
-                retain(few, now, lifetime, &mut gone);
+            Self::Four(small) => {
+                *budget = budget.saturating_sub(small.0.len());
+                retain(small, now, lifetime, &mut gone);
                 true
             }
-            Self::Mixed(few) => {
-                *budget = budget.saturating_sub(few.0.len());
-                retain(few, now, lifetime, &mut gone);
+            Self::Mixed(small) => {
+                *budget = budget.saturating_sub(small.0.len());
+                retain(small, now, lifetime, &mut gone);
                 true
             }
         }
@@ -312,70 +312,74 @@ impl Swarm {
         });
     }
 
-    /// Chooses peers for the one at `place` and hands them to the sink, shuffled.
+    /// Chooses peers for the one at `position` and hands them to the sink, shuffled.
     pub(super) fn hand_out<S: PeerSink>(
         &self,
-        presence: &PeerEntry,
-        place: Place,
-        ask: &Selection<'_>,
+        peer: &PeerEntry,
+        position: Position,
+        selection: &Selection<'_>,
         keys: &RandomState,
         rng: &mut Rng,
         sink: &mut S,
     ) {
-        let numwant = ask.numwant.min(MAX_NUMWANT);
+        let numwant = selection.numwant.min(MAX_NUMWANT);
         if numwant == 0 {
             return;
         }
-        let order = Order::new(presence, rng);
+        let order = Order::new(peer, rng);
         match self {
             // Nothing to choose: most swarms, and most replies.
-            Self::Four(few) if few.all_fit(presence, ask) => {
-                let Place::SmallSwarm(at) = place else { return };
-                return few.hand_out_all(presence, at, ask, order, sink);
+            Self::Four(small) if small.all_fit(peer, selection) => {
+                let Position::Small(at) = position else {
+                    return;
+                };
+                return small.hand_out_all(peer, at, selection, order, sink);
             }
-            Self::Mixed(few) if few.all_fit(presence, ask) => {
-                let Place::SmallSwarm(at) = place else { return };
-                return few.hand_out_all(presence, at, ask, order, sink);
+            Self::Mixed(small) if small.all_fit(peer, selection) => {
+                let Position::Small(at) = position else {
+                    return;
+                };
+                return small.hand_out_all(peer, at, selection, order, sink);
             }
-            Self::LargeSwarm(many) if ask.accepts.then.is_empty() => {
-                let Place::LargeSwarm(slot) = place else {
+            Self::Large(large) if selection.accepts.then.is_empty() => {
+                let Position::Large(slot) = position else {
                     return;
                 };
                 let mut view = View::default();
-                many.show(&mut view, presence, slot, ask.accepts.first, keys);
-                let reachable = view.everyone().of(want(presence).into()) as usize;
+                large.show(&mut view, peer, slot, selection.accepts.first, keys);
+                let reachable = view.everyone().of(want(peer).into()) as usize;
                 // One draw over everybody, whose order is as good as any.
-                if ask.policy.draws_from_all(presence.ia, numwant, reachable) {
+                if selection.policy.draws_from_all(peer.ia, numwant, reachable) {
                     let mut chosen = Straight { order, sink };
-                    return choose(presence, ask, numwant, &view, rng, &mut chosen);
+                    return choose(peer, selection, numwant, &view, rng, &mut chosen);
                 }
                 let mut chosen = Picks::new();
-                choose(presence, ask, numwant, &view, rng, &mut chosen);
+                choose(peer, selection, numwant, &view, rng, &mut chosen);
                 return order.push_all(&chosen, sink);
             }
             _ => {}
         }
         let mut chosen = Picks::new();
-        for classes in [ask.accepts.first, ask.accepts.then] {
+        for classes in [selection.accepts.first, selection.accepts.then] {
             if classes.is_empty() || chosen.len() == numwant {
                 continue;
             }
             let left = numwant - chosen.len();
-            match (self, place) {
-                (Self::Four(few), Place::SmallSwarm(at)) => {
-                    let view = few.view(presence, at, classes);
-                    choose(presence, ask, left, &view, rng, &mut chosen);
+            match (self, position) {
+                (Self::Four(small), Position::Small(at)) => {
+                    let view = small.view(peer, at, classes);
+                    choose(peer, selection, left, &view, rng, &mut chosen);
                 }
-                (Self::Mixed(few), Place::SmallSwarm(at)) => {
-                    let view = few.view(presence, at, classes);
-                    choose(presence, ask, left, &view, rng, &mut chosen);
+                (Self::Mixed(small), Position::Small(at)) => {
+                    let view = small.view(peer, at, classes);
+                    choose(peer, selection, left, &view, rng, &mut chosen);
                 }
-                (Self::LargeSwarm(many), Place::LargeSwarm(slot)) => {
+                (Self::Large(large), Position::Large(slot)) => {
                     let mut view = View::default();
-                    many.show(&mut view, presence, slot, classes, keys);
-                    choose(presence, ask, left, &view, rng, &mut chosen);
+                    large.show(&mut view, peer, slot, classes, keys);
+                    choose(peer, selection, left, &view, rng, &mut chosen);
                 }
-                // A place is of the form that gave it.
+                // A position belongs to the form of swarm that returned it.
                 _ => {}
             }
         }
@@ -389,15 +393,15 @@ fn pack_mixed(addr: &CompactAddr) -> [u8; 18] {
 }
 
 fn choose<C, V: Pools<C>>(
-    presence: &PeerEntry,
-    ask: &Selection<'_>,
+    peer: &PeerEntry,
+    selection: &Selection<'_>,
     numwant: usize,
     view: &V,
     rng: &mut Rng,
     chosen: &mut C,
 ) {
-    let want = want(presence);
-    select::choose(ask.policy, presence.ia, numwant, want, view, rng, chosen);
+    let want = want(peer);
+    select::choose(selection.policy, peer.ia, numwant, want, view, rng, chosen);
 }
 
 /// Whom a requester has a use for.
@@ -473,7 +477,7 @@ impl<'a> Order<'a> {
         }
     }
 
-    /// Hands a peer over, unless it is the requester under another place, from an earlier announce. Only
+    /// Hands a peer over, unless it is the requester itself under another ISD-AS, from an earlier announce. Only
     /// on the Internet are two with one address one host; an address inside an AS is another one in the
     /// next AS.
     // Called as a function it is told of a peer through memory, and must look at what was known.

@@ -104,26 +104,30 @@ impl<R: Registry> Bench<R> {
         }
     }
 
-    pub(super) fn ask(&mut self, who: Who, numwant: usize) -> Result<(Got, SwarmCounts), Refusal> {
-        let ask = Selection {
+    pub(super) fn announce(
+        &mut self,
+        who: Who,
+        numwant: usize,
+    ) -> Result<(Got, SwarmCounts), Refusal> {
+        let selection = Selection {
             numwant,
             policy: &self.policy,
             accepts: self.accepts,
         };
         let mut got = Got::default();
-        let counts = self
-            .registry
-            .announce(&who.0, &ask, self.now, &mut self.rng, &mut got)?;
+        let counts =
+            self.registry
+                .announce(&who.0, &selection, self.now, &mut self.rng, &mut got)?;
         Ok((got, counts))
     }
 
     pub(super) fn peers(&mut self, who: Who, numwant: usize) -> Vec<Key> {
-        let (got, _) = self.ask(who, numwant).expect("served");
+        let (got, _) = self.announce(who, numwant).expect("served");
         got.0.into_iter().map(|(key, _)| key).collect()
     }
 
     pub(super) fn counts(&mut self, who: Who) -> (u32, u32) {
-        let (_, counts) = self.ask(who, 0).expect("served");
+        let (_, counts) = self.announce(who, 0).expect("served");
         (counts.seeders, counts.leechers)
     }
 }

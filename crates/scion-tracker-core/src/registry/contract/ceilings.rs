@@ -17,7 +17,7 @@ pub(super) fn keeps_the_ceilings<S: Subject>(subject: &S) {
     for number in 0..40 {
         bench.peers(numbered("1-1", number), 0);
     }
-    let newcomer = bench.ask(numbered("1-1", 40), 50);
+    let newcomer = bench.announce(numbered("1-1", 40), 50);
     assert_eq!(newcomer.err(), Some(Refusal::SwarmLimit));
     assert_eq!(bench.peers(numbered("1-1", 3), 50).len(), 39);
     bench.peers(numbered("1-1", 3).event(Event::Stopped), 0);
@@ -34,14 +34,14 @@ pub(super) fn keeps_the_ceilings<S: Subject>(subject: &S) {
         bench.peers(one_host(number), 0);
     }
     assert_eq!(
-        bench.ask(one_host(20), 50).err(),
+        bench.announce(one_host(20), 50).err(),
         Some(Refusal::SourceLimit)
     );
     bench.peers(one_host(0), 0);
     // Another claim is no other host; the same IP behind SCION packets of two ASes is.
     let mut claimed = Who::new("1-2", "10.0.0.1", 1000);
     claimed.0.verified = false;
-    assert_eq!(bench.ask(claimed, 0).err(), Some(Refusal::SourceLimit));
+    assert_eq!(bench.announce(claimed, 0).err(), Some(Refusal::SourceLimit));
     let mut proven = Who::new("1-2", "10.0.0.1", 1000);
     proven.0.reach = Reach::Scion;
     bench.peers(proven, 0);
@@ -58,7 +58,7 @@ pub(super) fn keeps_the_ceilings<S: Subject>(subject: &S) {
     }
     let newcomer = numbered("1-1", 20);
     assert_eq!(
-        bench.ask(newcomer.torrent(20), 50).err(),
+        bench.announce(newcomer.torrent(20), 50).err(),
         Some(Refusal::TorrentLimit)
     );
     bench.peers(newcomer.torrent(3), 50);
@@ -72,7 +72,7 @@ pub(super) fn keeps_the_ceilings<S: Subject>(subject: &S) {
     let mut bench = Bench::with(subject, small);
     let mut entered = 0;
     let refusal = loop {
-        match bench.ask(numbered("1-1", entered).torrent(entered / 4), 0) {
+        match bench.announce(numbered("1-1", entered).torrent(entered / 4), 0) {
             Ok(_) => entered += 1,
             Err(refusal) => break refusal,
         }
@@ -83,7 +83,7 @@ pub(super) fn keeps_the_ceilings<S: Subject>(subject: &S) {
     bench.peers(numbered("1-1", 0).torrent(0), 0);
 }
 
-pub(super) fn gives_up_idle_swarms_at_the_ceiling<S: Subject>(subject: &S) {
+pub(super) fn evicts_idle_swarms_at_the_ceiling<S: Subject>(subject: &S) {
     let small = Ceilings {
         torrents: 20,
         ..Ceilings::default()

@@ -26,7 +26,7 @@ impl Fenwick {
         self.nodes.push(below - before);
     }
 
-    /// Removes an entry, which has to be empty; the last one takes its place.
+    /// Removes an entry, which has to be empty; the last one moves to its position.
     pub(in crate::registry) fn swap_remove_empty(&mut self, entry: usize) {
         let last = self.nodes.len() - 1;
         let moved = self.prefix(last + 1) - self.prefix(last);

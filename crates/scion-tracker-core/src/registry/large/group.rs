@@ -1,4 +1,4 @@
-//! The peers of one AS (or of none) in a big swarm: packed, seeds first, with an index by address.
+//! The peers of one AS (or of none) in a large swarm: packed, seeds first, with an index by address.
 //!
 //! Addresses stand apart from the rest, as they are all that most replies need of a peer: those of a
 //! million IPv4 peers are 6 MB, which caches hold, where whole records are 29.
@@ -166,7 +166,7 @@ impl<P: Packed + std::hash::Hash> Group<P> {
         }
     }
 
-    /// Removes a peer. Peers at higher positions take its place, none at lower ones moves.
+    /// Removes a peer. Only peers at higher positions move.
     pub(in crate::registry) fn remove(
         &mut self,
         mut position: u32,

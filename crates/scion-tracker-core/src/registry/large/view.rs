@@ -1,27 +1,27 @@
-//! A big swarm as one requester sees it: its tiers as ranges of numbers.
+//! A large swarm as one requester sees it: its tiers as ranges of numbers.
 
 use ahash::RandomState;
 use arrayvec::ArrayVec;
 
 use crate::registry::PeerEntry;
-use crate::registry::large::forest::{Forest, Isd, Slot, one};
+use crate::registry::large::class_index::{ClassIndex, Isd, Slot, one};
 use crate::registry::large::group::Group;
 use crate::registry::prefetch::prefetch_slice;
 use crate::registry::table::record::{Chosen, Packed};
 use crate::select::{Draw, Kind, Pool, Pools, Standing, Tally, Tier};
 use crate::types::Rng;
 
-/// What one requester can reach of a big swarm.
+/// What one requester can reach of a large swarm.
 #[derive(Default)]
 pub(in crate::registry) struct View<'a> {
     /// One a class and family: 3 reaches, 2 standings, placed or not; 14 of them can be.
-    pub(in crate::registry) shelves: ArrayVec<Shelf<'a>, 16>,
+    pub(in crate::registry) classes: ArrayVec<ClassView<'a>, 16>,
 }
 
-/// A forest as the requester sees it. Peers are numbered through in the forest's order, which keeps
+/// A class index as the requester sees it. Peers are numbered through in the order of the index, which keeps
 /// an ISD and an AS together, so that every tier is a range of numbers with at most one hole in it.
-pub(in crate::registry) struct Shelf<'a> {
-    side: Side<'a>,
+pub(in crate::registry) struct ClassView<'a> {
+    by_family: ByFamily<'a>,
     standing: Standing,
     /// Peers of each tier, the requester left out.
     tiers: [Tally; 4],
@@ -34,19 +34,19 @@ pub(in crate::registry) struct Shelf<'a> {
     me: [Option<u32>; 3],
 }
 
-pub(in crate::registry) enum Side<'a> {
-    Four(Home<'a, [u8; 6]>),
-    Six(Home<'a, [u8; 18]>),
+pub(in crate::registry) enum ByFamily<'a> {
+    Four(Surroundings<'a, [u8; 6]>),
+    Six(Surroundings<'a, [u8; 18]>),
 }
 
-/// A forest, and the requester's ISD and AS in it with the peers before them.
-pub(in crate::registry) struct Home<'a, P> {
-    forest: &'a Forest<P>,
+/// A class index, and the requester's ISD and AS in it with the peers before them.
+pub(in crate::registry) struct Surroundings<'a, P> {
+    index: &'a ClassIndex<P>,
     isd: Option<(&'a Isd<P>, Tally)>,
     group: Option<(&'a Group<P>, Tally)>,
 }
 
-/// Numbers of a forest's peers of one kind: from `first` on, without the `width` ones at `hole`.
+/// Numbers of the peers of one kind in a class index: from `first` on, without the `width` ones at `hole`.
 #[derive(Clone, Copy)]
 struct Range {
     first: u32,
@@ -70,41 +70,41 @@ impl View<'_> {
     /// All whom the requester can reach.
     pub(in crate::registry) fn everyone(&self) -> Tally {
         let mut sum = Tally::default();
-        for shelf in &self.shelves {
-            sum += shelf.all;
+        for class in &self.classes {
+            sum += class.all;
         }
         sum
     }
 }
 
-impl<'a> Shelf<'a> {
+impl<'a> ClassView<'a> {
     pub(in crate::registry) fn new<P: Packed + std::hash::Hash>(
-        side: impl FnOnce(Home<'a, P>) -> Side<'a>,
-        forest: &'a Forest<P>,
+        by_family: impl FnOnce(Surroundings<'a, P>) -> ByFamily<'a>,
+        index: &'a ClassIndex<P>,
         me: &PeerEntry,
         slot: Option<Slot>,
         keys: &RandomState,
     ) -> Self {
-        let total = forest.sums.total();
-        let mut home = Home {
-            forest,
+        let total = index.sums.total();
+        let mut around = Surroundings {
+            index,
             isd: None,
             group: None,
         };
         let mut isd = (Tally::default(), Tally::default());
-        if let Some(at) = forest.find_isd(me.ia.isd().0, keys) {
-            let node = &forest.isds[at as usize];
-            isd = (forest.sums.prefix(at as usize), node.sums.total());
-            home.isd = Some((node, isd.0));
+        if let Some(at) = index.find_isd(me.ia.isd().0, keys) {
+            let node = &index.isds[at as usize];
+            isd = (index.sums.prefix(at as usize), node.sums.total());
+            around.isd = Some((node, isd.0));
         }
         let mut group = (isd.0, Tally::default());
         let mut numbers = [None; 3];
-        if let Some((in_isd, at)) = forest.find_group(me.ia, keys) {
-            let node = &forest.isds[in_isd as usize];
+        if let Some((in_isd, at)) = index.find_group(me.ia, keys) {
+            let node = &index.isds[in_isd as usize];
             group.0 += node.sums.prefix(at as usize);
             let own = &node.groups[at as usize];
             group.1 = own.tally();
-            home.group = Some((own, group.0));
+            around.group = Some((own, group.0));
             if let Some(slot) = slot {
                 numbers = [Kind::Anyone, Kind::Seeds, Kind::Leechers].map(|kind| {
                     own.number(kind, slot.position)
@@ -116,7 +116,7 @@ impl<'a> Shelf<'a> {
             (None, _) => Tally::default(),
             (Some(_), seed) => one(seed.is_some()),
         };
-        let tiers = if forest.unplaced {
+        let tiers = if index.unplaced {
             [
                 Tally::default(),
                 Tally::default(),
@@ -131,9 +131,9 @@ impl<'a> Shelf<'a> {
                 Tally::default(),
             ]
         };
-        let standing = forest.class.standing();
+        let standing = index.class.standing();
         Self {
-            side: side(home),
+            by_family: by_family(around),
             standing,
             tiers,
             all: total - itself,
@@ -180,24 +180,24 @@ impl<'a> Shelf<'a> {
         chosen: &mut impl Chosen<'a>,
     ) {
         let range = self.range(pool, kind);
-        match &self.side {
-            Side::Four(home) => home.take(pool, kind, range, draw, rng, chosen),
-            Side::Six(home) => home.take(pool, kind, range, draw, rng, chosen),
+        match &self.by_family {
+            ByFamily::Four(around) => around.take(pool, kind, range, draw, rng, chosen),
+            ByFamily::Six(around) => around.take(pool, kind, range, draw, rng, chosen),
         }
     }
 
     fn pick(&self, pool: Pool, kind: Kind, number: u32, chosen: &mut impl Chosen<'a>) {
         let number = self.range(pool, kind).at(number);
-        match &self.side {
-            Side::Four(home) => home.pick(kind, number, chosen),
-            Side::Six(home) => home.pick(kind, number, chosen),
+        match &self.by_family {
+            ByFamily::Four(around) => around.pick(kind, number, chosen),
+            ByFamily::Six(around) => around.pick(kind, number, chosen),
         }
     }
 }
 
-impl<'a, P: Packed + std::hash::Hash> Home<'a, P> {
+impl<'a, P: Packed + std::hash::Hash> Surroundings<'a, P> {
     /// Takes what is drawn. In the requester's own AS and ISD no peer has to be looked for in the whole
-    /// forest.
+    /// index.
     fn take(
         &self,
         pool: Pool,
@@ -207,7 +207,7 @@ impl<'a, P: Packed + std::hash::Hash> Home<'a, P> {
         rng: &mut Rng,
         chosen: &mut impl Chosen<'a>,
     ) {
-        let only = || Some((self.forest.only_group()?, Tally::default()));
+        let only = || Some((self.index.only_group()?, Tally::default()));
         let (group, isd) = match pool {
             Pool::Of(Tier::SameAs, _) => (self.group, None),
             Pool::Of(Tier::SameIsd, _) => (None, self.isd),
@@ -217,7 +217,7 @@ impl<'a, P: Packed + std::hash::Hash> Home<'a, P> {
             let before = before.of(kind);
             let (addrs, heads) = group.of(kind);
             let heads = &heads[..addrs.len()];
-            let (ia, class) = (group.ia, self.forest.class);
+            let (ia, class) = (group.ia, self.index.class);
             for (number, length) in draw.runs(rng) {
                 let first = (range.at(number) - before) as usize;
                 let end = addrs.len().min(first + length as usize);
@@ -241,7 +241,7 @@ impl<'a, P: Packed + std::hash::Hash> Home<'a, P> {
 
     #[inline]
     fn pick(&self, kind: Kind, number: u32, chosen: &mut impl Chosen<'a>) {
-        let (group, nth) = self.forest.nth(kind, number);
+        let (group, nth) = self.index.nth(kind, number);
         self.push(group, kind, nth, chosen);
     }
 
@@ -249,28 +249,28 @@ impl<'a, P: Packed + std::hash::Hash> Home<'a, P> {
     fn push(&self, group: &'a Group<P>, kind: Kind, nth: u32, chosen: &mut impl Chosen<'a>) {
         let (addrs, heads) = group.of(kind);
         let nth = nth as usize;
-        chosen.put(group.ia, self.forest.class, &addrs[nth], &heads[nth].id);
+        chosen.put(group.ia, self.index.class, &addrs[nth], &heads[nth].id);
     }
 }
 
 impl<'a, C: Chosen<'a>> Pools<C> for View<'a> {
     fn tally(&self, pool: Pool) -> Tally {
         let mut sum = Tally::default();
-        for shelf in &self.shelves {
-            sum += shelf.tally(pool);
+        for class in &self.classes {
+            sum += class.tally(pool);
         }
         sum
     }
 
     fn take(&self, pool: Pool, kind: Kind, mut draw: Draw, rng: &mut Rng, chosen: &mut C) {
-        if let [only] = self.shelves.as_slice() {
+        if let [only] = self.classes.as_slice() {
             return only.take(pool, kind, draw, rng, chosen);
         }
         while let Some(mut number) = draw.next(rng) {
-            for shelf in &self.shelves {
-                let here = shelf.tally(pool).of(kind);
+            for class in &self.classes {
+                let here = class.tally(pool).of(kind);
                 if number < here {
-                    shelf.pick(pool, kind, number, chosen);
+                    class.pick(pool, kind, number, chosen);
                     break;
                 }
                 number -= here;

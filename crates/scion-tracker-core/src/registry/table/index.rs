@@ -35,7 +35,7 @@ impl Index {
         self.words.len() * size_of::<u32>()
     }
 
-    /// The bits of a word that hold the position; also the last place in the table.
+    /// The bits of a word that hold the position; also the last slot of the table.
     #[inline]
     const fn mask(&self) -> u32 {
         (self.words.len() as u32).wrapping_sub(1)
@@ -58,27 +58,27 @@ impl Index {
         hash: u64,
         is: impl FnMut(usize) -> bool,
     ) -> Option<usize> {
-        self.place(hash, is)
-            .map(|place| (self.words[place] & self.mask()) as usize)
+        self.slot(hash, is)
+            .map(|slot| (self.words[slot] & self.mask()) as usize)
     }
 
-    /// Where in the table the position is.
+    /// Slot of the table that holds the position.
     #[inline]
-    fn place(&self, hash: u64, mut is: impl FnMut(usize) -> bool) -> Option<usize> {
+    fn slot(&self, hash: u64, mut is: impl FnMut(usize) -> bool) -> Option<usize> {
         if self.words.is_empty() {
             return None;
         }
         let (mask, tag) = (self.mask(), self.tag(hash));
-        let mut place = self.home(hash);
+        let mut slot = self.home(hash);
         loop {
-            let word = self.words[place];
+            let word = self.words[slot];
             if word == FREE {
                 return None;
             }
             if word & !mask == tag && is((word & mask) as usize) {
-                return Some(place);
+                return Some(slot);
             }
-            place = (place + 1) & mask as usize;
+            slot = (slot + 1) & mask as usize;
         }
     }
 
@@ -107,14 +107,14 @@ impl Index {
 
     fn put(&mut self, position: u32, hash: u64) {
         let mask = self.mask() as usize;
-        let mut place = self.home(hash);
-        while self.words[place] != FREE {
-            place = (place + 1) & mask;
+        let mut slot = self.home(hash);
+        while self.words[slot] != FREE {
+            slot = (slot + 1) & mask;
         }
-        self.words[place] = self.tag(hash) | position;
+        self.words[slot] = self.tag(hash) | position;
     }
 
-    /// Lets two positions change places; the entries have not done so yet.
+    /// Lets two positions swap; the entries have not done so yet.
     pub(in crate::registry) fn swap(
         &mut self,
         one: usize,
@@ -122,7 +122,7 @@ impl Index {
         hash_of: impl Fn(usize) -> u64,
     ) {
         let [first, second] =
-            [one, other].map(|position| self.place(hash_of(position), |found| found == position));
+            [one, other].map(|position| self.slot(hash_of(position), |found| found == position));
         if let (Some(first), Some(second)) = (first, second) {
             let changed = (self.words[first] ^ self.words[second]) & self.mask();
             self.words[first] ^= changed;
@@ -135,23 +135,23 @@ impl Index {
         let Some(last) = self.len().checked_sub(1) else {
             return;
         };
-        let Some(mut gap) = self.place(hash_of(last), |found| found == last) else {
+        let Some(mut gap) = self.slot(hash_of(last), |found| found == last) else {
             return;
         };
         self.len -= 1;
         let mask = self.mask() as usize;
-        let mut place = gap;
+        let mut slot = gap;
         loop {
-            place = (place + 1) & mask;
-            let word = self.words[place];
+            slot = (slot + 1) & mask;
+            let word = self.words[slot];
             if word == FREE {
                 break;
             }
             let home = self.home(hash_of(word as usize & mask));
             // Whoever has been pushed on past the gap, or into it, closes it.
-            if place.wrapping_sub(home) & mask >= place.wrapping_sub(gap) & mask {
+            if slot.wrapping_sub(home) & mask >= slot.wrapping_sub(gap) & mask {
                 self.words[gap] = word;
-                gap = place;
+                gap = slot;
             }
         }
         self.words[gap] = FREE;
@@ -174,7 +174,7 @@ impl Index {
 mod tests {
     use super::*;
 
-    /// Few different hashes, so that they collide, in whole and in the places where searches begin.
+    /// Few different hashes, so that they collide, in whole and in the slots where searches begin.
     fn hash(entry: u32) -> u64 {
         let few = u64::from(entry % 13);
         few << 40 | few.wrapping_mul(0x9e37) & 0x1f

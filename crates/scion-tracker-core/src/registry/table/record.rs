@@ -46,11 +46,11 @@ impl Flags {
     const PARTIAL: u8 = 2;
     const COMPLETED: u8 = 4;
 
-    pub(in crate::registry) const fn of(presence: &PeerEntry) -> Self {
-        let mut bits = Class::of(presence).0 << 3;
-        if presence.seeder {
+    pub(in crate::registry) const fn of(peer: &PeerEntry) -> Self {
+        let mut bits = Class::of(peer).0 << 3;
+        if peer.seeder {
             bits |= Self::SEED;
-        } else if matches!(presence.event, Event::Paused) {
+        } else if matches!(peer.event, Event::Paused) {
             bits |= Self::PARTIAL;
         }
         Self(bits)
@@ -86,13 +86,13 @@ impl Flags {
 pub(in crate::registry) struct Class(u8);
 
 impl Class {
-    pub(in crate::registry) const fn of(presence: &PeerEntry) -> Self {
-        let reach = match presence.reach {
+    pub(in crate::registry) const fn of(peer: &PeerEntry) -> Self {
+        let reach = match peer.reach {
             Reach::Ip => 0,
             Reach::Scion => 1,
             Reach::Both => 2,
         };
-        let claimed = !presence.verified && !presence.ia.is_none();
+        let claimed = !peer.verified && !peer.ia.is_none();
         Self(reach | (claimed as u8) << 2)
     }
 

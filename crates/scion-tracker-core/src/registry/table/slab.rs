@@ -48,7 +48,7 @@ impl<T> Slab<T> {
         self.len += 1;
     }
 
-    /// Removes an entry, which has to be there; the last one takes its place.
+    /// Removes an entry, which has to be there; the last one moves to its position.
     pub(in crate::registry) fn swap_remove(&mut self, at: usize) -> T {
         self.len -= 1;
         let last = self.len / STEP;

@@ -1,4 +1,4 @@
-//! The peers of one class in a big swarm, by ISD and AS, numbered through with running sums.
+//! The peers of one class in a large swarm, by ISD and AS, numbered through with running sums.
 
 use ahash::RandomState;
 use hashbrown::HashTable;
@@ -13,11 +13,11 @@ use crate::select::{Kind, Tally};
 
 /// The peers of one class and family.
 #[derive(Debug)]
-pub(in crate::registry) struct Forest<P> {
+pub(in crate::registry) struct ClassIndex<P> {
     pub(in crate::registry) class: Class,
     /// Whether these are peers without a place: one ISD, 0, with one AS, 0, in it.
     pub(in crate::registry) unplaced: bool,
-    /// The first in place: most swarms have no other.
+    /// The first one is inline: most swarms have no other.
     pub(in crate::registry) isds: SmallVec<[Isd<P>; 1]>,
     pub(in crate::registry) sums: Fenwick,
     /// Positions in `isds`, by ISD.
@@ -48,11 +48,11 @@ pub(in crate::registry) struct Isd<P> {
     pub(in crate::registry) sums: Fenwick,
 }
 
-/// Where a peer is in a big swarm, until the next change.
+/// Where a peer is in a large swarm, until the next change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::registry) struct Slot {
     pub(in crate::registry) family: Family,
-    pub(in crate::registry) forest: u32,
+    pub(in crate::registry) index: u32,
     pub(in crate::registry) isd: u32,
     pub(in crate::registry) group: u32,
     pub(in crate::registry) position: u32,
@@ -62,7 +62,7 @@ pub(in crate::registry) struct Slot {
 #[derive(Debug, Clone, Copy)]
 pub(in crate::registry) struct Cursor {
     pub(in crate::registry) six: u32,
-    pub(in crate::registry) forest: u32,
+    pub(in crate::registry) index: u32,
     isd: u32,
     group: u32,
     position: u32,
@@ -71,7 +71,7 @@ pub(in crate::registry) struct Cursor {
 impl Cursor {
     pub(in crate::registry) const START: Self = Self {
         six: 2,
-        forest: u32::MAX,
+        index: u32::MAX,
         isd: u32::MAX,
         group: u32::MAX,
         position: u32::MAX,
@@ -94,7 +94,7 @@ impl<P> Isd<P> {
     }
 }
 
-impl<P: Packed + std::hash::Hash> Forest<P> {
+impl<P: Packed + std::hash::Hash> ClassIndex<P> {
     pub(in crate::registry) fn new(class: Class, unplaced: bool) -> Self {
         Self {
             class,
@@ -214,7 +214,7 @@ impl<P: Packed + std::hash::Hash> Forest<P> {
         self.isds[isd as usize].groups[group as usize].len() == 0
     }
 
-    /// Removes an empty group, and its ISD if that was the last; the last ones take their places.
+    /// Removes an empty group, and its ISD if that was the last; the last ones move to their positions.
     pub(in crate::registry) fn remove_group(&mut self, isd: u32, group: u32, keys: &RandomState) {
         let node = &mut self.isds[isd as usize];
         let bytes = group_bytes::<P>(node.groups.len() == 1);
@@ -266,7 +266,7 @@ impl<P: Packed + std::hash::Hash> Forest<P> {
         self.sums.swap_remove_empty(isd as usize);
     }
 
-    /// The group of the `nth` peer of a kind in this forest, and its number there.
+    /// The group of the `nth` peer of a kind in this index, and its number there.
     #[inline]
     pub(in crate::registry) fn nth(&self, kind: Kind, nth: u32) -> (&Group<P>, u32) {
         let (isd, nth) = self.sums.find(kind, nth);

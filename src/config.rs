@@ -205,7 +205,15 @@ impl Config {
             peers_per_source: self.registry.peers_per_source,
             memory: self.registry.memory,
             peer_lifetime: seconds(self.peer_lifetime()),
+            evict_after: self.evict_after(),
         }
+    }
+
+    /// Seconds without an announce after which a swarm may be evicted: three quarters of the peer
+    /// lifetime, but never so few that a peer which announces on time could be evicted.
+    fn evict_after(&self) -> u32 {
+        let longest = Ceilings::longest_silence(seconds(self.announce.interval));
+        longest.max(seconds(self.peer_lifetime()) / 4 * 3)
     }
 
     /// Whether a tracker that cannot listen over SCION fails.
@@ -229,11 +237,13 @@ impl Config {
         if announce.numwant > announce.numwant_max {
             return Err("announce.numwant is more than announce.numwant_max".into());
         }
-        if self.peer_lifetime() <= announce.interval.saturating_mul(11) / 10 {
-            return Err(
-                "registry.peer_lifetime is not longer than announce.interval and a tenth: peers would be forgotten before they return"
-                    .into(),
-            );
+        let longest = Ceilings::longest_silence(seconds(announce.interval));
+        if seconds(self.peer_lifetime()) < longest {
+            return Err(format!(
+                "registry.peer_lifetime is {}s, but with announce.interval {}s it must be at least {longest}s (the interval, the tenth added at random, and 8 s of clock granularity): peers would be forgotten before they return",
+                seconds(self.peer_lifetime()),
+                seconds(announce.interval),
+            ));
         }
         if self.peer_lifetime() > LONGEST_LIFETIME {
             return Err(
@@ -330,6 +340,26 @@ mod tests {
         assert_eq!(config.ceilings(), Ceilings::default());
     }
 
+    /// Whatever is accepted, a peer that announces on time is neither evicted nor forgotten.
+    #[test]
+    fn the_shortest_lifetime_keeps_peers_that_are_on_time() {
+        for interval in [1, 7, 60, 299, 1800, 7200, 43_200] {
+            let longest = Ceilings::longest_silence(interval);
+            let with_lifetime = |lifetime| {
+                let text = format!(
+                    "announce.interval = {interval}\nannounce.min_interval = 1\nregistry.peer_lifetime = {lifetime}"
+                );
+                from_toml(&text)
+            };
+            assert!(with_lifetime(longest - 1).is_err(), "{interval}");
+            for lifetime in [longest, longest + 1, longest * 5 / 4, longest * 4 / 3 + 4] {
+                let ceilings = with_lifetime(lifetime).unwrap().ceilings();
+                assert!(ceilings.evict_after >= longest, "{interval} {lifetime}");
+                assert!(ceilings.evict_after <= ceilings.peer_lifetime);
+            }
+        }
+    }
+
     #[test]
     fn a_source_that_names_a_listener_names_them_all() {
         let layer = |text| load::from_toml("test.toml".as_ref(), text).unwrap();
@@ -381,7 +411,11 @@ mod tests {
             ),
             (
                 "announce.interval = '1h'\nregistry.peer_lifetime = '1h'",
-                "registry.peer_lifetime is not longer",
+                "registry.peer_lifetime is 3600s, but with announce.interval 3600s it must be at least 3968s",
+            ),
+            (
+                "announce.interval = '30m'\nregistry.peer_lifetime = '33m'",
+                "must be at least 1988s",
             ),
             ("announce.numwant = 201", "announce.numwant is more than"),
             ("tls.cert = 'cert.pem'", "tls.cert and tls.key go together"),

@@ -7,7 +7,10 @@
 pub mod contract;
 pub mod memory;
 
+mod ceilings;
+mod eviction;
 mod large;
+mod past;
 mod prefetch;
 mod shard;
 mod small;
@@ -129,8 +132,10 @@ impl Classes {
 /// - [`Event::Completed`] counts a download once a peer, and only for a peer that was not known to
 ///   be a seed.
 /// - A peer that has not announced for the lifetime is gone, without any announce to make it so.
-/// - At a ceiling the newcomer is refused with the [`Refusal`] of that ceiling, after idle swarms
-///   have been evicted for it; those who are in are served as ever.
+/// - At a limit the newcomer is refused with the [`Refusal`] of that limit; known peers are served.
+///   At the limits of torrents and memory idle swarms make room first, at the latest once the store
+///   has gone round all swarms. A peer that announces on time is never evicted.
+/// - The count of downloads outlives the swarm, but never takes room that a newcomer needs.
 /// - `scrape` of an unknown swarm is all zeros.
 /// - `prefetch` changes nothing.
 pub trait Registry {

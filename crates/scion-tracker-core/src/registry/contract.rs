@@ -48,6 +48,9 @@ pub fn run<S: Subject>(subject: &S) {
     expires_the_silent(subject);
     ceilings::keeps_the_ceilings(subject);
     ceilings::evicts_idle_swarms_at_the_ceiling(subject);
+    ceilings::keeps_peers_that_announce_on_time(subject);
+    ceilings::finds_the_only_idle_swarm(subject);
+    ceilings::empty_swarms_take_no_room(subject);
     agrees_with_a_plain_model(subject);
 }
 

@@ -4,15 +4,18 @@
 //! into it, so that a torrent costs 70 bytes besides its peers. Nothing waits and nothing allocates
 //! on the way of an announce that only refreshes a peer.
 
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ahash::RandomState;
 use arrayvec::ArrayVec;
 use parking_lot::MutexGuard;
 
 use crate::address::CompactAddr;
+pub use crate::registry::ceilings::Ceilings;
+use crate::registry::eviction::Hand;
 use crate::registry::large::class_index::Cursor;
 use crate::registry::large::group::Group;
+use crate::registry::past;
 use crate::registry::prefetch::prefetch_value;
 use crate::registry::shard::{Aligned, ENTRY_BYTES, Entry, Shard};
 use crate::registry::sources::Sources;
@@ -24,10 +27,7 @@ use crate::response::{PeerSink, Refusal, SwarmCounts};
 use crate::types::{InfoHash, Rng, Time};
 
 /// Shards: enough that two of a few dozen cores seldom meet.
-const SHARDS: usize = 1024;
-
-/// At a ceiling, one swarm in this many is evicted at a time, if they are idle.
-const EVICTION_SHARE: usize = 64;
+pub(super) const SHARDS: usize = 1024;
 
 /// Announces for which memory is fetched together: no more than the caches next to the processor hold.
 const BATCH: usize = 64;
@@ -38,39 +38,6 @@ struct Wanted<'a> {
     hash: u64,
     /// Where its swarm probably is in the shard.
     entry: usize,
-}
-
-/// What the registry may hold at most, and for how long.
-///
-/// At the ceiling of torrents or memory, swarms in which nobody has announced for three quarters of
-/// the peer lifetime are evicted, those that have been silent longest first, one in 64 at a time;
-/// empty ones, kept for their count of downloads, go before them. If there is none, the newcomer is
-/// refused. A peer that announces on time is never evicted for another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ceilings {
-    /// Swarms.
-    pub torrents: usize,
-    /// Peers in one swarm.
-    pub peers_per_torrent: usize,
-    /// Peers of one host (IPv6: of one /64) in all swarms together. Counted in a sketch that may
-    /// count some too many where there are millions of peers: set it in the hundreds or above.
-    pub peers_per_source: u32,
-    /// Bytes of memory for swarms and peers.
-    pub memory: usize,
-    /// Seconds after its last announce for which a peer is kept; 72 hours at most.
-    pub peer_lifetime: u32,
-}
-
-impl Default for Ceilings {
-    fn default() -> Self {
-        Self {
-            torrents: 4_000_000,
-            peers_per_torrent: 2_000_000,
-            peers_per_source: 10_000,
-            memory: 2 << 30,
-            peer_lifetime: 45 * 60,
-        }
-    }
 }
 
 /// What the registry holds.
@@ -110,21 +77,25 @@ impl Default for Sweep {
 pub struct Memory {
     ceilings: Ceilings,
     keys: RandomState,
-    shards: Box<[Aligned]>,
+    pub(super) shards: Box<[Aligned]>,
     sources: Sources,
     torrents: AtomicUsize,
     bytes: AtomicUsize,
-    /// When room was last made, in seconds, so that a flood cannot have it made all the time.
-    room_made: AtomicU32,
+    /// Bytes of download counts whose swarms are empty; part of `bytes`.
+    pub(super) past_bytes: AtomicUsize,
+    /// Where eviction continues.
+    pub(super) hand: Hand,
 }
 
 impl Memory {
     /// An empty registry. `keys` seed its hash functions and have to be unpredictable to peers.
     pub fn new(ceilings: Ceilings, keys: [u64; 4]) -> Self {
         let [a, b, c, d] = keys;
+        let peer_lifetime = ceilings.peer_lifetime.min(Tick::MAX_SPAN);
         Self {
             ceilings: Ceilings {
-                peer_lifetime: ceilings.peer_lifetime.min(Tick::MAX_SPAN),
+                peer_lifetime,
+                evict_after: ceilings.evict_after.min(peer_lifetime),
                 ..ceilings
             },
             keys: RandomState::with_seeds(a, b, c, d),
@@ -132,7 +103,8 @@ impl Memory {
             sources: Sources::new(RandomState::with_seeds(d, c, b, a)),
             torrents: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
-            room_made: AtomicU32::new(u32::MAX),
+            past_bytes: AtomicUsize::new(0),
+            hand: Hand::default(),
         }
     }
 
@@ -141,11 +113,21 @@ impl Memory {
         &self.ceilings
     }
 
+    /// Swarms now.
+    pub(super) fn torrents(&self) -> usize {
+        self.torrents.load(Ordering::Relaxed)
+    }
+
+    /// Bytes allocated now.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     /// What it holds now.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals {
-            torrents: self.torrents.load(Ordering::Relaxed) as u64,
-            memory: self.bytes.load(Ordering::Relaxed) as u64,
+            torrents: self.torrents() as u64,
+            memory: self.bytes() as u64,
             ..Totals::default()
         };
         for shard in &self.shards {
@@ -156,7 +138,8 @@ impl Memory {
         totals
     }
 
-    /// Removes peers that have not announced for the lifetime. Visits about `budget` peers and
+    /// Removes peers that have not announced for the lifetime, or for `evict_after` if the registry
+    /// is nearly full (see [`Ceilings`]). Visits about `budget` peers and
     /// torrents, holds one shard's lock at a time, and returns `true` when it has been round all of
     /// them.
     pub fn sweep(&self, sweep: &mut Sweep, now: Time, budget: usize) -> bool {
@@ -184,7 +167,7 @@ impl Memory {
         true
     }
 
-    /// Expires peers of one entry, and the entry if that leaves nothing worth keeping.
+    /// Expires peers of one entry, and the entry if that leaves nobody.
     fn expire(
         &self,
         shard: &mut MutexGuard<'_, Shard>,
@@ -196,7 +179,11 @@ impl Memory {
         let entry = &mut shard.entries[at];
         let before = entry.swarm.heap_bytes();
         let (mut seeders, mut leechers) = (0, 0);
-        let lifetime = self.ceilings.peer_lifetime;
+        let lifetime = if self.is_nearly_full() {
+            self.ceilings.evict_after
+        } else {
+            self.ceilings.peer_lifetime
+        };
         let finished = entry.swarm.expire(
             &mut sweep.cursor,
             budget,
@@ -213,7 +200,7 @@ impl Memory {
             },
         );
         self.account(before, entry.swarm.heap_bytes());
-        let empty = entry.swarm.len() == 0 && entry.completed == 0;
+        let empty = entry.swarm.len() == 0;
         shard.seeders -= seeders;
         shard.leechers -= leechers;
         if empty {
@@ -222,7 +209,7 @@ impl Memory {
         finished
     }
 
-    /// Takes a change of an allocation into the books.
+    /// Records a change of an allocation.
     fn account(&self, before: usize, after: usize) {
         match after.cmp(&before) {
             std::cmp::Ordering::Greater => {
@@ -235,8 +222,15 @@ impl Memory {
         }
     }
 
-    /// Removes an entry and its peers.
-    fn drop_entry(&self, shard: &mut Shard, at: usize) {
+    /// The same, for download counts of empty swarms.
+    pub(super) fn account_past(&self, before: usize, after: usize) {
+        self.account(before, after);
+        self.past_bytes.fetch_add(after, Ordering::Relaxed);
+        self.past_bytes.fetch_sub(before, Ordering::Relaxed);
+    }
+
+    /// Removes an entry and its peers, and keeps its download count.
+    pub(super) fn drop_entry(&self, shard: &mut Shard, at: usize) {
         let entry = shard.remove(at, &self.keys);
         self.account(entry.swarm.heap_bytes() + ENTRY_BYTES, 0);
         self.torrents.fetch_sub(1, Ordering::Relaxed);
@@ -244,60 +238,31 @@ impl Memory {
             self.sources.remove(source);
             shard.leave(seed);
         });
+        if entry.completed > 0 && self.bytes() < self.ceilings.memory {
+            let past = shard.past.get_or_insert_default();
+            let before = past.heap_bytes();
+            let limit = self.past_counts_per_shard();
+            past.keep(entry.info_hash, entry.completed, limit, &self.keys);
+            self.account_past(before, past.heap_bytes());
+        }
     }
 
-    /// Evicts idle swarms, at most once a second. `false` if there was none.
-    ///
-    /// Visits every torrent twice: first to learn how long the idle ones have been silent, then to
-    /// evict those that have been for longest. A few milliseconds a million torrents, paid by one
-    /// announce a second, one shard locked at a time.
-    fn make_room(&self, now: Time) -> bool {
-        /// Ages are told apart in this many steps.
-        const STEPS: usize = 64;
-        let second = now.as_secs();
-        if self.room_made.swap(second, Ordering::Relaxed) == second {
-            return false;
-        }
-        let now = Tick::at(now);
-        let lifetime = self.ceilings.peer_lifetime;
-        let idle = lifetime / 4 * 3;
-        let step = |entry: &Entry| {
-            let age = entry.touched.age(now);
-            if entry.swarm.len() == 0 {
-                Some(STEPS - 1)
-            } else if age > idle {
-                // From just idle to past its lifetime: 0 to the last step but one.
-                let span = (lifetime - idle).max(1);
-                Some((((age - idle) * 60 / span) as usize).min(STEPS - 2))
-            } else {
-                None
-            }
+    /// How many download counts of empty swarms one shard keeps: see [`Ceilings`].
+    fn past_counts_per_shard(&self) -> usize {
+        let by_torrents = self.ceilings.torrents / 8;
+        let by_memory = self.ceilings.memory / 16 / past::COUNT_BYTES;
+        by_torrents.min(by_memory).div_ceil(SHARDS)
+    }
+
+    /// The download count of a swarm that becomes one again.
+    fn take_past(&self, shard: &mut Shard, hash: u64, info_hash: &InfoHash) -> u32 {
+        let Some(past) = &mut shard.past else {
+            return 0;
         };
-        let mut ages = [0usize; STEPS];
-        for shard in &self.shards {
-            for entry in shard.0.lock().entries.iter() {
-                if let Some(step) = step(entry) {
-                    ages[step] += 1;
-                }
-            }
-        }
-        let goal = (self.torrents.load(Ordering::Relaxed) / EVICTION_SHARE).max(1);
-        let mut evicted = 0;
-        for oldest in (0..STEPS).rev().filter(|step| ages[*step] > 0) {
-            for shard in &self.shards {
-                let mut shard = shard.0.lock();
-                for at in (0..shard.entries.len()).rev() {
-                    if evicted < goal && step(&shard.entries[at]) == Some(oldest) {
-                        self.drop_entry(&mut shard, at);
-                        evicted += 1;
-                    }
-                }
-            }
-            if evicted >= goal {
-                break;
-            }
-        }
-        evicted > 0
+        let before = past.heap_bytes();
+        let completed = past.take(hash, info_hash, &self.keys);
+        self.account_past(before, past.heap_bytes());
+        completed
     }
 
     fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
@@ -399,9 +364,10 @@ impl Memory {
             self.torrents.fetch_add(1, Ordering::Relaxed);
             self.account(0, ENTRY_BYTES);
             let (info_hash, swarm) = (peer.info_hash, Swarm::new());
+            let completed = self.take_past(shard, hash, &info_hash);
             let entry = Entry {
                 info_hash,
-                completed: 0,
+                completed,
                 touched: tick,
                 swarm,
             };
@@ -429,7 +395,7 @@ impl Memory {
         let mut guard = self.shard(hash);
         let shard = &mut *guard;
         let Some(at) = shard.find(hash, &peer.info_hash) else {
-            return SwarmCounts::default();
+            return shard.past_counts(hash, &peer.info_hash);
         };
         let entry = &mut shard.entries[at];
         if let Some(position) = entry.swarm.find(peer, &self.keys)
@@ -445,7 +411,7 @@ impl Memory {
         }
         let entry = &shard.entries[at];
         let counts = entry.swarm.counts(entry.completed);
-        if entry.swarm.len() == 0 && entry.completed == 0 {
+        if entry.swarm.len() == 0 {
             self.drop_entry(shard, at);
         }
         counts
@@ -464,19 +430,26 @@ impl Registry for Memory {
         if peer.event == Event::Stopped {
             return Ok(self.leave(peer));
         }
-        match self.enter(peer, selection, now, rng, sink) {
-            Err(Refusal::TorrentLimit | Refusal::MemoryLimit) if self.make_room(now) => {
-                self.enter(peer, selection, now, rng, sink)
+        let mut done = self.enter(peer, selection, now, rng, sink);
+        // Both limits may have to be met, one after the other.
+        for _ in 0..2 {
+            match done {
+                Err(refusal @ (Refusal::TorrentLimit | Refusal::MemoryLimit))
+                    if self.make_room(refusal, now) =>
+                {
+                    done = self.enter(peer, selection, now, rng, sink);
+                }
+                _ => break,
             }
-            done => done,
         }
+        done
     }
 
     fn scrape(&self, info_hash: &InfoHash) -> SwarmCounts {
         let hash = self.keys.hash_one(info_hash);
         let shard = self.shard(hash);
         let Some(at) = shard.find(hash, info_hash) else {
-            return SwarmCounts::default();
+            return shard.past_counts(hash, info_hash);
         };
         let entry = &shard.entries[at];
         entry.swarm.counts(entry.completed)

@@ -3,10 +3,12 @@
 use ahash::RandomState;
 use parking_lot::Mutex;
 
+use crate::registry::past::PastDownloads;
 use crate::registry::swarm::Swarm;
 use crate::registry::table::index::Index;
 use crate::registry::table::record::Tick;
 use crate::registry::table::slab::Slab;
+use crate::response::SwarmCounts;
 use crate::types::InfoHash;
 
 #[derive(Debug)]
@@ -26,6 +28,9 @@ pub(super) struct Shard {
     pub(super) entries: Slab<Entry>,
     /// Positions in `entries`, by info hash.
     pub(super) index: Index,
+    /// Where the clock hand of the eviction is in `entries`.
+    pub(super) hand: u32,
+    pub(super) past: Option<Box<PastDownloads>>,
     pub(super) seeders: u64,
     pub(super) leechers: u64,
 }
@@ -41,6 +46,15 @@ impl Shard {
         let entries = &self.entries;
         self.index.push(|at| keys.hash_one(entries[at].info_hash));
         self.entries.len() - 1
+    }
+
+    /// The counts of a swarm that is not here.
+    pub(super) fn past_counts(&self, hash: u64, info_hash: &InfoHash) -> SwarmCounts {
+        let past = self.past.as_ref();
+        SwarmCounts {
+            completed: past.map_or(0, |past| past.get(hash, info_hash)),
+            ..SwarmCounts::default()
+        }
     }
 
     /// Removes an entry; the last one moves to its position.

@@ -1,4 +1,4 @@
-//! What a registry does that is full.
+//! What a full registry does: whom it refuses, and what it evicts.
 
 use super::Subject;
 use super::bench::{Bench, Who, numbered};
@@ -104,4 +104,103 @@ pub(super) fn evicts_idle_swarms_at_the_ceiling<S: Subject>(subject: &S) {
     };
     assert!(alive(&bench, 99) && alive(&bench, 0) && alive(&bench, 2));
     assert!(!alive(&bench, 1));
+}
+
+/// At every interval, with the shortest lifetime that fits it, and wherever in a tick of the store's
+/// clock the peers announce.
+pub(super) fn keeps_peers_that_announce_on_time<S: Subject>(subject: &S) {
+    for interval in [30, 60, 299, 1800, 2 * 3600] {
+        let longest = Ceilings::longest_silence(interval);
+        let small = Ceilings {
+            torrents: 20,
+            peer_lifetime: longest,
+            evict_after: longest,
+            ..Ceilings::default()
+        };
+        for start in 100..108 {
+            let mut bench = Bench::with(subject, small);
+            bench.now = Time::from_secs(start);
+            for number in 0..20 {
+                bench.peers(numbered("1-1", number).torrent(number), 0);
+            }
+            bench.now = Time::from_secs(start + interval + interval / 10);
+            let newcomer = numbered("1-1", 99).torrent(99);
+            for _ in 0..3 {
+                subject.settle(&bench.registry, bench.now);
+                let refused = bench.announce(newcomer, 0).err();
+                assert_eq!(refused, Some(Refusal::TorrentLimit), "{interval} {start}");
+            }
+            for number in 0..20 {
+                let who = numbered("1-1", number).torrent(number);
+                assert_eq!(bench.registry.scrape(&who.0.info_hash).leechers, 1);
+            }
+            // Two ticks later everybody is late.
+            bench.now = Time::from_secs(start + longest + 8);
+            bench.peers(newcomer, 0);
+        }
+    }
+}
+
+/// However few of the swarms are idle, they make room once the store has looked at all of them.
+pub(super) fn finds_the_only_idle_swarm<S: Subject>(subject: &S) {
+    const TORRENTS: u32 = 3000;
+    let small = Ceilings {
+        torrents: TORRENTS as usize,
+        ..Ceilings::default()
+    };
+    let mut bench = Bench::with(subject, small);
+    for number in 0..TORRENTS {
+        bench.peers(numbered("1-1", number).torrent(number), 0);
+    }
+    let idle = TORRENTS / 3;
+    bench.now = Time::from_secs(100 + small.evict_after + 8);
+    for number in (0..TORRENTS).filter(|number| *number != idle) {
+        bench.peers(numbered("1-1", number).torrent(number), 0);
+    }
+    subject.settle(&bench.registry, bench.now);
+    bench.peers(numbered("1-1", 9999).torrent(9999), 0);
+    let counts = |number| {
+        let who = numbered("1-1", 0).torrent(number);
+        bench.registry.scrape(&who.0.info_hash)
+    };
+    assert_eq!(counts(idle).leechers, 0);
+    assert!((0..TORRENTS).all(|number| number == idle || counts(number).leechers == 1));
+    let newcomer = numbered("1-1", 9998).torrent(9998);
+    assert_eq!(
+        bench.announce(newcomer, 0).err(),
+        Some(Refusal::TorrentLimit)
+    );
+}
+
+/// Download counts outlive their swarms, but take no room that a newcomer needs.
+pub(super) fn empty_swarms_take_no_room<S: Subject>(subject: &S) {
+    let small = Ceilings {
+        torrents: 20,
+        memory: 400_000,
+        ..Ceilings::default()
+    };
+    let mut bench = Bench::with(subject, small);
+    let download = |bench: &mut Bench<S::Registry>, number: u32| {
+        let who = numbered("1-1", number).torrent(number);
+        bench.peers(who.event(Event::Started), 0);
+        bench.peers(who.seed().event(Event::Completed), 0);
+        bench.peers(who.seed().event(Event::Stopped), 0);
+    };
+    let downloads = |bench: &Bench<S::Registry>, number: u32| {
+        let who = numbered("1-1", 0).torrent(number);
+        bench.registry.scrape(&who.0.info_hash).completed
+    };
+    download(&mut bench, 0);
+    assert_eq!(downloads(&bench, 0), 1);
+    // Whoever comes back finds the count of before.
+    download(&mut bench, 0);
+    assert_eq!(downloads(&bench, 0), 2);
+    // A flood of them, however large, leaves room for as many swarms as ever, at once.
+    for number in 1..20_000 {
+        download(&mut bench, number);
+    }
+    assert_eq!(downloads(&bench, 19_999), 1, "the last one is known");
+    for number in 0..20 {
+        bench.peers(numbered("1-1", number).torrent(30_000 + number), 0);
+    }
 }

@@ -14,7 +14,7 @@ use crate::types::{PeerId, Time};
 pub(in crate::registry) struct Tick([u8; 2]);
 
 impl Tick {
-    const SECONDS: u32 = 8;
+    pub(in crate::registry) const SECONDS: u32 = 8;
     /// The longest span that can be told from the clock's having gone round, in seconds: 72 hours.
     pub(in crate::registry) const MAX_SPAN: u32 = 72 * 3600;
 

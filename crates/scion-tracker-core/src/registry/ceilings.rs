@@ -1,0 +1,73 @@
+//! Limits of the memory registry, and the rules by which it makes room.
+
+use crate::registry::table::record::Tick;
+
+/// What the registry may hold at most, and for how long.
+///
+/// At a limit a new peer is refused; known peers are served as before. At two of the four limits,
+/// `torrents` and `memory`, the registry first evicts what nobody needs, in this order:
+///
+/// 1. **Download counts of empty swarms**, at the limit of memory. A swarm ends when its last peer
+///    leaves. If it had completed downloads, its count is kept, apart from the torrents: at most one
+///    count for eight torrents of `torrents`, in at most a 16th of `memory`. So empty swarms never
+///    take the room of a torrent. Beyond that number a new count replaces another: of eight, one of
+///    them the oldest, the one with the fewest downloads. So a flood of swarms that were completed
+///    once drives out its own counts first.
+/// 2. **Idle swarms**, in which nobody has announced for more than `evict_after` seconds. A newcomer
+///    that would be refused visits up to 256 torrents, evicts the one among them that has been
+///    silent for longest, and is served if that is enough. The next newcomer continues where this
+///    one stopped. So an idle swarm is found after at most one round, about one newcomer per 225
+///    torrents, and each of them waits for microseconds only. Swarms of more than 256 peers are left
+///    to the sweep.
+///
+/// Besides, when less than a 64th of `torrents` or `memory` is free, the sweep keeps peers for
+/// `evict_after` instead of `peer_lifetime`. So whatever is idle makes room at the latest one round
+/// of the sweep after it became idle, even if no newcomer meets it.
+///
+/// A peer that announces on time is never evicted for another, if `evict_after` is at least
+/// [`Ceilings::longest_silence`] of the announce interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ceilings {
+    /// Swarms with at least one peer.
+    pub torrents: usize,
+    /// Peers in one swarm.
+    pub peers_per_torrent: usize,
+    /// Peers of one host (IPv6: of one /64) in all swarms together. Counted in a sketch that may
+    /// count some too many where there are millions of peers: set it in the hundreds or above.
+    ///
+    /// Seedboxes with 12,000 torrents are usual, some have 100,000. Each peer that is alone in its
+    /// swarm takes about 120 bytes, so the default lets one host take 12 MB.
+    pub peers_per_source: u32,
+    /// Bytes of memory for swarms and peers.
+    pub memory: usize,
+    /// Seconds after its last announce for which a peer is kept; 72 hours at most.
+    pub peer_lifetime: u32,
+    /// Seconds without an announce after which a swarm is idle and may be evicted for a newcomer; at
+    /// most `peer_lifetime`, and at least [`Ceilings::longest_silence`] of the announce interval.
+    pub evict_after: u32,
+}
+
+impl Ceilings {
+    /// The longest time in seconds that the registry can measure between two announces of a peer
+    /// that announces on time: the interval, the tenth that is added at random, and the 8 seconds
+    /// between two ticks of the clock of the records.
+    pub const fn longest_silence(interval: u32) -> u32 {
+        interval
+            .saturating_add(interval / 10)
+            .saturating_add(Tick::SECONDS)
+    }
+}
+
+impl Default for Ceilings {
+    /// For an announce interval of 30 minutes.
+    fn default() -> Self {
+        Self {
+            torrents: 4_000_000,
+            peers_per_torrent: 2_000_000,
+            peers_per_source: 100_000,
+            memory: 2 << 30,
+            peer_lifetime: 45 * 60,
+            evict_after: 45 * 60 / 4 * 3,
+        }
+    }
+}

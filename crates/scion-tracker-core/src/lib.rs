@@ -16,6 +16,7 @@
 //! - [`request`], [`response`]: what is asked and answered, in types that cannot be invalid.
 //! - [`tracker`]: the story in one file.
 //! - [`access`]: who may announce and scrape.
+//! - [`observe`]: what an announce changed.
 //! - [`place`]: where a requester is, by packet, by the operator's table or by its own claim.
 //! - [`registry`]: who is in which swarm; the memory store, and the contract for any other.
 //! - [`select`]: whom to hand out: tiers by place, the reserve, the draw.
@@ -23,6 +24,7 @@
 pub mod access;
 pub mod address;
 pub mod codec;
+pub mod observe;
 pub mod place;
 pub mod registry;
 pub mod request;

@@ -19,6 +19,7 @@ mod swarm;
 mod table;
 
 use crate::address::{CompactAddr, IsdAs};
+use crate::observe::Change;
 use crate::request::{Event, Family};
 use crate::response::{PeerSink, Reach, Refusal, SwarmCounts};
 use crate::select::Policy;
@@ -120,6 +121,17 @@ impl Classes {
     }
 }
 
+/// What an announce did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// The whole swarm, with the requester in it.
+    pub counts: SwarmCounts,
+    /// What became of the requester.
+    pub change: Change,
+    /// Whether it counted as a completed download.
+    pub completed: bool,
+}
+
 /// A store of swarms.
 ///
 /// Obligations, each of them tested by the contract suite:
@@ -147,7 +159,7 @@ pub trait Registry {
         now: Time,
         rng: &mut Rng,
         sink: &mut S,
-    ) -> Result<SwarmCounts, Refusal>;
+    ) -> Result<Outcome, Refusal>;
 
     /// The counts of a swarm.
     fn scrape(&self, info_hash: &InfoHash) -> SwarmCounts;

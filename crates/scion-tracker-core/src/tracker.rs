@@ -7,6 +7,7 @@
 //! ```
 
 use crate::access::{Access, Query};
+use crate::observe::{Announced, Observer, Refused};
 use crate::place::Places;
 use crate::registry::{PeerEntry, PeerKey, Registry, Selection};
 use crate::request::{AnnounceRequest, Carries, Origin, Passkey};
@@ -79,16 +80,26 @@ pub struct Context<'a> {
 
 /// A tracker over a registry. All transports share it.
 #[derive(Debug)]
-pub struct Tracker<R> {
+pub struct Tracker<R, O = ()> {
     registry: R,
+    observer: O,
 }
 
 impl<R: Registry> Tracker<R> {
-    /// A tracker over this registry.
+    /// A tracker over this registry that nobody observes.
     pub const fn new(registry: R) -> Self {
-        Self { registry }
+        Self::observed(registry, ())
     }
+}
 
+impl<R, O> Tracker<R, O> {
+    /// A tracker over this registry that tells `observer` what requests change.
+    pub const fn observed(registry: R, observer: O) -> Self {
+        Self { registry, observer }
+    }
+}
+
+impl<R: Registry, O: Observer> Tracker<R, O> {
     /// The registry.
     pub const fn registry(&self) -> &R {
         &self.registry
@@ -105,11 +116,13 @@ impl<R: Registry> Tracker<R> {
     ) -> Result<AnnounceReply, Refusal> {
         let Context { rules, now, rng } = context;
         let Rules { terms, access } = rules;
-        access.check(&Query {
+        let refuse = |refusal| self.refuse(origin, &announce.info_hash, refusal);
+        let query = Query {
             origin,
             info_hash: &announce.info_hash,
             passkey: announce.passkey.as_ref(),
-        })?;
+        };
+        access.check(&query).map_err(refuse)?;
         let resolved = terms.places.resolve(origin, announce, carries);
         let peer = PeerEntry {
             info_hash: announce.info_hash,
@@ -130,7 +143,18 @@ impl<R: Registry> Tracker<R> {
             policy: &terms.policy,
             accepts: resolved.accepts,
         };
-        let counts = self.registry.announce(&peer, &selection, *now, rng, sink)?;
+        let outcome = self
+            .registry
+            .announce(&peer, &selection, *now, rng, sink)
+            .map_err(refuse)?;
+        let counts = outcome.counts;
+        self.observer.announced(&Announced {
+            peer: &peer,
+            change: outcome.change,
+            completed: outcome.completed,
+            counts,
+            now: *now,
+        });
         Ok(AnnounceReply {
             counts,
             interval: terms.interval + rng.u32(0..=terms.interval / 10),
@@ -148,16 +172,161 @@ impl<R: Registry> Tracker<R> {
         passkey: Option<&Passkey>,
         info_hash: &InfoHash,
     ) -> Result<SwarmCounts, Refusal> {
-        rules.access.check(&Query {
+        let query = Query {
             origin,
             info_hash,
             passkey,
-        })?;
+        };
+        let refuse = |refusal| self.refuse(origin, info_hash, refusal);
+        rules.access.check(&query).map_err(refuse)?;
         Ok(self.registry.scrape(info_hash))
+    }
+
+    #[cold]
+    fn refuse(&self, origin: &Origin, info_hash: &InfoHash, refusal: Refusal) -> Refusal {
+        self.observer.refused(&Refused {
+            origin,
+            info_hash,
+            refusal,
+        });
+        refusal
     }
 
     /// Says which announces follow immediately; see [`Registry::prefetch`].
     pub fn prefetch(&self, peers: &[PeerKey]) {
         self.registry.prefetch(peers);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU16;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::observe::Change;
+    use crate::registry::memory::{Ceilings, Memory};
+    use crate::request::Event;
+    use crate::response::NoPeers;
+    use crate::types::PeerId;
+
+    /// Writes down what it is told.
+    #[derive(Debug, Default)]
+    struct Notes(Mutex<Vec<Note>>);
+
+    #[derive(Debug, PartialEq, Eq)]
+    enum Note {
+        Announced(u16, Change, bool, SwarmCounts),
+        Refused(Refusal),
+    }
+
+    impl Observer for Notes {
+        fn announced(&self, it: &Announced<'_>) {
+            let note = Note::Announced(
+                it.peer.addr.socket_addr().port(),
+                it.change,
+                it.completed,
+                it.counts,
+            );
+            self.0.lock().unwrap().push(note);
+        }
+
+        fn refused(&self, it: &Refused<'_>) {
+            self.0.lock().unwrap().push(Note::Refused(it.refusal));
+        }
+    }
+
+    const HASH: InfoHash = InfoHash([1; 20]);
+
+    struct Fixture {
+        tracker: Tracker<Memory, Notes>,
+        rules: Rules,
+        rng: Rng,
+    }
+
+    impl Fixture {
+        fn new(ceilings: Ceilings) -> Self {
+            let registry = Memory::new(ceilings, [1, 2, 3, 4]);
+            Self {
+                tracker: Tracker::observed(registry, Notes::default()),
+                rules: Rules::default(),
+                rng: Rng::with_seed(1),
+            }
+        }
+
+        /// The note that an announce leaves.
+        fn announce(&mut self, port: u16, left: u64, event: Event) -> Note {
+            let port = NonZeroU16::new(port).unwrap();
+            let mut announce = AnnounceRequest::new(HASH, PeerId([2; 20]), port, left);
+            announce.event = event;
+            let mut context = Context {
+                rules: &self.rules,
+                now: Time::from_secs(100),
+                rng: &mut self.rng,
+            };
+            let origin = Origin::ip([192, 0, 2, 1].into());
+            let served =
+                self.tracker
+                    .announce(&mut context, &origin, &announce, Carries::All, &mut NoPeers);
+            let note = self.note();
+            match (&served, &note) {
+                (Ok(reply), Note::Announced(.., counts)) => assert_eq!(reply.counts, *counts),
+                (Err(refusal), Note::Refused(told)) => assert_eq!(refusal, told),
+                other => panic!("{other:?}"),
+            }
+            note
+        }
+
+        fn note(&self) -> Note {
+            let mut notes = self.tracker.observer.0.lock().unwrap();
+            assert_eq!(notes.len(), 1, "{notes:?}");
+            notes.remove(0)
+        }
+    }
+
+    fn counts(seeders: u32, leechers: u32, completed: u32) -> SwarmCounts {
+        SwarmCounts {
+            seeders,
+            leechers,
+            downloaders: leechers,
+            completed,
+        }
+    }
+
+    #[test]
+    fn an_observer_is_told_what_each_announce_changed() {
+        use Change::{Joined, Left, Refreshed, Unknown};
+        let mut fixture = Fixture::new(Ceilings::default());
+        for (port, left, event, change, completed, counts) in [
+            (1, 9, Event::Started, Joined, false, counts(0, 1, 0)),
+            (2, 9, Event::Started, Joined, false, counts(0, 2, 0)),
+            (1, 5, Event::None, Refreshed, false, counts(0, 2, 0)),
+            (1, 0, Event::Completed, Refreshed, true, counts(1, 1, 1)),
+            (1, 0, Event::Completed, Refreshed, false, counts(1, 1, 1)),
+            (2, 9, Event::Stopped, Left, false, counts(1, 0, 1)),
+            (3, 9, Event::Stopped, Unknown, false, counts(1, 0, 1)),
+        ] {
+            let note = fixture.announce(port, left, event);
+            assert_eq!(note, Note::Announced(port, change, completed, counts));
+        }
+    }
+
+    #[test]
+    fn an_observer_is_told_of_refusals() {
+        let mut fixture = Fixture::new(Ceilings {
+            peers_per_torrent: 1,
+            ..Ceilings::default()
+        });
+        fixture.announce(1, 9, Event::None);
+        let note = fixture.announce(2, 9, Event::None);
+        assert_eq!(note, Note::Refused(Refusal::SwarmLimit));
+        fixture.rules.access = Access::private([]);
+        let note = fixture.announce(1, 9, Event::None);
+        assert_eq!(note, Note::Refused(Refusal::PasskeyMissing));
+        let origin = Origin::ip([192, 0, 2, 1].into());
+        let scraped = fixture.tracker.scrape(&fixture.rules, &origin, None, &HASH);
+        assert_eq!(scraped, Err(Refusal::PasskeyMissing));
+        assert_eq!(fixture.note(), Note::Refused(Refusal::PasskeyMissing));
+        assert_eq!(fixture.tracker.registry().scrape(&HASH), counts(0, 1, 0));
     }
 }

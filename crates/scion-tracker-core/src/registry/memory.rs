@@ -11,6 +11,7 @@ use arrayvec::ArrayVec;
 use parking_lot::MutexGuard;
 
 use crate::address::CompactAddr;
+use crate::observe::Change;
 pub use crate::registry::ceilings::Ceilings;
 use crate::registry::eviction::Hand;
 use crate::registry::large::class_index::Cursor;
@@ -21,7 +22,7 @@ use crate::registry::shard::{Aligned, ENTRY_BYTES, Entry, Shard};
 use crate::registry::sources::Sources;
 use crate::registry::swarm::Swarm;
 use crate::registry::table::record::{Class, Flags, Tick};
-use crate::registry::{PeerEntry, PeerKey, Registry, Selection};
+use crate::registry::{Outcome, PeerEntry, PeerKey, Registry, Selection};
 use crate::request::Event;
 use crate::response::{PeerSink, Refusal, SwarmCounts};
 use crate::types::{InfoHash, Rng, Time};
@@ -336,7 +337,7 @@ impl Memory {
         now: Time,
         rng: &mut Rng,
         sink: &mut S,
-    ) -> Result<SwarmCounts, Refusal> {
+    ) -> Result<Outcome, Refusal> {
         let tick = Tick::at(now);
         let hash = self.keys.hash_one(peer.info_hash);
         let mut guard = self.shard(hash);
@@ -387,16 +388,29 @@ impl Memory {
             shard.leave(seed);
         }
         shard.enter(peer.seeder);
-        Ok(counts)
+        let change = match was {
+            Some(_) => Change::Refreshed,
+            None => Change::Joined,
+        };
+        Ok(Outcome {
+            counts,
+            change,
+            completed: completes,
+        })
     }
 
-    fn leave(&self, peer: &PeerEntry) -> SwarmCounts {
+    fn leave(&self, peer: &PeerEntry) -> Outcome {
         let hash = self.keys.hash_one(peer.info_hash);
         let mut guard = self.shard(hash);
         let shard = &mut *guard;
         let Some(at) = shard.find(hash, &peer.info_hash) else {
-            return shard.past_counts(hash, &peer.info_hash);
+            return Outcome {
+                counts: shard.past_counts(hash, &peer.info_hash),
+                change: Change::Unknown,
+                completed: false,
+            };
         };
+        let mut change = Change::Unknown;
         let entry = &mut shard.entries[at];
         if let Some(position) = entry.swarm.find(peer, &self.keys)
             && let Some(head) = entry.swarm.head(position)
@@ -408,13 +422,18 @@ impl Memory {
             let class = head.flags.class();
             self.sources.remove(class.source(peer.ia, &peer.addr));
             shard.leave(head.flags.seed());
+            change = Change::Left;
         }
         let entry = &shard.entries[at];
         let counts = entry.swarm.counts(entry.completed);
         if entry.swarm.len() == 0 {
             self.drop_entry(shard, at);
         }
-        counts
+        Outcome {
+            counts,
+            change,
+            completed: false,
+        }
     }
 }
 
@@ -426,7 +445,7 @@ impl Registry for Memory {
         now: Time,
         rng: &mut Rng,
         sink: &mut S,
-    ) -> Result<SwarmCounts, Refusal> {
+    ) -> Result<Outcome, Refusal> {
         if peer.event == Event::Stopped {
             return Ok(self.leave(peer));
         }

@@ -115,10 +115,10 @@ impl<R: Registry> Bench<R> {
             accepts: self.accepts,
         };
         let mut got = Got::default();
-        let counts =
+        let outcome =
             self.registry
                 .announce(&who.0, &selection, self.now, &mut self.rng, &mut got)?;
-        Ok((got, counts))
+        Ok((got, outcome.counts))
     }
 
     pub(super) fn peers(&mut self, who: Who, numwant: usize) -> Vec<Key> {

@@ -35,11 +35,13 @@ ENV RUSTFLAGS="-C target-feature=+crt-static" \
     CARGO_INCREMENTAL=0
 WORKDIR /build
 COPY --from=manifests /manifests .
-RUN cargo build --profile topology --locked --target "$(rustc --print host-tuple)" -p scion-local-topology
+# A workspace of its own, which depends on the tracker.
+RUN cd scion/local-topology && cargo build --release --locked --target "$(rustc --print host-tuple)"
 COPY . .
-RUN find . -path ./target -prune -o -name '*.rs' -exec touch {} + \
-    && cargo build --profile topology --locked --target "$(rustc --print host-tuple)" -p scion-local-topology \
-    && cp target/*/topology/scion-local-topology /scion-local-topology
+RUN find . -name target -prune -o -name '*.rs' -exec touch {} + \
+    && cd scion/local-topology \
+    && cargo build --release --locked --target "$(rustc --print host-tuple)" \
+    && cp target/*/release/scion-local-topology /scion-local-topology
 
 FROM runtime AS topology
 COPY --from=build /scion-local-topology /

@@ -16,10 +16,10 @@ use tokio::net::TcpListener;
 use tokio::runtime::{self, Runtime};
 
 use crate::config::{As, Config, Link, LinkKind};
+use crate::daemon::Daemon;
 use crate::endhost::EndhostApi;
 use crate::paths::Paths;
 use crate::routers::{LinkState, Routers};
-use crate::scion::daemon::Daemon;
 
 /// How long tasks may take to end.
 const STOPPING: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! HTTP/3 without a tracker: quinn and h3, the reply the same for all, in the task of the connection.
+//! HTTP/3 without a tracker: quinn and h3, the same reply to every announce, from the task of the connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use rustls::CipherSuite;
 use rustls::crypto::ring;
 use rustls_pki_types::PrivatePkcs8KeyDer;
 
-use crate::PEERS;
+use crate::reply::{announce, scrape};
 
 /// What a client may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,24 +33,12 @@ pub(crate) fn run(address: SocketAddr, limits: Limits) -> anyhow::Result<()> {
         while let Some(incoming) = endpoint.accept().await {
             let announce = announce.clone();
             tokio::spawn(async move {
-                // Whoever breaks off has no reply.
+                // A connection that fails ends alone.
                 let _ = serve(incoming, announce).await;
             });
         }
         Ok(())
     })
-}
-
-/// A reply with peers, bencoded.
-fn announce() -> Bytes {
-    let mut reply = format!(
-        "d8:completei9e10:incompletei9e8:intervali1800e5:peers{}:",
-        6 * PEERS
-    )
-    .into_bytes();
-    reply.resize(reply.len() + 6 * PEERS, b'x');
-    reply.push(b'e');
-    reply.into()
 }
 
 async fn serve(incoming: Incoming, announce: Bytes) -> anyhow::Result<()> {
@@ -59,7 +47,7 @@ async fn serve(incoming: Incoming, announce: Bytes) -> anyhow::Result<()> {
     while let Some(resolver) = connection.accept().await? {
         let (request, mut stream) = resolver.resolve_request().await?;
         let body = match request.uri().path() {
-            "/scrape" => Bytes::from_static(b"d5:filesdee"),
+            "/scrape" => scrape(),
             _ => announce.clone(),
         };
         let head = http::Response::builder()

@@ -1,16 +1,18 @@
-//! Servers that answer as trackers do and track nothing: what is left is the cost of the network, the
-//! kernel and the library. The floor under what `scion-tracker bench` measures, with the same load.
+//! Servers that answer like a tracker and track nothing. They cost what the network, the kernel and the
+//! library cost: the floor under what `scion-tracker bench` measures with the same load.
 //!
-//! One thread each; pin it from outside (`taskset -c 0`).
+//! Each runs on one thread. Pin it from outside (`taskset -c 0`).
 
+mod http1;
 mod http3;
+mod reply;
 mod udp;
 
 use std::net::SocketAddr;
 
 use clap::{Parser, Subcommand};
 
-/// Peers of a reply, unless a request wants fewer.
+/// Peers in a reply. Over UDP a request may want fewer.
 const PEERS: usize = 30;
 
 /// Answers tracker requests with fixed replies, as cheaply as can be.
@@ -24,6 +26,11 @@ struct Cli {
 enum Floor {
     /// BEP 15: recvmmsg and sendmmsg on one socket.
     Udp {
+        /// Where to listen.
+        address: SocketAddr,
+    },
+    /// HTTP/1.1: hyper.
+    Http {
         /// Where to listen.
         address: SocketAddr,
     },
@@ -41,6 +48,7 @@ enum Floor {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().floor {
         Floor::Udp { address } => udp::run(address),
+        Floor::Http { address } => http1::run(address),
         Floor::H3 {
             address,
             tuned: false,

@@ -195,7 +195,7 @@ def run(row, places, rounds, duration, install):
         else:
             grow(row, servers, results)
     for entry in row.entries:
-        results[entry.label]["program"] = f"{entry.program.name} {entry.program.version()}"
+        results[entry.label]["program"] = f"{entry.program.name} {entry.program.version(places)}"
     return {
         "title": row.title,
         "taken": time.strftime("%Y-%m-%d"),

@@ -5,6 +5,7 @@ alone, an address on loopback.
 """
 
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -48,13 +49,10 @@ class Start:
 
 
 class Own:
-    """This tracker, or the floor beside it (bench/floor); both are built from this work tree."""
+    """This tracker, or the floor beside it (bench/floor)."""
 
     def __init__(self, package):
         self.name = package
-
-    def version(self):
-        return command("git", "-C", str(ROOT), "describe", "--always", "--dirty").strip()
 
     def binary(self, places):
         return places.own / self.name
@@ -65,6 +63,9 @@ class Own:
 
 
 class Tracker(Own):
+    def version(self, places):
+        return places.commit
+
     def start(self, places, port, home, scheme, options):
         argv = [str(self.binary(places)), "serve", "--data-dir", str(home), "--log", "warn"]
         if scheme.startswith("scion-"):
@@ -83,6 +84,14 @@ class Tracker(Own):
 
 
 class Floor(Own):
+    # What it measures is theirs.
+    libraries = ("hyper", "quinn", "h3")
+
+    def version(self, places):
+        locked = (ROOT / "Cargo.lock").read_text()
+        versions = (re.search(rf'^name = "{name}"\nversion = "(.+)"$', locked, re.M)[1] for name in self.libraries)
+        return "with " + ", ".join(map(" ".join, zip(self.libraries, versions)))
+
     def start(self, places, port, home, scheme, options):
         argv = [str(self.binary(places)), scheme, f"{HOST}:{port}"]
         return Start(argv + (["--tuned"] if options.get("tuned") else []), {})
@@ -97,7 +106,7 @@ class Crate:
         self.folder = folder
         self.features = features
 
-    def version(self):
+    def version(self, places):
         return " with ".join([self.number, *self.features])
 
     def binary(self, places):
@@ -165,7 +174,7 @@ class Node:
     name = "bittorrent-tracker"
     number = "11.2.3"
 
-    def version(self):
+    def version(self, places):
         return self.number
 
     def binary(self, places):
@@ -199,7 +208,7 @@ class Opentracker:
     name = "opentracker"
     packages = ("opentracker", "libowfat0t64", "libowfat0")
 
-    def version(self):
+    def version(self, places):
         for line in command("apt-cache", "show", "--no-all-versions", self.name).splitlines():
             if line.startswith("Version:"):
                 return f"{line.split()[1]} of Debian"
@@ -262,10 +271,31 @@ OPENTRACKER = Opentracker()
 
 @dataclass(frozen=True)
 class Places:
-    """Folders with the binaries of this work tree, and with the rivals."""
+    """Folders with our own binaries and with the rivals, and the commit that our own were built from."""
 
     own: Path
     rivals: Path
+    commit: str
+
+
+def head():
+    """The commit of this work tree. Refuses one with changes, which nobody could find again."""
+    git = ["git", "-C", str(ROOT)]
+    # Results are written between rows.
+    sources = ["--", ".", ":!docs/performance", ":!docs/performance.md"]
+    if command(*git, "status", "--porcelain", *sources).strip():
+        raise SystemExit("commit your changes first, so that the results can name what was measured")
+    return named("HEAD")
+
+
+def named(commit):
+    """The short name of a commit of this history."""
+    git = ["git", "-C", str(ROOT)]
+    try:
+        command(*git, "merge-base", "--is-ancestor", commit, "HEAD")
+        return command(*git, "rev-parse", "--short", f"{commit}^{{commit}}").strip()
+    except Unavailable:
+        raise SystemExit(f"{commit} is not a commit in the history of this work tree") from None
 
 
 def build():

@@ -133,7 +133,10 @@ def markdown(results):
             text += " The load shares the server's cores: the machine has no others."
         if result["machine"] != results["machine"]:
             text += f" On {result['machine']}."
-        out.append(f"{text} {row.note}".rstrip())
+        if row.note:
+            text += f" {row.note}"
+        programs = dict.fromkeys(entry["program"] for entry in result["entries"].values())
+        out.append(f"{text} Programs: {', '.join(programs)}.")
     missing = [
         f"- {label} (`{key}`): {entry['missing']}"
         for key, result in results["rows"].items()
@@ -141,11 +144,7 @@ def markdown(results):
         if "missing" in entry
     ]
     out += ["", "What could not be measured:", "", *missing] if missing else []
-    programs = dict.fromkeys(
-        entry["program"] for result in results["rows"].values() for entry in result["entries"].values()
-    )
-    out += ["", "Versions: " + ", ".join(programs) + ".", ""]
-    return "\n".join([*out, END])
+    return "\n".join([*out, "", END])
 
 
 def insert(path, results):

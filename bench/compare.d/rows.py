@@ -134,6 +134,18 @@ HTTP = Row(
     "much; so it has two, which it shares with the load where there are no others.",
 )
 
+HTTP_FLOOR = Row(
+    "http-floor",
+    "HTTP/1.1 announces, kept connections, against a server of hyper that answers all alike",
+    ANNOUNCES | FULL | {"connections": 32},
+    (
+        Entry("scion-tracker", TRACKER, "http"),
+        Entry("floor: hyper", FLOOR, "http"),
+    ),
+    (Goal(1.00, "floor: hyper"),),
+    "Why the framing of HTTP/1.1 is our own: above 1 hyper would do as well.",
+)
+
 HTTP_THEIRS = Row(
     "http-theirs",
     "HTTP/1.1 announces as aquatic's load program asks, kept connections",
@@ -313,6 +325,7 @@ ROWS = (
     UDP_SMALL,
     UDP_THEIRS,
     HTTP,
+    HTTP_FLOOR,
     HTTP_THEIRS,
     HTTP_NEW,
     HTTP3,

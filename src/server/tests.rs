@@ -19,6 +19,7 @@ use scion_tracker_core::codec::scion::{Message, Path, Template, parse};
 use scion_tracker_core::request::AnnounceRequest;
 use scion_tracker_core::types::{InfoHash, PeerId};
 use serde::Deserialize;
+use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -49,9 +50,14 @@ fn config() -> Config {
     config.listen.http3.clear();
     config.listen.http = vec![Listener::from(loopback())];
     config.listen.scion = vec!["1-ff00:0:110,[127.0.0.1]:0".parse().unwrap()];
-    config.data_dir =
-        Some(std::env::temp_dir().join(format!("scion-{}", getrandom::u64().unwrap())));
     config
+}
+
+/// Binds a server with a data directory of its own, which is removed when its guard is dropped.
+fn bind(mut config: Config) -> (Result<Server, BindError>, TempDir) {
+    let data_dir = tempfile::tempdir().unwrap();
+    config.data_dir = Some(data_dir.path().to_owned());
+    (Server::bind(config), data_dir)
 }
 
 fn start() -> Running {
@@ -59,10 +65,9 @@ fn start() -> Running {
 }
 
 fn start_with(config: Config) -> Running {
-    let data_dir = config.data_dir.clone().unwrap();
-    let server = Server::bind(config).unwrap();
-    let pem = std::fs::read(data_dir.join("self-signed.pem")).unwrap();
-    std::fs::remove_dir_all(data_dir).unwrap();
+    let (server, data_dir) = bind(config);
+    let server = server.unwrap();
+    let pem = std::fs::read(data_dir.path().join("self-signed.pem")).unwrap();
     let listeners: Vec<_> = server.listeners().collect();
     let scion = listeners.iter().find_map(|it| it.scion).unwrap();
     let on_ip = |kind| {
@@ -359,10 +364,7 @@ async fn udp_over_scion_carries_scion_peers() {
 fn a_scion_listener_has_two_urls() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let _inside = runtime.enter();
-    let config = config();
-    let data_dir = config.data_dir.clone().unwrap();
-    let server = Server::bind(config).unwrap();
-    std::fs::remove_dir_all(data_dir).unwrap();
+    let server = bind(config()).0.unwrap();
     let urls: Vec<_> = server
         .listeners()
         .filter(|it| it.scion.is_some())
@@ -386,13 +388,12 @@ fn a_scion_listener_has_two_urls() {
 
 /// What is said of a topology file that does not fit.
 fn refused(topology: &str, scion: &[&str]) -> String {
-    let path = std::env::temp_dir().join(format!("topology-{}.json", getrandom::u64().unwrap()));
-    std::fs::write(&path, topology).unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), topology).unwrap();
     let mut config = config();
     config.listen.scion = scion.iter().map(|it| it.parse().unwrap()).collect();
-    config.scion.topology = Some(path.clone());
-    let error = Server::bind(config).map(|_| ()).unwrap_err();
-    std::fs::remove_file(path).unwrap();
+    config.scion.topology = Some(file.path().to_owned());
+    let error = bind(config).0.map(|_| ()).unwrap_err();
     format!("{:#}", anyhow::Error::new(error))
 }
 

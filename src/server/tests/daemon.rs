@@ -13,7 +13,7 @@ fn with_daemon(daemon: &FakeDaemon, scion: &[&str]) -> Config {
 }
 
 fn error_of(config: Config) -> String {
-    let error = Server::bind(config).map(|_| ()).unwrap_err();
+    let error = bind(config).0.map(|_| ()).unwrap_err();
     format!("{:#}", anyhow::Error::new(error))
 }
 
@@ -60,9 +60,9 @@ async fn a_daemon_of_the_host_binds_what_it_can_and_what_is_asked_for() {
         config
     };
     // The default port is closed, and nobody has asked.
-    let server = Server::bind(of_host(&[])).unwrap();
+    let server = bind(of_host(&[])).0.unwrap();
     assert!(server.listeners().all(|it| it.scion.is_none()));
-    let server = Server::bind(of_host(&["1-ff00:0:110,[127.0.0.1]:0"])).unwrap();
+    let server = bind(of_host(&["1-ff00:0:110,[127.0.0.1]:0"])).0.unwrap();
     assert!(server.listeners().any(|it| it.scion.is_some()));
     let error = error_of(of_host(&["1-ff00:0:111,[127.0.0.1]:31000"]));
     assert!(error.contains("is one of 1-ff00:0:110"), "{error}");

@@ -143,7 +143,7 @@ HTTP_FLOOR = Row(
         Entry("floor: hyper", FLOOR, "http"),
     ),
     (Goal(1.00, "floor: hyper"),),
-    "Why the framing of HTTP/1.1 is our own: above 1 hyper would do as well.",
+    "The floor reads no query and tracks nothing. What the framing costs alone is said below.",
 )
 
 HTTP_THEIRS = Row(

@@ -26,6 +26,7 @@ pub mod address;
 pub mod codec;
 pub mod observe;
 pub mod place;
+pub mod prefix;
 pub mod registry;
 pub mod request;
 pub mod response;

@@ -1,11 +1,11 @@
-//! Where a requester is: what the transport saw, what the operator knows, what the client claims.
+//! Decides the place of a requester, its ISD-AS, and the address that other peers are given.
 //!
 //! Rules, in this order:
-//! 1. A request over SCION is where its packet came from. Proven.
-//! 2. The operator's prefix table gives an IP origin an ISD-AS, and overrides a claim that
-//!    contradicts it. Proven, in the sense that the operator answers for it.
-//! 3. With [`PlacePolicy::Accept`], a claim places the requester. Kept apart from proven places:
-//!    inside a tier the proven ones come first.
+//! 1. The place of a request over SCION is the source ISD-AS of its packet. It is proven.
+//! 2. The operator's prefix table gives places to requests over IP. It overrides a claim that
+//!    contradicts it. Such a place counts as proven, because the operator vouches for it.
+//! 3. With [`PlacePolicy::Accept`], the place that a client claims is used. It is not proven: in each
+//!    tier of the selection, peers with proven places come first.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -13,24 +13,25 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 use crate::address::{CompactAddr, Host, IsdAs};
+use crate::prefix::{PrefixMap, PrefixSet};
 use crate::registry::{Accepts, Classes};
 use crate::request::{AnnounceRequest, Carries, Family, Origin, ScionClaim};
 use crate::response::{Reach, Warning};
 
-/// What becomes of a place that an announce over plain IP claims.
+/// Whether to believe the place that an announce over plain IP claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PlacePolicy {
-    /// `ia` is taken for the observed host; a `scion` address whose host is another one only from
-    /// trusted prefixes.
+    /// Believe `ia` for the observed host. Believe a `scion` address with another host only if the
+    /// request comes from a trusted prefix.
     #[default]
     Accept,
-    /// Only the operator's prefix table gives places.
+    /// Ignore claims: only the operator's prefix table gives places.
     PrefixOnly,
-    /// No announce over plain IP has a place.
+    /// Ignore claims and the prefix table: announces over plain IP have no place.
     Ignore,
 }
 
-/// Not the name of a place policy.
+/// The text is not the name of a place policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a place policy is accept, prefix-only or ignore")]
 pub struct PlacePolicyError;
@@ -48,49 +49,44 @@ impl FromStr for PlacePolicy {
     }
 }
 
-/// How places are given to requesters.
+/// The operator's rules that give requesters their places.
 #[derive(Debug, Clone, Default)]
 pub struct Places {
     policy: PlacePolicy,
-    /// Longest prefix first.
-    prefixes: Vec<(IpNet, IsdAs)>,
-    trusted: Vec<IpNet>,
+    prefixes: PrefixMap<IsdAs>,
+    trusted: PrefixSet,
 }
 
-/// A requester with its place decided.
+/// A requester, after its place is decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resolved {
-    /// The place, [`IsdAs::NONE`] if it has none.
+    /// Its place. [`IsdAs::NONE`] if it has none.
     pub ia: IsdAs,
-    /// The address at which others reach it.
+    /// Address that other peers are given.
     pub addr: CompactAddr,
-    /// Over what they reach it.
+    /// Whether they reach that address over IP, SCION or both.
     pub reach: Reach,
     /// Whether the place is proven.
     pub verified: bool,
-    /// Whom it can reach.
+    /// Which peers the requester can reach.
     pub accepts: Accepts,
-    /// What of its claim was not taken over.
+    /// What part of its claim was ignored.
     pub warning: Option<Warning>,
 }
 
 impl Places {
-    /// `prefixes` places IP origins; `trusted` are the prefixes whose word on addresses (`ip=`,
-    /// `scion=`) is taken.
-    pub fn new(
-        policy: PlacePolicy,
-        mut prefixes: Vec<(IpNet, IsdAs)>,
-        trusted: Vec<IpNet>,
-    ) -> Self {
-        prefixes.sort_by_key(|(net, _)| std::cmp::Reverse(net.prefix_len()));
+    /// Builds the tables. `prefixes` gives places to requests over IP: the longest prefix wins.
+    /// `trusted` lists the prefixes whose hosts may name another address than their own (`ip=`,
+    /// `scion=`).
+    pub fn new(policy: PlacePolicy, prefixes: Vec<(IpNet, IsdAs)>, trusted: Vec<IpNet>) -> Self {
         Self {
             policy,
-            prefixes,
-            trusted,
+            prefixes: prefixes.into_iter().collect(),
+            trusted: trusted.into_iter().collect(),
         }
     }
 
-    /// Decides where the requester is and whom it can reach.
+    /// Decides the place and the address of the requester, and which peers it can reach.
     pub fn resolve(
         &self,
         origin: &Origin,
@@ -123,28 +119,21 @@ impl Places {
             warning: None,
         };
         if self.policy != PlacePolicy::Ignore
-            && let Some(ia) = self.by_prefix(ip)
+            && let Some(ia) = self.prefixes.longest_match(ip)
         {
-            resolved.ia = ia;
+            resolved.ia = *ia;
             resolved.verified = true;
         }
         self.take_claim(announce, ip.to_canonical(), trusted, &mut resolved);
         resolved
     }
 
-    /// Whether the operator takes this host's word on addresses.
+    /// Whether the operator lets this host name another address than its own.
     pub fn is_trusted(&self, ip: IpAddr) -> bool {
-        self.trusted.iter().any(|net| net.contains(&ip))
+        self.trusted.contains(ip)
     }
 
-    fn by_prefix(&self, ip: IpAddr) -> Option<IsdAs> {
-        let ip = ip.to_canonical();
-        self.prefixes
-            .iter()
-            .find(|(net, _)| net.contains(&ip))
-            .map(|(_, ia)| *ia)
-    }
-
+    /// Applies the claim of an announce over IP as far as the rules allow.
     fn take_claim(&self, announce: &AnnounceRequest, ip: IpAddr, trusted: bool, to: &mut Resolved) {
         let claim = &announce.claim;
         let claimed = match claim.scion {
@@ -153,7 +142,7 @@ impl Places {
         };
         let Some((ia, at)) = claimed else { return };
         let contradicted = to.verified && to.ia != ia;
-        // `ia` beside a `scion` address of another ISD-AS says two things at once.
+        // `ia` and the ISD-AS of the `scion` address contradict each other.
         let inconsistent = claim.ia.is_some_and(|named| named != ia);
         if self.policy != PlacePolicy::Accept || contradicted || inconsistent {
             to.warning = (to.ia != ia).then_some(Warning::ClaimIgnored);
@@ -171,7 +160,7 @@ impl Places {
         if let Some(at) = at {
             let named = CompactAddr::new(at.host.ip(), at.port);
             if named != to.addr {
-                // The SCION address is another one than the IP address: it alone is handed out.
+                // Peers are given the SCION address alone, because it differs from the IP address.
                 to.addr = named;
                 to.reach = Reach::Scion;
             }
@@ -179,7 +168,7 @@ impl Places {
     }
 }
 
-/// A SCION requester reaches SCION hosts of either family; BEP 15 carries one family.
+/// A requester over SCION reaches SCION hosts of both families. BEP 15 carries one family.
 fn over_scion(carries: Carries) -> Accepts {
     let of =
         |classes: Classes, family| classes.with(family, Reach::Scion).with(family, Reach::Both);
@@ -193,8 +182,8 @@ fn over_scion(carries: Carries) -> Accepts {
     }
 }
 
-/// An IP requester surely reaches peers of its own family; those of the other one fill what is left
-/// of a reply that carries both.
+/// A requester over IP reaches peers of its own family. Peers of the other family fill the rest of a
+/// reply that carries both.
 fn over_ip(ip: IpAddr, carries: Carries, speaks_scion: bool) -> Accepts {
     let of = |classes: Classes, family| classes.with(family, Reach::Ip).with(family, Reach::Both);
     if let Carries::One(family) = carries {

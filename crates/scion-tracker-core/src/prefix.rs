@@ -1,0 +1,369 @@
+//! Tables of IP prefixes with longest-prefix match: the operator's places, trusted networks, proxies
+//! and access rules.
+//!
+//! Tables are built once and only read afterwards, so the prefixes are cut into disjoint ranges of
+//! addresses, and a lookup is one binary search over the starts of these ranges. 10,000 prefixes give
+//! at most 20,000 ranges, which is 15 steps for either family. `cargo bench --bench prefix` measures it.
+//!
+//! Why this is not the crate prefix-trie 0.10, a TreeBitMap: among 10,000 neighbouring prefixes it takes
+//! 440 instructions to look up an IPv4 address and 925 for IPv6. This file takes 105 and 172 (callgrind,
+//! x86_64). A UDP announce takes 6,400 and may grow by 2 % when a table is full.
+//!
+//! What an operator can rely on:
+//! - IPv4 and IPv6 are kept apart: `::/0` does not match an IPv4 address.
+//! - IPv4-mapped IPv6 addresses and prefixes (RFC 4291 section 2.5.5.2) count as IPv4.
+//! - Host bits of a prefix are ignored here. The configuration rejects them where it parses prefixes.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+
+/// Length of `::ffff:0:0/96`, the prefix of IPv4-mapped IPv6 addresses.
+const MAPPED_LEN: u8 = 96;
+
+/// Maps IP prefixes to values. A lookup finds the longest prefix that contains an address.
+///
+/// Built by collecting `(prefix, value)` pairs. The last value of a prefix that occurs twice wins.
+#[derive(Debug, Clone)]
+pub struct PrefixMap<V> {
+    v4: Ranges<u32>,
+    v6: Ranges<u128>,
+    /// The values of both families.
+    values: Vec<V>,
+}
+
+impl<V> PrefixMap<V> {
+    /// Returns the value of the longest prefix that contains `ip`.
+    #[inline]
+    pub fn longest_match(&self, ip: IpAddr) -> Option<&V> {
+        // Most trackers have no tables, and pay two instructions for each.
+        if self.values.is_empty() {
+            return None;
+        }
+        let value = match ip {
+            IpAddr::V4(ip) => self.v4.find(ip.to_bits()),
+            IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
+                Some(ip) => self.v4.find(ip.to_bits()),
+                None => self.v6.find(ip.to_bits()),
+            },
+        };
+        self.values.get(value as usize)
+    }
+
+    /// Whether there are no prefixes.
+    #[inline]
+    pub const fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+}
+
+impl<V> Default for PrefixMap<V> {
+    fn default() -> Self {
+        Self::from_iter([])
+    }
+}
+
+impl<V> FromIterator<(IpNet, V)> for PrefixMap<V> {
+    fn from_iter<I: IntoIterator<Item = (IpNet, V)>>(entries: I) -> Self {
+        let (mut v4, mut v6, mut values) = (Vec::new(), Vec::new(), Vec::new());
+        for (net, value) in entries {
+            let index = values.len() as u32;
+            values.push(value);
+            match unmapped(net).trunc() {
+                IpNet::V4(net) => v4.push(Prefix {
+                    start: net.network().to_bits(),
+                    end: net.broadcast().to_bits(),
+                    value: index,
+                }),
+                IpNet::V6(net) => v6.push(Prefix {
+                    start: net.network().to_bits(),
+                    end: net.broadcast().to_bits(),
+                    value: index,
+                }),
+            }
+        }
+        Self {
+            v4: Ranges::new(v4),
+            v6: Ranges::new(v6),
+            values,
+        }
+    }
+}
+
+/// A set of IP prefixes. Built by collecting prefixes.
+#[derive(Debug, Clone, Default)]
+pub struct PrefixSet(PrefixMap<()>);
+
+impl PrefixSet {
+    /// Whether any prefix contains `ip`.
+    #[inline]
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        self.0.longest_match(ip).is_some()
+    }
+
+    /// Whether there are no prefixes.
+    #[inline]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromIterator<IpNet> for PrefixSet {
+    fn from_iter<I: IntoIterator<Item = IpNet>>(nets: I) -> Self {
+        Self(nets.into_iter().map(|net| (net, ())).collect())
+    }
+}
+
+/// Returns the IPv4 prefix that an IPv4-mapped IPv6 prefix stands for, and any other prefix as it is.
+fn unmapped(net: IpNet) -> IpNet {
+    let IpNet::V6(v6) = net else { return net };
+    let mapped = v6.addr().to_ipv4_mapped();
+    mapped
+        .zip(v6.prefix_len().checked_sub(MAPPED_LEN))
+        .and_then(|(addr, len): (Ipv4Addr, u8)| IpNet::new(addr.into(), len).ok())
+        .unwrap_or(net)
+}
+
+/// An address as a number.
+trait Bits: Copy + Ord {
+    const ZERO: Self;
+
+    /// The next address. `None` after the last one.
+    fn next(self) -> Option<Self>;
+}
+
+impl Bits for u32 {
+    const ZERO: Self = 0;
+
+    fn next(self) -> Option<Self> {
+        self.checked_add(1)
+    }
+}
+
+impl Bits for u128 {
+    const ZERO: Self = 0;
+
+    fn next(self) -> Option<Self> {
+        self.checked_add(1)
+    }
+}
+
+/// A prefix by its first and last address.
+#[derive(Debug, Clone, Copy)]
+struct Prefix<K> {
+    start: K,
+    end: K,
+    value: u32,
+}
+
+/// Stands for "no prefix contains these addresses": no table has so many values.
+const NO_VALUE: u32 = u32::MAX;
+
+/// The address space of one family, cut into ranges that share their longest prefix.
+///
+/// Both arrays are in Eytzinger order: the children of entry `n` are `2n` and `2n + 1`, and entry 0 is
+/// the range before the first start. So a step of the search is one comparison without a branch.
+#[derive(Debug, Clone)]
+struct Ranges<K> {
+    /// First address of each range. Entry 0 is not used.
+    starts: Vec<K>,
+    /// Index of the range's value, or [`NO_VALUE`].
+    values: Vec<u32>,
+}
+
+impl<K: Bits> Ranges<K> {
+    fn new(prefixes: Vec<Prefix<K>>) -> Self {
+        let sorted = cut(prefixes);
+        let mut ranges = Self {
+            starts: vec![K::ZERO; sorted.len() + 1],
+            values: vec![NO_VALUE; sorted.len() + 1],
+        };
+        ranges.fill(1, &mut sorted.into_iter());
+        ranges
+    }
+
+    /// Fills the subtree at `node` with the next ranges of a sorted sequence.
+    fn fill(&mut self, node: usize, sorted: &mut impl Iterator<Item = (K, u32)>) {
+        if node >= self.starts.len() {
+            return;
+        }
+        self.fill(2 * node, sorted);
+        if let Some((start, value)) = sorted.next() {
+            (self.starts[node], self.values[node]) = (start, value);
+        }
+        self.fill(2 * node + 1, sorted);
+    }
+
+    /// Returns the value of the last range that starts at or before `address`.
+    #[inline]
+    fn find(&self, address: K) -> u32 {
+        let mut node = 1;
+        while let Some(start) = self.starts.get(node) {
+            node = 2 * node + usize::from(*start <= address);
+        }
+        // The bits of `node` are the way that the search took, 1 for a start at or before the address.
+        // Going back to the last 1 gives the node where it turned right for the last time, or 0.
+        self.values[node >> (node.trailing_zeros() + 1)]
+    }
+}
+
+/// Cuts prefixes into disjoint ranges: the start of each and its value, sorted.
+fn cut<K: Bits>(mut prefixes: Vec<Prefix<K>>) -> Vec<(K, u32)> {
+    // An outer prefix before the inner ones. The sort is stable: of equal ones the last stays last.
+    prefixes.sort_by_key(|prefix| (prefix.start, std::cmp::Reverse(prefix.end)));
+    let mut ranges = Vec::with_capacity(2 * prefixes.len());
+    // The prefixes that contain the current address, outermost first.
+    let mut open = Vec::new();
+    for prefix in prefixes {
+        close(&mut open, &mut ranges, |outer| outer.end < prefix.start);
+        push(&mut ranges, prefix.start, prefix.value);
+        open.push(prefix);
+    }
+    close(&mut open, &mut ranges, |_| true);
+    ranges
+}
+
+/// Ends open prefixes, innermost first. The one around each goes on behind it.
+fn close<K: Bits>(
+    open: &mut Vec<Prefix<K>>,
+    ranges: &mut Vec<(K, u32)>,
+    ends: impl Fn(&Prefix<K>) -> bool,
+) {
+    while let Some(closed) = open.pop_if(|prefix| ends(prefix)) {
+        if let Some(after) = closed.end.next() {
+            let value = open.last().map_or(NO_VALUE, |outer| outer.value);
+            push(ranges, after, value);
+        }
+    }
+}
+
+/// Adds a range. It replaces one with the same start, which is empty.
+fn push<K: Bits>(ranges: &mut Vec<(K, u32)>, start: K, value: u32) {
+    match ranges.last_mut() {
+        Some(last) if last.0 == start => last.1 = value,
+        _ => ranges.push((start, value)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn map(nets: &[&str]) -> PrefixMap<String> {
+        nets.iter()
+            .map(|net| (net.parse().unwrap(), (*net).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn the_longest_prefix_wins() {
+        let table = map(&[
+            "0.0.0.0/0",
+            "10.0.0.0/8",
+            "10.0.0.0/16",
+            "10.0.0.1/32",
+            "10.0.255.0/24",
+            "255.255.255.255/32",
+            "2001:db8::/32",
+            "2001:db8::1/128",
+            "ffff::/16",
+            "::ffff:192.0.2.0/120",
+        ]);
+        for (ip, net) in [
+            ("0.0.0.0", "0.0.0.0/0"),
+            ("9.255.255.255", "0.0.0.0/0"),
+            ("10.0.0.0", "10.0.0.0/16"),
+            ("10.0.0.1", "10.0.0.1/32"),
+            ("10.0.0.2", "10.0.0.0/16"),
+            ("10.0.255.255", "10.0.255.0/24"),
+            ("10.1.0.0", "10.0.0.0/8"),
+            ("11.0.0.0", "0.0.0.0/0"),
+            ("255.255.255.255", "255.255.255.255/32"),
+            ("::ffff:10.0.0.1", "10.0.0.1/32"),
+            ("192.0.2.7", "::ffff:192.0.2.0/120"),
+            ("::ffff:192.0.2.7", "::ffff:192.0.2.0/120"),
+            ("2001:db8::1", "2001:db8::1/128"),
+            ("2001:db8::2", "2001:db8::/32"),
+            ("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "ffff::/16"),
+        ] {
+            let found = table.longest_match(ip.parse().unwrap());
+            assert_eq!(found.map(String::as_str), Some(net), "{ip}");
+        }
+        for ip in ["::", "2001:db9::", "2001:db7:ffff::"] {
+            assert_eq!(table.longest_match(ip.parse().unwrap()), None, "{ip}");
+        }
+    }
+
+    #[test]
+    fn families_are_kept_apart() {
+        let table: PrefixSet = ["::/0".parse().unwrap()].into_iter().collect();
+        assert!(table.contains("2001:db8::1".parse().unwrap()));
+        assert!(!table.contains("192.0.2.1".parse().unwrap()));
+        assert!(!table.contains("::ffff:192.0.2.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn an_empty_table_matches_nothing() {
+        let table = PrefixSet::default();
+        assert!(table.is_empty());
+        for ip in ["0.0.0.0", "255.255.255.255", "::", "2001:db8::1"] {
+            assert!(!table.contains(ip.parse().unwrap()), "{ip}");
+        }
+    }
+
+    #[test]
+    fn the_last_of_equal_prefixes_wins_and_host_bits_do_not_count() {
+        let table: PrefixMap<u8> = [("10.0.0.1/8", 1), ("10.0.0.0/8", 2), ("10.9.9.9/8", 3)]
+            .into_iter()
+            .map(|(net, value)| (net.parse().unwrap(), value))
+            .collect();
+        assert_eq!(table.longest_match("10.1.1.1".parse().unwrap()), Some(&3));
+    }
+
+    /// Addresses that differ in few bits, so that prefixes nest and touch.
+    fn address() -> impl Strategy<Value = IpAddr> {
+        let bits = || prop_oneof![0..16u32, any::<u32>(), (0..16u32).prop_map(|n| !n)];
+        prop_oneof![
+            bits().prop_map(|bits| Ipv4Addr::from_bits(bits).into()),
+            bits().prop_map(|bits| Ipv4Addr::from_bits(bits).to_ipv6_mapped().into()),
+            (bits(), any::<bool>(), bits()).prop_map(|(high, ones, low)| {
+                let middle = if ones { u128::from(u64::MAX) << 32 } else { 0 };
+                let bits = u128::from(high) << 96 | middle | u128::from(low);
+                Ipv6Addr::from_bits(bits).into()
+            }),
+        ]
+    }
+
+    fn net() -> impl Strategy<Value = IpNet> {
+        (address(), 0..=128u8).prop_map(|(ip, len)| {
+            let longest = if ip.is_ipv4() { 32 } else { 128 };
+            IpNet::new(ip, len % (longest + 1)).unwrap()
+        })
+    }
+
+    /// What the table has to find, by a linear search.
+    fn linear(nets: &[IpNet], ip: IpAddr) -> Option<usize> {
+        let nets = nets.iter().map(|net| unmapped(*net)).enumerate();
+        nets.filter(|(_, net)| net.contains(&ip.to_canonical()))
+            .max_by_key(|(index, net)| (net.prefix_len(), *index))
+            .map(|(index, _)| index)
+    }
+
+    proptest! {
+        #[test]
+        fn a_linear_search_finds_the_same(
+            nets in prop::collection::vec(net(), 0..64),
+            others in prop::collection::vec(address(), 16),
+        ) {
+            let table: PrefixMap<usize> = nets.iter().copied().zip(0..).collect();
+            let edges = nets.iter().flat_map(|net| [net.addr(), net.network(), net.broadcast()]);
+            for ip in others.into_iter().chain(edges) {
+                prop_assert_eq!(table.longest_match(ip).copied(), linear(&nets, ip), "{}", ip);
+            }
+        }
+    }
+}

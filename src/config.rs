@@ -24,7 +24,10 @@ pub(crate) use load::strangers;
 pub use load::{ConfigError, template};
 pub use sections::{Announce, Log, Places, Registry, Scion, Selection, Tls, Udp};
 pub(crate) use value::parse_duration;
-pub use value::{Listener, ListenerError, LogFormat, LogFormatError, ScionListener};
+pub use value::{
+    ClientHeader, ClientHeaderError, Listener, ListenerError, LogFormat, LogFormatError,
+    ScionListener,
+};
 
 /// Settings that one source (file, environment, flags) makes; the rest is left to the others.
 pub type Layer = <Config as confique::Config>::Layer;
@@ -65,10 +68,13 @@ pub struct Config {
     /// ```toml
     /// [[listen.http]]
     /// address = "10.0.0.1:80"
-    /// # Proxies that are believed about where a request comes from (Forwarded, X-Forwarded-For,
-    /// # PROXY protocol).
-    /// proxies = ["10.0.0.0/24"]
-    /// # Whether these proxies begin each connection with a PROXY protocol version 2 header.
+    /// # Proxies that are trusted to name the client of a request: networks, or single addresses.
+    /// proxies = ["10.0.0.0/24", "192.0.2.7"]
+    /// # Header in which they name it: "x-forwarded-for", "forwarded" (RFC 7239), or any other with an
+    /// # address in it, such as "x-real-ip" or "cf-connecting-ip". Other headers are ignored. Announces
+    /// # through a trusted proxy without such an address are refused.
+    /// header = "x-forwarded-for"
+    /// # Whether these proxies begin each connection with a PROXY protocol header, version 1 or 2.
     /// proxy_protocol = false
     /// ```
     #[config(nested)]

@@ -99,8 +99,8 @@ pub struct Selection {
     layer_attr(serde(deny_unknown_fields))
 )]
 pub struct Places {
-    /// What becomes of a place that a client claims: "accept", "prefix-only" (only the table below
-    /// gives places) or "ignore" (nobody on plain IP has a place).
+    /// Whether to believe the ISD-AS that clients on plain IP claim: "accept", "prefix-only" (only the
+    /// table below gives places) or "ignore" (nobody on plain IP has a place).
     #[config(
         env = "SCION_TRACKER_PLACE_POLICY",
         default = "accept",
@@ -108,12 +108,18 @@ pub struct Places {
     )]
     pub policy: PlacePolicy,
 
-    /// Networks whose word on addresses is taken: `ip=`, and `scion=` with another host than the one
-    /// that is seen.
-    #[config(env = "SCION_TRACKER_PLACES_TRUSTED", parse_env = value::list, default = [])]
+    /// Networks whose hosts may name another address than their own: with `ip=`, or with another host
+    /// in `scion=`.
+    #[config(
+        env = "SCION_TRACKER_PLACES_TRUSTED",
+        parse_env = value::networks_from_env,
+        deserialize_with = value::networks,
+        default = []
+    )]
     pub trusted: Vec<IpNet>,
 
-    /// Networks whose ISD-AS is known. It overrides a claim that contradicts it. For example:
+    /// Networks whose ISD-AS is known. The longest prefix wins, and overrides a claim that
+    /// contradicts it. For example:
     ///
     /// ```toml
     /// [places.prefixes]

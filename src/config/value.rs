@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use http::HeaderName;
 use ipnet::IpNet;
 use rustls_pki_types::ServerName;
 use scion_tracker_core::address::{AddressError, Host, IsdAs, ScionAddr};
@@ -16,15 +17,110 @@ use serde::{Deserialize, de};
 /// The longest duration, in seconds: a year.
 pub(super) const LONGEST: u32 = 365 * 24 * 60 * 60;
 
-/// Where a listener listens, and whom it believes.
+/// Where a listener listens, and which proxies it trusts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     /// Address and port. `[::]` also serves IPv4; port 0 takes a free one.
     pub address: SocketAddr,
-    /// Proxies that are believed about where a request comes from.
+    /// Proxies that are trusted to name the client of a request.
     pub proxies: Vec<IpNet>,
-    /// Whether the proxies begin each connection with a PROXY protocol version 2 header.
+    /// Header in which the proxies name the client.
+    pub header: ClientHeader,
+    /// Whether the proxies begin each connection with a PROXY protocol header, version 1 or 2.
     pub proxy_protocol: bool,
+}
+
+/// Name of the request header in which proxies name the client, in lower case.
+///
+/// `forwarded` is read as RFC 7239 has it. Any other header is a list of addresses separated by commas,
+/// or a single address. The default is `x-forwarded-for`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ClientHeader(HeaderName);
+
+/// The text is not the name of a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a header is a name such as x-forwarded-for, forwarded, x-real-ip or cf-connecting-ip, without colon"
+)]
+pub struct ClientHeaderError;
+
+impl ClientHeader {
+    /// The name in lower case.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl Default for ClientHeader {
+    fn default() -> Self {
+        Self(HeaderName::from_static("x-forwarded-for"))
+    }
+}
+
+impl FromStr for ClientHeader {
+    type Err = ClientHeaderError;
+
+    fn from_str(s: &str) -> Result<Self, ClientHeaderError> {
+        s.parse().map(Self).map_err(|_| ClientHeaderError)
+    }
+}
+
+impl TryFrom<String> for ClientHeader {
+    type Error = ClientHeaderError;
+
+    fn try_from(text: String) -> Result<Self, ClientHeaderError> {
+        text.parse()
+    }
+}
+
+/// A network as the configuration has it: ADDRESS/LENGTH without host bits, or an address alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Network(pub(super) IpNet);
+
+/// Why a text is not a network.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NetworkError {
+    #[error("{0:?} is not a network, as in 10.1.0.0/16, 2001:db8::/32 or 192.0.2.1")]
+    Unreadable(String),
+    #[error("{found} has bits set beyond /{}: write {}, or {} for this host alone", .found.prefix_len(), .found.trunc(), .found.addr())]
+    HostBits { found: IpNet },
+}
+
+impl FromStr for Network {
+    type Err = NetworkError;
+
+    fn from_str(text: &str) -> Result<Self, NetworkError> {
+        if let Ok(ip) = text.parse::<IpAddr>() {
+            return Ok(Self(ip.into()));
+        }
+        match text.parse::<IpNet>() {
+            Ok(found) if found.trunc() == found => Ok(Self(found)),
+            Ok(found) => Err(NetworkError::HostBits { found }),
+            Err(_) => Err(NetworkError::Unreadable(text.into())),
+        }
+    }
+}
+
+impl TryFrom<String> for Network {
+    type Error = NetworkError;
+
+    fn try_from(text: String) -> Result<Self, NetworkError> {
+        text.parse()
+    }
+}
+
+/// A list of networks.
+pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let networks = Vec::<Network>::deserialize(deserializer)?;
+    Ok(networks.into_iter().map(|Network(net)| net).collect())
+}
+
+/// Networks separated by commas.
+pub(super) fn networks_from_env(text: &str) -> Result<Vec<IpNet>, ListError> {
+    let networks = list::<Network>(text)?;
+    Ok(networks.into_iter().map(|Network(net)| net).collect())
 }
 
 /// The text is not an address with a port.
@@ -37,6 +133,7 @@ impl From<SocketAddr> for Listener {
         Self {
             address,
             proxies: Vec::new(),
+            header: ClientHeader::default(),
             proxy_protocol: false,
         }
     }
@@ -83,8 +180,10 @@ impl<'de> Visitor<'de> for ListenerVisitor {
         struct Table {
             #[serde(deserialize_with = "text")]
             address: Listener,
-            #[serde(default)]
+            #[serde(default, deserialize_with = "networks")]
             proxies: Vec<IpNet>,
+            #[serde(default)]
+            header: ClientHeader,
             #[serde(default)]
             proxy_protocol: bool,
         }
@@ -92,6 +191,7 @@ impl<'de> Visitor<'de> for ListenerVisitor {
         Ok(Listener {
             address: table.address.address,
             proxies: table.proxies,
+            header: table.header,
             proxy_protocol: table.proxy_protocol,
         })
     }
@@ -313,31 +413,32 @@ where
         }
     }
 
-    let table = BTreeMap::<IpNet, Place>::deserialize(deserializer)?;
+    let table = BTreeMap::<Network, Place>::deserialize(deserializer)?;
     Ok(table
         .into_iter()
-        .map(|(net, Place(ia))| (net, ia))
+        .map(|(Network(net), Place(ia))| (net, ia))
         .collect())
 }
 
-/// The environment's form of [`prefixes`] is not `NETWORK=ISD-AS,NETWORK=ISD-AS`.
+/// Why the environment's form of [`prefixes`], `NETWORK=ISD-AS,NETWORK=ISD-AS`, cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("{text:?} is not NETWORK=ISD-AS, as in 10.1.0.0/16=1-ff00:0:110")]
-pub(super) struct PrefixError {
-    text: String,
+pub(super) enum PrefixError {
+    #[error("{0:?} is not NETWORK=ISD-AS, as in 10.1.0.0/16=1-ff00:0:110")]
+    Unreadable(String),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
 }
 
+/// Networks and their ISD-AS, separated by commas.
 pub(super) fn prefixes_from_env(list: &str) -> Result<BTreeMap<IpNet, IsdAs>, PrefixError> {
     let read = |text: &str| {
-        let (net, ia) = text.split_once('=')?;
-        Some((
-            net.trim().parse().ok()?,
-            IsdAs::parse_place(ia.trim()).ok()?,
-        ))
+        let unreadable = || PrefixError::Unreadable(text.into());
+        let (net, ia) = text.split_once('=').ok_or_else(unreadable)?;
+        let Network(net) = net.trim().parse()?;
+        let ia = IsdAs::parse_place(ia.trim()).map_err(|_| unreadable())?;
+        Ok((net, ia))
     };
-    list.split(',')
-        .map(|text| read(text).ok_or_else(|| PrefixError { text: text.into() }))
-        .collect()
+    list.split(',').map(read).collect()
 }
 
 #[cfg(test)]
@@ -390,6 +491,43 @@ mod tests {
         for bad in ["", "::1", "localhost:80", "[::]:65536", "192.0.2.1"] {
             assert_eq!(address(bad), Err(ListenerError), "{bad}");
         }
+    }
+
+    #[test]
+    fn networks_have_no_host_bits() {
+        let network = |text: &str| text.parse().map(|Network(net)| net.to_string());
+        for (text, net) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("192.0.2.1/32", "192.0.2.1/32"),
+            ("192.0.2.1", "192.0.2.1/32"),
+            ("2001:db8::1", "2001:db8::1/128"),
+            ("::ffff:10.0.0.0/104", "::ffff:10.0.0.0/104"),
+        ] {
+            assert_eq!(network(text).as_deref(), Ok(net), "{text}");
+        }
+        for (bad, hint) in [
+            ("10.1.0.1/16", "write 10.1.0.0/16, or 10.1.0.1 for"),
+            ("2001:db8::1/32", "write 2001:db8::/32, or 2001:db8::1 for"),
+            ("", "not a network"),
+            ("10.0.0.0/33", "not a network"),
+            ("localhost", "not a network"),
+        ] {
+            let error = network(bad).unwrap_err().to_string();
+            assert!(error.contains(hint), "{error}");
+            let error = prefixes_from_env(&format!("{bad}=1-1")).unwrap_err();
+            assert!(error.to_string().contains(hint), "{error}");
+        }
+    }
+
+    #[test]
+    fn client_headers() {
+        let header = |text: &str| text.parse().map(|it: ClientHeader| it.as_str().to_owned());
+        assert_eq!(header("X-Real-IP").as_deref(), Ok("x-real-ip"));
+        for bad in ["", "x-real-ip:", "x real ip", "x-réal"] {
+            assert_eq!(header(bad), Err(ClientHeaderError), "{bad}");
+        }
+        assert_eq!(ClientHeader::default().as_str(), "x-forwarded-for");
     }
 
     #[test]

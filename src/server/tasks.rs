@@ -75,10 +75,11 @@ impl Tasks {
             let options = Arc::new(Options {
                 limits: limits.clone(),
                 connections: Arc::clone(&connections),
-                proxies: Proxies {
-                    prefixes: listener.proxies,
-                    proxy_protocol: listener.proxy_protocol,
-                },
+                proxies: Proxies::new(
+                    listener.proxies,
+                    listener.proxy_protocol,
+                    listener.header.as_str(),
+                ),
                 alt_svc: http3_port
                     .filter(|_| listening.kind == Kind::Https)
                     .and_then(tcp::alt_svc),

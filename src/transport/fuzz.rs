@@ -18,10 +18,7 @@ pub(super) const SOURCES: [IpAddr; 2] = [
 
 /// That proxy.
 pub(super) fn proxies() -> Proxies {
-    Proxies {
-        prefixes: vec![SOURCES[0].into()],
-        proxy_protocol: false,
-    }
+    Proxies::new([SOURCES[0].into()], false, "x-forwarded-for")
 }
 
 /// A requester whose place nobody but itself can say.

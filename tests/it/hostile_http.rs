@@ -5,12 +5,15 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http_body_util::Empty;
 use scion_tracker::config::Listener;
+use scion_tracker::core::response::Refusal;
 use scion_tracker::server::Kind;
 use scion_tracker::{Config, Counter};
 
 use crate::common::Running;
-use crate::http::{Client, announce, bytes, decode, start};
+use crate::http::{Client, announce, bytes, decode, field, http2, start};
 
 /// A deadline of the server's that a test waits for.
 const SHORT: Duration = Duration::from_millis(300);
@@ -238,16 +241,28 @@ fn there_are_only_so_many_connections() {
     }
 }
 
-/// Where a tracker says that a request came from.
-fn observed(client: &mut Client, headers: &str) -> Result<Vec<u8>, u16> {
+/// The client that a tracker sees, or the failure reason or the status that it answers with.
+fn observed(client: &mut Client, headers: &str) -> Result<Vec<u8>, String> {
     let target = format!("/announce?{}", announce(1));
     client.send(format!("GET {target} HTTP/1.1\r\nHost: t\r\n{headers}\r\n"));
     let response = client.receive(false).unwrap();
     if response.status != 200 {
-        return Err(response.status);
+        return Err(response.status.to_string());
     }
-    Ok(bytes(&decode(&response.body), "external ip").to_vec())
+    seen(&response.body)
 }
+
+/// The client that a reply to an announce names, or its failure reason.
+pub(crate) fn seen(body: &[u8]) -> Result<Vec<u8>, String> {
+    let reply = decode(body);
+    match field(&reply, "failure reason") {
+        Some(_) => Err(String::from_utf8_lossy(bytes(&reply, "failure reason")).into()),
+        None => Ok(bytes(&reply, "external ip").to_vec()),
+    }
+}
+
+/// The failure reason of announces whose client is not known.
+pub(crate) const HIDDEN: &str = "the tracker's proxy does not pass on your address";
 
 #[test]
 fn forged_headers_of_proxies_are_ignored() {
@@ -267,56 +282,106 @@ fn forged_headers_of_proxies_are_ignored() {
     }
 }
 
-/// One listener of plain HTTP and one of HTTPS, behind proxies on this host.
-fn behind_proxies(config: &mut Config, proxy_protocol: bool) {
-    let listener = Listener {
+/// A listener behind proxies on this host.
+pub(crate) fn behind_proxies(header: &str, proxy_protocol: bool) -> Vec<Listener> {
+    vec![Listener {
         address: SocketAddr::from(([127, 0, 0, 1], 0)),
         proxies: vec!["127.0.0.0/8".parse().unwrap()],
+        header: header.parse().unwrap(),
         proxy_protocol,
-    };
-    config.listen.http = vec![listener.clone()];
-    config.listen.https = vec![listener];
+    }]
 }
 
 #[test]
 fn trusted_proxies_name_their_clients() {
-    let tracker = start(|config| {
-        behind_proxies(config, false);
-        // Proxies are exempt.
-        config.connections.per_source = 1;
-    });
-    let address = tracker.address(Kind::Http);
-    let _other = Client::connect(address);
-    let mut client = Client::connect(address);
-    for (headers, expected) in [
-        ("", Ok(vec![127, 0, 0, 1])),
+    for (header, values) in [
         (
-            "X-Forwarded-For: 198.51.100.7, 192.0.2.1\r\n",
-            Ok(vec![192, 0, 2, 1]),
+            "x-forwarded-for",
+            &[
+                ("X-Forwarded-For: 192.0.2.1\r\n", true),
+                ("X-Forwarded-For: 198.51.100.7, 192.0.2.1\r\n", true),
+                ("X-Forwarded-For: 192.0.2.1, 127.0.0.9\r\n", true),
+                (
+                    "X-Forwarded-For: 198.51.100.7\r\nX-Forwarded-For: 192.0.2.1\r\n",
+                    true,
+                ),
+                (
+                    "X-Forwarded-For: 192.0.2.1\r\nForwarded: for=192.0.2.2\r\n",
+                    true,
+                ),
+                ("", false),
+                ("X-Forwarded-For: nonsense\r\n", false),
+                ("X-Forwarded-For: 192.0.2.1, nonsense\r\n", false),
+                ("X-Real-IP: 192.0.2.1\r\n", false),
+                ("Forwarded: for=192.0.2.1\r\n", false),
+            ][..],
         ),
         (
-            "X-Forwarded-For: 192.0.2.1, 127.0.0.9\r\n",
-            Ok(vec![192, 0, 2, 1]),
+            "forwarded",
+            &[
+                ("Forwarded: for=\"192.0.2.1:80\";proto=https\r\n", true),
+                ("Forwarded: for=_hidden\r\n", false),
+                ("X-Forwarded-For: 192.0.2.1\r\n", false),
+            ][..],
         ),
         (
-            "X-Forwarded-For: 198.51.100.7\r\nX-Forwarded-For: 192.0.2.1\r\n",
-            Ok(vec![192, 0, 2, 1]),
-        ),
-        (
-            "Forwarded: for=\"[2001:db8::1]:80\";proto=https\r\n",
-            Ok([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1].into()),
-        ),
-        ("X-Forwarded-For: nonsense\r\n", Ok(vec![127, 0, 0, 1])),
-        (
-            "X-Forwarded-For: 192.0.2.1\r\nForwarded: for=192.0.2.2\r\n",
-            Err(400),
+            "x-real-ip",
+            &[
+                ("X-Real-IP: 192.0.2.1\r\n", true),
+                ("X-Forwarded-For: 192.0.2.1\r\n", false),
+            ][..],
         ),
     ] {
-        assert_eq!(observed(&mut client, headers), expected, "{headers}");
-        if expected.is_err() {
-            client = Client::connect(address);
+        let tracker = start(|config| {
+            config.listen.http = behind_proxies(header, false);
+            // Proxies are exempt.
+            config.connections.per_source = 1;
+        });
+        let address = tracker.address(Kind::Http);
+        let _other = Client::connect(address);
+        let mut client = Client::connect(address);
+        let mut refused = 0;
+        for &(headers, known) in values {
+            let expected = match known {
+                true => Ok(vec![192, 0, 2, 1]),
+                false => Err(HIDDEN.to_owned()),
+            };
+            assert_eq!(observed(&mut client, headers), expected, "{headers}");
+            refused += u64::from(!known);
         }
+        let counters = tracker.handle.stats().counters;
+        assert_eq!(counters.refused(Refusal::HiddenClient), refused);
+        // None of the refused announces has left a peer: the client that was named is alone.
+        let (named, _) = values[0];
+        client.send(format!(
+            "GET /scrape?{} HTTP/1.1\r\nHost: x\r\n{named}\r\n",
+            announce(1)
+        ));
+        let alone = client.receive(false).unwrap();
+        let text = alone.body.escape_ascii().to_string();
+        assert!(text.contains("10:incompletei1e"), "{text}");
     }
+}
+
+#[tokio::test]
+async fn proxies_name_clients_over_http2_as_well() {
+    let tracker = start(|config| config.listen.http = behind_proxies("x-real-ip", false));
+    let request = |header: &str, value: &str| {
+        http::Request::builder()
+            .uri(format!("http://localhost/announce?{}", announce(1)))
+            .header(header, value)
+            .body(Empty::<Bytes>::new())
+            .unwrap()
+    };
+    let requests = [
+        request("x-real-ip", "192.0.2.1"),
+        request("x-real-ip", "unknown"),
+        request("x-forwarded-for", "192.0.2.1"),
+    ];
+    let responses = http2(tracker.address(Kind::Http), false, requests).await;
+    let seen: Vec<_> = responses.iter().map(|(_, body)| seen(body)).collect();
+    let hidden = Err(HIDDEN.to_owned());
+    assert_eq!(seen, [Ok(vec![192, 0, 2, 1]), hidden.clone(), hidden]);
 }
 
 /// A PROXY protocol header, version 2, for a client at 192.0.2.1.
@@ -329,7 +394,8 @@ fn proxy_v2() -> Vec<u8> {
 #[test]
 fn the_proxy_protocol_names_the_client() {
     let tracker = start(|config| {
-        behind_proxies(config, true);
+        config.listen.http = behind_proxies("x-forwarded-for", true);
+        config.listen.https = behind_proxies("x-forwarded-for", true);
         config.connections.handshake_timeout = SHORT;
     });
     let address = tracker.address(Kind::Http);

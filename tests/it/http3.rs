@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::common::Running;
+use crate::hostile_http::{HIDDEN, behind_proxies, seen};
 use crate::http::{announce, bytes, client_config, decode, field, start};
 use raw::{End, closed, end_of, status, with};
 
@@ -60,6 +61,30 @@ fn to(method: &str, target: &str) -> http::Request<()> {
         .uri(uri)
         .body(())
         .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn proxies_name_clients_over_http3_as_well() {
+    let tracker = start(|config| config.listen.http3 = behind_proxies("x-real-ip", false));
+    let (_endpoint, connection) = connect(&tracker).await;
+    let (mut driver, mut sender) = h3::client::new(h3_quinn::Connection::new(connection))
+        .await
+        .unwrap();
+    let driver = tokio::spawn(async move { driver.wait_idle().await });
+    for (header, value, expected) in [
+        ("x-real-ip", "192.0.2.1", Ok(vec![192, 0, 2, 1])),
+        ("x-real-ip", "unknown", Err(HIDDEN.to_owned())),
+        ("x-forwarded-for", "192.0.2.1", Err(HIDDEN.to_owned())),
+    ] {
+        let mut asked = to("GET", &format!("/announce?{}", announce(1)));
+        let name = http::HeaderName::from_static(header);
+        asked.headers_mut().insert(name, value.parse().unwrap());
+        let (_, body) = request(&mut sender, asked).await;
+        assert_eq!(seen(&body), expected, "{header}: {value}");
+    }
+    drop(sender);
+    driver.abort();
+    let _ = driver.await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

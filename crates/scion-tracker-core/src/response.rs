@@ -211,6 +211,9 @@ refusals! {
     SourceLimit = "source_limit", "too many peers from your address", retry in Some(60);
     /// All the memory allowed is in use.
     MemoryLimit = "memory_limit", "tracker is full: out of memory", retry in Some(30);
+    /// The request came through a proxy of the tracker's that did not name the client.
+    HiddenClient = "hidden_client",
+        "the tracker's proxy does not pass on your address", retry in None;
     /// A private tracker, and no passkey in the tracker's URL.
     PasskeyMissing = "passkey_missing",
         "this tracker is private: use the announce URL with your passkey", retry in None;

@@ -25,6 +25,7 @@ use scion_tracker_core::types::Rng;
 
 use crate::counters::Counter;
 use crate::service::{self, RulesCache, Service};
+use crate::transport::http::origin::Client;
 
 /// Info hashes in one scrape.
 const SCRAPE_MAX: usize = 100;
@@ -97,8 +98,8 @@ pub(crate) struct RawRequest<'a> {
     pub(crate) method: Method,
     /// Path and query, or the absolute form that clients send to a proxy (RFC 9112 section 3.2.2).
     pub(crate) target: &'a str,
-    /// The requester.
-    pub(crate) origin: Origin,
+    /// Who sent it.
+    pub(crate) client: Client<'a>,
     /// Whether it may be a replay: it came as TLS early data, to this server or to a proxy (RFC 8470).
     pub(crate) early: bool,
 }
@@ -107,7 +108,6 @@ pub(crate) struct RawRequest<'a> {
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) method: Method,
-    origin: Origin,
     action: Action,
 }
 
@@ -118,8 +118,10 @@ pub(crate) struct Request {
     reason = "nearly all requests are announces"
 )]
 enum Action {
-    Announce(AnnounceQuery),
-    Scrape(ScrapeQuery),
+    Announce(Origin, AnnounceQuery),
+    Scrape(Origin, ScrapeQuery),
+    /// An announce or a scrape that is refused before the tracker sees it.
+    Refuse(Refusal),
     Index,
     /// An announce or a scrape with a query that cannot be read: answered with a failure reason.
     Invalid(QueryError),
@@ -133,27 +135,25 @@ impl Request {
     pub(crate) fn decode(raw: &RawRequest<'_>) -> Self {
         Self {
             method: raw.method,
-            origin: raw.origin,
             action: Action::decode(raw),
         }
     }
 
     /// A request that is at fault before its target is known: answered with a 4xx status.
-    pub(crate) const fn rejected(method: Method, origin: Origin, status: Status) -> Self {
+    pub(crate) const fn rejected(method: Method, status: Status) -> Self {
         Self {
             method,
-            origin,
             action: Action::Reject(status),
         }
     }
 
     /// For an announce, under which key the tracker probably knows the peer.
     pub(crate) fn peer(&self) -> Option<PeerKey> {
-        let Action::Announce(AnnounceQuery { announce, .. }) = &self.action else {
+        let Action::Announce(origin, AnnounceQuery { announce, .. }) = &self.action else {
             return None;
         };
-        let host = &self.origin.host;
-        let ia = match self.origin.is_scion() {
+        let host = &origin.host;
+        let ia = match origin.is_scion() {
             true => host.ia,
             false => announce.claim.ia.unwrap_or(IsdAs::NONE),
         };
@@ -176,11 +176,11 @@ impl Action {
             return Self::Reject(Status::NotFound);
         };
         match action {
-            target::Action::Announce => Self::announce(query, passkey, raw.early),
+            target::Action::Announce => Self::announce(raw, query, passkey),
             target::Action::Scrape => match query::parse_scrape(query, SCRAPE_MAX) {
                 Ok(mut query) => {
                     query.passkey = passkey.or(query.passkey);
-                    Self::Scrape(query)
+                    Self::of_client(raw, |origin| Self::Scrape(origin, query))
                 }
                 Err(error) => Self::Invalid(error),
             },
@@ -189,19 +189,31 @@ impl Action {
     }
 
     #[inline]
-    fn announce(query: &str, passkey: Option<Passkey>, early: bool) -> Self {
+    fn announce(raw: &RawRequest<'_>, query: &str, passkey: Option<Passkey>) -> Self {
         match query::parse_announce(query) {
             // A replayed event would count twice; a replayed regular announce does no harm.
-            Ok(query) if early && query.announce.event != Event::None => {
+            Ok(query) if raw.early && query.announce.event != Event::None => {
                 Self::Reject(Status::TooEarly)
             }
             Ok(mut query) => {
                 if passkey.is_some() {
                     query.announce.passkey = passkey;
                 }
-                Self::Announce(query)
+                Self::of_client(raw, |origin| Self::Announce(origin, query))
             }
             Err(error) => Self::Invalid(error),
+        }
+    }
+
+    /// An action that needs to know the client.
+    #[inline]
+    fn of_client(raw: &RawRequest<'_>, action: impl FnOnce(Origin) -> Self) -> Self {
+        match raw.client {
+            Client::Known(origin) => action(origin),
+            Client::Hidden(proxies) => {
+                proxies.warn_of_hidden_client();
+                Self::Refuse(Refusal::HiddenClient)
+            }
         }
     }
 }
@@ -355,10 +367,13 @@ pub(crate) fn answer(
     scratch: &mut Scratch,
 ) -> Reply {
     scratch.body.clear();
-    let origin = &request.origin;
     match &request.action {
-        Action::Announce(query) => announce(service, transport, origin, query, scratch),
-        Action::Scrape(query) => scrape(service, transport, origin, query, scratch),
+        Action::Announce(origin, query) => announce(service, transport, origin, query, scratch),
+        Action::Scrape(origin, query) => scrape(service, transport, origin, query, scratch),
+        Action::Refuse(refusal) => {
+            refuse(service, transport, *refusal, &mut scratch.body);
+            BENCODED
+        }
         Action::Invalid(error) => {
             service.counters.count(transport.failures());
             reply::write_failure(error.message(), None, None, &mut scratch.body);

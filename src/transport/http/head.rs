@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use scion_tracker_core::request::Origin;
 
 use crate::transport::http::answer::{Method, RawRequest, Status};
-use crate::transport::http::origin::{Hops, Proxies};
+use crate::transport::http::origin::{Client, Hops, Proxies};
 
 /// Headers of one request. Browsers send some 20, proxies add a few.
 const HEADERS_MAX: usize = 64;
@@ -45,7 +45,7 @@ impl From<Status> for HeadError {
 pub(super) fn read<'a>(
     bytes: &'a [u8],
     origin: Origin,
-    proxies: &Proxies,
+    proxies: &'a Proxies,
 ) -> Result<Head<'a>, HeadError> {
     let mut headers = [MaybeUninit::uninit(); HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
@@ -72,15 +72,12 @@ pub(super) fn read<'a>(
     if fields.hosts > 1 || (fields.hosts == 0 && !old) {
         return Err(Status::BadRequest.into());
     }
-    let origin = match hops {
-        None => origin,
-        Some(hops) => hops.client(origin).map_err(|_| Status::BadRequest)?,
-    };
+    let client = hops.map_or(Client::Known(origin), Hops::client);
     Ok(Head {
         request: RawRequest {
             method: Method::of(method.as_bytes()),
             target,
-            origin,
+            client,
             early: fields.early,
         },
         length,
@@ -130,11 +127,14 @@ impl Fields {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
 
-    fn read_from<'a>(bytes: &'a str) -> Result<Head<'a>, HeadError> {
+    fn read_from(bytes: &str) -> Result<Head<'_>, HeadError> {
+        static PROXIES: LazyLock<Proxies> = LazyLock::new(Proxies::default);
         let origin = Origin::ip("192.0.2.1".parse().unwrap());
-        read(bytes.as_bytes(), origin, &Proxies::default())
+        read(bytes.as_bytes(), origin, &PROXIES)
     }
 
     #[test]

@@ -1,44 +1,88 @@
-//! Who a request is from when it comes through a reverse proxy.
+//! Finds the client of a request that came through a reverse proxy.
 //!
-//! A proxy is believed only when the connection itself comes from one of the listener's configured
-//! prefixes; the same headers from anybody else are ignored.
+//! A proxy is trusted only if the connection comes from one of the listener's configured prefixes.
+//! From any other host its headers are ignored. A request through a trusted proxy that does not name
+//! its client has no known client: the address of the proxy is never used in its place.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ipnet::IpNet;
 use proxy_header::{Error, ParseConfig, ProxyHeader};
+use scion_tracker_core::prefix::PrefixSet;
 use scion_tracker_core::request::Origin;
 
-/// The longest PROXY protocol header that is read: the fixed part, IPv6 addresses and some
+/// Longest PROXY protocol header that is read, in bytes: the fixed part, IPv6 addresses and some
 /// extensions.
 pub(crate) const PROXY_HEADER_BYTES: usize = 1024;
 
-/// The proxies of one listener.
+/// The header of RFC 7239. All others are lists of addresses.
+const FORWARDED: &str = "forwarded";
+
+/// The trusted proxies of one listener.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Proxies {
-    /// Where they are.
-    pub(crate) prefixes: Vec<IpNet>,
+    prefixes: PrefixSet,
     /// Whether they begin each connection with a PROXY protocol header, version 1 or 2.
     pub(crate) proxy_protocol: bool,
+    /// Name of the header that names the client, in lower case.
+    header: Box<str>,
+    /// Whether a hidden client was logged.
+    warned: Arc<AtomicBool>,
 }
 
 impl Proxies {
-    /// Whether this is one of them.
+    /// `header` is the name of the request header that names the client. Others are ignored.
+    pub(crate) fn new(
+        prefixes: impl IntoIterator<Item = IpNet>,
+        proxy_protocol: bool,
+        header: &str,
+    ) -> Self {
+        Self {
+            prefixes: prefixes.into_iter().collect(),
+            proxy_protocol,
+            header: header.to_ascii_lowercase().into(),
+            warned: Arc::default(),
+        }
+    }
+
+    /// Whether a connection from this host comes from a trusted proxy.
     pub(crate) fn trusts(&self, ip: IpAddr) -> bool {
-        let ip = ip.to_canonical();
-        self.prefixes.iter().any(|net| net.contains(&ip))
+        self.prefixes.contains(ip)
+    }
+
+    /// Logs that a proxy does not name the clients of announces, once for the listener: each further
+    /// announce would be one more line.
+    pub(crate) fn warn_of_hidden_client(&self) {
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                header = %self.header,
+                "refusing announces from a trusted proxy: the header has no address of the client; \
+                 check the proxy, and `header` of the listener"
+            );
+        }
     }
 }
 
-/// What the start of a connection says in a PROXY protocol header.
+/// Who sent a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Client<'a> {
+    /// The host of the connection, or the client that a trusted proxy named.
+    Known(Origin),
+    /// The request came through one of these trusted proxies, which did not name the client.
+    Hidden(&'a Proxies),
+}
+
+/// A PROXY protocol header at the start of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Proxied {
-    /// Not all of it is there yet.
+    /// More bytes are needed.
     Incomplete,
-    /// It is no such header.
+    /// The bytes are not a PROXY protocol header.
     Invalid,
-    /// `length` bytes of header. `client` is `None` for a connection of the proxy's own (a health
-    /// check), and for one that is not over IP.
+    /// A header of `length` bytes. `client` is `None` for a connection of the proxy itself (a health
+    /// check), and for a client that is not on IP.
     Header {
         length: usize,
         client: Option<SocketAddr>,
@@ -62,87 +106,73 @@ pub(crate) fn read_proxy_header(bytes: &[u8]) -> Proxied {
     }
 }
 
-/// `Forwarded` and `X-Forwarded-For` name two different clients. One of them is what the client
-/// itself sent and the proxy let through; which, is not known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Contradiction;
-
-/// The way a request came, as proxies noted it in its headers.
+/// Reads the hops of a request from the header that the listener's proxies use.
 #[derive(Debug)]
 pub(crate) struct Hops<'a> {
     proxies: &'a Proxies,
-    forwarded: Trail,
-    x_forwarded_for: Trail,
+    trail: Trail,
 }
 
-/// The client by one of the two headers, as far as it has been read, from left to right: the
-/// right-most hop that is not a trusted proxy. Whoever sent the request wrote what is left of it.
+/// The client as far as the header has been read, from left to right: the right-most hop that is not a
+/// trusted proxy. Whoever sent the request wrote the hops left of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trail {
-    Absent,
-    /// Only trusted hops so far, and the first of them.
+    /// No hops so far.
+    Empty,
+    /// Only trusted hops so far. This is the first of them.
     Trusted(IpAddr),
-    /// A hop that is not trusted: an address, or `unknown`, a made-up name, garbage.
+    /// A hop that is not trusted: an address, or `unknown`, an obfuscated name, garbage.
     Client(Option<IpAddr>),
 }
 
-impl Trail {
-    fn push(&mut self, hop: Option<IpAddr>, proxies: &Proxies) {
-        *self = match (hop, *self) {
-            (Some(ip), Self::Absent) if proxies.trusts(ip) => Self::Trusted(ip),
-            (Some(ip), trail) if proxies.trusts(ip) => trail,
-            _ => Self::Client(hop),
-        };
-    }
-
-    fn client(self) -> Option<IpAddr> {
-        match self {
-            Self::Absent | Self::Client(None) => None,
-            Self::Trusted(ip) | Self::Client(Some(ip)) => Some(ip),
-        }
-    }
-}
-
 impl<'a> Hops<'a> {
-    /// For a request whose connection is from `origin`; `None` if that is not a trusted proxy.
+    /// For a request on a connection from `origin`. `None` if that is not a trusted proxy.
     pub(crate) fn behind(proxies: &'a Proxies, origin: &Origin) -> Option<Self> {
         let behind = !origin.is_scion() && proxies.trusts(origin.host.ip());
         behind.then_some(Self {
             proxies,
-            forwarded: Trail::Absent,
-            x_forwarded_for: Trail::Absent,
+            trail: Trail::Empty,
         })
     }
 
-    /// Takes note of a header, in the order in which they stand.
+    /// Reads one header line. Call it for every line, in order.
     pub(crate) fn header(&mut self, name: &[u8], value: &[u8]) {
-        if name.eq_ignore_ascii_case(b"forwarded") {
-            for element in value.split(|byte| *byte == b',') {
-                self.forwarded.push(forwarded_for(element), self.proxies);
+        if !name.eq_ignore_ascii_case(self.proxies.header.as_bytes()) {
+            return;
+        }
+        // RFC 9110 section 5.6.1.2: empty elements do not count.
+        for element in value.split(|byte| *byte == b',') {
+            let element = element.trim_ascii();
+            if element.is_empty() {
+                continue;
             }
-        } else if name.eq_ignore_ascii_case(b"x-forwarded-for") {
-            for element in value.split(|byte| *byte == b',') {
-                self.x_forwarded_for.push(node(element), self.proxies);
-            }
+            let hop = match *self.proxies.header == *FORWARDED {
+                true => forwarded_for(element),
+                false => node(element),
+            };
+            self.push(hop);
         }
     }
 
-    /// Who the request is from, `origin` being the proxy that its connection is from.
-    pub(crate) fn client(self, origin: Origin) -> Result<Origin, Contradiction> {
-        match (self.forwarded, self.x_forwarded_for) {
-            (trail, Trail::Absent) | (Trail::Absent, trail) => {
-                Ok(trail.client().map_or(origin, Origin::ip))
-            }
-            (one, other) if one.client() == other.client() => {
-                Ok(one.client().map_or(origin, Origin::ip))
-            }
-            _ => Err(Contradiction),
+    fn push(&mut self, hop: Option<IpAddr>) {
+        self.trail = match (hop, self.trail) {
+            (Some(ip), Trail::Empty) if self.proxies.trusts(ip) => Trail::Trusted(ip),
+            (Some(ip), trail) if self.proxies.trusts(ip) => trail,
+            _ => Trail::Client(hop),
+        };
+    }
+
+    /// Returns the client, after all headers have been read.
+    pub(crate) fn client(self) -> Client<'a> {
+        match self.trail {
+            Trail::Trusted(ip) | Trail::Client(Some(ip)) => Client::Known(Origin::ip(ip)),
+            Trail::Empty | Trail::Client(None) => Client::Hidden(self.proxies),
         }
     }
 }
 
-/// The `for` of one element of `Forwarded` (RFC 7239 section 4). No comma can stand in an address, so
-/// the element has been split off without looking at quotes.
+/// Reads the `for` of one element of `Forwarded` (RFC 7239 section 4). Addresses have no commas, so the
+/// header is split into elements without looking at quotes.
 fn forwarded_for(element: &[u8]) -> Option<IpAddr> {
     element
         .split(|byte| *byte == b';')
@@ -156,7 +186,7 @@ fn forwarded_for(element: &[u8]) -> Option<IpAddr> {
         })
 }
 
-/// An address with or without a port, IPv6 with or without brackets.
+/// Reads an address with or without a port, IPv6 with or without brackets.
 fn node(bytes: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(bytes.trim_ascii()).ok()?;
     let ip = text
@@ -172,17 +202,19 @@ fn node(bytes: &[u8]) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    fn client(headers: &[(&str, &str)]) -> Result<String, Contradiction> {
-        let proxies = Proxies {
-            prefixes: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
-            proxy_protocol: false,
-        };
+    /// The client by these headers, or `hidden`, behind proxies that use the header `used`.
+    fn client(used: &str, headers: &[(&str, &str)]) -> String {
+        let prefixes = ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().unwrap());
+        let proxies = Proxies::new(prefixes, false, used);
         let origin = Origin::ip("10.0.0.1".parse().unwrap());
         let mut hops = Hops::behind(&proxies, &origin).unwrap();
         for (name, value) in headers {
             hops.header(name.as_bytes(), value.as_bytes());
         }
-        hops.client(origin).map(|origin| origin.host.to_string())
+        match hops.client() {
+            Client::Known(origin) => origin.host.to_string(),
+            Client::Hidden(_) => "hidden".into(),
+        }
     }
 
     #[test]
@@ -200,9 +232,12 @@ mod tests {
             ("x-forwarded-for", "2001:db8::1", "2001:db8::1"),
             ("x-forwarded-for", "[2001:db8::1]:80", "2001:db8::1"),
             ("x-forwarded-for", "::ffff:192.0.2.1", "192.0.2.1"),
-            ("x-forwarded-for", "192.0.2.1, junk", "10.0.0.1"),
+            ("x-forwarded-for", " 192.0.2.1 , ", "192.0.2.1"),
             ("x-forwarded-for", "junk, 192.0.2.1", "192.0.2.1"),
-            ("x-forwarded-for", "", "10.0.0.1"),
+            ("x-forwarded-for", "192.0.2.1, junk", "hidden"),
+            ("x-forwarded-for", "unknown", "hidden"),
+            ("x-forwarded-for", "", "hidden"),
+            ("x-forwarded-for", ", ,", "hidden"),
             ("Forwarded", "for=192.0.2.1", "192.0.2.1"),
             (
                 "forwarded",
@@ -215,35 +250,32 @@ mod tests {
                 "for=203.0.113.9, for=192.0.2.1, for=10.2.2.2",
                 "192.0.2.1",
             ),
-            ("forwarded", "for=192.0.2.1, for=unknown", "10.0.0.1"),
-            ("forwarded", "for=192.0.2.1, for=_hidden", "10.0.0.1"),
-            ("forwarded", "for", "10.0.0.1"),
-            ("other", "192.0.2.1", "10.0.0.1"),
+            ("forwarded", "for=192.0.2.1, for=unknown", "hidden"),
+            ("forwarded", "for=192.0.2.1, for=_hidden", "hidden"),
+            ("forwarded", "for", "hidden"),
+            ("forwarded", "192.0.2.1", "hidden"),
+            ("X-Real-IP", "192.0.2.1", "192.0.2.1"),
+            ("cf-connecting-ip", "2001:db8::1", "2001:db8::1"),
+            ("x-real-ip", "for=192.0.2.1", "hidden"),
         ] {
-            assert_eq!(
-                client(&[(name, value)]).unwrap(),
-                expected,
-                "{name}: {value}"
-            );
+            assert_eq!(client(name, &[(name, value)]), expected, "{name}: {value}");
         }
     }
 
     #[test]
-    fn lines_join_in_order_and_must_agree() {
+    fn lines_join_in_order_and_other_headers_are_ignored() {
         let xff = "x-forwarded-for";
-        assert_eq!(
-            client(&[(xff, "203.0.113.9"), (xff, "192.0.2.1")]).unwrap(),
-            "192.0.2.1"
-        );
-        assert_eq!(
-            client(&[(xff, "192.0.2.1"), ("forwarded", "for=192.0.2.1")]).unwrap(),
-            "192.0.2.1"
-        );
-        assert!(client(&[(xff, "192.0.2.1"), ("forwarded", "for=203.0.113.9")]).is_err());
+        let lines = [(xff, "203.0.113.9"), (xff, "192.0.2.1")];
+        assert_eq!(client(xff, &lines), "192.0.2.1");
+        let both = [("forwarded", "for=203.0.113.9"), (xff, "192.0.2.1")];
+        assert_eq!(client(xff, &both), "192.0.2.1");
+        assert_eq!(client("forwarded", &both), "203.0.113.9");
+        assert_eq!(client("x-real-ip", &both), "hidden");
+        assert_eq!(client(xff, &[]), "hidden");
     }
 
     #[test]
-    fn strangers_are_not_believed() {
+    fn other_hosts_are_not_trusted() {
         let proxies = Proxies::default();
         assert!(Hops::behind(&proxies, &Origin::ip("10.0.0.1".parse().unwrap())).is_none());
     }

@@ -29,7 +29,7 @@ use crate::transport::http::answer::{
     self, Method, RawRequest, Request, Scratch, Status, Transport,
 };
 use crate::transport::http::deadline::Deadline;
-use crate::transport::http::origin::Hops;
+use crate::transport::http::origin::{Client, Hops};
 
 /// Flow-control windows towards us: no request has a body.
 const STREAM_WINDOW: u32 = 16 * 1024;
@@ -125,22 +125,20 @@ impl Requests {
         let service = &*self.shared.service;
         let method = Method::of(request.method().as_str().as_bytes());
         let decoded = if !request.body().is_end_stream() {
-            Request::rejected(method, self.origin, Status::ContentTooLarge)
-        } else if let Some(origin) = self.client(request.headers()) {
+            Request::rejected(method, Status::ContentTooLarge)
+        } else {
             Request::decode(&RawRequest {
                 method,
                 target: request
                     .uri()
                     .path_and_query()
                     .map_or("", |target| target.as_str()),
-                origin,
+                client: self.client(request.headers()),
                 early: request
                     .headers()
                     .get("early-data")
                     .is_some_and(|value| value == "1"),
             })
-        } else {
-            Request::rejected(method, self.origin, Status::BadRequest)
         };
         let reply = answer::answer(service, Transport::Http, &decoded, scratch);
         // hyper leaves the body of a reply to HEAD in.
@@ -163,15 +161,15 @@ impl Requests {
         response
     }
 
-    /// Who asks; `None` if proxies contradict each other about it.
-    fn client(&self, headers: &HeaderMap) -> Option<Origin> {
+    /// Who sent the request with these headers.
+    fn client(&self, headers: &HeaderMap) -> Client<'_> {
         let Some(mut hops) = Hops::behind(&self.shared.options.proxies, &self.origin) else {
-            return Some(self.origin);
+            return Client::Known(self.origin);
         };
         for (name, value) in headers {
             hops.header(name.as_str().as_bytes(), value.as_bytes());
         }
-        hops.client(self.origin).ok()
+        hops.client()
     }
 }
 

@@ -7,6 +7,7 @@ use super::frame::Code;
 use super::message::{self, Buffers, Stop};
 use crate::transport::connections::Connections;
 use crate::transport::fuzz::{cuts, origins, proxies};
+use crate::transport::http::origin::Client;
 use crate::transport::{Limits, Options};
 
 /// What has been made out of a request stream stays so, whatever comes behind it; what was in the
@@ -38,7 +39,10 @@ pub fn http3_request(bytes: &[u8]) {
         if let Ok(head) = head {
             assert_eq!(fresh.path, used.path);
             assert!(fresh.path.len() < head_bytes);
-            assert!(options.proxies.trusts(origin.host.ip()) || head.origin == origin);
+            assert!(
+                options.proxies.trusts(origin.host.ip())
+                    || matches!(head.client, Client::Known(it) if it == origin)
+            );
         }
     }
 }

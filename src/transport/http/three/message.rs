@@ -14,7 +14,7 @@ use crate::transport::Shared;
 use crate::transport::http::answer::{
     self, Method, RawRequest, Reply, Request, Scratch, Status, Transport,
 };
-use crate::transport::http::origin::Hops;
+use crate::transport::http::origin::{Client, Hops};
 
 /// Bytes of frames besides the header section that a request may come with: unknown ones, which are
 /// there to be ignored, and trailers.
@@ -48,7 +48,7 @@ pub(super) fn decode(
     buffers: &mut Buffers,
 ) -> Result<Request, Stop> {
     let head_bytes = options.limits.head_bytes;
-    let rejected = |status| Ok(Request::rejected(Method::Get, origin, status));
+    let rejected = |status| Ok(Request::rejected(Method::Get, status));
     let section = match section(bytes, end, head_bytes) {
         Ok(section) => section,
         Err(Stop::More) if bytes.len() > head_bytes + EXTRA_BYTES => {
@@ -74,7 +74,7 @@ pub(super) fn decode(
     Ok(Request::decode(&RawRequest {
         method: head.method,
         target,
-        origin: head.origin,
+        client: head.client,
         early: head.early,
     }))
 }
@@ -167,9 +167,9 @@ pub(super) fn section(bytes: &[u8], end: bool, head_bytes: usize) -> Result<Sect
 
 /// A header section that is well-formed. The path is in the buffers.
 #[derive(Debug)]
-pub(super) struct Head {
+pub(super) struct Head<'a> {
     method: Method,
-    pub(super) origin: Origin,
+    pub(super) client: Client<'a>,
     early: bool,
 }
 
@@ -181,12 +181,12 @@ pub(super) enum Fault {
 }
 
 /// Reads the header section, and the trailers for being allowed to ignore them.
-pub(super) fn read(
+pub(super) fn read<'a>(
     section: &Section<'_>,
     origin: Origin,
-    options: &Options,
+    options: &'a Options,
     buffers: &mut Buffers,
-) -> Result<Head, SectionError<Fault>> {
+) -> Result<Head<'a>, SectionError<Fault>> {
     buffers.path.clear();
     buffers.authority.clear();
     let mut fields = Fields {
@@ -215,15 +215,10 @@ pub(super) fn read(
     fields.check(section.body).map_err(SectionError::Field)?;
     let early = fields.early;
     let method = fields.method;
-    let origin = match fields.hops {
-        None => origin,
-        Some(hops) => hops
-            .client(origin)
-            .map_err(|_| SectionError::Field(Fault::Refused(Status::BadRequest)))?,
-    };
+    let client = fields.hops.map_or(Client::Known(origin), Hops::client);
     Ok(Head {
         method,
-        origin,
+        client,
         early,
     })
 }
@@ -234,7 +229,7 @@ const AUTHORITY: u8 = 4;
 const PATH: u8 = 8;
 
 /// A header section while it is read.
-struct Fields<'a> {
+struct Fields<'a, 'p> {
     size: usize,
     size_max: usize,
     /// The pseudo-header fields so far, a bit each.
@@ -251,10 +246,10 @@ struct Fields<'a> {
     path: &'a mut Vec<u8>,
     /// `:authority`, else `host`.
     authority: &'a mut Vec<u8>,
-    hops: Option<Hops<'a>>,
+    hops: Option<Hops<'p>>,
 }
 
-impl Fields<'_> {
+impl Fields<'_, '_> {
     fn take(&mut self, name: &[u8], value: &[u8]) -> Result<(), Fault> {
         // Section 4.2.2: 32 bytes for each field beside its own.
         self.size += name.len() + value.len() + 32;
@@ -266,6 +261,9 @@ impl Fields<'_> {
         }
         self.regular = true;
         regular_field(name, value)?;
+        if let Some(hops) = &mut self.hops {
+            hops.header(name, value);
+        }
         match name {
             b"host" => {
                 let differs = !self.authority.is_empty() && self.authority != value;
@@ -287,11 +285,7 @@ impl Fields<'_> {
                 }
             }
             b"early-data" => self.early |= value == b"1",
-            _ => {
-                if let Some(hops) = &mut self.hops {
-                    hops.header(name, value);
-                }
-            }
+            _ => {}
         }
         Ok(())
     }

@@ -17,6 +17,9 @@ use scion_tracker_core::request::Origin;
 /// extensions.
 pub(crate) const PROXY_HEADER_BYTES: usize = 1024;
 
+/// Longest line of PROXY protocol version 1, in bytes with its CRLF (specification section 2.1).
+const PROXY_V1_BYTES: usize = 107;
+
 /// The header of RFC 7239. All others are lists of addresses.
 const FORWARDED: &str = "forwarded";
 
@@ -95,6 +98,11 @@ pub(crate) fn read_proxy_header(bytes: &[u8]) -> Proxied {
     let config = ParseConfig {
         include_tlvs: false,
         ..ParseConfig::default()
+    };
+    // The parser limits a line only while its end is missing. Version 2 begins with CR.
+    let bytes = match bytes.first() {
+        Some(b'P') => &bytes[..bytes.len().min(PROXY_V1_BYTES)],
+        _ => bytes,
     };
     match ProxyHeader::parse(bytes, config) {
         Ok((header, length)) => Proxied::Header {
@@ -299,6 +307,13 @@ mod tests {
             );
         }
         assert_eq!(read_proxy_header(b"GET / HTTP/1.1\r\n"), Proxied::Invalid);
+        let unknown = b"PROXY UNKNOWN\r\n";
+        let client = None;
+        let length = unknown.len();
+        assert_eq!(
+            read_proxy_header(unknown),
+            Proxied::Header { length, client }
+        );
         let mut local = v2.clone();
         local[12] = 0x20;
         assert_eq!(
@@ -308,5 +323,35 @@ mod tests {
                 client: None
             }
         );
+    }
+
+    #[test]
+    fn long_lines_of_version_1_are_refused_however_they_are_cut() {
+        for length in [PROXY_V1_BYTES, PROXY_V1_BYTES + 1, 300] {
+            let line = format!("{:x<1$}\r\n", "PROXY UNKNOWN ", length - 2);
+            let fits = length <= PROXY_V1_BYTES;
+            for cut in 0..length {
+                let expected = match cut < PROXY_V1_BYTES {
+                    true => Proxied::Incomplete,
+                    false => Proxied::Invalid,
+                };
+                assert_eq!(
+                    read_proxy_header(&line.as_bytes()[..cut]),
+                    expected,
+                    "{cut}"
+                );
+            }
+            for rest in ["", "GET / HTTP/1.1\r\n"] {
+                let expected = match fits {
+                    true => Proxied::Header {
+                        length,
+                        client: None,
+                    },
+                    false => Proxied::Invalid,
+                };
+                let bytes = format!("{line}{rest}");
+                assert_eq!(read_proxy_header(bytes.as_bytes()), expected, "{length}");
+            }
+        }
     }
 }

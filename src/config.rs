@@ -209,6 +209,7 @@ impl Config {
             torrents: self.registry.torrents,
             peers_per_torrent: self.registry.peers_per_torrent,
             peers_per_source: self.registry.peers_per_source,
+            peers_per_source_in_torrent: self.registry.peers_per_source_in_torrent,
             memory: self.registry.memory,
             peer_lifetime: seconds(self.peer_lifetime()),
             evict_after: self.evict_after(),

@@ -149,9 +149,15 @@ pub struct Registry {
     #[config(env = "SCION_TRACKER_PEERS_PER_TORRENT", default = 2_000_000)]
     pub peers_per_torrent: usize,
 
-    /// Peers of one host (IPv6: of one /64) in all torrents together.
-    #[config(env = "SCION_TRACKER_PEERS_PER_SOURCE", default = 10_000)]
+    /// Peers of one host (IPv6: of one /64) in all torrents together. Seedboxes with 12,000 torrents
+    /// are usual, some have 100,000.
+    #[config(env = "SCION_TRACKER_PEERS_PER_SOURCE", default = 100_000)]
     pub peers_per_source: u32,
+
+    /// Peers of one host (IPv6: of one /64) in one torrent, so that no host can fill replies with
+    /// ports of its own. 255 or more is no limit.
+    #[config(env = "SCION_TRACKER_PEERS_PER_SOURCE_IN_TORRENT", default = 32)]
+    pub peers_per_source_in_torrent: u32,
 
     /// Memory for torrents and peers.
     #[config(env = "SCION_TRACKER_MEMORY", default = "2GiB", deserialize_with = value::size)]

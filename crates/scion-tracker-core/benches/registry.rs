@@ -62,6 +62,7 @@ impl Spread {
             ia,
             addr: CompactAddr::new(ip, 6881),
             id: PeerId(id),
+            key: None,
             reach: if ia.is_none() {
                 Reach::Ip
             } else {

@@ -8,6 +8,7 @@ pub mod contract;
 pub mod memory;
 
 mod ceilings;
+mod clients;
 mod eviction;
 mod large;
 mod past;
@@ -42,6 +43,8 @@ pub struct PeerEntry {
     pub addr: CompactAddr,
     /// What it calls itself.
     pub id: PeerId,
+    /// The `key` of its client, which is the same at all of its addresses (BEP 7). Never handed out.
+    pub key: Option<u32>,
     /// How others reach it. [`Reach::Ip`] if there is no place.
     pub reach: Reach,
     /// Whether the place was proven (SCION packet, operator's table) and not merely claimed.
@@ -141,8 +144,11 @@ pub struct Outcome {
 ///   whole swarm with the requester in it.
 /// - With [`Event::Stopped`] it removes the peer, if one with this key *and this id* is there, and
 ///   pushes nobody. A stranger's `stopped` changes nothing and makes no swarm.
-/// - [`Event::Completed`] counts a download once a peer, and only for a peer that was not known to
-///   be a seed.
+/// - [`Event::Completed`] counts a download once per client, and only of a peer that was known as
+///   incomplete. A client is a peer id with its `key`. A store may forget clients that have left, but not
+///   so soon that a client could count again and again.
+/// - A client that is in a swarm on both address families, with the same `key`, is one in the
+///   counts, as far as the store knows it; it is handed out as two peers.
 /// - A peer that has not announced for the lifetime is gone, without any announce to make it so.
 /// - At a limit the newcomer is refused with the [`Refusal`] of that limit; known peers are served.
 ///   At the limits of torrents and memory idle swarms make room first, at the latest once the store

@@ -209,6 +209,9 @@ refusals! {
     SwarmLimit = "swarm_limit", "swarm is full", retry in Some(60);
     /// As many peers of this host as allowed.
     SourceLimit = "source_limit", "too many peers from your address", retry in Some(60);
+    /// As many peers of this host in this swarm as allowed.
+    HostInSwarmLimit = "host_in_swarm_limit",
+        "too many peers of this torrent from your address", retry in Some(60);
     /// All the memory allowed is in use.
     MemoryLimit = "memory_limit", "tracker is full: out of memory", retry in Some(30);
     /// The request came through a proxy of the tracker's that did not name the client.

@@ -129,6 +129,7 @@ impl<R: Registry, O: Observer> Tracker<R, O> {
             ia: resolved.ia,
             addr: resolved.addr,
             id: announce.peer_id,
+            key: announce.key,
             reach: resolved.reach,
             verified: resolved.verified,
             seeder: announce.left == 0,

@@ -123,6 +123,7 @@ fn peer(torrent: u32, round: u32, number: u32, ases: u32) -> PeerEntry {
         ia,
         addr: CompactAddr::new(IpAddr::from(Ipv4Addr::from(0x0a00_0000 + number)), 6881),
         id: PeerId(id),
+        key: None,
         reach: if ia.is_none() {
             Reach::Ip
         } else {

@@ -212,6 +212,7 @@ fn peer(number: u32, torrents: u32, ases: u32) -> PeerEntry {
         ia,
         addr: CompactAddr::new(IpAddr::from(Ipv4Addr::from(0x0a00_0000 + number)), 6881),
         id: PeerId(id),
+        key: None,
         reach: if ia.is_none() { Reach::Ip } else { Reach::Both },
         verified: true,
         seeder: number.is_multiple_of(5),

@@ -38,6 +38,12 @@ pub struct Ceilings {
     /// Seedboxes with 12,000 torrents are usual, some have 100,000. Each peer that is alone in its
     /// swarm takes about 120 bytes, so the default lets one host take 12 MB.
     pub peers_per_source: u32,
+    /// Peers of one host (IPv6: of one /64) in one swarm, so that a single host cannot fill replies
+    /// with ports of its own. A reply carries 50 peers by default, and few households or offices run
+    /// more than a dozen clients in one swarm behind one address: 32 is room for them. 255 or more
+    /// is no limit. In a swarm of more than 32 peers this is counted in a sketch, too, which may count
+    /// about eight too many.
+    pub peers_per_source_in_torrent: u32,
     /// Bytes of memory for swarms and peers.
     pub memory: usize,
     /// Seconds after its last announce for which a peer is kept; 72 hours at most.
@@ -65,6 +71,7 @@ impl Default for Ceilings {
             torrents: 4_000_000,
             peers_per_torrent: 2_000_000,
             peers_per_source: 100_000,
+            peers_per_source_in_torrent: 32,
             memory: 2 << 30,
             peer_lifetime: 45 * 60,
             evict_after: 45 * 60 / 4 * 3,

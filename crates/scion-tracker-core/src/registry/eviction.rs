@@ -200,6 +200,7 @@ mod tests {
             ia: IsdAs::NONE,
             addr: CompactAddr::new(std::net::IpAddr::from(number.to_be_bytes()), 6881),
             id: PeerId([7; 20]),
+            key: None,
             reach: Reach::Ip,
             verified: false,
             seeder: false,

@@ -4,13 +4,15 @@
 pub(super) mod class_index;
 mod fenwick;
 pub(super) mod group;
+mod hosts;
 pub(super) mod view;
 
-use crate::address::{CompactAddr, IsdAs};
+use crate::address::{CompactAddr, Host, IsdAs};
 use crate::registry::large::class_index::{ClassIndex, Cursor, Slot, one};
 use crate::registry::large::group::Group;
+use crate::registry::large::hosts::Hosts;
 use crate::registry::large::view::{ByFamily, ClassView, View};
-use crate::registry::table::record::{Packed, Record, family};
+use crate::registry::table::record::{Flags, Packed, Record, family};
 use crate::registry::{Classes, PeerEntry};
 use crate::request::Family;
 use crate::select::Tally;
@@ -24,7 +26,11 @@ pub(super) struct LargeSwarm {
     four: SmallVec<[ClassIndex<[u8; 6]>; 1]>,
     six: SmallVec<[ClassIndex<[u8; 18]>; 0]>,
     tally: Tally,
+    /// Those of them whose clients are counted at another address.
+    twins: Tally,
+    /// Partial seeds, without twins.
     partial: u32,
+    hosts: Hosts,
 }
 
 /// Runs the same code on the indexes of either family.
@@ -92,8 +98,48 @@ fn insert<P: Packed + std::hash::Hash>(
 }
 
 impl LargeSwarm {
-    pub(super) const fn tally(&self) -> (Tally, u32) {
-        (self.tally, self.partial)
+    /// All peers.
+    pub(super) const fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// How many clients are seeds and leechers, and how many of the leechers are partial seeds.
+    pub(super) fn counts(&self) -> (Tally, u32) {
+        (self.tally - self.twins, self.partial)
+    }
+
+    /// At least as many peers as the host has here; 255 stands for any larger number.
+    pub(super) fn peers_of(&self, host: Host, keys: &RandomState) -> u32 {
+        u32::from(self.hosts.count(host, keys))
+    }
+
+    /// Makes a sketch of another size, if the number of peers asks for it.
+    fn fit_hosts(&mut self, keys: &RandomState) {
+        let peers = self.tally.total() as usize;
+        if self.hosts.fits(peers) {
+            return;
+        }
+        let mut hosts = Hosts::for_peers(peers);
+        self.for_each(|ia, addr, head| hosts.add(head.flags.class().source(ia, &addr), keys));
+        self.hosts = hosts;
+    }
+
+    fn count_in(&mut self, flags: Flags) {
+        self.tally += one(flags.seed());
+        if flags.twin() {
+            self.twins += one(flags.seed());
+        } else {
+            self.partial += u32::from(flags.partial());
+        }
+    }
+
+    fn count_out(&mut self, flags: Flags) {
+        self.tally = self.tally - one(flags.seed());
+        if flags.twin() {
+            self.twins = self.twins - one(flags.seed());
+        } else {
+            self.partial -= u32::from(flags.partial());
+        }
     }
 
     pub(super) fn find(&self, ia: IsdAs, addr: &CompactAddr, keys: &RandomState) -> Option<Slot> {
@@ -138,8 +184,9 @@ impl LargeSwarm {
         head: Record<()>,
         keys: &RandomState,
     ) -> Slot {
-        self.tally += one(head.flags.seed());
-        self.partial += u32::from(head.flags.partial());
+        self.fit_hosts(keys);
+        self.count_in(head.flags);
+        self.hosts.add(head.flags.class().source(ia, addr), keys);
         match *addr {
             CompactAddr::V4(addr) => insert(&mut self.four, ia, addr, head, keys),
             CompactAddr::V6(addr) => insert(&mut self.six, ia, addr, head, keys),
@@ -157,13 +204,11 @@ impl LargeSwarm {
     ) -> Slot {
         let before = self.head(slot);
         if before.flags.class() != head.flags.class() {
-            self.remove(slot, keys);
+            self.remove(slot, ia, addr, keys);
             return self.insert(ia, addr, head, keys);
         }
-        self.tally = self.tally - one(before.flags.seed());
-        self.tally += one(head.flags.seed());
-        self.partial -= u32::from(before.flags.partial());
-        self.partial += u32::from(head.flags.partial());
+        self.count_out(before.flags);
+        self.count_in(head.flags);
         let position = indexes!(self, slot.family, indexes => {
             let index = &mut indexes[slot.index as usize];
             if before.flags.seed() != head.flags.seed() {
@@ -176,10 +221,11 @@ impl LargeSwarm {
         Slot { position, ..slot }
     }
 
-    pub(super) fn remove(&mut self, slot: Slot, keys: &RandomState) {
+    /// Removes the peer at a slot, which is the one with this ISD-AS and address.
+    pub(super) fn remove(&mut self, slot: Slot, ia: IsdAs, addr: &CompactAddr, keys: &RandomState) {
         let head = self.head(slot);
-        self.tally = self.tally - one(head.flags.seed());
-        self.partial -= u32::from(head.flags.partial());
+        self.count_out(head.flags);
+        self.hosts.remove(head.flags.class().source(ia, addr), keys);
         indexes!(self, slot.family, indexes => {
             let index = &mut indexes[slot.index as usize];
             index.remove(slot.isd, slot.group, slot.position, keys);
@@ -201,7 +247,9 @@ impl LargeSwarm {
             four,
             six,
             tally,
+            twins,
             partial,
+            hosts,
         } = self;
         while cursor.six > 0 {
             let family = if cursor.six == 2 {
@@ -212,8 +260,14 @@ impl LargeSwarm {
             let mut visit = |ia, addr: CompactAddr, head: Record<()>| {
                 let goes = gone(ia, &addr, head);
                 if goes {
-                    *tally = *tally - one(head.flags.seed());
-                    *partial -= u32::from(head.flags.partial());
+                    let flags = head.flags;
+                    *tally = *tally - one(flags.seed());
+                    if flags.twin() {
+                        *twins = *twins - one(flags.seed());
+                    } else {
+                        *partial -= u32::from(flags.partial());
+                    }
+                    hosts.remove(flags.class().source(ia, &addr), keys);
                 }
                 goes
             };
@@ -268,7 +322,7 @@ impl LargeSwarm {
             } else {
                 0
             };
-        size_of::<Self>() + indexes + four + six
+        size_of::<Self>() + self.hosts.heap_bytes() + indexes + four + six
     }
 
     /// Shows what the requester can reach. It fills a view, as one is too large to be handed back.

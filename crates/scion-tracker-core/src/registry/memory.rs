@@ -13,6 +13,7 @@ use parking_lot::MutexGuard;
 use crate::address::CompactAddr;
 use crate::observe::Change;
 pub use crate::registry::ceilings::Ceilings;
+use crate::registry::clients::Clients;
 use crate::registry::eviction::Hand;
 use crate::registry::large::class_index::Cursor;
 use crate::registry::large::group::Group;
@@ -29,6 +30,9 @@ use crate::types::{InfoHash, Rng, Time};
 
 /// Shards: enough that two of a few dozen cores seldom meet.
 pub(super) const SHARDS: usize = 1024;
+
+/// Peers of one host in one swarm from which on there is no limit: more than a sketch counts.
+const NO_LIMIT: u32 = 255;
 
 /// Announces for which memory is fetched together: no more than the caches next to the processor hold.
 const BATCH: usize = 64;
@@ -80,6 +84,7 @@ pub struct Memory {
     keys: RandomState,
     pub(super) shards: Box<[Aligned]>,
     sources: Sources,
+    clients: Clients,
     torrents: AtomicUsize,
     bytes: AtomicUsize,
     /// Bytes of download counts whose swarms are empty; part of `bytes`.
@@ -102,6 +107,7 @@ impl Memory {
             keys: RandomState::with_seeds(a, b, c, d),
             shards: (0..SHARDS).map(|_| Aligned::default()).collect(),
             sources: Sources::new(RandomState::with_seeds(d, c, b, a)),
+            clients: Clients::new(RandomState::with_seeds(b, d, a, c)),
             torrents: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             past_bytes: AtomicUsize::new(0),
@@ -318,6 +324,14 @@ impl Memory {
             return Err(Refusal::SwarmLimit);
         }
         let source = Class::of(peer).source(peer.ia, &peer.addr);
+        let here = ceilings.peers_per_source_in_torrent;
+        if let Some(swarm) = swarm
+            && here < NO_LIMIT
+            && swarm.len() >= here as usize
+            && swarm.peers_of(source, &self.keys) >= here
+        {
+            return Err(Refusal::HostInSwarmLimit);
+        }
         if self.sources.count(source) >= ceilings.peers_per_source {
             return Err(Refusal::SourceLimit);
         }
@@ -374,12 +388,15 @@ impl Memory {
             };
             shard.insert(entry, &self.keys)
         });
+        let twin = position.is_none() && self.clients.enters(peer);
         let entry = &mut shard.entries[at];
         let before = entry.swarm.heap_bytes();
-        let (position, completes) = entry.swarm.enter(peer, position, tick, &self.keys);
+        let (position, completes) = entry.swarm.enter(peer, position, twin, tick, &self.keys);
         self.account(before, entry.swarm.heap_bytes());
         entry.touched = tick;
-        entry.completed = entry.completed.saturating_add(u32::from(completes));
+        if completes && self.clients.completes(peer) {
+            entry.completed = entry.completed.saturating_add(1);
+        }
         entry
             .swarm
             .hand_out(peer, position, selection, &self.keys, rng, sink);
@@ -417,10 +434,11 @@ impl Memory {
             && head.id == peer.id
         {
             let before = entry.swarm.heap_bytes();
-            entry.swarm.remove(position, &self.keys);
+            entry.swarm.remove(peer, position, &self.keys);
             self.account(before, entry.swarm.heap_bytes());
             let class = head.flags.class();
             self.sources.remove(class.source(peer.ia, &peer.addr));
+            self.clients.leaves(peer);
             shard.leave(head.flags.seed());
             change = Change::Left;
         }
@@ -524,6 +542,7 @@ mod tests {
             ia,
             addr: CompactAddr::new(ip, 6881),
             id: PeerId([7; 20]),
+            key: None,
             reach: Reach::Ip,
             verified: true,
             seeder: number.is_multiple_of(2),

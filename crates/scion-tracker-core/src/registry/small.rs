@@ -2,7 +2,8 @@
 
 use arrayvec::ArrayVec;
 
-use crate::address::{CompactAddr, IsdAs};
+use crate::address::{CompactAddr, Host, IsdAs};
+use crate::registry::sources;
 use crate::registry::swarm::{Order, want};
 use crate::registry::table::record::{Chosen as _, Packed, Picks, Record, family};
 use crate::registry::{Classes, MAX_NUMWANT, PeerEntry, Selection};
@@ -61,18 +62,34 @@ impl<P: Packed> SmallSwarm<P> {
         self.0 = peers.into_boxed_slice();
     }
 
-    pub(super) fn tally(&self) -> (Tally, u32) {
+    /// How many clients are seeds and leechers, and how many of the leechers are partial seeds.
+    pub(super) fn counts(&self) -> (Tally, u32) {
         let mut tally = Tally::default();
         let mut partial = 0;
         for peer in &self.0 {
-            if peer.record.flags.seed() {
+            let flags = peer.record.flags;
+            if flags.twin() {
+                continue;
+            }
+            if flags.seed() {
                 tally.seeds += 1;
             } else {
                 tally.leechers += 1;
-                partial += u32::from(peer.record.flags.partial());
+                partial += u32::from(flags.partial());
             }
         }
         (tally, partial)
+    }
+
+    /// How many peers of the host are here.
+    pub(super) fn peers_of(&self, host: Host) -> u32 {
+        let identity = sources::identity(host);
+        let of_host = self.0.iter().filter(|peer| {
+            let addr = peer.record.addr.bytes().to_compact();
+            let class = peer.record.flags.class();
+            sources::identity(class.source(peer.ia(), &addr)) == identity
+        });
+        of_host.count() as u32
     }
 
     /// Removes those whom `keep` does not want.

@@ -14,6 +14,20 @@ use crate::address::Host;
 /// Cells a row: 2 MiB for both.
 const WIDTH: usize = 1 << 18;
 
+/// What identifies a host: its ISD-AS, and its address or, for IPv6, its /64, which is one subscriber.
+pub(super) fn identity(host: Host) -> (u64, u64) {
+    let ip = match host.ip() {
+        IpAddr::V4(ip) => u64::from(u32::from(ip)),
+        IpAddr::V6(ip) => (u128::from(ip) >> 64) as u64 | 1 << 63,
+    };
+    (host.ia.to_u64(), ip)
+}
+
+/// The hash of what identifies a host.
+pub(super) fn hash_host(keys: &RandomState, host: Host) -> u64 {
+    keys.hash_one(identity(host))
+}
+
 #[derive(Debug)]
 pub(super) struct Sources {
     cells: Box<[AtomicU32]>,
@@ -49,12 +63,7 @@ impl Sources {
     }
 
     fn row_cells(&self, host: Host) -> [&AtomicU32; 2] {
-        let ip = match host.ip() {
-            IpAddr::V4(ip) => u64::from(u32::from(ip)),
-            // A /64 is one subscriber: its addresses are his to choose.
-            IpAddr::V6(ip) => (u128::from(ip) >> 64) as u64 | 1 << 63,
-        };
-        let hash = self.keys.hash_one((host.ia.to_u64(), ip));
+        let hash = hash_host(&self.keys, host);
         let first = hash as usize % WIDTH;
         let second = (hash >> 32) as usize % WIDTH;
         [&self.cells[first], &self.cells[WIDTH + second]]

@@ -44,9 +44,9 @@ impl Swarm {
 
     pub(super) fn counts(&self, completed: u32) -> SwarmCounts {
         let (tally, partial) = match self {
-            Self::Four(small) => small.tally(),
-            Self::Mixed(small) => small.tally(),
-            Self::Large(large) => large.tally(),
+            Self::Four(small) => small.counts(),
+            Self::Mixed(small) => small.counts(),
+            Self::Large(large) => large.counts(),
         };
         SwarmCounts {
             seeders: tally.seeds,
@@ -60,7 +60,7 @@ impl Swarm {
         match self {
             Self::Four(small) => small.0.len(),
             Self::Mixed(small) => small.0.len(),
-            Self::Large(large) => large.tally().0.total() as usize,
+            Self::Large(large) => large.tally().total() as usize,
         }
     }
 
@@ -115,20 +115,34 @@ impl Swarm {
         }
     }
 
+    /// At least as many peers as the host has here; 255 stands for any larger number.
+    pub(super) fn peers_of(&self, host: Host, keys: &RandomState) -> u32 {
+        match self {
+            Self::Four(small) => small.peers_of(host),
+            Self::Mixed(small) => small.peers_of(host),
+            Self::Large(large) => large.peers_of(host, keys),
+        }
+    }
+
     /// Enters a peer, or refreshes it at `position`. Returns where it is now, and whether this announce
-    /// completes a download.
+    /// completes a download. `twin` says of a newcomer that its client is counted already.
     pub(super) fn enter(
         &mut self,
         peer: &PeerEntry,
         position: Option<Position>,
+        twin: bool,
         now: Tick,
         keys: &RandomState,
     ) -> (Position, bool) {
-        let before = position
-            .and_then(|position| self.head(position))
-            .map(|head| head.flags);
+        let before = position.and_then(|position| self.head(position));
         let mut flags = Flags::of(peer);
-        let completes = flags.succeed(before, peer.event);
+        if twin {
+            flags = flags.with_twin();
+        }
+        let completes = flags.succeed(before.map(|head| head.flags), peer.event);
+        if flags.twin() && before.is_some_and(|head| head.id != peer.id) {
+            flags = flags.without_twin();
+        }
         let head = Record {
             addr: (),
             id: peer.id,
@@ -202,7 +216,7 @@ impl Swarm {
     /// Makes a large swarm that has become small a small one again.
     fn settle(&mut self) {
         let Self::Large(large) = self else { return };
-        if large.tally().0.total() > SHRINK_AT {
+        if large.tally().total() > SHRINK_AT {
             return;
         }
         let mut four = Vec::new();
@@ -240,12 +254,13 @@ impl Swarm {
         }
     }
 
-    pub(super) fn remove(&mut self, position: Position, keys: &RandomState) {
+    /// Removes the peer at `position`.
+    pub(super) fn remove(&mut self, peer: &PeerEntry, position: Position, keys: &RandomState) {
         match (&mut *self, position) {
             (Self::Four(small), Position::Small(at)) => small.remove(at),
             (Self::Mixed(small), Position::Small(at)) => small.remove(at),
             (Self::Large(large), Position::Large(slot)) => {
-                large.remove(slot, keys);
+                large.remove(slot, peer.ia, &peer.addr, keys);
                 self.settle();
             }
             // A position belongs to the form of swarm that returned it.

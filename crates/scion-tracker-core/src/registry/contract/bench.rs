@@ -26,6 +26,7 @@ impl Who {
             ia,
             addr: CompactAddr::new(ip, port),
             id: PeerId(id),
+            key: None,
             reach: if ia.is_none() { Reach::Ip } else { Reach::Both },
             verified: !ia.is_none(),
             seeder: false,
@@ -42,6 +43,15 @@ impl Who {
 
     pub(super) fn event(self, event: Event) -> Self {
         Self(PeerEntry { event, ..self.0 })
+    }
+
+    /// A client of its own: another peer id, and a `key`.
+    pub(super) fn client(self, number: u8) -> Self {
+        Self(PeerEntry {
+            id: PeerId([number; 20]),
+            key: Some(number.into()),
+            ..self.0
+        })
     }
 
     pub(super) fn torrent(self, number: u32) -> Self {
@@ -136,7 +146,7 @@ impl<R: Registry> Bench<R> {
 pub(super) fn numbered(ia: &str, number: u32) -> Who {
     let [_, a, b, c] = number.to_be_bytes();
     let ip = if number.is_multiple_of(3) {
-        format!("2001:db8::{a:x}:{b:x}{c:02x}")
+        format!("2001:db8:{a:x}:{b:x}{c:02x}::1")
     } else {
         format!("10.{a}.{b}.{c}")
     };

@@ -180,8 +180,8 @@ pub(super) fn empty_swarms_take_no_room<S: Subject>(subject: &S) {
         ..Ceilings::default()
     };
     let mut bench = Bench::with(subject, small);
-    let download = |bench: &mut Bench<S::Registry>, number: u32| {
-        let who = numbered("1-1", number).torrent(number);
+    let download_by = |bench: &mut Bench<S::Registry>, number: u32, client: u8| {
+        let who = numbered("1-1", number).torrent(number).client(client);
         bench.peers(who.event(Event::Started), 0);
         bench.peers(who.seed().event(Event::Completed), 0);
         bench.peers(who.seed().event(Event::Stopped), 0);
@@ -190,17 +190,89 @@ pub(super) fn empty_swarms_take_no_room<S: Subject>(subject: &S) {
         let who = numbered("1-1", 0).torrent(number);
         bench.registry.scrape(&who.0.info_hash).completed
     };
-    download(&mut bench, 0);
+    download_by(&mut bench, 0, 1);
     assert_eq!(downloads(&bench, 0), 1);
-    // Whoever comes back finds the count of before.
-    download(&mut bench, 0);
+    // The next client continues the count.
+    download_by(&mut bench, 0, 2);
     assert_eq!(downloads(&bench, 0), 2);
     // A flood of them, however large, leaves room for as many swarms as ever, at once.
     for number in 1..20_000 {
-        download(&mut bench, number);
+        download_by(&mut bench, number, 1);
     }
     assert_eq!(downloads(&bench, 19_999), 1, "the last one is known");
     for number in 0..20 {
         bench.peers(numbered("1-1", number).torrent(30_000 + number), 0);
+    }
+}
+
+/// One host may bring so many peers into one swarm and no more, whatever it claims.
+pub(super) fn limits_the_peers_of_a_host_in_a_swarm<S: Subject>(subject: &S) {
+    let limit = Ceilings::default().peers_per_source_in_torrent;
+    for others in [0, 20, 100, 1000] {
+        let v4 = |number: u32| Who::new("0-0", "192.0.2.1", 1000 + number as u16);
+        let v6 = |number: u32| Who::new("0-0", &format!("2001:db9::{number:x}"), 6881);
+        let claims = |number: u32| {
+            let mut who = Who::new(
+                &format!("1-{}", number % 50 + 1),
+                "192.0.2.2",
+                1000 + number as u16,
+            );
+            who.0.verified = false;
+            who
+        };
+        let of_host: [&dyn Fn(u32) -> Who; 3] = [&v4, &v6, &claims];
+        for host in of_host {
+            let mut bench = Bench::new(subject);
+            for number in 0..others {
+                bench.peers(numbered("0-0", number), 0);
+            }
+            let mut entered = 0;
+            let refusal = loop {
+                match bench.announce(host(entered), 0) {
+                    Ok(_) => entered += 1,
+                    Err(refusal) => break refusal,
+                }
+                assert!(entered <= limit, "{entered} peers of one host");
+            };
+            assert_eq!(refusal, Refusal::HostInSwarmLimit);
+            // A store may count a few too many in a large swarm.
+            let least = if others > 0 { limit - 12 } else { limit };
+            assert!(entered >= least, "{entered} peers beside {others} others");
+            // Known peers are served, and whoever leaves makes room for another.
+            for number in 0..entered {
+                bench.peers(host(number), 0);
+            }
+            assert!(bench.announce(host(entered), 0).is_err());
+            bench.peers(host(0).event(Event::Stopped), 0);
+            bench.peers(host(entered), 0);
+            // Other hosts are served, and the host in other swarms.
+            bench.peers(numbered("0-0", 5000), 0);
+            bench.peers(host(entered).torrent(7), 0);
+        }
+    }
+    // The same address behind SCION packets of two ASes is two hosts.
+    let mut bench = Bench::new(subject);
+    for ia in ["1-1", "1-2"] {
+        for number in 0..limit {
+            let mut who = Who::new(ia, "10.0.0.1", 1000 + number as u16);
+            who.0.reach = Reach::Scion;
+            if number < limit - 12 || bench.announce(who, 0).is_ok() {
+                bench.peers(who, 0);
+            }
+        }
+    }
+    let unlimited = Ceilings {
+        peers_per_source_in_torrent: u32::MAX,
+        ..Ceilings::default()
+    };
+    let mut bench = Bench::with(subject, unlimited);
+    for number in 0..3000 {
+        bench.peers(Who::new("0-0", "192.0.2.1", 1000 + number), 0);
+    }
+    for number in 0..3000 {
+        bench.peers(
+            Who::new("0-0", "192.0.2.1", 1000 + number).event(Event::Stopped),
+            0,
+        );
     }
 }

@@ -35,8 +35,9 @@ impl Tick {
 /// bit 0    seed
 /// bit 1    partial seed (BEP 21)
 /// bit 2    its completed download has been counted
-/// bit 3-4  reach: 0 IP, 1 SCION, 2 both
-/// bit 5    its place was claimed, not proven
+/// bit 3    the same client is counted already, on another network
+/// bit 5-6  reach: 0 IP, 1 SCION, 2 both
+/// bit 7    its place was claimed, not proven
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::registry) struct Flags(u8);
@@ -45,9 +46,10 @@ impl Flags {
     const SEED: u8 = 1;
     const PARTIAL: u8 = 2;
     const COMPLETED: u8 = 4;
+    const TWIN: u8 = 8;
 
     pub(in crate::registry) const fn of(peer: &PeerEntry) -> Self {
-        let mut bits = Class::of(peer).0 << 3;
+        let mut bits = Class::of(peer).0 << 5;
         if peer.seeder {
             bits |= Self::SEED;
         } else if matches!(peer.event, Event::Paused) {
@@ -65,16 +67,32 @@ impl Flags {
     }
 
     pub(in crate::registry) const fn class(self) -> Class {
-        Class(self.0 >> 3)
+        Class(self.0 >> 5)
     }
 
-    /// Carries over what was known of the peer (`None` for a newcomer), and tells whether this
-    /// announce completes a download that has not been counted.
+    /// Whether the peer is left out of the counts of its swarm: its client is in them already.
+    pub(in crate::registry) const fn twin(self) -> bool {
+        self.0 & Self::TWIN != 0
+    }
+
+    /// The same, for a peer whose client is counted already.
+    pub(in crate::registry) const fn with_twin(self) -> Self {
+        Self(self.0 | Self::TWIN)
+    }
+
+    /// The same, for a peer that counts.
+    pub(in crate::registry) const fn without_twin(self) -> Self {
+        Self(self.0 & !Self::TWIN)
+    }
+
+    /// Carries over what was known of the peer (`None` for a newcomer). Returns whether this announce
+    /// completes a download: only a peer that was known as incomplete can do so, and only once.
     pub(in crate::registry) fn succeed(&mut self, before: Option<Self>, event: Event) -> bool {
-        let counted = before.is_some_and(|before| before.0 & Self::COMPLETED != 0);
-        let was_seed = before.is_some_and(Self::seed);
-        let completes = event == Event::Completed && self.seed() && !counted && !was_seed;
-        if counted || completes {
+        let Some(before) = before else { return false };
+        let counted = before.0 & Self::COMPLETED != 0;
+        let completes = event == Event::Completed && self.seed() && !counted && !before.seed();
+        self.0 |= before.0 & (Self::COMPLETED | Self::TWIN);
+        if completes {
             self.0 |= Self::COMPLETED;
         }
         completes

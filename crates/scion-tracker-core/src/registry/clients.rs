@@ -1,0 +1,92 @@
+//! Recognizes clients in constant memory, so that neither loops nor a second address family count twice.
+//!
+//! A client is known by its peer id and `key` in a swarm. Both tables are lossy: a slot holds the
+//! client that came last, so an old one is forgotten after about as many others as a table has slots.
+//! The hash is keyed, so nobody can aim at the slot of another.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use ahash::RandomState;
+
+use crate::registry::PeerEntry;
+use crate::request::Family;
+
+/// Slots for clients that came lately: 256 KiB.
+const SEEN: usize = 1 << 16;
+/// Slots for counted downloads: 512 KiB.
+const COUNTED: usize = 1 << 17;
+
+#[derive(Debug)]
+pub(super) struct Clients {
+    /// In a slot: a fingerprint of the client, and in the lowest bits the network it came on first.
+    seen: Box<[AtomicU32]>,
+    counted: Box<[AtomicU32]>,
+    keys: RandomState,
+}
+
+impl Clients {
+    pub(super) fn new(keys: RandomState) -> Self {
+        let table = |slots| (0..slots).map(|_| AtomicU32::new(0)).collect();
+        Self {
+            seen: table(SEEN),
+            counted: table(COUNTED),
+            keys,
+        }
+    }
+
+    /// Notes a peer that is new in its swarm. `true` if the same client is in the swarm already, on
+    /// another network: the other address family, or SCION instead of IP (BEP 7 has clients announce
+    /// on each, with the same `key`).
+    pub(super) fn enters(&self, peer: &PeerEntry) -> bool {
+        let Some((slot, client)) = self.find(peer) else {
+            return false;
+        };
+        let known = slot.load(Ordering::Relaxed);
+        if (known ^ client) & !NETWORK == 0 && known != client {
+            return true;
+        }
+        slot.store(client, Ordering::Relaxed);
+        false
+    }
+
+    /// Forgets a peer that has left.
+    pub(super) fn leaves(&self, peer: &PeerEntry) {
+        if let Some((slot, client)) = self.find(peer)
+            && slot.load(Ordering::Relaxed) == client
+        {
+            slot.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that a client has completed the download; `false` if that was known.
+    pub(super) fn completes(&self, peer: &PeerEntry) -> bool {
+        let hash = self.hash(peer);
+        let client = (hash >> 32) as u32 | 1;
+        let slot = &self.counted[hash as usize % COUNTED];
+        slot.swap(client, Ordering::Relaxed) != client
+    }
+
+    /// The slot and the value of a client. Without a `key` two clients may have the same id.
+    fn find(&self, peer: &PeerEntry) -> Option<(&AtomicU32, u32)> {
+        peer.key?;
+        let hash = self.hash(peer);
+        let family = match Family::of(peer.addr.socket_addr().ip()) {
+            Family::V4 => 1,
+            Family::V6 => 2,
+        };
+        let network = if peer.reach.over_ip() {
+            family
+        } else {
+            family | 4
+        };
+        let client = (hash >> 32) as u32 & !NETWORK | network;
+        Some((&self.seen[hash as usize % SEEN], client))
+    }
+
+    fn hash(&self, peer: &PeerEntry) -> u64 {
+        self.keys.hash_one((peer.info_hash, peer.id, peer.key))
+    }
+}
+
+/// The bits of a slot that say on which network the client is. They are never all zero.
+const NETWORK: u32 = 7;

@@ -22,7 +22,7 @@ use super::mix::Kind;
 use super::pace::Pace;
 use super::report::{Failure, Tally};
 use super::{BenchError, Plan, Shared, connections};
-use crate::socket::mmsg::{Inbox, Outbox};
+use crate::socket::mmsg::{ConnectedReceiver, ConnectedSender};
 
 /// The largest datagram either way.
 const LEN: usize = 2048;
@@ -52,12 +52,15 @@ pub(super) fn run(
         .iter()
         .map(|socket| PollFd::new(socket, PollFlags::IN))
         .collect();
-    let (mut inbox, mut outbox) = (Inbox::<LEN>::new(), Outbox::<LEN>::new());
+    let (mut receiver, mut sender) = (
+        ConnectedReceiver::<LEN>::new(),
+        ConnectedSender::<LEN>::new(),
+    );
     let mut text = Vec::with_capacity(LEN);
     while !shared.stop.is_cancelled() {
         let mut idle = true;
         for (socket, connection) in sockets.iter().zip(&mut asking) {
-            let received = match inbox.receive(socket) {
+            let received = match receiver.receive(socket) {
                 Ok(received) => received,
                 // That nobody listens, of an earlier datagram.
                 Err(error) => {
@@ -69,7 +72,7 @@ pub(super) fn run(
             let measuring = shared.is_measuring();
             let mut answered = 0;
             for at in 0..received {
-                match connection.receive(inbox.datagram(at)) {
+                match connection.receive(receiver.datagram(at)) {
                     Ok(None) => {}
                     Ok(Some((kind, since, peers))) => {
                         answered += 1;
@@ -86,11 +89,11 @@ pub(super) fn run(
             for _ in 0..connection.give_up(now) {
                 count(&mut tally, shared, Failure::TIMEOUT);
             }
-            while !outbox.is_full() && connection.send(now, shared, &mut text) {
-                outbox.push(|buffer| connection.wire.write(&text, buffer));
+            while !sender.is_full() && connection.send(now, shared, &mut text) {
+                sender.push(|buffer| connection.wire.write(&text, buffer));
             }
-            idle &= received == 0 && outbox.len() == 0;
-            if let Err(error) = outbox.send(socket) {
+            idle &= received == 0 && sender.len() == 0;
+            if let Err(error) = sender.send(socket) {
                 count(&mut tally, shared, Failure::error("cannot send", &error));
             }
         }

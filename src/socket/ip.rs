@@ -48,22 +48,9 @@ pub(crate) fn tcp(address: SocketAddr, workers: NonZeroUsize) -> io::Result<Vec<
 /// A client that stays silent is accepted after a second, when the kernel has asked it again
 /// (TCP_DEFER_ACCEPT in tcp(7)); until then it costs no more than one that has not finished connecting.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-#[expect(unsafe_code, reason = "no safe wrapper knows TCP_DEFER_ACCEPT")]
 fn accept_with_data(listener: &Socket) {
-    use std::os::fd::AsRawFd as _;
-
-    let seconds: libc::c_int = 1;
     // It saves work, and that is all: where the kernel will not have it, connections come as ever.
-    // SAFETY: the value is read from an int that outlives the call, and its length is given.
-    let _ = unsafe {
-        libc::setsockopt(
-            listener.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_DEFER_ACCEPT,
-            std::ptr::from_ref(&seconds).cast(),
-            size_of_val(&seconds) as libc::socklen_t,
-        )
-    };
+    let _ = super::options::defer_accept(listener, 1);
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]

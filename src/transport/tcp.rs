@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use scion_tracker_core::request::Origin;
-use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +25,7 @@ use super::http::two::{self, Rewound};
 use super::{Options, Shared};
 use crate::counters::Counter;
 use crate::service::Service;
+use crate::socket::Readable;
 
 /// How long to wait when the system has no socket left to give, at first and at most.
 const ACCEPT_BACKOFF: [Duration; 2] = [Duration::from_millis(5), Duration::from_secs(1)];
@@ -52,11 +52,11 @@ pub(crate) async fn run(
     service: Arc<Service>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
     // A reply is written at once and in whole. Accepted sockets inherit this on Linux, without a
     // system call for each.
     socket2::SockRef::from(&listener).set_tcp_nodelay(true)?;
-    let listener = readable(listener)?;
+    // Accepting by hand leaves it to us whether a connection is registered with the runtime.
+    let listener = Readable::tcp(listener)?;
     let acceptor = tls.map(TlsAcceptor::from);
     // Ends every connection when this future is dropped instead of being stopped.
     let stop = shutdown.child_token();
@@ -105,18 +105,6 @@ pub(crate) async fn run(
     // Each connection ends itself within the drain time.
     shared.tasks.wait().await;
     Ok(())
-}
-
-/// Accepting by hand leaves it to us whether a connection is registered with the runtime.
-#[expect(
-    unsafe_code,
-    reason = "tokio asks for a promise about the listener's descriptor"
-)]
-fn readable(listener: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
-    // SAFETY: The listener owns its descriptor, and nobody replaces or closes it before the AsyncFd
-    // that owns the listener is dropped.
-    let registered = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) };
-    Ok(registered?)
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {

@@ -4,7 +4,6 @@
 //! answer: nobody can have the tracker send anything to a third party but the 16 bytes of a connect
 //! reply for the 16 bytes of a connect request.
 
-mod batch;
 mod handler;
 
 use std::io;
@@ -23,9 +22,15 @@ use tokio_util::sync::CancellationToken;
 use crate::counters::{Counter, Snapshot};
 use crate::scion::socket::{Datagrams, MIN_PAYLOAD, Request};
 use crate::service::{self, Service};
+use crate::socket::mmsg::RequestBatch;
 
-use batch::Batch;
 use handler::Handler;
+
+/// The longest request that is looked at: BEP 15's longest scrape has 1,496 bytes.
+const REQUEST: usize = 2048;
+/// The longest reply: what fits an Ethernet frame over IPv6 without fragments, less a margin for
+/// tunnels.
+const REPLY: usize = 1432;
 
 /// How often an idle worker looks whether it is to stop.
 const WAKE: Duration = Duration::from_millis(200);
@@ -135,7 +140,7 @@ fn handler(service: &Arc<Service>, ids: ConnectionIds, options: Options) -> io::
 }
 
 fn run(mut handler: Handler, socket: &UdpSocket, shutdown: &CancellationToken) {
-    let mut batch = match Batch::new(socket) {
+    let mut batch = match RequestBatch::<REQUEST, REPLY>::new(socket) {
         Ok(batch) => batch,
         Err(error) => return tracing::error!(%error, "cannot set up a UDP worker"),
     };

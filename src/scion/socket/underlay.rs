@@ -1,23 +1,16 @@
 //! The UDP socket under a SCION socket: batches in, batches and what QUIC transmits out.
 
-#![allow(
-    unsafe_code,
-    reason = "socket options that no crate in use has, and tokio's registration of a descriptor"
-)]
-
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use quinn::UdpPoller;
 use quinn::udp::{Transmit, UdpSocketState};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
-use crate::socket::mmsg::{BATCH, addressed};
+use crate::socket::mmsg::{BATCH, ReceiveBatch, SendBatch};
+use crate::socket::{Readable, receive_plain_datagrams};
 
 /// The longest datagram that is looked at: a SCION header of at most 1020 bytes, UDP's 8, the 1472 that
 /// QUIC takes from anybody, and some for extension headers.
@@ -26,15 +19,13 @@ const DATAGRAM: usize = 2560;
 const REPLY: usize = 1472;
 
 /// Datagrams as they came in.
-pub(super) type Received = addressed::Inbox<DATAGRAM>;
+pub(super) type Received = ReceiveBatch<DATAGRAM>;
 /// Replies to BEP 15.
-pub(super) type Replies = addressed::Outbox<REPLY>;
+pub(super) type Replies = SendBatch<REPLY>;
 
 /// The socket. Reads by themselves wait; what it will not take is lost, as on a full link.
 pub(super) struct Underlay {
-    /// Only for reading: one that is also watched for room to write wakes the runtime for each packet
-    /// that has gone out.
-    socket: AsyncFd<UdpSocket>,
+    socket: Readable<UdpSocket>,
     state: UdpSocketState,
 }
 
@@ -42,9 +33,8 @@ impl Underlay {
     /// Needs a tokio runtime.
     pub(super) fn new(socket: UdpSocket) -> io::Result<Self> {
         let state = UdpSocketState::new((&socket).into())?;
-        receive_plainly(&socket)?;
-        // SAFETY: a UdpSocket owns its descriptor, which is open and the same as long as it lives.
-        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+        receive_plain_datagrams(&socket)?;
+        let socket = Readable::udp(socket)?;
         Ok(Self { socket, state })
     }
 
@@ -55,7 +45,7 @@ impl Underlay {
         received: &mut Received,
     ) -> Poll<io::Result<usize>> {
         loop {
-            let mut ready = ready!(self.socket.poll_read_ready(cx))?;
+            let mut ready = ready!(self.socket.poll_readable(cx))?;
             let count = match received.receive(self.socket.get_ref()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,
@@ -101,43 +91,6 @@ impl Underlay {
     pub(super) fn may_fragment(&self) -> bool {
         self.state.may_fragment()
     }
-}
-
-/// Switches off what [`UdpSocketState`] has switched on for its own way of receiving: each datagram by
-/// itself (coalesced ones of one border router are of several SCION hosts), and nothing told about it
-/// that SCION tells.
-fn receive_plainly(socket: &UdpSocket) -> io::Result<()> {
-    let [destination, class] = match socket.local_addr()? {
-        SocketAddr::V4(_) => [
-            (libc::IPPROTO_IP, libc::IP_PKTINFO),
-            (libc::IPPROTO_IP, libc::IP_RECVTOS),
-        ],
-        SocketAddr::V6(_) => [
-            (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
-            (libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS),
-        ],
-    };
-    for (level, option) in [destination, class, (libc::SOL_UDP, libc::UDP_GRO)] {
-        let off: libc::c_int = 0;
-        // SAFETY: the option takes an int, and its length is given.
-        let result = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                level,
-                option,
-                std::ptr::from_ref(&off).cast(),
-                size_of::<libc::c_int>() as libc::socklen_t,
-            )
-        };
-        if result != 0 {
-            let error = io::Error::last_os_error();
-            // Before Linux 5.0 nothing is coalesced.
-            if error.raw_os_error() != Some(libc::ENOPROTOOPT) {
-                return Err(error);
-            }
-        }
-    }
-    Ok(())
 }
 
 impl fmt::Debug for Underlay {

@@ -104,7 +104,7 @@ pub(crate) enum BenchError {
     #[error("cannot open a socket")]
     Socket(#[source] io::Error),
     #[error("cannot call over SCION")]
-    Call(#[from] crate::scion::socket::CallError),
+    Call(#[from] crate::scion::socket::PathError),
     #[error("no SCION packet can be made")]
     Packet(#[from] BuildError),
     #[error("no SCION path can be made")]

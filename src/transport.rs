@@ -18,6 +18,7 @@ pub(crate) mod connections;
 pub(crate) mod fuzz;
 pub(crate) mod http;
 pub(crate) mod quic;
+pub(crate) mod scion;
 pub(crate) mod tcp;
 pub(crate) mod udp;
 

@@ -85,7 +85,7 @@ fn endpoint(plan: &Plan, number: u32) -> Result<(Endpoint, SocketAddr), BenchErr
     };
     let socket = ScionSocket::bind(host, bind).map_err(BenchError::Socket)?;
     let path = super::target::path(host.ia, tracker.host.ia);
-    let to = socket.call(tracker, (&path, plan.to), None)?;
+    let to = socket.set_paths(tracker, (&path, plan.to), None)?;
     Ok((socket.endpoint(None).map_err(BenchError::Socket)?, to))
 }
 

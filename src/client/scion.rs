@@ -18,7 +18,7 @@ use scion_tracker_core::address::{AddressError, Host, IsdAs, ScionAddr};
 
 use super::{Scheme, TrackerUrl};
 use crate::scion::daemon::{Daemon, DaemonAddr, DaemonError, Refresh};
-use crate::scion::socket::{CallError as RouteError, Limits, ScionSocket};
+use crate::scion::socket::{PathError, ScionSocket};
 use crate::scion::topology::DispatchedPorts;
 use crate::socket::ip::address_towards;
 pub(super) use call::{Call, Silence};
@@ -169,8 +169,8 @@ fn within(ports: Option<(u16, u16)>) -> String {
     })
 }
 
-impl From<RouteError> for ScionError {
-    fn from(error: RouteError) -> Self {
+impl From<PathError> for ScionError {
+    fn from(error: PathError) -> Self {
         Self::Path(error.into())
     }
 }
@@ -315,7 +315,7 @@ impl Scion {
         let socket = local::bind(ip, ports)
             .and_then(|socket| {
                 let host = Host::new(from, ip);
-                ScionSocket::new(socket, host, None, Limits::default(), None)
+                ScionSocket::client(socket, host)
             })
             .map_err(|source| ScionError::Bind { ip, ports, source })?;
         Call::new(Arc::clone(self), socket, to, paths)

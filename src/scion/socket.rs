@@ -1,22 +1,24 @@
-//! SCION as a datagram socket: what is sent and received are QUIC or BEP 15 datagrams, what goes over
-//! the underlay socket are SCION packets. No path lookup: a server answers along the reversed path.
+//! A SCION endpoint as a datagram socket: QUIC and BEP 15 datagrams above, SCION packets on an underlay UDP
+//! socket below. It looks up no paths: a server answers along the reversed path of a packet, a client sets its
+//! paths.
 //!
-//! One UDP socket serves both transports of a SCION endpoint, as border routers deliver to one port:
-//! - quinn takes the socket as its [`AsyncUdpSocket`] ([`ScionSocket::endpoint`]). Remotes have
-//!   made-up IPv6 addresses there, which [`ScionSocket::origin`] turns back.
-//! - BEP 15 datagrams go to the [`Datagrams`] given to [`ScionSocket::new`], a batch at a time, and are
-//!   answered in place; the replies go out together.
+//! It answers nothing itself. [`ScionSocket::poll_receive`] and [`ScionSocket::read`] give the datagrams for this
+//! endpoint with their source, path and underlay address;
+//! [`transport::scion`](crate::transport::scion) says who answers them. SCMP errors concern the paths in
+//! use and stay here. A client's QUIC endpoint takes the socket as its
+//! [`AsyncUdpSocket`](::quinn::AsyncUdpSocket) ([`ScionSocket::endpoint`]). QUIC knows remotes by synthetic
+//! IPv6 addresses, which [`ScionSocket::origin`] turns back.
 //!
-//! [`underlay`] is the UDP socket, [`inbox`] handles what comes in. What is decided is decided in
-//! [`gate`], [`remotes`], [`sent`] and [`quic`], without sockets and clocks.
+//! [`underlay`] is the UDP socket. [`filter`], [`remotes`], [`sent`] and [`quic`] decide, without sockets and
+//! clocks.
 
-mod allowance;
-mod gate;
-mod inbox;
-mod names;
-mod quic;
+mod batch;
+mod filter;
+pub(crate) mod quic;
+mod quinn;
 mod remotes;
 mod sent;
+mod synthetic;
 mod underlay;
 
 #[cfg(test)]
@@ -24,31 +26,33 @@ pub(crate) mod tests;
 
 use std::cell::RefCell;
 use std::fmt;
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
+use ::quinn::{Endpoint, EndpointConfig, ServerConfig, TokioRuntime};
 use parking_lot::Mutex;
-use quinn::udp::{RecvMeta, Transmit};
-use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, ServerConfig, TokioRuntime, UdpPoller};
 use scion_tracker_core::address::{Host, ScionAddr};
-use scion_tracker_core::codec::scion::{BuildError, Packet, PacketError, Path, Scmp, Template};
+use scion_tracker_core::codec::scion::{
+    BuildError, Message, Packet, PacketError, Path, Scmp, Template, Unsealed,
+};
 use tokio::sync::broadcast;
 
 use crate::counters::{Counter, Counters};
+use crate::scion::rate::RateLimiter;
 use crate::scion::topology::Topology;
-use allowance::Allowance;
-pub(crate) use gate::{Gate, Request};
-pub(crate) use inbox::Datagrams;
-use inbox::Inbox;
-use names::Names;
+pub(crate) use batch::{EchoRequest, Incoming, PacketBatch};
+pub(crate) use filter::Datagram;
+use filter::{Admitted, Filter};
+use quinn::Unread;
+use remotes::{Arrival, Change, Now, Remotes, Report, Returned, Route};
 pub(crate) use remotes::{Cause, Failure, Limits};
-use remotes::{GivenBack, Now, Remotes, Report, Route};
 use sent::Sent;
-use underlay::{AlwaysRoom, Underlay};
+use synthetic::SyntheticAddrs;
+pub(crate) use underlay::Replies;
+use underlay::Underlay;
 
 /// The largest UDP payload that is sure to get through: QUIC's minimum. Path MTUs of 1280 and less
 /// are announced, headers take 80 to 260 bytes of what the underlay carries.
@@ -58,13 +62,9 @@ pub(crate) const MIN_PAYLOAD: u16 = 1200;
 /// are sent again after three times as long, over another path if the first has failed.
 pub(crate) const INITIAL_RTT: Duration = Duration::from_millis(150);
 
-/// Rounds of receiving without anything for quinn, before other tasks get their turn.
-const FRUITLESS: usize = 16;
-/// Failures of paths that a slow listener is told of.
+/// Failures of paths that wait for a slow listener.
 const FAILURES: usize = 16;
-/// Echo requests that are answered in a burst, and as many a second.
-const ECHOES: u32 = 200;
-/// Packets that routers gave back and that are sent again over another path, in the same way.
+/// Packets that routers returned and that are sent again over another path: at once, and per second.
 const RESENDS: u32 = 1000;
 
 thread_local! {
@@ -72,90 +72,100 @@ thread_local! {
     static OUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What a server gives to its socket.
-pub(crate) struct Serving {
-    /// Answers what is not QUIC.
-    pub(crate) datagrams: Box<dyn Datagrams>,
-    /// Count what happens on the socket.
-    pub(crate) counters: Arc<Counters>,
-}
-
 /// A SCION endpoint on an underlay UDP socket.
 pub(crate) struct ScionSocket {
     underlay: Underlay,
     underlay_addr: SocketAddr,
-    gate: Gate,
-    names: Names,
+    filter: Filter,
+    addrs: SyntheticAddrs,
     remotes: Mutex<Remotes>,
-    inbox: Mutex<Inbox>,
-    /// Of a client. A server opens nothing, and its memory is for others.
+    resends: Mutex<RateLimiter>,
+    /// What a QUIC endpoint of quinn has not read yet.
+    unread: Mutex<Option<Box<Unread>>>,
+    /// Of a client. A server opens no connections.
     sent: Option<Mutex<Sent>>,
     failures: broadcast::Sender<Failure>,
     counters: Arc<Counters>,
     start: Instant,
 }
 
-/// Why a remote cannot be called.
+/// Why packets cannot be sent over a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum CallError {
-    /// The bytes of the path are not a path.
+pub(crate) enum PathError {
+    /// The bytes are no path.
     #[error("malformed path")]
-    Path(#[from] PacketError),
-    /// No header can be made of it.
+    Malformed(#[from] PacketError),
+    /// The path does not fit a header.
     #[error("unusable path")]
-    Build(#[from] BuildError),
+    Unusable(#[from] BuildError),
 }
 
 impl ScionSocket {
-    /// A SCION endpoint of this host on an underlay socket, whose port is the SCION port as well: a
-    /// border router delivers there. With a topology, answers go to the border routers named in it.
-    /// Needs a tokio runtime.
-    pub(crate) fn new(
+    /// A client endpoint of this host on an underlay socket, whose port is the SCION port, too: border
+    /// routers deliver there. Needs a tokio runtime.
+    pub(crate) fn client(underlay: UdpSocket, host: Host) -> io::Result<Arc<Self>> {
+        let sent = Some(Mutex::default());
+        Self::new(
+            underlay,
+            host,
+            None,
+            Limits::default(),
+            Arc::default(),
+            sent,
+        )
+    }
+
+    /// A server endpoint, as [`ScionSocket::client`]. With a topology, answers go to the border routers
+    /// named in it. It counts into `counters`.
+    pub(crate) fn server(
         underlay: UdpSocket,
         host: Host,
         topology: Option<Topology>,
         limits: Limits,
-        serving: Option<Serving>,
+        counters: Arc<Counters>,
+    ) -> io::Result<Arc<Self>> {
+        Self::new(underlay, host, topology, limits, counters, None)
+    }
+
+    /// A client endpoint on a new underlay socket.
+    pub(crate) fn bind(host: Host, underlay: SocketAddr) -> io::Result<Arc<Self>> {
+        Self::client(UdpSocket::bind(underlay)?, host)
+    }
+
+    fn new(
+        underlay: UdpSocket,
+        host: Host,
+        topology: Option<Topology>,
+        limits: Limits,
+        counters: Arc<Counters>,
+        sent: Option<Mutex<Sent>>,
     ) -> io::Result<Arc<Self>> {
         let underlay_addr = underlay.local_addr()?;
         let local = ScionAddr::new(host.ia, host.ip(), underlay_addr.port())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let start = Instant::now();
-        let sent = serving.is_none().then(Mutex::default);
-        let (datagrams, counters) = match serving {
-            Some(serving) => (Some(serving.datagrams), serving.counters),
-            None => (None, Arc::default()),
-        };
-        let underlay = Underlay::new(underlay)?;
-        let inbox = Inbox::new(now(start), datagrams, underlay.max_transmit_segments());
         Ok(Arc::new(Self {
-            underlay,
+            underlay: Underlay::new(underlay)?,
             underlay_addr,
-            gate: Gate::new(local, topology),
-            names: Names::default(),
+            filter: Filter::new(local, topology),
+            addrs: SyntheticAddrs::default(),
             remotes: Mutex::new(Remotes::new(limits)),
-            inbox: Mutex::new(inbox),
+            resends: Mutex::new(RateLimiter::new(RESENDS)),
+            unread: Mutex::default(),
             sent,
             failures: broadcast::Sender::new(FAILURES),
             counters,
-            start,
+            start: Instant::now(),
         }))
     }
 
-    /// As [`ScionSocket::new`], on a socket of its own and with defaults.
-    pub(crate) fn bind(host: Host, underlay: SocketAddr) -> io::Result<Arc<Self>> {
-        Self::new(
-            UdpSocket::bind(underlay)?,
-            host,
-            None,
-            Limits::default(),
-            None,
-        )
+    /// The own SCION address.
+    pub(crate) const fn local(&self) -> ScionAddr {
+        self.filter.local()
     }
 
-    /// Our own SCION address.
-    pub(crate) const fn local(&self) -> ScionAddr {
-        self.gate.local()
+    /// What happens on the socket is counted here.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// The address of the underlay socket.
@@ -171,7 +181,7 @@ impl ScionSocket {
         Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime))
     }
 
-    /// What an endpoint on such a socket has to keep to.
+    /// The configuration that a QUIC endpoint on such a socket needs.
     pub(crate) fn endpoint_config() -> EndpointConfig {
         let mut config = EndpointConfig::default();
         // The bit that QUIC always sets, unless both sides agree not to, tells it from BEP 15.
@@ -179,41 +189,202 @@ impl ScionSocket {
         config
     }
 
-    /// The host behind an address that the endpoint of this socket shows for a remote: to be asked
-    /// right when a connection comes in. For addresses of other endpoints the answer means nothing.
-    /// `None` if it is an IPv6 host that has been pushed out of the table since.
+    /// Waits for packets and receives as many as are there.
+    pub(crate) fn poll_receive(
+        &self,
+        cx: &mut Context<'_>,
+        batch: &mut PacketBatch,
+    ) -> Poll<io::Result<()>> {
+        batch.filled(0, batch.now());
+        let len = ready!(self.underlay.poll_receive(cx, &mut batch.received))?;
+        batch.filled(len, now(self.start));
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads packet number `at` of a batch. `None` if it is not for the owner of this endpoint: it is
+    /// dropped and counted, or is an SCMP error about a path in use.
+    #[inline]
+    pub(crate) fn read<'a>(&self, batch: &'a PacketBatch, at: usize) -> Option<Incoming<'a>> {
+        let Some((bytes, underlay)) = batch.received.datagram(at) else {
+            self.counters.count(Counter::ScionMalformed);
+            return None;
+        };
+        match self.filter.admit(bytes, underlay) {
+            Ok(Admitted::Datagram(datagram, packet)) => {
+                if !packet.checksum_is_right() {
+                    self.counters.count(Counter::ScionWrongChecksum);
+                }
+                Some(Incoming::Datagram(datagram))
+            }
+            Ok(Admitted::Control(packet)) => self.control(packet, underlay, batch.now()),
+            Err(reject) => {
+                self.counters.count(reject.into());
+                None
+            }
+        }
+    }
+
+    fn control<'a>(
+        &self,
+        packet: Packet<'a>,
+        underlay: SocketAddr,
+        now: Now,
+    ) -> Option<Incoming<'a>> {
+        let Message::Scmp(scmp) = packet.message else {
+            return None;
+        };
+        match scmp {
+            Scmp::EchoRequest(echo) => Some(Incoming::Echo(EchoRequest {
+                packet,
+                echo,
+                underlay,
+            })),
+            Scmp::EchoReply(_) | Scmp::Other { .. } => {
+                self.counters.count(Counter::ScionScmpIgnored);
+                None
+            }
+            _ => {
+                self.scmp_error(&packet, &scmp, now);
+                None
+            }
+        }
+    }
+
+    /// Notes the sender of a QUIC packet among the remotes, so that it can be sent to. Returns the
+    /// synthetic address by which QUIC knows it; `None` if it cannot be answered.
+    pub(crate) fn note_remote(
+        &self,
+        datagram: &Datagram<'_>,
+        batch: &PacketBatch,
+    ) -> Option<SocketAddr> {
+        let addr = self.addrs.of(datagram.source);
+        let arrival = Arrival {
+            path: datagram.path,
+            via: self.filter.via(datagram.underlay),
+            token: quic::addressed_to(datagram.payload),
+            now: batch.now(),
+        };
+        let change = self
+            .remotes
+            .lock()
+            .packet_received((addr, datagram.source), &arrival, || {
+                self.route_back(datagram)
+            });
+        match change {
+            Ok(Change::None) => {}
+            Ok(Change::Added) => self.counters.count(Counter::ScionRemotesAdded),
+            Ok(Change::PathAdopted) => self.counters.count(Counter::ScionPathsAdopted),
+            Err(_) => {
+                self.counters.count(Counter::ScionUnanswerable);
+                return None;
+            }
+        }
+        Some(addr)
+    }
+
+    /// The route of answers to a datagram.
+    fn route_back(&self, datagram: &Datagram<'_>) -> Result<Route, BuildError> {
+        let Datagram {
+            source,
+            path,
+            underlay,
+            ..
+        } = *datagram;
+        let template = Template::between(self.local(), source, path)?;
+        let next_hop = self.filter.next_hop(source, template.path(), underlay);
+        Ok(Route { template, next_hop })
+    }
+
+    /// Queues the answer to a datagram, along its path and without an entry among the remotes. `serve` writes
+    /// the payload and returns its length, zero for no answer. Returns what [`Unsealed::seal`] needs before
+    /// [`ScionSocket::send_replies`]; `None` if nothing was queued.
+    #[inline]
+    pub(crate) fn queue_reply(
+        &self,
+        request: &Datagram<'_>,
+        replies: &mut Replies,
+        serve: impl FnOnce(&mut [u8]) -> usize,
+    ) -> Option<Unsealed> {
+        match self.filter.answer(request, replies.buffer()?, serve) {
+            Ok(answer) => {
+                let (packet, next_hop) = answer?;
+                replies.queue(packet.packet_len(), next_hop);
+                Some(packet)
+            }
+            Err(reject) => {
+                self.counters.count(reject.into());
+                None
+            }
+        }
+    }
+
+    /// Sends the queued replies. Returns how many the socket has not taken.
+    pub(crate) fn send_replies(&self, replies: &mut Replies) -> usize {
+        self.underlay.send_all(replies)
+    }
+
+    /// Room for the replies to a batch.
+    pub(crate) fn replies(&self) -> Replies {
+        Replies::new(self.underlay.max_transmit_segments())
+    }
+
+    /// Sends one datagram back along the path of another, without an entry among the remotes. False if that
+    /// is not possible.
+    pub(crate) fn reply(&self, to: &Datagram<'_>, payload: &[u8]) -> bool {
+        let route = self.route_back(to);
+        if let Ok(route) = &route {
+            self.transmit(route, payload, None);
+        }
+        route.is_ok()
+    }
+
+    /// Answers an echo request with a packet that is no longer.
+    pub(crate) fn reply_to_echo(&self, request: &EchoRequest<'_>) {
+        let mut reply = Vec::new();
+        match self.filter.answer_echo(request, &mut reply) {
+            Ok(next_hop) => {
+                self.counters.count(Counter::ScionEchoes);
+                self.send(next_hop, &reply, None);
+            }
+            Err(reject) => self.counters.count(reject.into()),
+        }
+    }
+
+    /// The endpoint behind a synthetic address of this socket. To be asked when a connection opens. For
+    /// addresses of other sockets the answer has no meaning. `None` if it is an IPv6 host that others
+    /// have pushed out of the table.
     pub(crate) fn origin(&self, remote: SocketAddr) -> Option<ScionAddr> {
         self.remotes.lock().endpoint(remote)
     }
 
-    /// Makes a remote callable over `path` (as daemons give it, with its border router; without
-    /// bytes for a host in our own AS), and over `spare` when an SCMP error names `path`. Returns the
-    /// address to connect to. Called again with other paths, it switches.
-    pub(crate) fn call(
+    /// Sets the paths to a remote: `path` (as daemons give it, with its border router; no bytes for a
+    /// host of the own AS), and `spare` for when an SCMP error names `path`. Returns the address for QUIC to
+    /// connect to.
+    pub(crate) fn set_paths(
         &self,
         remote: ScionAddr,
         path: (&[u8], SocketAddr),
         spare: Option<(&[u8], SocketAddr)>,
-    ) -> Result<SocketAddr, CallError> {
+    ) -> Result<SocketAddr, PathError> {
         let route = |(path, next_hop): (&[u8], SocketAddr)| {
             let template = Template::new(self.local(), remote, Path::parse(path)?)?;
-            Ok::<_, CallError>(Route { template, next_hop })
+            Ok::<_, PathError>(Route { template, next_hop })
         };
         let (path, spare) = (route(path)?, spare.map(route).transpose()?);
-        let name = self.names.name(remote);
+        let addr = self.addrs.of(remote);
         let mut remotes = self.remotes.lock();
-        remotes.call((name, remote), path, spare, now(self.start));
-        Ok(name)
+        remotes.set_paths((addr, remote), path, spare, now(self.start));
+        Ok(addr)
     }
 
-    /// For how long nothing has come from a remote, counted from [`ScionSocket::call`] at the
-    /// earliest. `None` if it is not called.
-    pub(crate) fn silence(&self, remote: ScionAddr) -> Option<Duration> {
+    /// Time since the last packet of a remote, or since [`ScionSocket::set_paths`]. `None` if it has no
+    /// paths.
+    pub(crate) fn silent_for(&self, remote: ScionAddr) -> Option<Duration> {
         let remotes = self.remotes.lock();
-        remotes.silence(self.names.name(remote), now(self.start))
+        remotes.silent_for(self.addrs.of(remote), now(self.start))
     }
 
-    /// Paths that fail under remotes from now on.
+    /// The failures of paths in use, from now on.
     pub(crate) fn failures(&self) -> broadcast::Receiver<Failure> {
         self.failures.subscribe()
     }
@@ -224,18 +395,18 @@ impl ScionSocket {
         self.remotes.lock().len()
     }
 
-    /// Takes note of what an SCMP error says. Sends what it gives back over a path that works, while
-    /// the allowance lasts: whoever forges such errors has us send what they quote.
-    fn failed(&self, packet: &Packet<'_>, scmp: &Scmp<'_>, resends: &mut Allowance, now: Now) {
+    /// Notes what an SCMP error says about a path. Sends the returned packet again over a path that works, but
+    /// only so many per second: whoever forges such errors has us send what they quote.
+    fn scmp_error(&self, packet: &Packet<'_>, scmp: &Scmp<'_>, now: Now) {
         let mut remotes = self.remotes.lock();
-        let report = remotes.failed(&self.names, self.local(), packet, scmp, now);
+        let report = remotes.scmp_error(&self.addrs, self.local(), packet, scmp, now);
         drop(remotes);
         let Some(Report { failure, again }) = report else {
             self.counters.count(Counter::ScionScmpIgnored);
             return;
         };
-        if let Some((route, given_back)) = again {
-            self.send_again(&route, given_back, || resends.take(now.since_start));
+        if let Some((route, returned)) = again {
+            self.send_again(&route, returned, now);
         }
         if let Some(failure) = failure {
             self.counters.count(Counter::ScionPathsFailed);
@@ -245,14 +416,14 @@ impl ScionSocket {
         }
     }
 
-    fn send_again(&self, route: &Route, given_back: GivenBack<'_>, may: impl FnOnce() -> bool) {
+    fn send_again(&self, route: &Route, returned: Returned<'_>, now: Now) {
         let sent = self.sent.as_ref().map(Mutex::lock);
-        let datagram = match given_back {
-            GivenBack::Whole(datagram) => Some(datagram),
-            GivenBack::Beginning(it) => sent.as_ref().and_then(|sent| sent.find(it)),
+        let datagram = match returned {
+            Returned::Whole(datagram) => Some(datagram),
+            Returned::Beginning(it) => sent.as_ref().and_then(|sent| sent.find(it)),
         };
         if let Some(datagram) = datagram
-            && may()
+            && self.resends.lock().allow(now.since_start)
         {
             self.counters.count(Counter::ScionResent);
             self.transmit(route, datagram, None);
@@ -276,69 +447,11 @@ impl ScionSocket {
         });
     }
 
-    /// What the socket does not take is lost: QUIC sends it again, and all else is asked for again.
+    /// What the socket does not take is lost: QUIC sends it again, and clients ask again for the rest.
     fn send(&self, to: SocketAddr, packets: &[u8], segment_size: Option<usize>) {
         if !self.underlay.send(to, packets, segment_size) {
             self.counters.count(Counter::ScionSendFailures);
         }
-    }
-}
-
-impl AsyncUdpSocket for ScionSocket {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Box::pin(AlwaysRoom)
-    }
-
-    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        if let Some(sent) = &self.sent {
-            let length = transmit.segment_size.unwrap_or(transmit.contents.len());
-            let mut sent = sent.lock();
-            let datagrams = transmit.contents.chunks(length.max(1));
-            datagrams.for_each(|datagram| sent.keep(datagram));
-        }
-        let issued = quic::issued(transmit.contents);
-        let route = self.remotes.lock().route(transmit.destination, issued);
-        // An error would end the connection; its next packet brings the entry back.
-        match route {
-            Some(route) => self.transmit(&route, transmit.contents, transmit.segment_size),
-            None => self.counters.count(Counter::ScionRemotesUnknown),
-        }
-        Ok(())
-    }
-
-    fn poll_recv(
-        &self,
-        cx: &mut Context<'_>,
-        bufs: &mut [IoSliceMut<'_>],
-        meta: &mut [RecvMeta],
-    ) -> Poll<io::Result<usize>> {
-        let mut inbox = self.inbox.lock();
-        for _ in 0..FRUITLESS {
-            let count = inbox.hand_on(self, bufs, meta);
-            if count > 0 {
-                return Poll::Ready(Ok(count));
-            }
-            let count = ready!(self.underlay.poll_receive(cx, inbox.received()))?;
-            inbox.filled(count, now(self.start));
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.names.name(self.local()))
-    }
-
-    fn max_transmit_segments(&self) -> usize {
-        self.underlay.max_transmit_segments()
-    }
-
-    fn max_receive_segments(&self) -> usize {
-        1
-    }
-
-    fn may_fragment(&self) -> bool {
-        self.underlay.may_fragment()
     }
 }
 

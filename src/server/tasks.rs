@@ -10,12 +10,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::bind::{Bound, Sockets};
 use super::{Handle, Kind, RunError, Server};
-use crate::scion::socket::{self, ScionSocket, Serving};
+use crate::scion::socket::{self, ScionSocket};
 use crate::service::Service;
 use crate::tls::Certificates;
 use crate::transport::connections::Connections;
 use crate::transport::http::origin::Proxies;
-use crate::transport::{Options, quic, tcp, udp};
+use crate::transport::{Options, quic, scion, tcp, udp};
 
 /// How long requests and connections may take to end after the shutdown.
 const DRAIN: Duration = Duration::from_millis(4500);
@@ -128,24 +128,22 @@ impl Tasks {
                     let Some(certificates) = &certificates else {
                         continue;
                     };
-                    let serving = Serving {
-                        datagrams: udp::over_scion(&service, udp_options).map_err(failed)?,
-                        counters: Arc::clone(&service.counters),
-                    };
-                    let socket = ScionSocket::new(
+                    let socket = ScionSocket::server(
                         socket,
                         host,
                         topology,
                         socket::Limits::default(),
-                        Some(serving),
+                        Arc::clone(&service.counters),
                     )
                     .map_err(failed)?;
+                    let udp = udp::OverScion::new(&service, udp_options).map_err(failed)?;
                     let tls = certificates.quic_config(quic::PROTOCOLS_OVER_SCION);
                     let rtt = Some(socket::INITIAL_RTT);
-                    let listener = quic::Listener::new(tls, rtt, options, Arc::clone(&service));
-                    let (listener, stop) = (listener.map_err(failed)?, self.stop.clone());
+                    let quic = quic::Listener::new(tls, rtt, options, Arc::clone(&service));
+                    let (quic, stop) = (quic.map_err(failed)?, self.stop.clone());
                     self.set.spawn(async move {
-                        listener.run_over_scion(socket, stop).await.map_err(failed)
+                        let served = scion::run(socket, Some(udp), Some(&quic), stop).await;
+                        served.map_err(failed)
                     });
                 }
             }

@@ -125,7 +125,7 @@ impl Running {
     ) -> Result<quinn::Connection, quinn::ConnectionError> {
         let socket = ScionSocket::bind(host(from), loopback()).unwrap();
         let to = socket
-            .call(self.scion, (path, self.underlay()), None)
+            .set_paths(self.scion, (path, self.underlay()), None)
             .unwrap();
         let endpoint = socket.endpoint(None).unwrap();
         endpoint

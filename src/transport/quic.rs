@@ -1,9 +1,8 @@
-//! QUIC endpoints, over whatever datagram socket that is, and what is spoken on their connections: HTTP/3
+//! QUIC endpoints on UDP sockets and SCION ports, and the protocols of their connections: HTTP/3
 //! everywhere, and over SCION also the HTTP/1.1 of the SCION world's Go programs ([`qs`]).
 //!
-//! [`Listener::run`] makes an endpoint on a UDP socket, [`Listener::run_over_scion`] on a SCION socket,
-//! which also says who is behind the addresses of its remotes. QUIC is quinn's, as the state machine that
-//! it is inside ([`quinn_proto`]); what drives it is [`driver`].
+//! [`Listener::run`] serves a UDP socket, [`Listener::driver_over_scion`] makes what a SCION port needs. QUIC is
+//! quinn's state machine ([`quinn_proto`]); [`driver`] drives it.
 //!
 //! There is no 0-RTT: its packets come before the handshake has proven where the client is, and a
 //! tracker hands that address to others.
@@ -12,9 +11,12 @@ mod driver;
 mod out;
 mod state;
 mod timers;
+mod udp;
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -32,7 +34,8 @@ use super::http::three::EXTRA_BYTES;
 use super::{Limits, Options, Shared};
 use crate::scion::socket::ScionSocket;
 use crate::service::Service;
-use driver::Driver;
+pub(super) use driver::{Driver, Received};
+use udp::Receiver;
 
 /// What a UDP listener speaks, by its name in TLS (ALPN).
 pub(crate) const PROTOCOLS: &[&[u8]] = &[b"h3"];
@@ -83,32 +86,45 @@ impl Listener {
         // Each socket has keys of its own for connection ids and stateless resets. A client that changes
         // its port may find itself at another socket, which must not reset a connection that the first
         // one holds: whoever sees its packets could have that done (RFC 9000 section 21.11).
-        let origin_of = |remote: SocketAddr| Some(Origin::ip(remote.ip()));
         let endpoint = EndpointConfig::default();
-        self.drive(socket, endpoint, origin_of, shutdown).await
+        let origin_of = |remote: SocketAddr| Some(Origin::ip(remote.ip()));
+        let mut receiver = Receiver::new(Arc::clone(&socket), &endpoint);
+        let mut driver = self.driver(socket, endpoint, origin_of, shutdown.clone());
+        let mut stopping = pin!(shutdown.cancelled());
+        let mut stopped = false;
+        poll_fn(|cx| {
+            if !stopped && stopping.as_mut().poll(cx).is_ready() {
+                stopped = true;
+                driver.stop();
+            }
+            driver.poll(cx, |driver, cx| receiver.poll(driver, cx))
+        })
+        .await
     }
 
-    /// The same over SCION: requests come from where their packets come from.
-    pub(crate) async fn run_over_scion(
+    /// An endpoint on a SCION socket, without what receives: see [`Driver::poll`]. Requests come from where
+    /// their packets come from.
+    pub(super) fn driver_over_scion(
         &self,
-        socket: Arc<ScionSocket>,
+        socket: &Arc<ScionSocket>,
         shutdown: CancellationToken,
-    ) -> io::Result<()> {
-        let origin_of = |remote| {
-            let ScionAddr { host, .. } = socket.origin(remote)?;
+    ) -> Driver {
+        let remotes = Arc::clone(socket);
+        let origin_of = move |remote| {
+            let ScionAddr { host, .. } = remotes.origin(remote)?;
             Some(Origin { host })
         };
-        let (endpoint, socket) = (ScionSocket::endpoint_config(), Arc::clone(&socket));
-        self.drive(socket, endpoint, origin_of, shutdown).await
+        let socket = Arc::<ScionSocket>::clone(socket);
+        self.driver(socket, ScionSocket::endpoint_config(), origin_of, shutdown)
     }
 
-    async fn drive(
+    fn driver(
         &self,
         socket: Arc<dyn AsyncUdpSocket>,
         endpoint: EndpointConfig,
-        origin_of: impl Fn(SocketAddr) -> Option<Origin>,
+        origin_of: impl Fn(SocketAddr) -> Option<Origin> + Send + 'static,
         shutdown: CancellationToken,
-    ) -> io::Result<()> {
+    ) -> Driver {
         let shared = Arc::new(Shared {
             service: Arc::clone(&self.service),
             options: Arc::clone(&self.options),
@@ -116,8 +132,14 @@ impl Listener {
             tasks: TaskTracker::new(),
         });
         let (config, handshakes) = (Arc::clone(&self.config), Arc::clone(&self.handshakes));
-        let driver = Driver::new(socket, endpoint, config, origin_of, shared, handshakes);
-        driver.run().await
+        Driver::new(
+            socket,
+            endpoint,
+            config,
+            Box::new(origin_of),
+            shared,
+            handshakes,
+        )
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod handler;
 
+use std::fmt;
 use std::io;
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use scion_tracker_core::types::Time;
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::{Counter, Snapshot};
-use crate::scion::socket::{Datagrams, MIN_PAYLOAD, Request};
+use crate::scion::socket::{Datagram, MIN_PAYLOAD};
 use crate::service::{self, Service};
 use crate::socket::mmsg::RequestBatch;
 
@@ -78,47 +79,53 @@ pub(crate) fn spawn(
         .collect()
 }
 
-/// Answers the BEP 15 datagrams of a SCION socket.
-pub(crate) fn over_scion(
-    service: &Arc<Service>,
-    options: Options,
-) -> io::Result<Box<dyn Datagrams>> {
-    Ok(Box::new(OverScion {
-        handler: handler(service, connection_ids(options)?, options)?,
-        now: Time::default(),
-    }))
-}
-
-struct OverScion {
+/// Answers the BEP 15 requests of a SCION port, in batches.
+pub(crate) struct OverScion {
     handler: Handler,
-    /// One look at the clock a batch.
+    /// The clock is read once per batch.
     now: Time,
 }
 
-impl Datagrams for OverScion {
-    fn begin_batch(&mut self, requests: &[Request<'_>]) {
+impl OverScion {
+    pub(crate) fn new(service: &Arc<Service>, options: Options) -> io::Result<Self> {
+        Ok(Self {
+            handler: handler(service, connection_ids(options)?, options)?,
+            now: Time::default(),
+        })
+    }
+
+    /// To be called with the requests of a batch before they are answered.
+    pub(super) fn begin_batch(&mut self, requests: &[Datagram<'_>]) {
         let datagrams = requests.iter().map(|it| (it.payload, it.source.host));
         self.handler.prefetch(datagrams);
         self.now = self.handler.service.now();
     }
 
-    fn answer(&mut self, request: &Request<'_>, reply: &mut [u8]) -> usize {
+    /// Answers one request: writes the reply into the buffer and returns its length, 0 for no reply.
+    pub(super) fn answer(&mut self, request: &Datagram<'_>, reply: &mut [u8]) -> usize {
         let origin = Origin {
             host: request.source.host,
         };
-        // What is sure to get through, whatever the path.
+        // Every path carries this much.
         let room = reply.len().min(usize::from(MIN_PAYLOAD));
         let reply = &mut reply[..room];
         self.handler
             .answer(request.payload, &origin, self.now, reply)
     }
 
-    fn end_batch(&mut self) {
-        // Counted before it is answered: whoever has an answer finds it counted.
+    /// To be called when a batch is answered, before its replies are sent: whoever has a reply finds it
+    /// counted.
+    pub(super) fn end_batch(&mut self) {
         let Handler {
             service, counts, ..
         } = &mut self.handler;
         service.counters.flush(counts);
+    }
+}
+
+impl fmt::Debug for OverScion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OverScion").finish_non_exhaustive()
     }
 }
 

@@ -180,7 +180,7 @@ impl Call {
                     Err(RecvError::Closed) => return pending().await,
                 },
                 () = sleep(patience) => {
-                    let quiet = self.socket.silence(self.remote).unwrap_or_default();
+                    let quiet = self.socket.silent_for(self.remote).unwrap_or_default();
                     if quiet < patience {
                         patience = PATIENCE;
                         tried = 0;
@@ -273,5 +273,5 @@ fn take(
     choice: &Choice,
 ) -> Result<SocketAddr, ScionError> {
     let spare = choice.spare().map(ScionPath::route);
-    Ok(socket.call(remote, choice.current().route(), spare)?)
+    Ok(socket.set_paths(remote, choice.current().route(), spare)?)
 }

@@ -1,15 +1,14 @@
-//! Who is there and over which path: the decisions of the SCION socket, without a socket or clock.
+//! Tracks remotes and the paths that answers take, without a socket or clock.
 //!
 //! SCION authenticates neither source hosts nor paths, so anybody can send a packet in the name of
-//! anybody, over a path of his choice. What keeps that from doing harm:
-//! - The table is bounded. A remote that has shown nothing but packets is *fresh*, and the oldest
-//!   fresh ones make room. A remote that has sent back a connection id that we gave it is
-//!   *established*: it has received our packets, so it is where it says. Fresh ones cannot push out
-//!   established ones.
+//! anybody, over any path. Rules that keep that from doing harm:
+//! - The table has a size limit. A remote that has proven nothing is *fresh*; the oldest fresh ones are
+//!   removed first. A remote that has sent back a connection id that we gave it is *established*: it
+//!   has received our packets, so it is where it says. Fresh ones never push out established ones.
 //! - An answer to a fresh remote takes the path of its latest packet: it goes back where the request
-//!   came from. An established remote keeps its path as long as that works.
-//! - An SCMP error counts only if it quotes a packet that was sent to an established remote over the
-//!   very path in use. Of what it quotes, QUIC packets alone are sent again: once, to that remote.
+//!   came from. An established remote keeps its path while that works.
+//! - An SCMP error counts only if it quotes a packet to an established remote over the path in use. Only
+//!   QUIC packets that it quotes are sent again: once, to that remote.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -20,15 +19,15 @@ use scion_tracker_core::address::{IsdAs, ScionAddr};
 use scion_tracker_core::codec::scion::{BuildError, Packet, Path, Quoted, Scmp, Template};
 
 use super::MIN_PAYLOAD;
-use super::names::Names;
 use super::quic::{self, Token};
+use super::synthetic::SyntheticAddrs;
 
-/// Another path is taken when nothing has come over the current one for this long. Half-way between
-/// a round trip and the patience of a QUIC client whose packets are lost.
+/// Another path is taken when nothing has come over the current one for this long: between a round trip
+/// and the time after which a QUIC client sends lost packets again.
 const SILENT: Duration = Duration::from_millis(300);
-/// The same, if the packet over the other path carries no connection id that we know. Clients that
-/// change their id with the path come back after this; so might a forger, until the next packet with
-/// a known id.
+/// The same, if the packet over the other path has no connection id that we know. Clients that change
+/// their id with the path are answered again after this; so is a forger, until the next packet with a
+/// known id.
 const LOST: Duration = Duration::from_secs(1);
 /// Another path is taken when the current one expires within this many seconds.
 const EXPIRING: u32 = 60;
@@ -37,15 +36,15 @@ const EXPIRING: u32 = 60;
 const FORGET: Duration = Duration::from_secs(120);
 /// The same, when the table is full.
 const FORGET_WHEN_FULL: Duration = Duration::from_secs(30);
-/// How often the table is looked through, and when full.
+/// How often silent remotes are removed, and the same when the table is full.
 const SWEEP: Duration = Duration::from_secs(30);
 const SWEEP_WHEN_FULL: Duration = Duration::from_secs(1);
-/// Connection ids that are remembered a remote.
+/// Connection ids per remote.
 const TOKENS: usize = 4;
 /// SCMP parameter problem: path expired.
 const PATH_EXPIRED: u8 = 52;
 
-/// The time, twice: since some start, for what must not jump; and of day, for the expiry of paths.
+/// The time on two clocks: a monotonic one, and the time of day for the expiry of paths.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Now {
     pub(super) since_start: Duration,
@@ -75,7 +74,7 @@ pub(super) struct Arrival<'a> {
 
 /// A path that a remote uses.
 #[derive(Debug)]
-struct Way {
+struct PathState {
     /// As the remote's packets carry it; empty for a path of our own choice.
     received: Box<[u8]>,
     /// See [`Arrival::via`].
@@ -83,8 +82,8 @@ struct Way {
     route: Arc<Route>,
     expiry: Option<u32>,
     /// When a packet last came over it.
-    heard: Duration,
-    /// Whether one of these carried an id that we know, or we chose it.
+    last_received: Duration,
+    /// Whether one of these had an id that we know, or we chose the path.
     proven: bool,
     /// Whether an SCMP error named it, and nothing has come over it since.
     failed: bool,
@@ -93,11 +92,11 @@ struct Way {
 #[derive(Debug)]
 struct Remote {
     addr: ScionAddr,
-    /// Which entry of its name this is: names come back.
+    /// Tells this entry from later ones with the same address.
     id: u64,
     standing: Standing,
-    current: Way,
-    other: Option<Way>,
+    current: PathState,
+    other: Option<PathState>,
     tokens: [Option<Token>; TOKENS],
     next_token: usize,
 }
@@ -106,18 +105,18 @@ struct Remote {
 enum Standing {
     /// Packets came.
     Fresh,
-    /// It has our packets.
+    /// It has received our packets.
     Established,
-    /// We call it, over paths of our choice.
-    Called,
+    /// We opened it, over paths of our choice.
+    Dialed,
 }
 
-/// How many remotes there may be.
+/// Limits of the table.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// That have shown nothing yet.
+    /// Remotes that have proven nothing yet.
     pub(crate) fresh: usize,
-    /// That have received our packets.
+    /// Remotes that have received our packets.
     pub(crate) established: usize,
 }
 
@@ -130,27 +129,27 @@ impl Default for Limits {
     }
 }
 
-/// What a packet did.
+/// What a packet has changed in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Heard {
-    /// It came over the path in use, or changed nothing.
-    Nothing,
-    /// Its sender was not in the table.
+pub(super) enum Change {
+    /// None.
+    None,
+    /// Its sender is new in the table.
     Added,
     /// Answers now take its path.
-    Adopted,
+    PathAdopted,
 }
 
-/// What of a path has failed.
+/// The part of a path that has failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
     /// The link at this interface of the AS that reports it.
     Link(u64),
     /// The way between these two interfaces, through the AS that reports it.
     Crossing(u64, u64),
-    /// Its time is over.
+    /// It has expired.
     Expired,
-    /// It does not carry the packets that QUIC needs.
+    /// It does not carry packets as long as QUIC needs.
     Narrow,
 }
 
@@ -167,33 +166,33 @@ pub(crate) struct Failure {
     pub(crate) switched: bool,
 }
 
-/// What follows from an SCMP error that is believed.
+/// The consequences of an SCMP error that counts.
 #[derive(Debug)]
 pub(super) struct Report<'a> {
     /// The path in use has failed.
     pub(super) failure: Option<Failure>,
-    /// The datagram that was given back, and the way that it can take instead. QUIC does not mind one that
+    /// The datagram that was returned, and the route that it can take instead. QUIC accepts one that
     /// comes late or twice, but waits long before it sends one again.
-    pub(super) again: Option<(Arc<Route>, GivenBack<'a>)>,
+    pub(super) again: Option<(Arc<Route>, Returned<'a>)>,
 }
 
-/// What a router gives back of a datagram.
+/// What an SCMP error quotes of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum GivenBack<'a> {
+pub(super) enum Returned<'a> {
     /// All of it.
     Whole(&'a [u8]),
     /// As much as it could quote.
     Beginning(&'a [u8]),
 }
 
-/// The table.
+/// The table of remotes.
 #[derive(Debug)]
 pub(super) struct Remotes {
     limits: Limits,
-    by_name: HashMap<SocketAddr, Remote>,
-    /// Fresh ones in the order in which they came, with the id of their entry. May name some that
-    /// have gone or been established.
-    line: VecDeque<(SocketAddr, u64)>,
+    by_addr: HashMap<SocketAddr, Remote>,
+    /// Fresh remotes, the oldest first, with the id of their entry. May contain some that are gone or
+    /// established.
+    fresh_queue: VecDeque<(SocketAddr, u64)>,
     fresh: usize,
     next_id: u64,
     swept: Duration,
@@ -203,8 +202,8 @@ impl Remotes {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             limits,
-            by_name: HashMap::new(),
-            line: VecDeque::new(),
+            by_addr: HashMap::new(),
+            fresh_queue: VecDeque::new(),
             fresh: 0,
             next_id: 0,
             swept: Duration::ZERO,
@@ -214,47 +213,46 @@ impl Remotes {
     /// Number of remotes in the table.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.by_name.len()
+        self.by_addr.len()
     }
 
-    /// Who is behind a name. Known without the table for IPv4 hosts.
+    /// The endpoint behind a synthetic address. Known without the table for IPv4 hosts.
     pub(super) fn endpoint(&self, name: SocketAddr) -> Option<ScionAddr> {
-        Names::endpoint(name).or_else(|| self.by_name.get(&name).map(|remote| remote.addr))
+        SyntheticAddrs::endpoint(name).or_else(|| self.by_addr.get(&name).map(|remote| remote.addr))
     }
 
     /// How to reach a remote. `issued` is the connection id that the packet gives it, if any.
     pub(super) fn route(&mut self, name: SocketAddr, issued: Option<Token>) -> Option<Arc<Route>> {
-        let remote = self.by_name.get_mut(&name)?;
+        let remote = self.by_addr.get_mut(&name)?;
         if let Some(token) = issued {
             remote.learn(token);
         }
         Some(Arc::clone(&remote.current.route))
     }
 
-    /// Takes note of a packet from `addr`, whose name is `name`. `answer` makes the route along which
-    /// packets go back.
-    pub(super) fn heard(
+    /// Notes a packet from `addr`, whose synthetic address is `name`. `answer` makes the route of the answers.
+    pub(super) fn packet_received(
         &mut self,
         (name, addr): (SocketAddr, ScionAddr),
         arrival: &Arrival<'_>,
         answer: impl FnOnce() -> Result<Route, BuildError>,
-    ) -> Result<Heard, BuildError> {
-        let Some(remote) = self.by_name.get_mut(&name) else {
-            let way = Way::received(arrival, answer()?);
+    ) -> Result<Change, BuildError> {
+        let Some(remote) = self.by_addr.get_mut(&name) else {
+            let way = PathState::received(arrival, answer()?);
             self.add(name, addr, way, arrival.now);
-            return Ok(Heard::Added);
+            return Ok(Change::Added);
         };
         let known = arrival.token.is_some_and(|token| remote.knows(token));
-        let heard = remote.heard(arrival, known, answer)?;
+        let change = remote.packet_received(arrival, known, answer)?;
         if known && remote.standing == Standing::Fresh {
             self.establish(name, arrival.now);
         }
-        Ok(heard)
+        Ok(change)
     }
 
-    /// Calls a remote over a path of our choice, and over `spare` when that fails. What comes back
-    /// does not change the paths.
-    pub(super) fn call(
+    /// Sets the paths to a remote: `route`, and `spare` when that fails. Packets that come back do not change
+    /// them.
+    pub(super) fn set_paths(
         &mut self,
         (name, addr): (SocketAddr, ScionAddr),
         route: Route,
@@ -262,26 +260,26 @@ impl Remotes {
         now: Now,
     ) {
         self.remove(name);
-        let current = Way::chosen(route, now);
-        let other = spare.map(|route| Way::chosen(route, now));
+        let current = PathState::chosen(route, now);
+        let other = spare.map(|route| PathState::chosen(route, now));
         let remote = Remote {
             other,
-            ..Remote::new(addr, 0, Standing::Called, current)
+            ..Remote::new(addr, 0, Standing::Dialed, current)
         };
-        self.by_name.insert(name, remote);
+        self.by_addr.insert(name, remote);
     }
 
-    /// For how long nothing has come from a remote, or since it is called over its current path.
-    pub(super) fn silence(&self, name: SocketAddr, now: Now) -> Option<Duration> {
-        let remote = self.by_name.get(&name)?;
-        Some(now.since_start.saturating_sub(remote.current.heard))
+    /// Time since the last packet of a remote, or since its paths were set.
+    pub(super) fn silent_for(&self, name: SocketAddr, now: Now) -> Option<Duration> {
+        let remote = self.by_addr.get(&name)?;
+        Some(now.since_start.saturating_sub(remote.current.last_received))
     }
 
-    /// Takes note of an SCMP error that reached `local`. Nobody vouches for it, so it counts only if
-    /// what it quotes is a packet of ours to a remote that is really there, over the path in use.
-    pub(super) fn failed<'a>(
+    /// Notes an SCMP error that reached `local`. Nobody authenticates it, so it counts only if it quotes a
+    /// packet of ours to an established remote, over the path in use.
+    pub(super) fn scmp_error<'a>(
         &mut self,
-        names: &Names,
+        addrs: &SyntheticAddrs,
         local: ScionAddr,
         packet: &Packet<'_>,
         scmp: &Scmp<'a>,
@@ -308,25 +306,26 @@ impl Remotes {
         }
         let destination = quoted.destination;
         let addr = ScionAddr::new(destination.ia, destination.ip(), to).ok()?;
-        let remote = self.by_name.get_mut(&names.name(addr))?;
+        let remote = self.by_addr.get_mut(&addrs.of(addr))?;
         if remote.standing == Standing::Fresh {
             return None;
         }
-        let same = |way: &Way| {
+        let same = |way: &PathState| {
             way.route.template.path().is_same_way(quoted.path)
                 && !matches!(*scmp, Scmp::PacketTooBig { mtu, .. } if way.fits(mtu))
         };
-        // What a forger had us send in our name, QUIC would find out; others might not.
-        let given_back = match quoted.whole {
-            true => GivenBack::Whole(quoted.payload),
-            false => GivenBack::Beginning(quoted.payload),
+        // QUIC detects what a forger has us send in our name; other protocols might not.
+        let returned = match quoted.whole {
+            true => Returned::Whole(quoted.payload),
+            false => Returned::Beginning(quoted.payload),
         };
-        let given_back = quic::is_quic(quoted.payload).then_some(given_back);
-        let again = |way: &Way| Some((Arc::clone(&way.route), given_back?));
+        let returned = quic::is_quic(quoted.payload).then_some(returned);
+        let again = |way: &PathState| Some((Arc::clone(&way.route), returned?));
         if same(&remote.current) {
             remote.current.failed = true;
-            // A forger may have put his there; the next packet will bring another.
-            let usable = |other: &Way| other.proven && !other.failed && !other.expires_by(now.unix);
+            // It may be the path of a forger; the next packet brings another.
+            let usable =
+                |other: &PathState| other.proven && !other.failed && !other.expires_by(now.unix);
             let switched = remote.other.as_ref().is_some_and(usable);
             if switched {
                 remote.swap();
@@ -351,55 +350,55 @@ impl Remotes {
         })
     }
 
-    fn add(&mut self, name: SocketAddr, addr: ScionAddr, way: Way, now: Now) {
+    fn add(&mut self, name: SocketAddr, addr: ScionAddr, way: PathState, now: Now) {
         if now.since_start.saturating_sub(self.swept) >= SWEEP {
             self.sweep(FORGET, now);
         }
         self.next_id += 1;
         let remote = Remote::new(addr, self.next_id, Standing::Fresh, way);
-        self.by_name.insert(name, remote);
-        self.line.push_back((name, self.next_id));
+        self.by_addr.insert(name, remote);
+        self.fresh_queue.push_back((name, self.next_id));
         self.fresh += 1;
         while self.fresh > self.limits.fresh {
-            let Some((name, id)) = self.line.pop_front() else {
+            let Some((name, id)) = self.fresh_queue.pop_front() else {
                 break;
             };
             if self.is_fresh(name, id) {
                 self.remove(name);
             }
         }
-        // Those that were established or forgotten have left gaps.
-        if self.line.len() > 2 * self.limits.fresh {
-            let mut line = std::mem::take(&mut self.line);
-            line.retain(|(name, id)| self.is_fresh(*name, *id));
-            self.line = line;
+        // Remotes that were established or removed are still queued.
+        if self.fresh_queue.len() > 2 * self.limits.fresh {
+            let mut queue = std::mem::take(&mut self.fresh_queue);
+            queue.retain(|(name, id)| self.is_fresh(*name, *id));
+            self.fresh_queue = queue;
         }
     }
 
     fn is_fresh(&self, name: SocketAddr, id: u64) -> bool {
-        let found = self.by_name.get(&name);
+        let found = self.by_addr.get(&name);
         found.is_some_and(|remote| remote.id == id && remote.standing == Standing::Fresh)
     }
 
     fn establish(&mut self, name: SocketAddr, now: Now) {
-        if self.by_name.len() - self.fresh >= self.limits.established {
+        if self.by_addr.len() - self.fresh >= self.limits.established {
             if now.since_start.saturating_sub(self.swept) < SWEEP_WHEN_FULL {
                 return;
             }
             self.sweep(FORGET_WHEN_FULL, now);
-            if self.by_name.len() - self.fresh >= self.limits.established {
-                // It goes on as a fresh one.
+            if self.by_addr.len() - self.fresh >= self.limits.established {
+                // It stays fresh.
                 return;
             }
         }
-        if let Some(remote) = self.by_name.get_mut(&name) {
+        if let Some(remote) = self.by_addr.get_mut(&name) {
             remote.standing = Standing::Established;
             self.fresh -= 1;
         }
     }
 
     fn remove(&mut self, name: SocketAddr) {
-        let removed = self.by_name.remove(&name);
+        let removed = self.by_addr.remove(&name);
         if removed.is_some_and(|remote| remote.standing == Standing::Fresh) {
             self.fresh -= 1;
         }
@@ -408,8 +407,8 @@ impl Remotes {
     fn sweep(&mut self, silent: Duration, now: Now) {
         self.swept = now.since_start;
         let fresh = &mut self.fresh;
-        self.by_name.retain(|_, remote| {
-            let keep = remote.standing == Standing::Called || remote.silent(now) < silent;
+        self.by_addr.retain(|_, remote| {
+            let keep = remote.standing == Standing::Dialed || remote.silent(now) < silent;
             if !keep && remote.standing == Standing::Fresh {
                 *fresh -= 1;
             }
@@ -419,7 +418,7 @@ impl Remotes {
 }
 
 impl Remote {
-    const fn new(addr: ScionAddr, id: u64, standing: Standing, current: Way) -> Self {
+    const fn new(addr: ScionAddr, id: u64, standing: Standing, current: PathState) -> Self {
         Self {
             addr,
             id,
@@ -431,19 +430,19 @@ impl Remote {
         }
     }
 
-    fn heard(
+    fn packet_received(
         &mut self,
         arrival: &Arrival<'_>,
         known: bool,
         answer: impl FnOnce() -> Result<Route, BuildError>,
-    ) -> Result<Heard, BuildError> {
+    ) -> Result<Change, BuildError> {
         let now = arrival.now;
-        if self.standing == Standing::Called {
-            self.current.heard = now.since_start;
-            return Ok(Heard::Nothing);
+        if self.standing == Standing::Dialed {
+            self.current.last_received = now.since_start;
+            return Ok(Change::None);
         }
         if self.current.is_of(arrival) {
-            self.current.hear(known, now);
+            self.current.packet_received(known, now);
             // Who uses the path of somebody that we know, with an id that we have not seen in the
             // open, has been told it under encryption.
             if let Some(token) = arrival.token
@@ -453,29 +452,29 @@ impl Remote {
             {
                 self.learn(token);
             }
-            return Ok(Heard::Nothing);
+            return Ok(Change::None);
         }
         let adopts = self.adopts(arrival.path.expiry(), known, now);
         if let Some(other) = &mut self.other
             && other.is_of(arrival)
         {
-            other.hear(known, now);
+            other.packet_received(known, now);
         } else if adopts || self.other_may_go(known, now) {
-            let mut way = Way::received(arrival, answer()?);
+            let mut way = PathState::received(arrival, answer()?);
             way.proven = known;
             self.other = Some(way);
         }
         if adopts {
             self.swap();
-            return Ok(Heard::Adopted);
+            return Ok(Change::PathAdopted);
         }
-        Ok(Heard::Nothing)
+        Ok(Change::None)
     }
 
-    /// Whether answers shall leave the current path for that of a packet that has just come.
+    /// Whether answers take the path of a packet that has just come.
     fn adopts(&self, expiry: Option<u32>, known: bool, now: Now) -> bool {
         let current = &self.current;
-        let silent = now.since_start.saturating_sub(current.heard);
+        let silent = now.since_start.saturating_sub(current.last_received);
         let lasts = |until: u32| expiry.is_none_or(|expiry| expiry > until);
         let expires_by = |time: u32| current.expires_by(time) && lasts(time);
         if self.standing == Standing::Fresh || current.failed {
@@ -488,11 +487,11 @@ impl Remote {
         }
     }
 
-    /// Whether the spare path may be replaced by another: a forged packet must not take away what
-    /// the next failure will need.
+    /// Whether the spare path may be replaced by another: a forged packet must not replace the path that
+    /// the next failure needs.
     fn other_may_go(&self, known: bool, now: Now) -> bool {
         self.other.as_ref().is_none_or(|other| {
-            let silent = now.since_start.saturating_sub(other.heard);
+            let silent = now.since_start.saturating_sub(other.last_received);
             known || !other.proven || other.failed || silent >= LOST || other.expires_by(now.unix)
         })
     }
@@ -515,13 +514,16 @@ impl Remote {
     }
 
     fn silent(&self, now: Now) -> Duration {
-        let other = self.other.as_ref().map_or(Duration::ZERO, |way| way.heard);
+        let other = self
+            .other
+            .as_ref()
+            .map_or(Duration::ZERO, |way| way.last_received);
         now.since_start
-            .saturating_sub(self.current.heard.max(other))
+            .saturating_sub(self.current.last_received.max(other))
     }
 }
 
-impl Way {
+impl PathState {
     fn received(arrival: &Arrival<'_>, route: Route) -> Self {
         Self {
             received: arrival.path.as_bytes().into(),
@@ -537,7 +539,7 @@ impl Way {
             via: None,
             expiry: route.template.path().expiry(),
             route: Arc::new(route),
-            heard: now.since_start,
+            last_received: now.since_start,
             proven: true,
             failed: false,
         }
@@ -547,15 +549,15 @@ impl Way {
         *self.received == *arrival.path.as_bytes() && self.via == arrival.via
     }
 
-    fn hear(&mut self, known: bool, now: Now) {
-        self.heard = now.since_start;
+    fn packet_received(&mut self, known: bool, now: Now) {
+        self.last_received = now.since_start;
         self.proven |= known;
-        // A packet that was under way when the link went down may come later than the error.
+        // A packet that was sent before the link went down may come later than the error.
         self.failed = false;
     }
 
-    /// Whether packets of QUIC's least size fit, with our headers (RFC 9000 section 14): larger ones are
-    /// attempts that may fail, and what does not carry these is of no use.
+    /// Whether QUIC packets of the minimum size fit, with our headers (RFC 9000 section 14). Larger ones are
+    /// attempts that may fail; a path that does not carry the minimum is of no use.
     fn fits(&self, mtu: u16) -> bool {
         usize::from(mtu) >= self.route.template.overhead() + usize::from(MIN_PAYLOAD)
     }

@@ -10,11 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use quinn::TransportConfig;
+use ::quinn::TransportConfig;
 use scion_tracker_core::address::ScionAddr;
-use scion_tracker_core::codec::scion::{
-    Echo, Message, Path, Scmp, Template, parse, write_echo_request,
-};
+use scion_tracker_core::codec::scion::{Message, Path, Template, parse};
 
 use tokio::time::timeout;
 
@@ -45,7 +43,7 @@ async fn check_exchange(server: &str, client: &str, path: &[u8], validation: Val
     let client = ScionSocket::bind(host(client), loopback()).unwrap();
     let endpoint = client.endpoint(None).unwrap();
     let to = client
-        .call(server.local(), (path, server.underlay_addr()), None)
+        .set_paths(server.local(), (path, server.underlay_addr()), None)
         .unwrap();
     let connection = connect(&endpoint, &identity, to).await;
     assert_eq!(
@@ -94,7 +92,7 @@ async fn the_same_ip_and_port_in_two_ases_are_two_remotes() {
     for client in [&one, &two] {
         let path = path(1);
         let to = client
-            .call(server.local(), (&path, server.underlay_addr()), None)
+            .set_paths(server.local(), (&path, server.underlay_addr()), None)
             .unwrap();
         let endpoint = client.endpoint(None).unwrap();
         connections.push((client, connect(&endpoint, &identity, to).await));
@@ -118,7 +116,7 @@ async fn a_connection_survives_that_its_client_alternates_between_paths() {
     let paths = [path(1), path(3), path(5)];
     let call = |nth: usize| {
         let path = (&paths[nth % 3][..], server.underlay_addr());
-        client.call(server.local(), path, None).unwrap()
+        client.set_paths(server.local(), path, None).unwrap()
     };
     let connection = connect(&endpoint, &identity, call(0)).await;
     // Faster than the server follows, and then slower.
@@ -147,7 +145,7 @@ async fn a_request_in_flight_survives_a_link_that_goes_down() {
     let relay = Relay::new(&server, &client);
     let (first, second) = (path(1), path(3));
     let to = client
-        .call(
+        .set_paths(
             server.local(),
             (&first, relay.addr),
             Some((&second, relay.addr)),
@@ -167,7 +165,7 @@ async fn a_request_in_flight_survives_a_link_that_goes_down() {
         assert!(failure.switched);
         assert_eq!(failure.remote, server.local());
         client
-            .call(
+            .set_paths(
                 server.local(),
                 if interface == 1 {
                     (&second, relay.addr)
@@ -199,7 +197,9 @@ async fn an_opening_over_a_link_that_is_down_goes_out_again_at_once() {
     relay.take_down(1);
     let (first, second) = (path(1), path(3));
     let (first, second) = ((&*first, relay.addr), (&*second, relay.addr));
-    let to = client.call(server.local(), first, Some(second)).unwrap();
+    let to = client
+        .set_paths(server.local(), first, Some(second))
+        .unwrap();
     let mut config = identity.client();
     let mut transport = TransportConfig::default();
     transport.initial_rtt(PATIENCE);
@@ -212,7 +212,7 @@ async fn an_opening_over_a_link_that_is_down_goes_out_again_at_once() {
 }
 
 /// Packets in the name of the client, over another path, from another underlay address.
-fn forge(from: ScionAddr, to: ScionAddr, path: &[u8], payload: &[u8]) -> Vec<u8> {
+pub(crate) fn forge(from: ScionAddr, to: ScionAddr, path: &[u8], payload: &[u8]) -> Vec<u8> {
     let path = Path::parse(path).unwrap();
     let mut packet = Vec::new();
     let template = Template::new(from, to, path).unwrap();
@@ -229,7 +229,7 @@ async fn forged_packets_do_not_divert_a_connection() {
     let endpoint = client.endpoint(None).unwrap();
     let way = path(1);
     let to = client
-        .call(server.local(), (&way, server.underlay_addr()), None)
+        .set_paths(server.local(), (&way, server.underlay_addr()), None)
         .unwrap();
     let connection = connect(&endpoint, &identity, to).await;
     ask(&connection, "before").await;
@@ -276,13 +276,13 @@ async fn a_flood_of_forged_initials_leaves_the_table_bounded_and_connections_ali
         established: 64,
     };
     let underlay = UdpSocket::bind(loopback()).unwrap();
-    let server = ScionSocket::new(underlay, host(SERVER), None, limits, None).unwrap();
+    let server = ScionSocket::server(underlay, host(SERVER), None, limits, Arc::default()).unwrap();
     serve(&server, identity.server(), Validation::Retry);
     let client = ScionSocket::bind(host(CLIENT), loopback()).unwrap();
     let endpoint = client.endpoint(None).unwrap();
     let way = path(1);
     let to = client
-        .call(server.local(), (&way, server.underlay_addr()), None)
+        .set_paths(server.local(), (&way, server.underlay_addr()), None)
         .unwrap();
     let connection = connect(&endpoint, &identity, to).await;
 
@@ -290,7 +290,7 @@ async fn a_flood_of_forged_initials_leaves_the_table_bounded_and_connections_ali
     let trap = UdpSocket::bind(loopback()).unwrap();
     let bait: ScionAddr = "9-9,[10.0.0.9]:31969".parse().unwrap();
     let lured = client
-        .call(bait, (&way, trap.local_addr().unwrap()), None)
+        .set_paths(bait, (&way, trap.local_addr().unwrap()), None)
         .unwrap();
     let attempts: Vec<_> = (0..16)
         .map(|_| {
@@ -347,133 +347,10 @@ async fn a_flood_of_forged_initials_leaves_the_table_bounded_and_connections_ali
     // And who comes now gets in.
     let late = ScionSocket::bind(host("2-ff00:0:211,[10.0.0.2]"), loopback()).unwrap();
     let to = late
-        .call(server.local(), (&way, server.underlay_addr()), None)
+        .set_paths(server.local(), (&way, server.underlay_addr()), None)
         .unwrap();
     let connection = connect(&late.endpoint(None).unwrap(), &identity, to).await;
     ask(&connection, "after").await;
-}
-
-/// Sends datagrams back to whom they should come from.
-struct Repeat;
-
-impl Datagrams for Repeat {
-    fn begin_batch(&mut self, requests: &[Request<'_>]) {
-        assert!(!requests.is_empty());
-    }
-
-    fn answer(&mut self, request: &Request<'_>, reply: &mut [u8]) -> usize {
-        let Request {
-            source, payload, ..
-        } = *request;
-        assert_eq!(source.host, host("2-ff00:0:212,[fd00::7]"));
-        reply[..payload.len()].copy_from_slice(payload);
-        payload.len()
-    }
-
-    fn end_batch(&mut self) {}
-}
-
-#[tokio::test]
-async fn bep15_and_other_versions_of_quic_are_answered_beside_a_connection() {
-    let identity = Identity::new();
-    let underlay = UdpSocket::bind(loopback()).unwrap();
-    let serving = Serving {
-        datagrams: Box::new(Repeat),
-        counters: Arc::default(),
-    };
-    let limits = Limits::default();
-    let server = ScionSocket::new(underlay, host(SERVER), None, limits, Some(serving)).unwrap();
-    serve(&server, identity.server(), Validation::Handshake);
-
-    let raw = tokio::net::UdpSocket::bind(loopback()).await.unwrap();
-    let from = ScionAddr {
-        host: host("2-ff00:0:212,[fd00::7]"),
-        port: raw.local_addr().unwrap().port(),
-    };
-    let connect_request = [
-        0, 0, 4, 0x17, 0x27, 0x10, 0x19, 0x80, 0, 0, 0, 0, 1, 2, 3, 4,
-    ];
-    let mut announce = [0x4f; 98];
-    announce[8..12].copy_from_slice(&[0, 0, 0, 1]);
-    let mut initial = vec![0xc0, 0x5c, 0x10, 0, 0x0f, 4, 1, 2, 3, 4, 2, 8, 9];
-    initial.resize(600, 0);
-    let negotiation = [0xc0, 0, 0, 0, 0, 2, 8, 9, 4, 1, 2, 3, 4, 0, 0, 0, 1];
-    for (request, reply) in [
-        (&connect_request[..], &connect_request[..]),
-        (&announce, &announce),
-        (&initial, &negotiation),
-    ] {
-        let packet = forge(from, server.local(), &path(1), request);
-        raw.send_to(&packet, server.underlay_addr()).await.unwrap();
-        let mut buffer = [0; 2048];
-        let received = timeout(Duration::from_secs(5), raw.recv(&mut buffer));
-        let length = received.await.unwrap().unwrap();
-        let packet = parse(&buffer[..length]).unwrap();
-        assert!(packet.checksum_is_right());
-        assert_eq!(packet.destination, from.host);
-        assert!(matches!(packet.message, Message::Udp(udp) if udp.payload == reply));
-    }
-    assert_eq!(server.remotes(), 0, "neither makes an entry");
-}
-
-#[tokio::test]
-async fn echo_requests_are_answered_so_many_a_second_and_not_larger_than_they_are() {
-    let server = ScionSocket::bind(host(SERVER), loopback()).unwrap();
-    serve(&server, Identity::new().server(), Validation::Handshake);
-    let raw = tokio::net::UdpSocket::bind(loopback()).await.unwrap();
-    let request = |from: &str, path: &[u8], sequence| {
-        let echo = Echo {
-            identifier: 7,
-            sequence,
-            data: b"0123456789",
-        };
-        let (path, mut request) = (Path::parse(path).unwrap(), Vec::new());
-        write_echo_request(host(from), host(SERVER), path, &echo, &mut request).unwrap();
-        request
-    };
-    for (from, path) in [("1-ff00:0:110,[fd00::1]", vec![]), (CLIENT, path(1))] {
-        let request = request(from, &path, 1);
-        raw.send_to(&request, server.underlay_addr()).await.unwrap();
-        let mut buffer = [0; 2048];
-        let received = timeout(Duration::from_secs(5), raw.recv(&mut buffer));
-        let length = received.await.unwrap().unwrap();
-        let reply = parse(&buffer[..length]).unwrap();
-        assert!(reply.checksum_is_right());
-        assert_eq!(
-            (reply.source, reply.destination),
-            (host(SERVER), host(from))
-        );
-        assert!(
-            matches!(reply.message, Message::Scmp(Scmp::EchoReply(echo))
-                if (echo.identifier, echo.sequence, echo.data) == (7, 1, b"0123456789")),
-            "{reply:?}"
-        );
-        assert!(length <= request.len());
-    }
-    // One that reached the wrong host is not answered.
-    let mut elsewhere = request(CLIENT, &path(1), 2);
-    elsewhere[31] ^= 1;
-    raw.send_to(&elsewhere, server.underlay_addr())
-        .await
-        .unwrap();
-    let (since, flood) = (Instant::now(), request(CLIENT, &path(1), 3));
-    let handled = || {
-        let counters = [Counter::ScionEchoes, Counter::ScionEchoesRefused];
-        counters.map(|counter| count(&server, counter))
-    };
-    while handled().iter().sum::<u64>() < 1000 {
-        raw.send_to(&flood, server.underlay_addr()).await.unwrap();
-        tokio::task::yield_now().await;
-    }
-    let seconds = since.elapsed().as_secs() + 2;
-    assert!(
-        handled()[0] <= u64::from(ECHOES) * seconds,
-        "{:?}",
-        handled()
-    );
-    assert!(handled()[0] >= u64::from(ECHOES));
-    assert_eq!(count(&server, Counter::ScionElsewhere), 1);
-    assert_eq!(server.remotes(), 0, "it makes no entry");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The UDP socket under a SCION socket: batches in, batches and what QUIC transmits out.
+//! The UDP socket under a SCION socket: receives and sends batches, and sends what QUIC transmits.
 
 use std::fmt;
 use std::io;
@@ -18,12 +18,12 @@ const DATAGRAM: usize = 2560;
 /// The longest reply to BEP 15, header included.
 const REPLY: usize = 1472;
 
-/// Datagrams as they came in.
+/// Received datagrams.
 pub(super) type Received = ReceiveBatch<DATAGRAM>;
 /// Replies to BEP 15.
-pub(super) type Replies = SendBatch<REPLY>;
+pub(crate) type Replies = SendBatch<REPLY>;
 
-/// The socket. Reads by themselves wait; what it will not take is lost, as on a full link.
+/// The socket. Receiving waits; sending does not: what the socket does not take is lost, as on a full link.
 pub(super) struct Underlay {
     socket: Readable<UdpSocket>,
     state: UdpSocketState,
@@ -50,7 +50,7 @@ impl Underlay {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,
             };
-            // That was all: the next one is announced anew, there is no need to look for it.
+            // These were all. The runtime reports the next one, so there is no need to try again.
             if count < BATCH {
                 ready.clear_ready();
             }
@@ -79,7 +79,7 @@ impl Underlay {
         self.state.send(socket.into(), &transmit).is_ok()
     }
 
-    /// Sends what is in line. Returns how many the socket has not taken.
+    /// Sends the queued datagrams. Returns how many the socket has not taken.
     pub(super) fn send_all(&self, replies: &mut Replies) -> usize {
         replies.send(self.socket.get_ref())
     }
@@ -101,11 +101,11 @@ impl fmt::Debug for Underlay {
     }
 }
 
-/// Says that there is room: [`Underlay::send`] does not wait for any.
+/// Always writable: [`Underlay::send`] does not wait.
 #[derive(Debug)]
-pub(super) struct AlwaysRoom;
+pub(super) struct AlwaysWritable;
 
-impl UdpPoller for AlwaysRoom {
+impl UdpPoller for AlwaysWritable {
     fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }

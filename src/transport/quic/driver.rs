@@ -1,14 +1,15 @@
-//! Drives the connections of a socket: datagrams in, requests answered on the spot, datagrams out, all in
-//! one task.
+//! Drives the connections of a socket: handles received datagrams, answers requests at once and sends
+//! datagrams, all in one task.
 //!
-//! quinn has a task for the socket and two for each connection, with channels between them. Here a
-//! connection is looked at once when its datagrams are in: what it has to say, acknowledgements and all,
-//! leaves in as few datagrams as will hold it.
+//! It does not receive: [`Driver::poll`] is given what does, so that the same connections run on a UDP socket
+//! ([`super::udp`]) and on a SCION port ([`transport::scion`](crate::transport::scion)).
+//!
+//! quinn has a task per socket and two per connection, with channels between them. Here a connection is
+//! processed once when its datagrams are in, so what it sends, acknowledgements included, leaves in as few
+//! datagrams as will hold it.
 
-use std::future::poll_fn;
-use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
-use std::pin::pin;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -16,7 +17,6 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use quinn::AsyncUdpSocket;
-use quinn::udp::{BATCH_SIZE, RecvMeta};
 use quinn_proto::{
     Connection as Quic, ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint, EndpointConfig,
     Incoming, ServerConfig,
@@ -35,21 +35,30 @@ use crate::transport::http::three::RequestQueue;
 
 /// Batches of datagrams that are received before other tasks get their turn.
 const BATCHES: usize = 8;
-/// RequestQueue that are served together. More make their clients wait for each other: with 64, server and
+/// Requests that are answered together. More make their clients wait for each other: with 64, server and
 /// clients took turns at having nothing to do.
 const TOGETHER: usize = 8;
-/// Room for datagrams that the kernel has put together.
-const COALESCED: usize = 1 << 16;
+/// Says who is behind a remote address of the socket, if that is known.
+type OriginOf = Box<dyn Fn(SocketAddr) -> Option<Origin> + Send>;
+
+/// A received datagram.
+pub(in crate::transport) struct Received<'a> {
+    pub(in crate::transport) payload: &'a [u8],
+    pub(in crate::transport) remote: SocketAddr,
+    /// The address that it was sent to, if the socket says.
+    pub(in crate::transport) local: Option<IpAddr>,
+    pub(in crate::transport) ecn: Option<EcnCodepoint>,
+}
 
 /// An endpoint with its connections.
-pub(super) struct Driver<O> {
+pub(in crate::transport) struct Driver {
     endpoint: Endpoint,
-    socket: Arc<dyn AsyncUdpSocket>,
-    buffers: Box<[u8]>,
+    /// Longer datagrams are dropped.
+    max_datagram: usize,
     out: Out,
-    /// What the endpoint itself has to say, when a datagram belongs to no connection.
+    /// What the endpoint itself answers, when a datagram belongs to no connection.
     response: Vec<u8>,
-    origin_of: O,
+    origin_of: OriginOf,
     shared: Arc<Shared>,
     handshakes: Arc<AtomicUsize>,
     /// By handle.
@@ -64,32 +73,28 @@ pub(super) struct Driver<O> {
     stopping: bool,
 }
 
-/// A connection with what is spoken on it.
+/// A connection and its protocol.
 struct Connection {
     quic: Quic,
-    stage: ConnectionState,
+    state: ConnectionState,
     /// Whether it is among those with something to do.
     ready: bool,
 }
 
-impl<O: Fn(SocketAddr) -> Option<Origin>> Driver<O> {
-    /// `origin_of` says who is behind a remote address of the socket, if that is known.
+impl Driver {
     pub(super) fn new(
         socket: Arc<dyn AsyncUdpSocket>,
         endpoint: EndpointConfig,
         server: Arc<ServerConfig>,
-        origin_of: O,
+        origin_of: OriginOf,
         shared: Arc<Shared>,
         handshakes: Arc<AtomicUsize>,
     ) -> Self {
-        let datagram = usize::try_from(endpoint.get_max_udp_payload_size()).unwrap_or(COALESCED);
-        let buffer = (datagram * socket.max_receive_segments()).min(COALESCED);
         let may_fragment = socket.may_fragment();
         Self {
+            max_datagram: max_datagram(&endpoint),
             endpoint: Endpoint::new(Arc::new(endpoint), Some(server), !may_fragment, None),
-            out: Out::new(Arc::clone(&socket)),
-            socket,
-            buffers: vec![0; buffer * BATCH_SIZE].into(),
+            out: Out::new(socket),
             response: Vec::new(),
             origin_of,
             shared,
@@ -104,27 +109,21 @@ impl<O: Fn(SocketAddr) -> Option<Origin>> Driver<O> {
         }
     }
 
-    /// Serves until the shutdown, and then what is open, until its last connection is over.
-    pub(super) async fn run(mut self) -> io::Result<()> {
-        let shutdown = self.shared.shutdown.clone();
-        let mut stopping = pin!(shutdown.cancelled());
-        poll_fn(|cx| {
-            if !self.stopping && stopping.as_mut().poll(cx).is_ready() {
-                self.stop();
-            }
-            self.poll(cx)
-        })
-        .await
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // As long as nothing can be sent nothing is read: what is to come would have to be sent, too.
+    /// Receives with `receive`, which hands a batch of datagrams to [`Driver::handle`], until there are no
+    /// more, and processes the connections. Ready when a stopped driver has no connection left, or when
+    /// `receive` fails.
+    pub(in crate::transport) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut receive: impl FnMut(&mut Self, &mut Context<'_>) -> Poll<io::Result<()>>,
+    ) -> Poll<io::Result<()>> {
+        // As long as nothing can be sent nothing is read: the replies would have to be sent, too.
         if self.out.poll_ready(cx).is_pending() {
             return Poll::Pending;
         }
         let mut more = true;
         for _ in 0..BATCHES {
-            match self.receive(cx) {
+            match receive(self, cx) {
                 Poll::Ready(received) => received?,
                 Poll::Pending => {
                     more = false;
@@ -153,41 +152,18 @@ impl<O: Fn(SocketAddr) -> Option<Origin>> Driver<O> {
         Poll::Pending
     }
 
-    /// Receives a batch of datagrams and hands them to their connections.
-    fn receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut metas = [RecvMeta::default(); BATCH_SIZE];
-        let size = self.buffers.len() / BATCH_SIZE;
-        let mut chunks = self.buffers.chunks_mut(size);
-        let mut buffers: [IoSliceMut<'_>; BATCH_SIZE] =
-            std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
-        let count = match self.socket.poll_recv(cx, &mut buffers, &mut metas) {
-            Poll::Ready(Ok(count)) => count,
-            // Undefined for UDP, and to be had by anybody who sends an ICMP message.
-            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => 0,
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            Poll::Pending => return Poll::Pending,
-        };
-        let now = Instant::now();
-        for (at, meta) in metas.iter().take(count).enumerate() {
-            for datagram in 0..meta.len.div_ceil(meta.stride.max(1)) {
-                let start = at * size + datagram * meta.stride;
-                let end = (start + meta.stride).min(at * size + meta.len);
-                let datagram = BytesMut::from(&self.buffers[start..end]);
-                self.handle(datagram, meta, now);
-            }
+    /// Hands a datagram to its connection.
+    pub(in crate::transport) fn handle(&mut self, datagram: &Received<'_>, now: Instant) {
+        if datagram.payload.len() > self.max_datagram {
+            return;
         }
-        Poll::Ready(Ok(()))
-    }
-
-    fn handle(&mut self, datagram: BytesMut, meta: &RecvMeta, now: Instant) {
         self.response.clear();
-        let ecn = meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8));
         let event = self.endpoint.handle(
             now,
-            meta.addr,
-            meta.dst_ip,
-            ecn,
-            datagram,
+            datagram.remote,
+            datagram.local,
+            datagram.ecn,
+            BytesMut::from(datagram.payload),
             &mut self.response,
         );
         match event {
@@ -256,7 +232,7 @@ impl<O: Fn(SocketAddr) -> Option<Origin>> Driver<O> {
         };
         let connection = Connection {
             quic,
-            stage: ConnectionState::Handshake {
+            state: ConnectionState::Handshake {
                 handle,
                 origin,
                 until: now + limits.handshake,
@@ -272,25 +248,25 @@ impl<O: Fn(SocketAddr) -> Option<Origin>> Driver<O> {
         mark(&mut self.connections, &mut self.ready, handle);
     }
 
-    /// Lets each connection with something to do do it.
+    /// Processes the connections with something to do.
     fn drive(&mut self, cx: &mut Context<'_>) {
         if self.ready.is_empty() {
             return;
         }
         let now = Instant::now();
         let mut ready = std::mem::take(&mut self.ready);
-        let mut spoken = 0;
+        let mut flushed = 0;
         for (at, handle) in ready.iter().enumerate() {
-            self.listen(*handle, now);
+            self.process_events(*handle, now);
             if self.queue.len() < TOGETHER && at + 1 < ready.len() {
                 continue;
             }
             self.serve(now);
-            for handle in &ready[spoken..=at] {
+            for handle in &ready[flushed..=at] {
                 // Those that cannot send any more are in line again, for when that is possible.
-                self.speak(*handle, cx, now);
+                self.flush(*handle, cx, now);
             }
-            spoken = at + 1;
+            flushed = at + 1;
         }
         ready.clear();
         if self.ready.is_empty() {
@@ -298,18 +274,18 @@ impl<O: Fn(SocketAddr) -> Option<Origin>> Driver<O> {
         }
     }
 
-    /// Takes notice of what has happened to a connection. RequestQueue are in line then.
-    fn listen(&mut self, handle: ConnectionHandle, now: Instant) {
+    /// Processes the events of a connection. Its requests are queued then.
+    fn process_events(&mut self, handle: ConnectionHandle, now: Instant) {
         let Some(Some(connection)) = self.connections.get_mut(handle.0) else {
             return;
         };
-        let Connection { quic, stage, .. } = &mut **connection;
+        let Connection { quic, state, .. } = &mut **connection;
         while let Some(event) = quic.poll() {
             let (shared, wakeups, queue) = (&self.shared, &self.wakeups, &mut self.queue);
-            stage.handle(event, quic, shared, wakeups, queue, now);
+            state.handle(event, quic, shared, wakeups, queue, now);
         }
-        if let ConnectionState::Qs { .. } = stage {
-            stage.pump(quic, &self.shared, now);
+        if let ConnectionState::Qs { .. } = state {
+            state.pump(quic, &self.shared, now);
         }
     }
 
@@ -320,17 +296,17 @@ impl<O: Fn(SocketAddr) -> Option<Origin>> Driver<O> {
         }
         self.queue.answer(&self.shared, |queued| {
             if let Some(Some(connection)) = self.connections.get_mut(queued.connection.0) {
-                let Connection { quic, stage, .. } = &mut **connection;
-                stage.answer(&queued, quic, &self.shared, now);
+                let Connection { quic, state, .. } = &mut **connection;
+                state.answer(&queued, quic, &self.shared, now);
             }
         });
     }
 
-    /// Sends what a connection has to say.
-    fn speak(&mut self, handle: ConnectionHandle, cx: &mut Context<'_>, now: Instant) {
+    /// Sends what a connection has to send.
+    fn flush(&mut self, handle: ConnectionHandle, cx: &mut Context<'_>, now: Instant) {
         loop {
             // Having sent something or been answered by the endpoint may be news, too.
-            self.listen(handle, now);
+            self.process_events(handle, now);
             self.serve(now);
             let Some(Some(connection)) = self.connections.get_mut(handle.0) else {
                 return;
@@ -369,8 +345,8 @@ impl<O: Fn(SocketAddr) -> Option<Origin>> Driver<O> {
         let Some(Some(connection)) = self.connections.get_mut(handle.0) else {
             return;
         };
-        let Connection { quic, stage, .. } = &mut **connection;
-        let deadline = match (quic.poll_timeout(), stage.deadline()) {
+        let Connection { quic, state, .. } = &mut **connection;
+        let deadline = match (quic.poll_timeout(), state.deadline()) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
         };
@@ -384,19 +360,19 @@ impl<O: Fn(SocketAddr) -> Option<Origin>> Driver<O> {
             let Some(Some(connection)) = self.connections.get_mut(handle.0) else {
                 continue;
             };
-            let Connection { quic, stage, .. } = &mut **connection;
+            let Connection { quic, state, .. } = &mut **connection;
             if quic.poll_timeout().is_some_and(|at| at <= now) {
                 quic.handle_timeout(now);
             }
-            if stage.deadline().is_some_and(|at| at <= now) {
-                stage.time_out(quic, &self.shared, now);
+            if state.deadline().is_some_and(|at| at <= now) {
+                state.time_out(quic, &self.shared, now);
             }
             mark(&mut self.connections, &mut self.ready, handle);
         }
     }
 
-    /// No new connections from here on; those that are there come to their end.
-    fn stop(&mut self) {
+    /// Accepts no new connections from here on, and ends those that are open.
+    pub(in crate::transport) fn stop(&mut self) {
         self.stopping = true;
         self.endpoint.set_server_config(None);
         let now = Instant::now();
@@ -404,8 +380,8 @@ impl<O: Fn(SocketAddr) -> Option<Origin>> Driver<O> {
             let Some(connection) = connection else {
                 continue;
             };
-            let Connection { quic, stage, ready } = &mut **connection;
-            stage.go_away(quic, &self.shared, now);
+            let Connection { quic, state, ready } = &mut **connection;
+            state.go_away(quic, &self.shared, now);
             if !*ready {
                 *ready = true;
                 self.ready.push(ConnectionHandle(at));
@@ -414,7 +390,12 @@ impl<O: Fn(SocketAddr) -> Option<Origin>> Driver<O> {
     }
 }
 
-/// Puts a connection in line, unless it is.
+/// The longest datagram that an endpoint takes.
+pub(super) fn max_datagram(endpoint: &EndpointConfig) -> usize {
+    usize::try_from(endpoint.get_max_udp_payload_size()).unwrap_or(usize::MAX)
+}
+
+/// Queues a connection, unless it is queued.
 fn mark(
     connections: &mut [Option<Box<Connection>>],
     ready: &mut Vec<ConnectionHandle>,
@@ -428,7 +409,7 @@ fn mark(
     }
 }
 
-impl<O> Drop for Driver<O> {
+impl Drop for Driver {
     /// Whoever drops a server instead of stopping it leaves nobody waiting.
     fn drop(&mut self) {
         let now = Instant::now();

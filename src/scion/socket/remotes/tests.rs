@@ -51,7 +51,7 @@ fn handshake(id: &[u8; 8]) -> Option<Token> {
 }
 
 struct Bench {
-    names: Names,
+    addrs: SyntheticAddrs,
     remotes: Remotes,
 }
 
@@ -59,17 +59,17 @@ impl Bench {
     fn new(fresh: usize, established: usize) -> Self {
         let remotes = Remotes::new(Limits { fresh, established });
         Self {
-            names: Names::default(),
+            addrs: SyntheticAddrs::default(),
             remotes,
         }
     }
 
     fn name(&self, from: ScionAddr) -> SocketAddr {
-        self.names.name(from)
+        self.addrs.of(from)
     }
 
     /// A packet from there over this path, which our own border router delivers.
-    fn packet(&mut self, from: ScionAddr, path: &[u8], token: Option<Token>, now: Now) -> Heard {
+    fn packet(&mut self, from: ScionAddr, path: &[u8], token: Option<Token>, now: Now) -> Change {
         self.packet_via(ROUTER, from, path, token, now)
     }
 
@@ -81,7 +81,7 @@ impl Bench {
         path: &[u8],
         token: Option<Token>,
         now: Now,
-    ) -> Heard {
+    ) -> Change {
         let path = Path::parse(path).unwrap();
         let request = Template::new(from, addr(SERVER), path).unwrap();
         let mut bytes = Vec::new();
@@ -99,21 +99,23 @@ impl Bench {
             now,
         };
         let name = self.name(from);
-        self.remotes.heard((name, from), &arrival, answer).unwrap()
+        self.remotes
+            .packet_received((name, from), &arrival, answer)
+            .unwrap()
     }
 
     /// A client over `path(1)`, up to the point where it has answered our handshake, at 20 ms.
     fn established(&mut self, from: ScionAddr) {
         assert_eq!(
             self.packet(from, &path(1), short(b"unknown!"), at(0)),
-            Heard::Added
+            Change::Added
         );
         self.remotes
             .route(self.name(from), handshake(b"ours-one"))
             .unwrap();
         assert_eq!(
             self.packet(from, &path(1), short(b"ours-one"), at(20)),
-            Heard::Nothing
+            Change::None
         );
     }
 
@@ -124,7 +126,7 @@ impl Bench {
     }
 
     fn standing(&self, of: ScionAddr) -> Option<Standing> {
-        Some(self.remotes.by_name.get(&self.name(of))?.standing)
+        Some(self.remotes.by_addr.get(&self.name(of))?.standing)
     }
 }
 
@@ -197,7 +199,7 @@ fn the_same_path_from_another_underlay_address_diverts_nothing_either() {
     let known = short(b"ours-one");
     assert_eq!(
         bench.packet_via(30002, client, &path(1), known, at(901)),
-        Heard::Adopted
+        Change::PathAdopted
     );
 }
 
@@ -218,13 +220,10 @@ fn a_client_takes_back_what_a_forger_got_while_it_was_silent() {
     let mut bench = Bench::new(10, 10);
     let client = addr(CLIENT);
     bench.established(client);
-    assert_eq!(
-        bench.packet(client, &path(2), None, at(1000)),
-        Heard::Nothing
-    );
+    assert_eq!(bench.packet(client, &path(2), None, at(1000)), Change::None);
     assert_eq!(
         bench.packet(client, &path(2), None, at(1020)),
-        Heard::Adopted
+        Change::PathAdopted
     );
     // He goes on, and on his path connection ids are not learnt.
     for millis in 1021..1100 {
@@ -232,11 +231,11 @@ fn a_client_takes_back_what_a_forger_got_while_it_was_silent() {
     }
     assert_eq!(
         bench.packet(client, &path(1), short(b"ours-one"), at(1100)),
-        Heard::Adopted
+        Change::PathAdopted
     );
     assert_eq!(
         bench.packet(client, &path(2), short(b"forger's"), at(1101)),
-        Heard::Nothing
+        Change::None
     );
     assert_eq!(bench.way_to(client), Some(1));
 }
@@ -247,26 +246,17 @@ fn another_path_is_adopted_when_the_current_one_is_silent() {
     let client = addr(CLIENT);
     bench.established(client);
     let known = short(b"ours-one");
-    assert_eq!(
-        bench.packet(client, &path(2), known, at(100)),
-        Heard::Nothing
-    );
-    assert_eq!(
-        bench.packet(client, &path(2), known, at(319)),
-        Heard::Nothing
-    );
+    assert_eq!(bench.packet(client, &path(2), known, at(100)), Change::None);
+    assert_eq!(bench.packet(client, &path(2), known, at(319)), Change::None);
     assert_eq!(
         bench.packet(client, &path(2), known, at(320)),
-        Heard::Adopted
+        Change::PathAdopted
     );
     // The first one is kept and taken again under the same rule.
-    assert_eq!(
-        bench.packet(client, &path(1), known, at(600)),
-        Heard::Nothing
-    );
+    assert_eq!(bench.packet(client, &path(1), known, at(600)), Change::None);
     assert_eq!(
         bench.packet(client, &path(1), known, at(620)),
-        Heard::Adopted
+        Change::PathAdopted
     );
     assert_eq!(bench.way_to(client), Some(1));
 }
@@ -282,24 +272,24 @@ fn an_expiring_path_gives_way_to_one_that_lasts() {
     bench.packet(client, &path(1), known, at(late - 1000));
     assert_eq!(
         bench.packet(client, &renewed, known, at(late - 900)),
-        Heard::Nothing
+        Change::None
     );
     bench.packet(client, &path(1), known, at(late - 800));
     bench.packet(client, &path(1), known, at(late - 600));
     assert_eq!(
         bench.packet(client, &renewed, None, at(late)),
-        Heard::Nothing,
+        Change::None,
         "not known"
     );
     bench.packet(client, &path(1), known, at(late));
     assert_eq!(
         bench.packet(client, &path(3), known, at(late)),
-        Heard::Nothing,
+        Change::None,
         "no better"
     );
     assert_eq!(
         bench.packet(client, &renewed, known, at(late)),
-        Heard::Adopted
+        Change::PathAdopted
     );
 }
 
@@ -324,7 +314,7 @@ fn a_flood_leaves_the_table_bounded_and_the_established_in_place() {
         let forged = ScionAddr::new(client.host.ia, ip, 1000).unwrap();
         bench.packet(forged, &path(9), None, at(u64::from(n)));
         assert!(bench.remotes.len() <= 102);
-        assert!(bench.remotes.line.len() <= 201);
+        assert!(bench.remotes.fresh_queue.len() <= 201);
         // A handshake in the midst of it: answered at once, and again after each of its packets.
         if n == 5000 {
             bench.packet(started, &path(4), None, at(5000));
@@ -387,10 +377,10 @@ fn report<'a>(bench: &mut Bench, scmp: &Scmp<'a>, now: Now) -> Option<Report<'a>
         .write(b"x", &mut bytes)
         .unwrap();
     let packet = parse(&bytes).unwrap();
-    let names = bench.names.clone();
+    let addrs = bench.addrs.clone();
     bench
         .remotes
-        .failed(&names, addr(SERVER), &packet, scmp, now)
+        .scmp_error(&addrs, addr(SERVER), &packet, scmp, now)
 }
 
 /// A packet that goes there.
@@ -434,8 +424,8 @@ fn sent_again(payload: &[u8], length: usize) -> [Option<u16>; 3] {
         let (route, given_back) = report(&mut bench, &scmp, now)?.again?;
         let quoted = &payload[..length];
         let expected = match length == payload.len() {
-            true => GivenBack::Whole(quoted),
-            false => GivenBack::Beginning(quoted),
+            true => Returned::Whole(quoted),
+            false => Returned::Beginning(quoted),
         };
         assert_eq!(given_back, expected);
         let mut bytes = Vec::new();
@@ -483,7 +473,7 @@ fn without_another_path_the_next_packet_brings_it() {
     assert!(!failure.switched);
     assert_eq!(
         bench.packet(client, &path(2), short(b"ours-one"), at(41)),
-        Heard::Adopted
+        Change::PathAdopted
     );
 }
 
@@ -544,7 +534,7 @@ fn a_client_keeps_to_the_paths_of_its_choice() {
     let name = bench.name(server);
     bench
         .remotes
-        .call((name, server), route(1), Some(route(2)), at(0));
+        .set_paths((name, server), route(1), Some(route(2)), at(0));
     bench.packet(server, &path(3), None, at(5000));
     assert_eq!(bench.way_to(server), Some(1));
     let quote = sent(&mut bench, server);
@@ -552,15 +542,15 @@ fn a_client_keeps_to_the_paths_of_its_choice() {
     assert!(failure.switched);
     assert_eq!(bench.way_to(server), Some(2));
     assert_eq!(failure.cause, Cause::Link(1));
-    let silence = bench.remotes.silence(name, at(5001));
+    let silence = bench.remotes.silent_for(name, at(5001));
     assert_eq!(
         silence,
         Some(Duration::from_millis(5001)),
         "on the new path"
     );
     bench.packet(server, &path(3), None, at(6000));
-    let silence = bench.remotes.silence(name, at(6001));
+    let silence = bench.remotes.silent_for(name, at(6001));
     assert_eq!(silence, Some(Duration::from_millis(1)));
     let stranger = bench.name(addr(CLIENT));
-    assert_eq!(bench.remotes.silence(stranger, at(6001)), None);
+    assert_eq!(bench.remotes.silent_for(stranger, at(6001)), None);
 }

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use ::quinn::rustls::RootCertStore;
+use ::quinn::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use ::quinn::{ClientConfig, Connection, Endpoint, ServerConfig, TransportConfig};
 use parking_lot::Mutex;
-use quinn::rustls::RootCertStore;
-use quinn::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use quinn::{ClientConfig, Connection, Endpoint, ServerConfig, TransportConfig};
 use scion_tracker_core::address::{Host, ScionAddr};
 use scion_tracker_core::codec::scion::{Message, Path, Template, parse};
 use tokio::time::timeout;

@@ -1,6 +1,6 @@
 //! Whom a token of address validation vouches for.
 
-use quinn::{ConnectionError, TransportErrorCode};
+use ::quinn::{ConnectionError, TransportErrorCode};
 
 use super::*;
 
@@ -51,7 +51,7 @@ async fn check_token(client: &str, later: &str) -> Result<(), ConnectionError> {
     };
     let relay = between(client.local(), later, &server);
     let to = client
-        .call(server.local(), (&path(1), relay), None)
+        .set_paths(server.local(), (&path(1), relay), None)
         .unwrap();
     let connecting = endpoint.connect_with(identity.client(), to, "tracker");
     let done = timeout(Duration::from_secs(10), connecting.unwrap());

@@ -48,7 +48,15 @@ impl Template {
     /// For the answers to a packet: addresses exchanged, path reversed.
     pub fn answering(packet: &Packet<'_>, datagram: &Udp<'_>) -> Result<Self, BuildError> {
         let (source, destination) = exchanged(packet, datagram)?;
-        let path = packet.path;
+        Self::between(source, destination, packet.path)
+    }
+
+    /// For the answers that `source` gives to `destination`, whose packet came along this path.
+    pub fn between(
+        source: ScionAddr,
+        destination: ScionAddr,
+        path: Path<'_>,
+    ) -> Result<Self, BuildError> {
         Self::build(source, destination, path.as_bytes().len(), |room| {
             path.reverse_to(room);
         })

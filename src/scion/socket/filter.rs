@@ -1,13 +1,14 @@
-//! What comes in: which datagrams are for us, and where their answers go first. No socket and no
-//! state, so that every receiver shares it.
+//! Decides which received datagrams are for this endpoint, and the next hop of their answers. Has no socket
+//! and no state.
 
 use std::net::SocketAddr;
 
 use scion_tracker_core::address::ScionAddr;
 use scion_tracker_core::codec::scion::{
-    Answer, Echo, Message, Packet, PacketError, Path, Udp, Unsealed, parse, write_echo_reply,
+    Answer, Message, Packet, PacketError, Path, Unsealed, parse, write_echo_reply,
 };
 
+use super::batch::EchoRequest;
 use crate::counters::Counter;
 use crate::scion::topology::Topology;
 
@@ -39,56 +40,53 @@ impl From<Reject> for Counter {
     }
 }
 
-/// A datagram for us.
+/// A packet for this endpoint.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Admitted<'a> {
-    /// With a payload.
-    Datagram {
-        /// The packet.
-        packet: Packet<'a>,
-        /// Its content.
-        udp: Udp<'a>,
-        /// Who sent it.
-        source: ScionAddr,
-    },
-    /// A control message; `packet` holds it.
+pub(super) enum Admitted<'a> {
+    /// A UDP datagram.
+    Datagram(Datagram<'a>, Packet<'a>),
+    /// A control message; the packet holds it.
     Control(Packet<'a>),
 }
 
-/// A datagram for us that is answered without any state.
+/// A UDP datagram for this endpoint, and how its packet came.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Request<'a> {
-    /// Who sent it.
+pub(crate) struct Datagram<'a> {
+    /// Who sent it, as the packet says.
     pub(crate) source: ScionAddr,
-    /// What it says.
+    /// The payload of the datagram.
     pub(crate) payload: &'a [u8],
-    /// The path that it came along.
+    /// The path that the packet came along.
     pub(super) path: Path<'a>,
-    /// From where it came on the underlay.
+    /// The underlay source of the packet.
     pub(super) underlay: SocketAddr,
 }
 
-/// Knows who we are and what the AS looks like.
+/// The own address, and what is known of the own AS.
 #[derive(Debug, Clone)]
-pub(crate) struct Gate {
+pub(super) struct Filter {
     local: ScionAddr,
     topology: Option<Topology>,
 }
 
-impl Gate {
+impl Filter {
     pub(crate) const fn new(local: ScionAddr, topology: Option<Topology>) -> Self {
         Self { local, topology }
     }
 
-    /// Who we are.
+    /// The own address.
     pub(crate) const fn local(&self) -> ScionAddr {
         self.local
     }
 
-    /// Reads a datagram from the underlay.
+    /// Reads a packet that came from this underlay address.
     #[inline]
-    pub(crate) fn admit<'a>(&self, datagram: &'a [u8]) -> Result<Admitted<'a>, Reject> {
-        let packet = parse(datagram)?;
+    pub(super) fn admit<'a>(
+        &self,
+        bytes: &'a [u8],
+        underlay: SocketAddr,
+    ) -> Result<Admitted<'a>, Reject> {
+        let packet = parse(bytes)?;
         if packet.destination != self.local.host {
             return Err(Reject::Elsewhere);
         }
@@ -108,17 +106,19 @@ impl Gate {
         }
         let (host, port) = (packet.source, udp.source_port);
         let source = ScionAddr::new(host.ia, host.ip(), port).map_err(|_| Reject::Unanswerable)?;
-        Ok(Admitted::Datagram {
-            packet,
-            udp,
+        let datagram = Datagram {
             source,
-        })
+            payload: udp.payload,
+            path: packet.path,
+            underlay,
+        };
+        Ok(Admitted::Datagram(datagram, packet))
     }
 
-    /// Where on the underlay the answer to a packet goes, along this path: where the packet came from, which is a
-    /// border router or a host of our own AS. If the topology is known, it decides: then the answer
-    /// finds its way even when a dispatcher on this host has forwarded the packet.
-    pub(crate) fn next_hop(
+    /// The next hop of an answer along this path: the underlay source of the packet, which is a border router
+    /// or a host of the own AS. If the topology is known, it decides: then the answer arrives even when a
+    /// dispatcher on this host has forwarded the packet.
+    pub(super) fn next_hop(
         &self,
         source: ScionAddr,
         answer: Path<'_>,
@@ -136,16 +136,19 @@ impl Gate {
     /// Writes the answer to an echo request, which is no longer than the request. Returns its next hop.
     pub(super) fn answer_echo(
         &self,
-        packet: &Packet<'_>,
-        request: &Echo<'_>,
-        underlay: SocketAddr,
+        request: &EchoRequest<'_>,
         out: &mut Vec<u8>,
     ) -> Result<SocketAddr, Reject> {
-        write_echo_reply(packet, request, out).map_err(|_| Reject::Unanswerable)?;
+        let EchoRequest {
+            packet,
+            echo,
+            underlay,
+        } = request;
+        write_echo_reply(packet, echo, out).map_err(|_| Reject::Unanswerable)?;
         let path = parse(out)?.path;
         let topology = self.topology.as_ref();
         let router = topology.and_then(|topology| router(topology, path));
-        Ok(router.unwrap_or(underlay))
+        Ok(router.unwrap_or(*underlay))
     }
 
     /// The underlay source of a packet, if answers go there.
@@ -153,18 +156,19 @@ impl Gate {
         self.topology.is_none().then_some(underlay)
     }
 
-    /// Serves one datagram without any state, for transports that answer each request by itself:
-    /// the answer takes the request's own path, so that no forged packet can divert it. `serve`
-    /// writes the answer's payload into the buffer and returns its length, zero for none; the packet
-    /// is then at the beginning of `reply`, to be sealed, and is returned with its next hop.
+    /// Writes the answer to one datagram without any state. It takes the path of the request, so that no
+    /// forged packet can divert it.
+    ///
+    /// `serve` writes the payload of the answer and returns its length, zero for no answer. The packet is
+    /// then at the beginning of `reply`, still to be sealed, and is returned with its next hop.
     #[inline]
-    pub(crate) fn answer(
+    pub(super) fn answer(
         &self,
-        request: &Request<'_>,
+        request: &Datagram<'_>,
         reply: &mut [u8],
         serve: impl FnOnce(&mut [u8]) -> usize,
     ) -> Result<Option<(Unsealed, SocketAddr)>, Reject> {
-        let Request { source, path, .. } = *request;
+        let Datagram { source, path, .. } = *request;
         let mut answer =
             Answer::between(self.local, source, path, reply).map_err(|_| Reject::Unanswerable)?;
         let room = answer.room();
@@ -179,14 +183,14 @@ impl Gate {
     }
 }
 
-/// The border router where a path leaves the AS.
+/// The border router by which a path leaves the own AS.
 fn router(topology: &Topology, path: Path<'_>) -> Option<SocketAddr> {
     topology.next_hop(path.first_egress()?)
 }
 
 #[cfg(test)]
 mod tests {
-    use scion_tracker_core::codec::scion::{Template, write_echo_request};
+    use scion_tracker_core::codec::scion::{Echo, Template, write_echo_request};
 
     use super::*;
 
@@ -227,27 +231,16 @@ mod tests {
 
     /// As it comes in, and is answered.
     fn answer(
-        gate: &Gate,
+        filter: &Filter,
         request: &[u8],
         underlay: SocketAddr,
         reply: &mut [u8],
-        serve: impl FnOnce(&Request<'_>, &mut [u8]) -> usize,
+        serve: impl FnOnce(&Datagram<'_>, &mut [u8]) -> usize,
     ) -> Result<Option<(usize, SocketAddr)>, Reject> {
-        let Ok(Admitted::Datagram {
-            packet,
-            udp,
-            source,
-        }) = gate.admit(request)
-        else {
+        let Ok(Admitted::Datagram(request, _)) = filter.admit(request, underlay) else {
             panic!("not admitted");
         };
-        let request = Request {
-            source,
-            payload: udp.payload,
-            path: packet.path,
-            underlay,
-        };
-        let answered = gate.answer(&request, reply, |out| serve(&request, out))?;
+        let answered = filter.answer(&request, reply, |out| serve(&request, out))?;
         Ok(answered.map(|(unsealed, next_hop)| {
             let length = unsealed.packet_len();
             unsealed.seal(&mut reply[..length]);
@@ -261,8 +254,9 @@ mod tests {
 
     #[test]
     fn only_what_is_for_us_and_can_be_answered_comes_in() {
-        let gate = Gate::new(addr(SERVER), None);
-        let admit = |bytes: &[u8]| gate.admit(bytes).map(|_| ());
+        let filter = Filter::new(addr(SERVER), None);
+        let underlay = "127.0.0.1:1".parse().unwrap();
+        let admit = |bytes: &[u8]| filter.admit(bytes, underlay).map(|_| ());
         assert_eq!(admit(&packet(NEAR, SERVER, &[])), Ok(()));
         assert_eq!(admit(&packet(FAR, SERVER, &path())), Ok(()));
         assert_eq!(admit(&packet(FAR, SERVER, &[])), Err(Reject::Path));
@@ -291,18 +285,18 @@ mod tests {
         let underlay: SocketAddr = "127.0.0.1:30041".parse().unwrap();
         let topology = r#"{"isd_as": "1-ff00:0:110", "border_routers":
             {"br": {"internal_addr": "10.0.0.254:30001", "interfaces": {"7": {}}}}}"#;
-        let known = Gate::new(addr(SERVER), Some(topology.parse().unwrap()));
-        let unknown = Gate::new(addr(SERVER), None);
-        let next_hop = |gate: &Gate, from: &str, path: &[u8]| {
+        let known = Filter::new(addr(SERVER), Some(topology.parse().unwrap()));
+        let unknown = Filter::new(addr(SERVER), None);
+        let next_hop = |filter: &Filter, from: &str, path: &[u8]| {
             let request = packet(from, SERVER, path);
             let mut reply = [0; 256];
-            let serve = |request: &Request<'_>, out: &mut [u8]| {
+            let serve = |request: &Datagram<'_>, out: &mut [u8]| {
                 assert_eq!(request.source, addr(from));
                 assert_eq!(request.payload, b"request");
                 out[..5].copy_from_slice(b"reply");
                 5
             };
-            let answered = answer(gate, &request, underlay, &mut reply, serve);
+            let answered = answer(filter, &request, underlay, &mut reply, serve);
             let (length, next_hop) = answered.unwrap().unwrap();
             let reply = parse(&reply[..length]).unwrap();
             assert!(reply.checksum_is_right());
@@ -321,14 +315,14 @@ mod tests {
 
     #[test]
     fn no_answer_and_no_room_are_no_packet() {
-        let gate = Gate::new(addr(SERVER), None);
+        let filter = Filter::new(addr(SERVER), None);
         let underlay: SocketAddr = "127.0.0.1:1".parse().unwrap();
         let request = packet(NEAR, SERVER, &[]);
-        let silent = answer(&gate, &request, underlay, &mut [0; 100], |_, _| 0);
+        let silent = answer(&filter, &request, underlay, &mut [0; 100], |_, _| 0);
         assert_eq!(silent, Ok(None));
-        let cramped = answer(&gate, &request, underlay, &mut [0; 20], |_, _| 1);
+        let cramped = answer(&filter, &request, underlay, &mut [0; 20], |_, _| 1);
         assert_eq!(cramped, Err(Reject::Unanswerable));
-        let eager = answer(&gate, &request, underlay, &mut [0; 50], |_, out| {
+        let eager = answer(&filter, &request, underlay, &mut [0; 50], |_, out| {
             out.len() + 1
         });
         assert_eq!(eager, Ok(Some((50, underlay))));

@@ -1,0 +1,76 @@
+//! A batch of received packets.
+
+use std::fmt;
+use std::time::Duration;
+
+use scion_tracker_core::codec::scion::{Echo, Packet};
+
+use super::filter::Datagram;
+use super::remotes::Now;
+use super::underlay::Received;
+
+/// Packets that one call of [`ScionSocket::poll_receive`](super::ScionSocket::poll_receive) has received, to be
+/// read one by one with [`ScionSocket::read`](super::ScionSocket::read).
+pub(crate) struct PacketBatch {
+    pub(super) received: Received,
+    len: usize,
+    now: Now,
+}
+
+/// A packet for the owner of the endpoint.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Incoming<'a> {
+    /// A UDP datagram.
+    Datagram(Datagram<'a>),
+    /// An SCMP echo request.
+    Echo(EchoRequest<'a>),
+}
+
+/// An SCMP echo request ("ping") and how it came.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EchoRequest<'a> {
+    pub(super) packet: Packet<'a>,
+    pub(super) echo: Echo<'a>,
+    pub(super) underlay: std::net::SocketAddr,
+}
+
+impl PacketBatch {
+    /// An empty batch.
+    pub(crate) fn new() -> Self {
+        Self {
+            received: Received::new(),
+            len: 0,
+            now: Now {
+                since_start: Duration::ZERO,
+                unix: 0,
+            },
+        }
+    }
+
+    /// Number of packets.
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// When they were received, since the start of the socket.
+    pub(crate) const fn received_at(&self) -> Duration {
+        self.now.since_start
+    }
+
+    pub(super) const fn now(&self) -> Now {
+        self.now
+    }
+
+    pub(super) const fn filled(&mut self, len: usize, now: Now) {
+        self.len = len;
+        self.now = now;
+    }
+}
+
+impl fmt::Debug for PacketBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PacketBatch")
+            .field("len", &self.len)
+            .finish_non_exhaustive()
+    }
+}

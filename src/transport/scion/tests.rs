@@ -1,0 +1,262 @@
+//! A port on loopback, asked with whole SCION packets; no router, no daemon.
+
+use std::net::UdpSocket as StdUdpSocket;
+use std::time::Duration;
+
+use rustls::pki_types::PrivateKeyDer;
+use scion_tracker_core::Tracker;
+use scion_tracker_core::address::ScionAddr;
+use scion_tracker_core::codec::bep15::{TransactionId, write_connect_request};
+use scion_tracker_core::codec::scion::{Echo, Message, Path, Scmp, parse, write_echo_request};
+use scion_tracker_core::registry::memory::{Ceilings, Memory};
+use scion_tracker_core::tracker::Rules;
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+
+use super::*;
+use crate::scion::socket::Limits;
+use crate::scion::socket::tests::forge;
+use crate::scion::socket::tests::net::{host, loopback, path};
+use crate::service::Service;
+use crate::transport::connections::Connections;
+use crate::transport::http::origin::Proxies;
+use crate::transport::{self, quic};
+
+const SERVER: &str = "1-ff00:0:110,[10.0.0.1]";
+const CLIENT: &str = "2-ff00:0:210,[10.0.0.2]";
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A port that serves.
+struct Running {
+    socket: Arc<ScionSocket>,
+    service: Arc<Service>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// What a port is to serve.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Serves {
+    Udp,
+    Quic,
+    Both,
+}
+
+fn start(serves: Serves) -> Running {
+    let tracker = Tracker::new(Memory::new(Ceilings::default(), [1, 2, 3, 4]));
+    let service = Arc::new(Service::new(tracker, Rules::default()));
+    let underlay = StdUdpSocket::bind(loopback()).unwrap();
+    let counters = Arc::clone(&service.counters);
+    let socket =
+        ScionSocket::server(underlay, host(SERVER), None, Limits::default(), counters).unwrap();
+    let udp = (serves != Serves::Quic)
+        .then(|| udp::OverScion::new(&service, udp::Options::default()).unwrap());
+    let quic = (serves != Serves::Udp).then(|| listener(&service));
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let (port, until) = (Arc::clone(&socket), stop.clone());
+    tasks.spawn(async move { run(port, udp, quic.as_ref(), until).await.unwrap() });
+    tasks.close();
+    Running {
+        socket,
+        service,
+        stop,
+        tasks,
+    }
+}
+
+fn listener(service: &Arc<Service>) -> quic::Listener {
+    let made = rcgen::generate_simple_self_signed(["tracker".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    tls.alpn_protocols = vec![b"h3".to_vec()];
+    let limits = transport::Limits::default();
+    let options = transport::Options {
+        connections: Arc::new(Connections::new(&limits)),
+        limits,
+        proxies: Proxies::default(),
+        alt_svc: None,
+    };
+    quic::Listener::new(tls, None, Arc::new(options), Arc::clone(service)).unwrap()
+}
+
+impl Running {
+    fn count(&self, counter: Counter) -> u64 {
+        self.service.counters.snapshot().get(counter)
+    }
+
+    async fn send(&self, from: &UdpSocket, packet: &[u8]) {
+        from.send_to(packet, self.socket.underlay_addr())
+            .await
+            .unwrap();
+    }
+
+    /// Sends a datagram from [`CLIENT`]. Returns the payload of the answer.
+    async fn ask(&self, from: &UdpSocket, payload: &[u8]) -> Vec<u8> {
+        let client = client(from);
+        let packet = forge(client, self.socket.local(), &path(1), payload);
+        self.send(from, &packet).await;
+        let packet = receive(from).await;
+        let packet = parse(&packet).unwrap();
+        assert!(packet.checksum_is_right());
+        assert_eq!(
+            (packet.source, packet.destination),
+            (host(SERVER), client.host)
+        );
+        match packet.message {
+            Message::Udp(udp) => udp.payload.to_vec(),
+            Message::Scmp(scmp) => panic!("{scmp:?}"),
+        }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        timeout(PATIENCE, self.tasks.wait()).await.unwrap();
+    }
+}
+
+fn client(socket: &UdpSocket) -> ScionAddr {
+    ScionAddr {
+        host: host(CLIENT),
+        port: socket.local_addr().unwrap().port(),
+    }
+}
+
+async fn receive(socket: &UdpSocket) -> Vec<u8> {
+    let mut buffer = vec![0; 2048];
+    let received = timeout(PATIENCE, socket.recv(&mut buffer));
+    let length = received.await.expect("an answer in time").unwrap();
+    buffer.truncate(length);
+    buffer
+}
+
+fn connect_request(transaction: u32) -> Vec<u8> {
+    let mut request = Vec::new();
+    write_connect_request(TransactionId(transaction), &mut request);
+    request
+}
+
+/// A first packet of another QUIC version.
+fn other_version() -> Vec<u8> {
+    let mut initial = vec![0xc0, 0x5c, 0x10, 0, 0x0f, 4, 1, 2, 3, 4, 2, 8, 9];
+    initial.resize(600, 0);
+    initial
+}
+
+#[tokio::test]
+async fn a_port_for_udp_alone_needs_no_certificate_and_makes_no_entries() {
+    let port = start(Serves::Udp);
+    let raw = UdpSocket::bind(loopback()).await.unwrap();
+    // Nobody answers this one. It is handled before the next, which is answered.
+    let packet = forge(
+        client(&raw),
+        port.socket.local(),
+        &path(1),
+        &other_version(),
+    );
+    port.send(&raw, &packet).await;
+    let reply = port.ask(&raw, &connect_request(7)).await;
+    assert_eq!(reply[..8], [0, 0, 0, 0, 0, 0, 0, 7]);
+    assert_eq!(reply.len(), 16);
+    assert_eq!(port.count(Counter::UdpConnects), 1);
+    assert_eq!(port.count(Counter::UdpMalformed), 1);
+    assert_eq!(port.count(Counter::ScionVersionsNegotiated), 0);
+    assert_eq!(port.socket.remotes(), 0);
+    port.stop().await;
+}
+
+#[tokio::test]
+async fn a_port_for_quic_alone_answers_no_bep15() {
+    let port = start(Serves::Quic);
+    let raw = UdpSocket::bind(loopback()).await.unwrap();
+    let packet = forge(
+        client(&raw),
+        port.socket.local(),
+        &path(1),
+        &connect_request(7),
+    );
+    port.send(&raw, &packet).await;
+    let negotiation = [0xc0, 0, 0, 0, 0, 2, 8, 9, 4, 1, 2, 3, 4, 0, 0, 0, 1];
+    assert_eq!(port.ask(&raw, &other_version()).await, negotiation);
+    assert_eq!(port.count(Counter::UdpConnects), 0);
+    port.stop().await;
+}
+
+#[tokio::test]
+async fn bep15_and_other_versions_of_quic_are_answered_without_an_entry() {
+    let port = start(Serves::Both);
+    let raw = UdpSocket::bind(loopback()).await.unwrap();
+    let reply = port.ask(&raw, &connect_request(7)).await;
+    assert_eq!(reply[..8], [0, 0, 0, 0, 0, 0, 0, 7]);
+    let negotiation = [0xc0, 0, 0, 0, 0, 2, 8, 9, 4, 1, 2, 3, 4, 0, 0, 0, 1];
+    assert_eq!(port.ask(&raw, &other_version()).await, negotiation);
+    assert_eq!(port.count(Counter::UdpConnects), 1);
+    assert_eq!(port.count(Counter::ScionVersionsNegotiated), 1);
+    assert_eq!(port.socket.remotes(), 0);
+    port.stop().await;
+}
+
+#[tokio::test]
+async fn echo_requests_are_answered_and_replies_are_no_longer() {
+    let port = start(Serves::Udp);
+    let raw = UdpSocket::bind(loopback()).await.unwrap();
+    let request = |from: &str, path: &[u8], sequence| {
+        let echo = Echo {
+            identifier: 7,
+            sequence,
+            data: b"0123456789",
+        };
+        let (path, mut request) = (Path::parse(path).unwrap(), Vec::new());
+        write_echo_request(host(from), host(SERVER), path, &echo, &mut request).unwrap();
+        request
+    };
+    // The first one reached the wrong host and is not answered.
+    let mut elsewhere = request(CLIENT, &path(1), 2);
+    elsewhere[31] ^= 1;
+    port.send(&raw, &elsewhere).await;
+    for (from, path) in [("1-ff00:0:110,[fd00::1]", vec![]), (CLIENT, path(1))] {
+        let request = request(from, &path, 1);
+        port.send(&raw, &request).await;
+        let bytes = receive(&raw).await;
+        let reply = parse(&bytes).unwrap();
+        assert!(reply.checksum_is_right());
+        assert_eq!(
+            (reply.source, reply.destination),
+            (host(SERVER), host(from))
+        );
+        assert!(
+            matches!(reply.message, Message::Scmp(Scmp::EchoReply(echo))
+                if (echo.identifier, echo.sequence, echo.data) == (7, 1, b"0123456789")),
+            "{reply:?}"
+        );
+        assert!(bytes.len() <= request.len());
+    }
+    assert_eq!(port.count(Counter::ScionElsewhere), 1);
+    assert_eq!(port.count(Counter::ScionEchoes), 2);
+    assert_eq!(port.socket.remotes(), 0);
+    port.stop().await;
+}
+
+#[test]
+fn bep15_requests_are_told_from_quic() {
+    let mut announce = [0x4f; 98];
+    announce[8..12].copy_from_slice(&[0, 0, 0, 1]);
+    let mut scrape = [0xcf; 36];
+    scrape[8..12].copy_from_slice(&[0, 0, 0, 2]);
+    for (datagram, expected) in [
+        (&connect_request(7)[..], true),
+        (&announce, true),
+        (&scrape, true),
+        (&connect_request(7)[..15], false),
+        (&other_version(), false),
+        (&[], false),
+    ] {
+        assert_eq!(is_bep15(datagram), expected, "{datagram:02x?}");
+    }
+}

@@ -1,18 +1,18 @@
-//! What a client has sent lately and no SCMP error can give back whole: the long datagrams that QUIC opens
-//! with. When a router says that their path has failed, they go out again over another one at once; QUIC
-//! itself would wait for three of its assumed round trips.
+//! Keeps the long datagrams that a client has sent lately, which no SCMP error can return whole: those that
+//! open a QUIC connection. When a router reports that their path has failed, they are sent again over
+//! another path at once. QUIC itself would wait for three of its assumed round trips.
 
 use std::collections::VecDeque;
 
-/// Datagrams that are kept: those of two openings, with what a client sends along.
+/// Datagrams that are kept: those of two openings, with the first requests.
 const KEPT: usize = 8;
-/// Shorter ones come back whole, over all but the longest paths: an SCMP message has 1232 bytes, headers
+/// Shorter ones are returned whole, over all but the longest paths: an SCMP message has 1232 bytes, headers
 /// included.
 const SHORT: usize = 256;
-/// How much of one has to come back to know it by: what QUIC has encrypted is in it.
+/// How much of one has to be returned to recognize it: some of it is encrypted.
 const ENOUGH: usize = 64;
 
-/// The latest, the last one at the end.
+/// The kept datagrams, the latest at the end.
 #[derive(Debug, Default)]
 pub(super) struct Sent(VecDeque<Vec<u8>>);
 
@@ -21,7 +21,7 @@ impl Sent {
         if datagram.len() < SHORT {
             return;
         }
-        // The memory of the oldest one, if there are enough.
+        // Reuses the memory of the oldest.
         let mut room = match self.0.len() {
             KEPT.. => self.0.pop_front().unwrap_or_default(),
             _ => Vec::new(),
@@ -31,7 +31,7 @@ impl Sent {
         self.0.push_back(room);
     }
 
-    /// The datagram of which this is the beginning.
+    /// The kept datagram that begins so.
     pub(super) fn find(&self, beginning: &[u8]) -> Option<&[u8]> {
         let mut latest = self.0.iter().rev();
         let found = latest.find(|it| beginning.len() >= ENOUGH && it.starts_with(beginning));

@@ -1,8 +1,8 @@
-//! Datagrams on their way out.
+//! Sends datagrams.
 //!
 //! They are not collected: a client that has its reply at once asks again while the replies of others are
-//! still being made. With 64 datagrams a system call, server and clients waited for each other in turn,
-//! and each took more CPU time for waking up than the calls had.
+//! still being made. With 64 datagrams per system call, server and clients waited for each other in turn,
+//! and waking up took more CPU time than the saved calls.
 
 use std::io;
 use std::pin::Pin;
@@ -13,16 +13,16 @@ use quinn::udp::EcnCodepoint;
 use quinn::{AsyncUdpSocket, UdpPoller};
 use quinn_proto::Transmit;
 
-/// Datagrams of one connection that leave with one system call, at most.
+/// At most so many datagrams of one connection leave with one system call.
 const SEGMENTS: usize = 10;
 
-/// The way out of a socket.
+/// The sending side of a socket.
 #[derive(Debug)]
 pub(super) struct Out {
     socket: Arc<dyn AsyncUdpSocket>,
     writable: Pin<Box<dyn UdpPoller>>,
     buffer: Vec<u8>,
-    /// What the buffer holds and the socket has not taken yet.
+    /// The content of the buffer, if the socket has not taken it yet.
     waiting: Option<Transmit>,
 }
 
@@ -36,17 +36,17 @@ impl Out {
         }
     }
 
-    /// How many datagrams of a connection may go at once.
+    /// How many datagrams of a connection may be sent at once.
     pub(super) fn segments(&self) -> usize {
         self.socket.max_transmit_segments().min(SEGMENTS)
     }
 
-    /// Ready when the socket has taken all that it was given.
+    /// Ready when the socket has taken the buffer.
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Some(transmit) = self.waiting.take() {
             if self.send(&transmit).is_err() {
                 self.waiting = Some(transmit);
-                // Any error but this one is the next call's to find.
+                // The next call finds any other error.
                 let _ = ready!(self.writable.as_mut().poll_writable(cx));
             }
         }
@@ -59,14 +59,14 @@ impl Out {
         &mut self.buffer
     }
 
-    /// Sends what is in the buffer, or keeps it until the socket takes it.
+    /// Sends the buffer, or keeps it until the socket takes it.
     pub(super) fn send_buffer(&mut self, transmit: Transmit) {
         if self.send(&transmit).is_err() {
             self.waiting = Some(transmit);
         }
     }
 
-    /// Sends a datagram if that is possible now. For those whose loss is made good by the client.
+    /// Sends a datagram if that is possible now. For datagrams that the client asks for again.
     pub(super) fn send_or_drop(&mut self, transmit: &Transmit, bytes: &[u8]) {
         if self.waiting.is_none() {
             self.buffer().extend_from_slice(bytes);
@@ -74,7 +74,7 @@ impl Out {
         }
     }
 
-    /// Fails only if the socket takes no more for now: what cannot be sent at all is lost as on any
+    /// Fails only if the socket takes no more for now. A datagram that cannot be sent at all is lost, as on any
     /// network.
     fn send(&self, transmit: &Transmit) -> Result<(), Full> {
         let sent = self.socket.try_send(&quinn::udp::Transmit {

@@ -1,4 +1,4 @@
-//! What is spoken on a connection, from its handshake to its end.
+//! The protocol of a connection, from its handshake to its end.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,12 +15,12 @@ use crate::transport::connections::{Open, Over};
 use crate::transport::http::qs::{self, WakeQueue};
 use crate::transport::http::three::{self, Code, QueuedRequest, RequestQueue};
 
-/// Error codes that end a connection before its protocol is known, or after its last one: as HTTP/3 has
-/// them (RFC 9114 section 8.1).
+/// Error codes that end a connection before its protocol is known, or after its end: those of HTTP/3
+/// (RFC 9114 section 8.1).
 pub(super) const NO_ERROR: VarInt = VarInt::from_u32(0x100);
 const EXCESSIVE_LOAD: VarInt = VarInt::from_u32(0x107);
 
-/// How far a connection has come.
+/// The state of a connection.
 pub(super) enum ConnectionState {
     Handshake {
         handle: ConnectionHandle,
@@ -77,7 +77,7 @@ impl ConnectionState {
         }
     }
 
-    /// The handshake is done, and with it the address of the client is proven.
+    /// The handshake is done, which proves the address of the client.
     fn begin(
         &mut self,
         quic: &mut Quic,
@@ -208,7 +208,7 @@ impl ConnectionState {
     }
 }
 
-/// What both sides have agreed to speak.
+/// The protocol that both sides have agreed on (ALPN).
 fn protocol(quic: &Quic) -> Option<Vec<u8>> {
     let data = quic.crypto_session().handshake_data()?;
     data.downcast::<HandshakeData>().ok()?.protocol

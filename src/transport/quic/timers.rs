@@ -1,4 +1,4 @@
-//! When which connection has something to do because of the time.
+//! Per-connection timers, backed by one tokio timer for the earliest deadline.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -8,10 +8,10 @@ use std::time::Instant;
 use quinn_proto::ConnectionHandle;
 use tokio::time::Sleep;
 
-/// The timers of all connections, with one of tokio's for the first of them.
+/// The deadlines of all connections.
 #[derive(Debug)]
 pub(super) struct Timers {
-    /// One a connection at most; too early rather than too late.
+    /// At most one per connection. It may be too early, never too late.
     set: BTreeSet<(Instant, usize)>,
     /// By handle.
     armed: Vec<Option<Instant>>,
@@ -27,8 +27,8 @@ impl Timers {
         }
     }
 
-    /// Sets the time of a connection. One that moves further away, as with every datagram, is found to
-    /// have moved when the old one comes.
+    /// Sets the deadline of a connection. A later one, as with every datagram, is not stored: it is
+    /// found when the old one has passed.
     pub(super) fn set(&mut self, handle: ConnectionHandle, at: Option<Instant>) {
         if self.armed.len() <= handle.0 {
             self.armed.resize(handle.0 + 1, None);
@@ -47,7 +47,7 @@ impl Timers {
         }
     }
 
-    /// Ready when there is one that has expired.
+    /// Ready when a deadline has passed.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(&(at, _)) = self.set.first() else {
             return Poll::Pending;
@@ -68,7 +68,7 @@ impl Timers {
         }
     }
 
-    /// Takes one out that has expired.
+    /// Removes a connection whose deadline has passed.
     pub(super) fn expired(&mut self, now: Instant) -> Option<ConnectionHandle> {
         let &(at, handle) = self.set.first()?;
         if at > now {

@@ -1,6 +1,6 @@
-// Random numbers that are the same in each run, for bench/instructions alone: with them, hash tables,
-// connection ids and keys of TLS are the same, too, and so is how many instructions they take. Each
-// thread has the same sequence, so that it does not matter which one is first.
+// Replaces the random numbers of the system with a fixed sequence, for bench/instructions only. Hash tables,
+// connection ids and TLS keys are then the same in each run, and so is their number of instructions. Each
+// thread has the same sequence, so the order in which threads start does not matter.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdarg.h>
@@ -13,7 +13,7 @@ static __thread uint64_t state;
 
 static void fill(unsigned char *to, size_t length) {
     for (size_t at = 0; at < length; at++) {
-        // SplitMix64, a word for eight bytes.
+        // SplitMix64: one word per eight bytes.
         if (at % 8 == 0)
             state += 0x9e3779b97f4a7c15;
         uint64_t word = state;
@@ -34,7 +34,7 @@ int getentropy(void *to, size_t length) {
     return 0;
 }
 
-// The crate getrandom 0.2 asks by number.
+// The crate getrandom 0.2 calls syscall(SYS_getrandom).
 long syscall(long number, ...) {
     long a[6];
     va_list list;

@@ -1,4 +1,4 @@
-//! A tracker inside another program: UDP and HTTP on free ports, for ten seconds.
+//! Embeds a tracker in another program: serves UDP and HTTP on free ports for ten seconds.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Bytes to requests, and replies to bytes. A codec translates and decides nothing.
+//! Translates bytes to requests and replies to bytes. A codec makes no decisions.
 
 pub mod bencode;
 pub mod bep15;

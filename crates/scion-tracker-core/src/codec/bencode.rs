@@ -1,37 +1,37 @@
-//! Bencode (BEP 3): the writer through which every HTTP reply goes, and a reader for what strangers
-//! send. The reader checks the whole input first, without recursion and to a bounded depth, and then
-//! hands out views into it; neither allocates.
+//! Bencode (BEP 3): a writer for every HTTP reply, and a reader for untrusted input. The reader
+//! first checks the whole input, without recursion and to a bounded depth, and then returns views
+//! of it. Neither allocates.
 
-/// How deep lists and dictionaries may be nested. A scrape reply, the deepest of ours, needs three.
+/// Deepest nesting of lists and dictionaries. A scrape reply, the deepest reply here, needs three.
 pub const MAX_DEPTH: usize = 16;
 
-/// Appends bencode to a buffer. Whoever writes a dictionary writes its keys sorted.
+/// Appends bencode to a buffer. The caller writes the keys of a dictionary in sorted order.
 #[derive(Debug)]
 pub struct Writer<'a> {
     out: &'a mut Vec<u8>,
 }
 
 impl<'a> Writer<'a> {
-    /// Writes behind what the buffer holds.
+    /// Appends to the contents of the buffer.
     pub const fn new(out: &'a mut Vec<u8>) -> Self {
         Self { out }
     }
 
-    /// An integer.
+    /// Writes an integer.
     pub fn int(&mut self, n: impl Into<u64>) {
         self.out.push(b'i');
         push_decimal(n.into(), self.out);
         self.out.push(b'e');
     }
 
-    /// A byte string; also a dictionary's key.
+    /// Writes a byte string, also as the key of a dictionary.
     pub fn bytes(&mut self, bytes: &[u8]) {
         push_decimal(bytes.len() as u64, self.out);
         self.out.push(b':');
         self.out.extend_from_slice(bytes);
     }
 
-    /// Bencode that was written elsewhere.
+    /// Appends text that is already bencoded.
     pub fn raw(&mut self, bencode: &[u8]) {
         self.out.extend_from_slice(bencode);
     }
@@ -46,7 +46,7 @@ impl<'a> Writer<'a> {
         self.out.push(b'd');
     }
 
-    /// Closes what was opened last.
+    /// Closes the innermost open list or dictionary.
     pub fn end(&mut self) {
         self.out.push(b'e');
     }
@@ -68,20 +68,20 @@ pub(crate) fn push_decimal(mut n: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(&digits[at..]);
 }
 
-/// Why bytes are not bencode, or not bencode that we take.
+/// Why bytes are not accepted as bencode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BencodeError {
     /// The input ends inside a value.
-    #[error("bencode is cut short")]
+    #[error("bencode is truncated")]
     Truncated,
-    /// A byte that begins no value, or a dictionary key that is no string.
-    #[error("not bencode")]
+    /// A byte that starts no value, or a dictionary key that is not a string.
+    #[error("invalid bencode")]
     Syntax,
     /// An integer that is empty, has a leading zero or plus, or does not fit 64 bits.
     #[error("bencode holds a malformed integer")]
     Integer,
-    /// A string length with a leading zero, or one beyond what memory can hold.
+    /// A string length with a leading zero, or larger than memory.
     #[error("bencode holds a malformed string length")]
     Length,
     /// Nested deeper than [`MAX_DEPTH`].
@@ -95,7 +95,7 @@ pub enum BencodeError {
 /// A bencoded value, a view into the bytes it was read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Value<'a> {
-    /// An integer. Those from 2^63 to 2^64 - 1 are in here as well, hence the width.
+    /// An integer. The type is wider than 64 bits to hold 2^63 to 2^64 - 1 as well.
     Int(i128),
     /// A byte string.
     Bytes(&'a [u8]),
@@ -106,7 +106,7 @@ pub enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// Reads one value that fills all of the input.
+    /// Reads one value that takes up the whole input.
     pub fn read(input: &'a [u8]) -> Result<Self, BencodeError> {
         match check(input)? {
             length if length == input.len() => {}
@@ -115,7 +115,7 @@ impl<'a> Value<'a> {
         next(&mut &*input).ok_or(BencodeError::Syntax)
     }
 
-    /// The integer, if it is one of 0..2^64.
+    /// The integer, if the value is one in 0..2^64.
     pub fn as_u64(&self) -> Option<u64> {
         match self {
             Self::Int(n) => u64::try_from(*n).ok(),
@@ -123,7 +123,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The string, if it is one.
+    /// The string, if the value is one.
     pub const fn as_bytes(&self) -> Option<&'a [u8]> {
         match self {
             Self::Bytes(bytes) => Some(bytes),
@@ -131,7 +131,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The list, if it is one.
+    /// The list, if the value is one.
     pub const fn as_list(&self) -> Option<List<'a>> {
         match self {
             Self::List(list) => Some(*list),
@@ -139,7 +139,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The dictionary, if it is one.
+    /// The dictionary, if the value is one.
     pub const fn as_dict(&self) -> Option<Dict<'a>> {
         match self {
             Self::Dict(dict) => Some(*dict),
@@ -148,7 +148,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// A list: what stands between its `l` and its `e`, checked. Iterates over its values.
+/// A list: the checked bytes between `l` and `e`. Iterates over its values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct List<'a>(&'a [u8]);
 
@@ -160,13 +160,13 @@ impl<'a> Iterator for List<'a> {
     }
 }
 
-/// A dictionary: what stands between its `d` and its `e`, checked. Iterates over keys and values in
-/// the order in which they stand, which need not be sorted.
+/// A dictionary: the checked bytes between `d` and `e`. Iterates over keys and values in their
+/// order in the input, which need not be sorted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dict<'a>(&'a [u8]);
 
 impl<'a> Dict<'a> {
-    /// The value of a key; of the first one, if it stands there twice.
+    /// The value of a key. If the key occurs twice, the first value.
     pub fn get(mut self, key: &str) -> Option<Value<'a>> {
         self.find(|(name, _)| *name == key.as_bytes())
             .map(|(_, value)| value)
@@ -206,7 +206,7 @@ fn next<'a>(rest: &mut &'a [u8]) -> Option<Value<'a>> {
     Some(value)
 }
 
-/// Which container is open, and for a dictionary what has to come next.
+/// The kind of the open container, and for a dictionary what must come next.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Open {
     List,
@@ -214,7 +214,7 @@ enum Open {
     Value,
 }
 
-/// Walks over one value and returns its length.
+/// Checks one value and returns its length.
 fn check(input: &[u8]) -> Result<usize, BencodeError> {
     let mut open = [Open::List; MAX_DEPTH];
     let mut depth = 0_usize;
@@ -253,9 +253,9 @@ fn check(input: &[u8]) -> Result<usize, BencodeError> {
     }
 }
 
-/// `i`, an optional minus, digits, `e`: the number and how many bytes it took.
+/// Reads `i`, an optional minus, digits, `e`. Returns the number and the bytes read.
 fn int(input: &[u8]) -> Result<(i128, usize), BencodeError> {
-    // An `i`, a sign, 20 digits and an `e`: look no further.
+    // `i`, a sign, 20 digits and `e` are the longest form.
     let window = &input[1..input.len().min(24)];
     let Some(end) = window.iter().position(|b| *b == b'e') else {
         return Err(if input.len() < 24 {
@@ -282,13 +282,13 @@ fn int(input: &[u8]) -> Result<(i128, usize), BencodeError> {
     Ok((n, end + 2))
 }
 
-/// Digits, a colon, bytes: the bytes and how many the whole took.
+/// Reads digits, a colon, bytes. Returns the bytes and the length of the whole.
 fn string(input: &[u8]) -> Result<(&[u8], usize), BencodeError> {
     let digits = input.iter().take_while(|b| b.is_ascii_digit()).count();
     if digits == 0 {
         return Err(BencodeError::Syntax);
     }
-    // Nine digits are more than any reply that we read.
+    // Nine digits hold any length that is read here.
     if digits > 9 || (digits > 1 && input[0] == b'0') {
         return Err(BencodeError::Length);
     }
@@ -325,7 +325,7 @@ mod tests {
             }
             (Value::Dict(a), Other::Dict(b)) => {
                 let keys: std::collections::HashSet<_> = a.map(|(key, _)| key).collect();
-                // The other one keeps the last of two equal keys.
+                // The other decoder keeps the last of two equal keys.
                 a.count() != keys.len()
                     || keys.len() == b.len() && { *a }
                         .all(|(key, value)| b.get(key).is_some_and(|b| same(&value, b)))

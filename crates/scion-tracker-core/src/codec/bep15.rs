@@ -1,13 +1,13 @@
-//! The UDP tracker protocol (BEP 15) with URL data (BEP 41), both directions of every message.
+//! The UDP tracker protocol (BEP 15) with URL data (BEP 41): both directions of every message.
 //!
 //! ```text
 //! request    connection 8   action 4   transaction 4   ...
 //! reply      action 4   transaction 4   ...
 //! ```
 //!
-//! A datagram that is no request at all is [`Malformed`] and gets no answer. Neither does one with a
-//! wrong connection id, so an announce whose connection id is still to be checked carries what is
-//! wrong with it, to be answered afterwards.
+//! A datagram that is not a request is [`Malformed`] and gets no reply. A request with a wrong
+//! connection id gets no reply either. The parser cannot check the id, so an announce with a valid
+//! layout but wrong content carries its error, to be sent after the id has been checked.
 
 mod reply;
 mod request;
@@ -23,16 +23,17 @@ pub use request::{
 };
 pub use url::{MAX_URL, Url, UrlBuffer, UrlData};
 
-/// The number by which a client knows the reply to its request.
+/// Transaction id: identifies the request that a reply belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TransactionId(pub u32);
 
-/// Not a packet of BEP 15: too short, of an unknown action, or a `connect` without the magic number.
+/// The datagram is not BEP 15: too short, an unknown action, or a `connect` without the magic
+/// number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a packet of the UDP tracker protocol")]
 pub struct Malformed;
 
-/// What stands for a connection id in a `connect`.
+/// The protocol id that a `connect` carries instead of a connection id.
 const MAGIC: u64 = 0x0417_2710_1980;
 
 const CONNECT: u32 = 0;
@@ -40,7 +41,7 @@ const ANNOUNCE: u32 = 1;
 const SCRAPE: u32 = 2;
 const ERROR: u32 = 3;
 
-/// Big-endian fields at fixed places: the bounds are known when it is compiled.
+/// Big-endian fields at fixed offsets. The bounds are checked at compile time.
 const fn u32_at<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
     u32::from_be_bytes(bytes_at(bytes, at))
 }

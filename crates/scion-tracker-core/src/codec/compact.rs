@@ -7,7 +7,7 @@ use crate::address::{CompactAddr, Host, IsdAs};
 use crate::request::{Family, Origin};
 use crate::response::Peer;
 
-/// How peers are packed, one behind the other, all of it big endian:
+/// Layout of a compact peer. All fields are big endian:
 ///
 /// ```text
 /// Ip4                     host 4   port 2     6 bytes
@@ -28,8 +28,8 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// The layout of a UDP reply: by the network over which the request came and the family of the
-    /// requester's own address.
+    /// The layout of a UDP reply: depends on the network of the request and the address family of
+    /// the requester.
     pub fn of(origin: &Origin) -> Self {
         match (origin.is_scion(), Family::of(origin.host.ip())) {
             (false, Family::V4) => Self::Ip4,
@@ -39,7 +39,7 @@ impl Layout {
         }
     }
 
-    /// Bytes a peer.
+    /// Bytes per peer.
     pub const fn size(self) -> usize {
         match self {
             Self::Ip4 => 6,
@@ -49,7 +49,7 @@ impl Layout {
         }
     }
 
-    /// The family of the hosts.
+    /// Address family of the hosts.
     pub const fn family(self) -> Family {
         match self {
             Self::Ip4 | Self::Scion4 => Family::V4,
@@ -57,8 +57,8 @@ impl Layout {
         }
     }
 
-    /// Whether a peer that was read from such a list can be reached. Port 0 cannot; nor can one in a
-    /// wildcard ISD-AS, whose host would mean another one, or none, on the ordinary Internet.
+    /// Whether a peer from such a list can be reached. A peer with port 0 cannot. Neither can one
+    /// in a wildcard ISD-AS: on the ordinary Internet its host would be another one, or none.
     pub const fn reaches(self, peer: &Endpoint) -> bool {
         let placed = match self {
             Self::Ip4 | Self::Ip6 => peer.ia.is_none(),
@@ -67,7 +67,8 @@ impl Layout {
         placed && peer.addr.port() != 0
     }
 
-    /// Packs peers of this layout out of a list of them; `None` if the list has a rest.
+    /// Splits a list into the peers of this layout; `None` if the length is not a multiple of the
+    /// size.
     pub fn unpack(self, list: &[u8]) -> Option<Unpack<'_>> {
         list.len()
             .is_multiple_of(self.size())
@@ -75,13 +76,13 @@ impl Layout {
     }
 }
 
-/// Appends a peer to a list of [`Layout::Scion4`] or [`Layout::Scion6`], by its family.
+/// Appends a peer to a list of [`Layout::Scion4`] or [`Layout::Scion6`], depending on its family.
 pub fn push_scion(peer: &Peer<'_>, list: &mut Vec<u8>) {
     list.extend_from_slice(&peer.ia.to_u64().to_be_bytes());
     list.extend_from_slice(peer.addr.as_bytes());
 }
 
-/// Where a peer is reached, as a client reads it.
+/// Address of a peer, as a client parses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
     /// The ISD-AS, [`IsdAs::NONE`] for a peer on the ordinary Internet.
@@ -106,7 +107,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// The peers of a packed list.
+/// The peers of a compact list.
 #[derive(Debug, Clone, Copy)]
 pub struct Unpack<'a> {
     layout: Layout,
@@ -114,7 +115,7 @@ pub struct Unpack<'a> {
 }
 
 impl Unpack<'_> {
-    /// How they are packed.
+    /// The layout of the list.
     pub const fn layout(&self) -> Layout {
         self.layout
     }
@@ -149,7 +150,7 @@ impl Iterator for Unpack<'_> {
 
 impl ExactSizeIterator for Unpack<'_> {}
 
-/// The bytes of an address as BEP 24 sends them: 4 or 16.
+/// The bytes of an address in the form of BEP 24: 4 or 16.
 pub(crate) fn with_ip_bytes<T>(ip: IpAddr, then: impl FnOnce(&[u8]) -> T) -> T {
     match ip {
         IpAddr::V4(ip) => then(&ip.octets()),

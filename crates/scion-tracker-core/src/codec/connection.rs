@@ -1,5 +1,5 @@
-//! Stateless UDP connection ids (BEP 15): proof that a requester receives what is sent to its
-//! address, without remembering anybody.
+//! Stateless UDP connection ids (BEP 15). They prove that a requester receives what is sent to its
+//! address, without storing anything per requester.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use subtle::ConstantTimeEq;
 use crate::address::Host;
 use crate::types::Time;
 
-/// The 64 bits that a client gets by `connect` and repeats in each request.
+/// The 64-bit id that a client receives for a `connect` and repeats in each request.
 ///
 /// ```text
 /// byte 0      low 8 bits of the number of the window in which it was issued
@@ -17,32 +17,33 @@ use crate::types::Time;
 ///             ISD-AS 8 bytes | host 16 bytes, IPv4 mapped | window number 8 bytes, all big endian
 /// ```
 ///
-/// 56 bits suffice: the only attack is to guess, online, one announce a guess, for one spoofed
-/// source and window. At a million guesses a second the first of them passes after some 1100 years,
-/// and enters one peer, whose address then times out.
+/// 56 bits suffice. The only attack is to guess online, with one announce per guess, for one
+/// spoofed source and window. At a million guesses per second the first success comes after some
+/// 1100 years, and adds one peer, whose address then times out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConnectionId(pub u64);
 
-/// Windows into which the validity is divided at most: the finer, the less an id outlives it, and
-/// well below 256, so that a window is known by 8 bits.
+/// Most windows per validity period. More windows make an id outlive its validity by less. The
+/// number is well below 256, so that 8 bits identify a window.
 const WINDOWS: u32 = 128;
 
-/// Issues connection ids and checks them.
+/// Issues and checks connection ids.
 ///
-/// An id is valid for the validity and up to one window longer; a window is a 128th part of the
-/// validity, but at least a second. Ids of before a restart are invalid: the key is another one.
+/// An id is valid for the validity period and up to one window longer. A window is a 128th of the
+/// validity, but at least one second. Ids from before a restart are invalid, because the key has
+/// changed.
 #[derive(Clone)]
 pub struct ConnectionIds {
     hasher: SipHasher24,
-    /// Seconds.
+    /// Length of a window in seconds.
     window: u32,
-    /// In windows.
+    /// Validity in windows.
     max_age: u32,
 }
 
 impl std::fmt::Debug for ConnectionIds {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Never the key.
+        // Do not print the key.
         f.debug_struct("ConnectionIds")
             .field("window", &self.window)
             .field("max_age", &self.max_age)
@@ -51,8 +52,7 @@ impl std::fmt::Debug for ConnectionIds {
 }
 
 impl ConnectionIds {
-    /// `key` has to be random, and the same for all sockets among which a client's packets may be
-    /// spread.
+    /// `key` must be random, and the same for all sockets that may receive packets of one client.
     pub fn new(key: [u8; 16], validity_secs: u32) -> Self {
         let window = validity_secs.div_ceil(WINDOWS).max(1);
         Self {
@@ -62,13 +62,14 @@ impl ConnectionIds {
         }
     }
 
-    /// The id of this host from now on.
+    /// The id of this host, issued at `now`.
     pub fn issue(&self, host: &Host, now: Time) -> ConnectionId {
         let window = now.as_secs() / self.window;
         ConnectionId(u64::from(window) << 56 | self.mac(host, window))
     }
 
-    /// Whether the id was issued to this host and has not expired. One hash, constant-time compare.
+    /// Whether the id was issued to this host and has not expired. One hash; constant-time
+    /// comparison.
     pub fn check(&self, id: ConnectionId, host: &Host, now: Time) -> bool {
         let current = now.as_secs() / self.window;
         let age = u32::from((current as u8).wrapping_sub((id.0 >> 56) as u8));
@@ -158,7 +159,7 @@ mod tests {
             assert!(!ids.check(id, &other, now), "{other}");
         }
         assert!(!ConnectionIds::new([7; 16], 120).check(id, &own, now));
-        // A dual-stack socket sees the same host.
+        // A dual-stack socket reports the same host as IPv4-mapped.
         let mapped = ids.issue(&host("0-0", "::ffff:10.0.0.1"), now);
         assert!(ids.check(mapped, &host("0-0", "10.0.0.1"), now));
     }

@@ -1,5 +1,5 @@
-//! Bencoded HTTP replies (BEP 3, 7, 21, 23, 24, 31, 48), both directions: the tracker's side here,
-//! the client's in `reply/read.rs`.
+//! Bencoded HTTP replies (BEP 3, 7, 21, 23, 24, 31, 48): the tracker's writer here, the client's
+//! parser in `reply/read.rs`.
 
 mod dictionary;
 mod read;
@@ -21,26 +21,26 @@ pub use read::{
 /// How an announce reply lists its peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// `peers` and `peers6` as packed lists (BEP 23, BEP 7).
+    /// `peers` and `peers6` as compact lists (BEP 23, BEP 7).
     Compact,
     /// `peers` as dictionaries of `ip`, `peer id`, `port` (BEP 3).
     Dictionaries {
-        /// Whether `peer id` is in them.
+        /// Whether they contain `peer id`.
         peer_ids: bool,
     },
-    /// `peers` as dictionaries of `ia`, `id`, `ip`, `peer id`, `port`: what the first SCION
-    /// tracker's clients read. `ia` is `0-0` for a peer that is not reached over SCION.
+    /// `peers` as dictionaries of `ia`, `id`, `ip`, `peer id`, `port`, for clients of the first
+    /// SCION tracker. `ia` is `0-0` for a peer that is not reachable over SCION.
     ScionDictionaries {
-        /// Whether `id` and `peer id`, which are the same, are in them.
+        /// Whether they contain `id` and `peer id`, which are equal.
         peer_ids: bool,
     },
-    /// `peers` and `peers6` as in [`Form::Compact`], and beside them the packed `peers_scion4` and
-    /// `peers_scion6`. A peer that is reached both ways is in the SCION list only.
+    /// `peers` and `peers6` as in [`Form::Compact`], and the compact lists `peers_scion4` and
+    /// `peers_scion6`. A peer that is reachable both ways is only in the SCION list.
     ScionCompact,
 }
 
 impl Form {
-    /// The form that this requester reads.
+    /// The form that a requester reads.
     pub fn of(origin: &Origin, query: &AnnounceQuery) -> Self {
         let claim = &query.announce.claim;
         let peer_ids = !query.no_peer_id;
@@ -57,12 +57,12 @@ impl Form {
     }
 }
 
-/// Collects the peers of one reply in the form in which they go out, and then writes the reply.
-/// Made once a worker or connection and reset for each reply: then nothing is allocated.
+/// Collects the peers of a reply in their final form, then writes the reply. Create one per worker
+/// or connection and reset it for each reply, so that nothing is allocated.
 #[derive(Debug)]
 pub struct Peers {
     form: Form,
-    /// Packed, or the dictionaries of the list.
+    /// Compact peers, or the dictionaries of the list.
     peers: Vec<u8>,
     peers6: Vec<u8>,
     scion4: Vec<u8>,
@@ -70,7 +70,7 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Nobody yet.
+    /// A body without peers.
     pub const fn new(form: Form) -> Self {
         Self {
             form,
@@ -81,7 +81,7 @@ impl Peers {
         }
     }
 
-    /// Forgets the peers and keeps their room.
+    /// Removes the peers, keeps the buffers.
     pub fn reset(&mut self, form: Form) {
         self.form = form;
         self.peers.clear();
@@ -90,7 +90,7 @@ impl Peers {
         self.scion6.clear();
     }
 
-    /// Appends the whole reply with the peers collected.
+    /// Appends the whole reply with the collected peers.
     pub fn write(&self, reply: &AnnounceReply, out: &mut Vec<u8>) {
         let lists = self.peers.len() + self.peers6.len() + self.scion4.len() + self.scion6.len();
         // The other fields take 130 to 250 bytes.
@@ -101,7 +101,7 @@ impl Peers {
         writer.int(reply.counts.seeders);
         writer.bytes(b"downloaded");
         writer.int(reply.counts.completed);
-        // BEP 24: the address as it is, 4 or 16 bytes.
+        // BEP 24: the raw address, 4 or 16 bytes.
         writer.bytes(b"external ip");
         with_ip_bytes(reply.observed.ip(), |ip| writer.bytes(ip));
         writer.bytes(b"incomplete");
@@ -124,7 +124,7 @@ impl Peers {
             writer.bytes(&self.peers6);
         }
         if self.form == Form::ScionCompact {
-            // Also when empty: the client sees that the tracker knows of them.
+            // Present even when empty, so that the client sees that the tracker supports them.
             writer.bytes(b"peers_scion4");
             writer.bytes(&self.scion4);
             writer.bytes(b"peers_scion6");
@@ -152,7 +152,7 @@ impl PeerSink for Peers {
                 };
                 push_dictionary(&peer, Some(ia), peer_ids, &mut self.peers);
             }
-            // An address that means nothing outside its AS never goes into a plain list.
+            // An address that is only valid inside its AS never goes into a plain list.
             _ if !peer.reach.over_ip() => {}
             Form::Compact | Form::ScionCompact => match peer.addr {
                 AddrBytes::V4(bytes) => self.peers.extend_from_slice(bytes),
@@ -165,8 +165,8 @@ impl PeerSink for Peers {
     }
 }
 
-/// Appends a refusal. `retry_in`, in minutes, is BEP 31's; without it the client is told nothing of
-/// when to come back. `interval`, in seconds, is for those who read only that.
+/// Appends a refusal. `retry_in` (BEP 31) is in minutes; without it the reply does not say when to
+/// come back. `interval`, in seconds, is for clients that read only that.
 pub fn write_failure(
     message: &str,
     retry_in: Option<u32>,
@@ -182,14 +182,14 @@ pub fn write_failure(
         writer.int(interval);
     }
     if let Some(minutes) = retry_in {
-        // BEP 31 has a positive integer.
+        // BEP 31 requires a positive integer.
         writer.bytes(b"retry in");
         writer.int(minutes.max(1));
     }
     writer.end();
 }
 
-/// Appends a scrape reply (BEP 48). Sorts the entries; a hash that was asked for twice is answered
+/// Appends a scrape reply (BEP 48). Sorts the entries. A hash that was asked for twice is answered
 /// once.
 pub fn write_scrape(
     entries: &mut [(InfoHash, SwarmCounts)],

@@ -1,5 +1,5 @@
-//! SCION packets: the header codec, both directions. No cryptography and no path lookup: a path is
-//! taken as the routers delivered it, and answered by reversing it.
+//! SCION packets: the header codec in both directions. No cryptography and no path lookup: a packet
+//! is answered over the reversal of the path on which the routers delivered it.
 //!
 //! Specification: [SCION header](https://docs.scion.org/en/latest/protocols/scion-header.html),
 //! [extension headers](https://docs.scion.org/en/latest/protocols/extension-header.html),
@@ -30,30 +30,30 @@ const END_TO_END: u8 = 201;
 /// Next header: SCMP.
 const SCMP: u8 = 202;
 
-/// Why a datagram is not a SCION packet that can be understood and answered. Flat and `Copy`, to be
+/// Why a datagram is not a SCION packet that can be answered. Flat and `Copy`, so that it can be
 /// counted by variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum PacketError {
-    /// Shorter than its fixed parts or than it says.
-    #[error("packet is cut short")]
+    /// Shorter than the fixed fields, or than its length fields say.
+    #[error("packet is truncated")]
     Truncated,
     /// Not version 0.
     #[error("unknown SCION version")]
     Version,
-    /// HdrLen is not what addresses and path add up to.
+    /// HdrLen does not equal the length of addresses and path.
     #[error("header length does not fit addresses and path")]
     HeaderLength,
-    /// PayloadLen is not what follows the header.
+    /// PayloadLen does not equal the length after the header.
     #[error("payload length does not fit the packet")]
     PayloadLength,
-    /// A service address, or an address type that nobody has assigned.
+    /// A service address, or an unassigned address type.
     #[error("host address is neither IPv4 nor IPv6")]
     AddressType,
-    /// A host that cannot be answered: multicast, unspecified, or IPv4 disguised as IPv6.
+    /// A host that cannot be answered: multicast, unspecified, or an IPv4-mapped IPv6 address.
     #[error("host address names no single host")]
     Host,
-    /// ISD or AS is zero.
+    /// The ISD or the AS is zero.
     #[error("wildcard ISD-AS in the address header")]
     Wildcard,
     /// One-hop, EPIC, COLIBRI, or an unknown path type.
@@ -68,13 +68,13 @@ pub enum PacketError {
     /// The current hop is outside the path or outside the current segment.
     #[error("current hop is not in the current segment")]
     PathPosition,
-    /// Extension headers twice or in the wrong order.
+    /// Extension headers that are repeated or in the wrong order.
     #[error("extension headers are out of order")]
     ExtensionOrder,
     /// Neither UDP nor SCMP.
     #[error("next header is neither UDP nor SCMP")]
     NextHeader,
-    /// The length in the UDP header is not that of the datagram.
+    /// The length in the UDP header is not the length of the datagram.
     #[error("UDP length does not fit the payload")]
     UdpLength,
 }
@@ -119,34 +119,34 @@ impl PacketError {
     }
 }
 
-/// A received packet: a view on the datagram.
+/// A received packet: a view of the datagram.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<'a> {
-    /// Who sent it, as the packet says: authenticated by nobody.
+    /// Sender according to the packet. Not authenticated.
     pub source: Host,
-    /// Whom it was sent to.
+    /// Destination host.
     pub destination: Host,
-    /// The path that it came along.
+    /// The path on which it arrived.
     pub path: Path<'a>,
-    /// What it carries.
+    /// The message that it carries.
     pub message: Message<'a>,
-    /// The address header, as it enters the checksum.
+    /// The address header, which is part of the checksum.
     addresses: &'a [u8],
     /// The upper-layer header and its payload.
     upper: &'a [u8],
 }
 
-/// What a packet carries.
+/// The message in a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Message<'a> {
-    /// A datagram.
+    /// A UDP datagram.
     Udp(Udp<'a>),
-    /// A control message.
+    /// An SCMP message.
     Scmp(Scmp<'a>),
 }
 
-/// Reads a packet. All lengths must agree with each other and with the datagram; extension headers
-/// are skipped. The checksum is not looked at: see [`Packet::checksum_is_right`].
+/// Parses a packet. All lengths must agree with each other and with the datagram. Extension headers
+/// are skipped. The checksum is not verified; see [`Packet::checksum_is_right`].
 #[inline]
 pub fn parse(datagram: &[u8]) -> Result<Packet<'_>, PacketError> {
     let (header, payload) = header::read(datagram)?;
@@ -174,9 +174,8 @@ pub fn parse(datagram: &[u8]) -> Result<Packet<'_>, PacketError> {
 }
 
 impl Packet<'_> {
-    /// Whether the upper-layer checksum is right. A wrong one is to be counted and not refused: an
-    /// SDK in use leaves the payload out of its sum, and QUIC and the connection id protect what
-    /// matters here.
+    /// Whether the upper-layer checksum is right. Count a wrong one, but accept the packet: an SDK
+    /// in use leaves the payload out of its sum. QUIC and the connection id protect the contents.
     pub fn checksum_is_right(&self) -> bool {
         let protocol = match self.message {
             Message::Udp(_) => UDP,

@@ -1,4 +1,4 @@
-//! The recorded bytes of real clients in `tests/vectors`: each of them is read as what it is.
+//! Parses the recorded requests of real clients in `tests/vectors`.
 
 use std::path::{Path, PathBuf};
 
@@ -6,8 +6,8 @@ use crate::codec::bep15::{self, Request};
 use crate::codec::query;
 use crate::request::{AnnounceRequest, Claim, Event};
 
-/// Name and contents of each file of a kind, the shipped ones at the least.
-#[expect(clippy::disallowed_methods, reason = "test data is in files")]
+/// Name and contents of each file of a kind. There must be at least `least`.
+#[expect(clippy::disallowed_methods, reason = "test data is stored in files")]
 fn vectors(kind: &str, extension: &str, least: usize) -> Vec<(String, String)> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../tests/vectors")
@@ -25,7 +25,7 @@ fn vectors(kind: &str, extension: &str, least: usize) -> Vec<(String, String)> {
         .collect()
 }
 
-/// What holds of every announce that was recorded.
+/// Checks that hold for every recorded announce.
 fn check_announce(name: &str, announce: &AnnounceRequest, event: Event) {
     assert_eq!(announce.event, event, "{name}");
     assert_eq!(announce.port.get(), 6881, "{name}");
@@ -33,7 +33,7 @@ fn check_announce(name: &str, announce: &AnnounceRequest, event: Event) {
     let ipv6 = announce.named_ip.is_some_and(|ip| ip.is_ipv6());
     assert_eq!(ipv6, name.ends_with("-ipv6"), "{name}");
     if name.starts_with("webtorrent") && event == Event::Stopped {
-        // It does not know any more.
+        // webtorrent sends another `left` when it stops.
         return;
     }
     assert_eq!(announce.left + announce.downloaded, 1_052_897, "{name}");

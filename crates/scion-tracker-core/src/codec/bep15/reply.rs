@@ -1,20 +1,20 @@
-//! Replies: written by the tracker, read by the client.
+//! BEP 15 replies: written by the tracker, parsed by the client.
 //!
-//! The writers fill a buffer of the caller and return how much of it; what does not fit is left
-//! out, whole peers and whole counts at a time.
+//! The writers fill a buffer of the caller and return the length used. Whole peers and whole counts
+//! that do not fit are left out.
 
 use super::{ANNOUNCE, CONNECT, ERROR, Malformed, SCRAPE, TransactionId, u32_at, u64_at};
 use crate::codec::compact::{Layout, Unpack};
 use crate::codec::connection::ConnectionId;
 use crate::response::{AddrBytes, AnnounceReply, Peer, PeerSink, SwarmCounts};
 
-/// Bytes of an announce reply before its peers.
+/// Bytes of an announce reply before the peers.
 pub const ANNOUNCE_HEADER: usize = 20;
 
 /// Writes the reply to a `connect`: 16 bytes.
 ///
 /// # Panics
-/// If the buffer is shorter.
+/// If the buffer is shorter than 16 bytes.
 pub fn write_connect(
     buffer: &mut [u8],
     transaction: TransactionId,
@@ -25,7 +25,7 @@ pub fn write_connect(
     16
 }
 
-/// Writes an announce reply into the buffer as the peers come in.
+/// Writes an announce reply into the buffer as peers are pushed.
 ///
 /// ```text
 ///  0  action 4     4  transaction 4   8  interval 4
@@ -40,7 +40,7 @@ pub struct AnnounceWriter<'a> {
 }
 
 impl<'a> AnnounceWriter<'a> {
-    /// A reply without peers yet.
+    /// A reply without peers.
     ///
     /// # Panics
     /// If the buffer is shorter than [`ANNOUNCE_HEADER`].
@@ -54,7 +54,7 @@ impl<'a> AnnounceWriter<'a> {
         }
     }
 
-    /// Writes what goes before the peers, and returns the length of the reply.
+    /// Writes the header before the peers, and returns the length of the reply.
     pub fn finish(self, reply: &AnnounceReply) -> usize {
         write_header(self.buffer, ANNOUNCE, self.transaction);
         self.buffer[8..12].copy_from_slice(&reply.interval.to_be_bytes());
@@ -81,7 +81,7 @@ impl<'a> AnnounceWriter<'a> {
 }
 
 impl PeerSink for AnnounceWriter<'_> {
-    /// A peer of the other family or network has no place in the list and is left out.
+    /// Peers of another address family or network do not fit the layout and are left out.
     #[inline]
     fn push(&mut self, peer: Peer<'_>) {
         match (self.layout, peer.addr) {
@@ -98,7 +98,7 @@ impl PeerSink for AnnounceWriter<'_> {
     }
 }
 
-/// Writes a scrape reply: the counts in the order of the request.
+/// Writes a scrape reply, with the counts in the order of the request.
 ///
 /// ```text
 /// 0  action 4     4  transaction 4
@@ -124,7 +124,7 @@ pub fn write_scrape(
     length
 }
 
-/// Writes an error for the client's eyes.
+/// Writes an error with a message for the client.
 ///
 /// # Panics
 /// If the buffer is shorter than 8 bytes.
@@ -141,47 +141,47 @@ fn write_header(buffer: &mut [u8], action: u32, transaction: TransactionId) {
     buffer[4..8].copy_from_slice(&transaction.0.to_be_bytes());
 }
 
-/// A reply as a client reads it.
+/// A reply as the client parses it.
 #[derive(Debug, Clone, Copy)]
 pub enum Reply<'a> {
-    /// To `connect`.
+    /// Reply to a `connect`.
     Connect {
-        /// Of the request.
+        /// The transaction id of the request.
         transaction: TransactionId,
-        /// To be sent with what follows.
+        /// The id to send with further requests.
         connection: ConnectionId,
     },
-    /// To an announce.
+    /// Reply to an announce.
     Announce {
-        /// Of the request.
+        /// The transaction id of the request.
         transaction: TransactionId,
         /// Seconds until the next regular announce.
         interval: u32,
-        /// Peers that do not have everything.
+        /// Peers that do not have the complete torrent.
         leechers: u32,
-        /// Peers that have everything.
+        /// Peers that have the complete torrent.
         seeders: u32,
         /// The peers.
         peers: Unpack<'a>,
     },
-    /// To a scrape.
+    /// Reply to a scrape.
     Scrape {
-        /// Of the request.
+        /// The transaction id of the request.
         transaction: TransactionId,
-        /// In the order of the request.
+        /// The counts, in the order of the request.
         counts: ScrapeCounts<'a>,
     },
-    /// A refusal.
+    /// An error.
     Error {
-        /// Of the request.
+        /// The transaction id of the request.
         transaction: TransactionId,
-        /// In the tracker's words, whatever their encoding.
+        /// The tracker's message, in any encoding.
         message: &'a [u8],
     },
 }
 
 impl Reply<'_> {
-    /// To which request this is the reply.
+    /// The transaction id of the request that this answers.
     pub const fn transaction(&self) -> TransactionId {
         match self {
             Self::Connect { transaction, .. }
@@ -192,7 +192,7 @@ impl Reply<'_> {
     }
 }
 
-/// The counts of a scrape reply. BEP 15 has no `downloaders`, so these are 0.
+/// The counts of a scrape reply. BEP 15 has no `downloaders`, so they are 0.
 #[derive(Debug, Clone, Copy)]
 pub struct ScrapeCounts<'a>(&'a [[u8; 12]]);
 
@@ -217,7 +217,7 @@ impl Iterator for ScrapeCounts<'_> {
 
 impl ExactSizeIterator for ScrapeCounts<'_> {}
 
-/// Reads a reply. `layout` is that of the socket over which the request went.
+/// Parses a reply. `layout` is that of the socket over which the request was sent.
 pub fn parse_reply(datagram: &[u8], layout: Layout) -> Result<Reply<'_>, Malformed> {
     let (header, rest) = datagram.split_first_chunk::<8>().ok_or(Malformed)?;
     let transaction = TransactionId(u32_at(header, 4));

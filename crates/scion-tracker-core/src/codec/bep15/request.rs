@@ -1,4 +1,4 @@
-//! Requests: read by the tracker, written by the client.
+//! BEP 15 requests: parsed by the tracker, written by the client.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
@@ -11,45 +11,45 @@ use crate::codec::query::{QueryError, write_claim};
 use crate::request::{AnnounceRequest, Claim, Event};
 use crate::types::{InfoHash, PeerId};
 
-/// The most hashes of one scrape (BEP 15: up to about 74). Those beyond are not answered.
+/// Most hashes in one scrape (BEP 15: up to about 74). Further ones are not answered.
 pub const MAX_SCRAPE: usize = 74;
 
-/// A request as a tracker reads it.
+/// A request as the tracker parses it.
 #[derive(Debug, Clone, Copy)]
 #[allow(
     clippy::large_enum_variant,
     reason = "nearly all requests are announces"
 )]
 pub enum Request<'a> {
-    /// Asks for a connection id.
+    /// Requests a connection id.
     Connect {
-        /// To be repeated in the reply.
+        /// Repeated in the reply.
         transaction: TransactionId,
     },
-    /// A peer tells of itself and asks for others.
+    /// Announces a peer and requests others.
     Announce {
-        /// To be checked before anything is answered.
+        /// Must be checked before anything is answered.
         connection: ConnectionId,
-        /// To be repeated in the reply.
+        /// Repeated in the reply.
         transaction: TransactionId,
-        /// The announce, or why it is to be answered with an error.
+        /// The announce, or the reason for an error reply.
         announce: Result<AnnounceRequest, QueryError>,
         /// Path and query of the tracker's URL, if the client sends them (BEP 41). The passkey, `ia`
         /// and `scion` are in the announce already.
         url: UrlData<'a>,
     },
-    /// Asks for the counts of swarms.
+    /// Requests the counts of swarms.
     Scrape {
-        /// To be checked before anything is answered.
+        /// Must be checked before anything is answered.
         connection: ConnectionId,
-        /// To be repeated in the reply.
+        /// Repeated in the reply.
         transaction: TransactionId,
-        /// The swarms: at least one.
+        /// The swarms, at least one.
         hashes: Hashes<'a>,
     },
 }
 
-/// The hashes of a scrape, in order and with their duplicates.
+/// The info hashes of a scrape, in order and with duplicates.
 #[derive(Debug, Clone, Copy)]
 pub struct Hashes<'a>(&'a [[u8; 20]]);
 
@@ -69,8 +69,8 @@ impl Iterator for Hashes<'_> {
 
 impl ExactSizeIterator for Hashes<'_> {}
 
-/// Reads a request. Longer ones than need be are taken: BEP 15 leaves room for additions. Of a
-/// scrape the first `max_scrape` hashes are read, and never more than [`MAX_SCRAPE`].
+/// Parses a request. Longer requests than necessary are accepted, because BEP 15 allows extensions.
+/// Reads the first `max_scrape` hashes of a scrape, and at most [`MAX_SCRAPE`].
 pub fn parse(datagram: &[u8], max_scrape: usize) -> Result<Request<'_>, Malformed> {
     if let Some((packet, options)) = datagram.split_first_chunk::<98>()
         && u32_at(packet, 8) == ANNOUNCE
@@ -97,8 +97,7 @@ pub fn parse(datagram: &[u8], max_scrape: usize) -> Result<Request<'_>, Malforme
     }
 }
 
-/// The swarm and the port of an announce, of a datagram that looks like one. No more than a look at it:
-/// nothing is checked.
+/// Info hash and port of a datagram that looks like an announce. Nothing is checked.
 pub fn peek_announce(datagram: &[u8]) -> Option<(InfoHash, u16)> {
     let (packet, _) = datagram.split_first_chunk::<98>()?;
     let port = u16::from_be_bytes(bytes_at(packet, 96));
@@ -147,7 +146,7 @@ fn read_announce<'a>(packet: &[u8; 98], options: &'a [u8]) -> Request<'a> {
     }
 }
 
-/// 4 is in no BEP; it is what libtorrent sends for BEP 21's `paused`.
+/// No BEP defines 4; libtorrent sends it for BEP 21's `paused`.
 const fn read_event(number: u32) -> Event {
     match number {
         1 => Event::Completed,
@@ -168,7 +167,7 @@ const fn event_number(event: Event) -> u32 {
     }
 }
 
-/// -1 is the default; so is whatever is negative.
+/// -1 means the default, and so does any other negative number.
 const fn read_numwant(bits: u32) -> Option<u32> {
     if bits > i32::MAX as u32 {
         None
@@ -189,10 +188,10 @@ pub fn write_connect_request(transaction: TransactionId, out: &mut Vec<u8>) {
     write_header(MAGIC, CONNECT, transaction, out);
 }
 
-/// Appends an announce. `path` is path and query of the tracker's URL; it goes into URL data
-/// (BEP 41) together with the announce's claim, if there is any of both.
+/// Appends an announce. `path` is path and query of the tracker's URL. It goes into URL data (BEP
+/// 41), together with the claim of the announce, if there is one.
 ///
-/// What BEP 15 has no room for is left out: an IPv6 `named_ip`, a `numwant` of 2^31 and more.
+/// What BEP 15 cannot hold is left out: an IPv6 `named_ip`, and a `numwant` of 2^31 or more.
 pub fn write_announce_request(
     connection: ConnectionId,
     transaction: TransactionId,

@@ -85,7 +85,7 @@ fn requests_snapshot() {
     .concat();
     assert_eq!(hex(&packet(&announce(), "")), expected);
     assert_eq!(read(&packet(&announce(), "")), Ok(announce()));
-    // `02 09 /announce`, as libtorrent has it.
+    // libtorrent sends `02 09 /announce`.
     assert_eq!(
         hex(&packet(&announce(), "/announce")),
         expected + "02092f616e6e6f756e6365"
@@ -174,15 +174,15 @@ fn options() {
         (b"\x02\x09/announce", Ok(announce())),
         (b"\x02\x07?ia=1-1", Ok(placed)),
         (b"\x01\x09\x02xx\x02\x07?ia=1-1\x01\x00", Ok(placed)),
-        // In pieces.
+        // URL data split over several options.
         (b"\x02\x03/?i\x01\x02\x00\x02\x05a=1-1", Ok(placed)),
-        // Behind the end of options, and in a path.
+        // After the end of options, and in a path.
         (b"\x00\x02\x07?ia=1-1", Ok(announce())),
         (b"\x02\x07/ia=1-1", Ok(announce())),
-        // An unknown option that is cut short.
+        // A truncated unknown option.
         (b"\x09", Ok(announce())),
         (b"\x09\x05xx", Ok(announce())),
-        // URL data that is cut short.
+        // Truncated URL data.
         (b"\x02", Err(QueryError::BadUrlData)),
         (b"\x02\x08?ia=1-1", Err(QueryError::BadUrlData)),
         (b"\x02\x07?ia=0-0", Err(QueryError::WildcardIa)),
@@ -245,7 +245,7 @@ fn every_length_of_every_action() {
                     }
                     _ => assert!(length < 36),
                 },
-                // A connect needs the magic number; 3 and 4 are no actions of a request.
+                // A connect needs the magic number; 3 and 4 are not actions of a request.
                 _ => assert!(request.is_err() || (action == ERROR && length < 12)),
             }
         }
@@ -266,13 +266,13 @@ fn scrapes_keep_order_and_duplicates() {
     write_scrape_request(C, T, &asked, &mut out);
     out.extend_from_slice(&[9; 19]);
     let Ok(Request::Scrape { hashes, .. }) = parse(&out, 100) else {
-        panic!("no scrape")
+        panic!("not a scrape")
     };
     assert_eq!(hashes.collect::<Vec<_>>(), asked);
     let mut many = Vec::new();
     write_scrape_request(C, T, &[InfoHash([1; 20]); 100], &mut many);
     let Ok(Request::Scrape { hashes, .. }) = parse(&many, 100) else {
-        panic!("no scrape")
+        panic!("not a scrape")
     };
     assert_eq!(hashes.len(), MAX_SCRAPE);
     assert!(parse(&many, 0).is_err());
@@ -389,7 +389,7 @@ fn the_client_reads_every_reply() {
         ..
     }) = parse_reply(&buffer[..length], Layout::Scion4)
     else {
-        panic!("no announce")
+        panic!("not an announce")
     };
     assert_eq!((interval, leechers, seeders), (1800, 12, 3));
     let peers: Vec<_> = peers.map(|peer| peer.to_string()).collect();
@@ -407,7 +407,7 @@ fn the_client_reads_every_reply() {
     };
     let length = write_scrape(&mut buffer, T, [counts, SwarmCounts::default()]);
     let Ok(Reply::Scrape { counts: read, .. }) = parse_reply(&buffer[..length], Layout::Ip4) else {
-        panic!("no scrape")
+        panic!("not a scrape")
     };
     assert_eq!(read.collect::<Vec<_>>(), [counts, SwarmCounts::default()]);
 
@@ -423,7 +423,7 @@ fn the_client_reads_every_reply() {
 proptest! {
     #[test]
     fn announces_round_trip(mut announce in any_announce()) {
-        // What BEP 15 has no room for.
+        // Values that BEP 15 cannot hold.
         announce.named_ip = announce.named_ip.filter(IpAddr::is_ipv4);
         announce.numwant = announce.numwant.map(|n| n >> 1);
         announce.key = announce.key.filter(|key| *key != 0);
@@ -457,7 +457,7 @@ proptest! {
             }
             let length = writer.finish(&reply());
             let Ok(Reply::Announce { peers, .. }) = parse_reply(&buffer[..length], layout) else {
-                panic!("no announce")
+                panic!("not an announce")
             };
             prop_assert_eq!(peers.map(|peer| peer.addr).collect::<Vec<_>>(), expected);
         }

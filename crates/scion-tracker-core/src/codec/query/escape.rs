@@ -1,6 +1,6 @@
-//! Percent-encoding (RFC 3986, section 2.1) of bytes.
+//! Percent-encoding of bytes (RFC 3986, section 2.1).
 
-/// Decodes into `buffer`; `None` if there is no room or a `%` is not followed by two hex digits.
+/// Decodes into `buffer`. `None` if it is too short or a `%` is not followed by two hex digits.
 pub(super) fn decode<'b>(value: &[u8], buffer: &'b mut [u8]) -> Option<&'b [u8]> {
     let mut length = 0;
     let mut rest = value;
@@ -25,7 +25,7 @@ pub(super) fn decode<'b>(value: &[u8], buffer: &'b mut [u8]) -> Option<&'b [u8]>
     Some(&buffer[..length])
 }
 
-/// What each byte is worth as a hexadecimal digit of either case; 255 for those that are none.
+/// Value of each byte as a hexadecimal digit of either case; 255 if it is not one.
 const DIGITS: [u8; 256] = {
     let mut table = [255; 256];
     let mut digit = 0;
@@ -37,7 +37,7 @@ const DIGITS: [u8; 256] = {
     table
 };
 
-/// Appends bytes, the unreserved ones plain (RFC 3986, section 2.3) and the others encoded.
+/// Appends bytes: unreserved ones as they are (RFC 3986, section 2.3), others percent-encoded.
 pub(super) fn encode(bytes: &[u8], out: &mut String) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for byte in bytes {

@@ -279,7 +279,7 @@ fn labels_are_unique_and_messages_are_those_of_display() {
     }
 }
 
-/// An address that one host can have.
+/// An address that a single host can have.
 fn any_host() -> impl Strategy<Value = IpAddr> {
     any::<IpAddr>().prop_map(|ip| {
         let ip = ip.to_canonical();
@@ -291,7 +291,7 @@ fn any_host() -> impl Strategy<Value = IpAddr> {
     })
 }
 
-/// An announce of any kind.
+/// An arbitrary announce.
 pub(crate) fn any_announce() -> impl Strategy<Value = AnnounceRequest> {
     let scion = prop_oneof![
         Just(ScionClaim::Absent),

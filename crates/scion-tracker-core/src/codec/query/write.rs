@@ -1,4 +1,4 @@
-//! The client's side: queries as other clients write them.
+//! Writes the queries of announces and scrapes, for the client.
 
 use std::fmt::Write as _;
 
@@ -50,7 +50,7 @@ pub fn write_scrape(hashes: &[InfoHash], out: &mut String) {
     }
 }
 
-/// Appends what a claim has, with `separator` before the first of its fields.
+/// Appends the fields of a claim, with `separator` before the first one.
 pub(crate) fn write_claim(claim: &Claim, separator: char, out: &mut String) {
     let mut separator = separator;
     if let Some(ia) = claim.ia {
@@ -64,7 +64,7 @@ pub(crate) fn write_claim(claim: &Claim, separator: char, out: &mut String) {
             let _ = write!(out, "{separator}scion=1");
         }
         ScionClaim::At(addr) => {
-            // Brackets may not stand plain in a query (RFC 3986, section 3.4).
+            // A query may not contain plain brackets (RFC 3986, section 3.4).
             let (host, port) = (addr.host, addr.port);
             let _ = write!(
                 out,

@@ -1,5 +1,5 @@
-//! One peer of a reply as a dictionary, put together in registers and on the stack: a list of them
-//! is the largest part of a reply to a SCION requester.
+//! Writes one peer of a reply as a dictionary. It is assembled in registers and on the stack,
+//! because a list of dictionaries is the largest part of a reply to a SCION requester.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -9,13 +9,13 @@ use arrayvec::ArrayString;
 use crate::address::IsdAs;
 use crate::response::Peer;
 
-/// Room for the longest dictionary, of 147 bytes, and for what is copied beyond a text's end.
+/// Space for the longest dictionary (147 bytes) and for bytes copied past the end of a text.
 const MAX: usize = 256;
 
-/// Room for the longest text, and for what is copied beyond a number's end.
+/// Space for the longest text and for bytes copied past the end of a number.
 const TEXT: usize = 48;
 
-/// Appends the dictionary, keys sorted: `ia` and `id` only with an `ia`.
+/// Appends the dictionary with sorted keys. `ia` and `id` are present only if there is an `ia`.
 pub(super) fn push_dictionary(
     peer: &Peer<'_>,
     ia: Option<IsdAs>,
@@ -58,7 +58,7 @@ impl Entry {
         self.put_first(bytes, N);
     }
 
-    /// Puts the first `length` of the bytes. Copying all of them, a fixed number, is faster.
+    /// Appends the first `length` bytes. Copies the whole array, because a fixed size is faster.
     fn put_first<const N: usize>(&mut self, bytes: &[u8; N], length: usize) {
         self.bytes[self.length..self.length + N].copy_from_slice(bytes);
         self.length += length;
@@ -75,7 +75,7 @@ impl Entry {
     }
 }
 
-/// The text of an address.
+/// An address as text.
 struct Text {
     bytes: [u8; TEXT],
     length: usize,
@@ -100,7 +100,7 @@ impl Text {
                 text.length -= 1;
             }
             IpAddr::V6(ip) => {
-                // No text of an IPv6 address is longer than 45 bytes.
+                // The text of an IPv6 address has at most 45 bytes.
                 let mut std = ArrayString::<45>::new();
                 let _ = write!(std, "{ip}");
                 text.length = std.len();
@@ -110,7 +110,8 @@ impl Text {
         text
     }
 
-    /// As [`IsdAs`] prints: decimal below 2^32, three groups of hexadecimal digits above.
+    /// Writes an ISD-AS as [`IsdAs`] prints it: decimal below 2^32, three groups of hexadecimal
+    /// digits above.
     fn of_ia(ia: IsdAs) -> Self {
         let mut text = Self::EMPTY;
         text.put_decimal(ia.isd().0);
@@ -156,7 +157,7 @@ impl Text {
     }
 }
 
-/// The digits, from the first on, and how many they are.
+/// The digits, starting at index 0, and their number.
 fn decimal(n: u16) -> ([u8; 8], usize) {
     let digit = |unit: u16| u64::from(n / unit % 10);
     let digits =
@@ -167,7 +168,7 @@ fn decimal(n: u16) -> ([u8; 8], usize) {
     (ascii.to_be_bytes(), 5 - leading as usize)
 }
 
-/// The digits of each octet and, last, how many they are.
+/// The digits of each octet, and as the last byte their number.
 const OCTETS: [[u8; 4]; 256] = {
     let mut table = [[0; 4]; 256];
     let mut n = 0;

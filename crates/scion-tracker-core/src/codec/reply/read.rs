@@ -1,4 +1,4 @@
-//! The client's side: replies of any tracker, read into owned types.
+//! Parses the replies of any tracker into owned types, for the client.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
@@ -9,37 +9,37 @@ use crate::codec::compact::{Endpoint, Layout};
 use crate::response::SwarmCounts;
 use crate::types::{InfoHash, PeerId};
 
-/// Why a reply brings nothing.
+/// Why a reply has no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplyError {
-    /// Not bencode.
-    #[error("the reply cannot be read")]
+    /// The reply is not bencode.
+    #[error("the reply is not valid bencode")]
     Bencode(#[from] BencodeError),
-    /// Bencode, but no dictionary with what has to be in it.
+    /// The reply is bencode, but not a dictionary with the required keys.
     #[error("the reply has no valid `{0}`")]
     Field(&'static str),
-    /// The tracker refuses.
+    /// The tracker refused the request.
     #[error("{0}")]
     Failure(Failure),
 }
 
-/// A tracker's refusal.
+/// A refusal of a tracker.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Failure {
-    /// In the tracker's words; bytes that are not UTF-8 are replaced.
+    /// The tracker's message; bytes that are not UTF-8 are replaced.
     pub reason: String,
-    /// BEP 31.
+    /// When to try again (BEP 31).
     pub retry: Option<Retry>,
-    /// Seconds after which to come back, as some trackers say it.
+    /// Seconds until the next attempt, as some trackers send it.
     pub interval: Option<u64>,
 }
 
 /// `retry in` of a refusal (BEP 31).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
-    /// Not before so many minutes.
+    /// Not before this many minutes have passed.
     InMinutes(u64),
     /// Never.
     Never,
@@ -50,21 +50,21 @@ pub enum Retry {
 pub struct AnnounceAnswer {
     /// Seconds until the next regular announce.
     pub interval: u64,
-    /// Seconds that have to lie between two announces.
+    /// Least seconds between two announces.
     pub min_interval: Option<u64>,
     /// Seeds.
     pub complete: Option<u64>,
-    /// All the others.
+    /// Leechers.
     pub incomplete: Option<u64>,
-    /// Downloads completed.
+    /// Completed downloads.
     pub downloaded: Option<u64>,
-    /// The requester as the tracker sees it (BEP 24).
+    /// Address of the requester as the tracker sees it (BEP 24).
     pub external_ip: Option<IpAddr>,
-    /// Something the requester should know.
+    /// A message for the requester.
     pub warning: Option<String>,
-    /// The peers of all lists, those over SCION first.
+    /// The peers of all lists, SCION peers first.
     pub peers: Vec<AnswerPeer>,
-    /// How many entries of the lists were no peer that can be reached: a host name, port 0, a wildcard
+    /// Number of list entries that are not reachable peers: a host name, port 0, or a wildcard
     /// ISD-AS.
     pub unreadable: usize,
 }
@@ -72,22 +72,22 @@ pub struct AnnounceAnswer {
 /// A peer of an announce reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnswerPeer {
-    /// Where it is.
+    /// Its address.
     pub endpoint: Endpoint,
-    /// What it calls itself, if the reply's form has room for it.
+    /// Its peer id, if the form of the reply includes it.
     pub id: Option<PeerId>,
 }
 
 /// A scrape reply.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ScrapeAnswer {
-    /// What the tracker knows of each torrent, in its order. What it leaves out is zero.
+    /// Counts per torrent, in the order of the reply. Missing counts are zero.
     pub files: Vec<(InfoHash, SwarmCounts)>,
-    /// Seconds that have to lie between two scrapes.
+    /// Least seconds between two scrapes.
     pub min_request_interval: Option<u64>,
 }
 
-/// Reads an announce reply with peers in any form.
+/// Parses an announce reply with peers in any form.
 pub fn parse_announce_reply(reply: &[u8]) -> Result<AnnounceAnswer, ReplyError> {
     let dict = read_dict(reply)?;
     let number = |key| dict.get(key).and_then(|value| value.as_u64());
@@ -124,7 +124,7 @@ pub fn parse_announce_reply(reply: &[u8]) -> Result<AnnounceAnswer, ReplyError> 
     Ok(answer)
 }
 
-/// Reads a scrape reply.
+/// Parses a scrape reply.
 pub fn parse_scrape_reply(reply: &[u8]) -> Result<ScrapeAnswer, ReplyError> {
     let dict = read_dict(reply)?;
     let files = dict
@@ -156,7 +156,7 @@ impl AnnounceAnswer {
     }
 }
 
-/// The dictionary of a reply that is no refusal.
+/// The dictionary of a reply that is not a refusal.
 fn read_dict(reply: &[u8]) -> Result<Dict<'_>, ReplyError> {
     let dict = Value::read(reply)?
         .as_dict()
@@ -171,7 +171,7 @@ fn read_dict(reply: &[u8]) -> Result<Dict<'_>, ReplyError> {
     }))
 }
 
-/// An integer, as the text of BEP 31 has it, or digits, as its example has it.
+/// An integer, as BEP 31 says in its text, or digits, as in its example.
 fn read_retry(value: &Value<'_>) -> Option<Retry> {
     if let Some(minutes) = value.as_u64() {
         return Some(Retry::InMinutes(minutes));
@@ -186,8 +186,8 @@ fn read_retry(value: &Value<'_>) -> Option<Retry> {
     }
 }
 
-/// A dictionary with or without an `ia`, of which `0-0` stands for plain IP and no other wildcard for
-/// anything.
+/// Parses a peer dictionary with or without `ia`. `0-0` means plain IP; other wildcards are
+/// invalid.
 fn read_peer(peer: &Value<'_>) -> Option<AnswerPeer> {
     let peer = peer.as_dict()?;
     let str = |key| std::str::from_utf8(bytes(&peer, key)?).ok();

@@ -288,7 +288,7 @@ fn the_client_reads_every_form() {
 
 #[test]
 fn the_client_takes_no_wildcard_for_a_place() {
-    // In dictionaries `0-0` stands for plain IP.
+    // In dictionaries `0-0` means plain IP.
     let peer = |ia: &str| format!("d2:ia{}:{ia}2:ip8:10.0.0.14:porti9ee", ia.len());
     let peers: String = ["0-0", "1-0", "0-ff00:0:110", "1-1"].map(peer).concat();
     let reply = format!("d8:intervali60e5:peersl{peers}ee");
@@ -301,7 +301,7 @@ fn the_client_takes_no_wildcard_for_a_place() {
         .collect();
     assert_eq!(found, ["10.0.0.1:9", "1-1,[10.0.0.1]:9"]);
 
-    // In a list of SCION peers a host in `0-0` would pass for one on the ordinary Internet.
+    // In a list of SCION peers, a host in `0-0` would look like one on the ordinary Internet.
     let mut reply = b"d8:intervali60e12:peers_scion442:".to_vec();
     for ia in [0_u64, 1 << 48, (1 << 48) | 1] {
         reply.extend(ia.to_be_bytes());
@@ -415,7 +415,7 @@ fn scrape_snapshot() {
     }
 }
 
-/// What an independent decoder makes of a reply.
+/// The reply as decoded by an independent implementation.
 #[derive(Debug, Deserialize)]
 struct Independent {
     complete: u32,

@@ -1,4 +1,4 @@
-//! Common header and address header.
+//! The common header and the address header of SCION packets.
 //!
 //! ```text
 //!  0  Version (4 bits) | TrafficClass (8) | FlowID (20)
@@ -18,14 +18,14 @@ use crate::address::{Host, IsdAs};
 
 /// Length of the common header.
 const COMMON: usize = 12;
-/// Where the hosts begin: after the common header and two ISD-AS numbers.
+/// Offset of the hosts: after the common header and two ISD-AS numbers.
 const HOSTS: usize = COMMON + 16;
-/// Where PayloadLen stands.
+/// Offset of PayloadLen.
 pub(super) const PAYLOAD_LEN: usize = 6;
-/// What HdrLen can say at most.
+/// Largest length that HdrLen can hold.
 const MAX: usize = 255 * 4;
 
-/// Type and length of a host address as they stand in the common header (DT/DL, ST/SL).
+/// Type and length of a host address in the common header (DT/DL, ST/SL).
 const TYPE_V4: u8 = 0b0000;
 const TYPE_V6: u8 = 0b0011;
 
@@ -39,8 +39,8 @@ pub(super) struct Header<'a> {
     pub(super) path: Path<'a>,
 }
 
-/// Splits a packet into its header and what follows. Whether PayloadLen fits is the caller's affair:
-/// a quoted packet is cut short.
+/// Splits a packet into its header and the rest. The caller checks PayloadLen, because a quoted
+/// packet is truncated.
 #[inline]
 pub(super) fn read(packet: &[u8]) -> Result<(Header<'_>, &[u8]), PacketError> {
     let common: &[u8; COMMON] = packet.first_chunk().ok_or(PacketError::Truncated)?;
@@ -98,14 +98,14 @@ fn host(place: u64, bytes: &[u8]) -> Result<Host, PacketError> {
     } else {
         return Err(PacketError::AddressType);
     };
-    // An answer goes back in the same family, so an IPv4-mapped address must not turn into IPv4.
+    // Replies use the same address family, so an IPv4-mapped address must not become IPv4.
     if ip.is_multicast() || ip.is_unspecified() || ip != ip.to_canonical() {
         return Err(PacketError::Host);
     }
     Ok(Host::new(ia, ip))
 }
 
-/// How long a header is for these two hosts and a path of this length.
+/// Length of a header with these two hosts and a path of this length.
 pub(super) const fn length(
     source: Host,
     destination: Host,
@@ -118,8 +118,8 @@ pub(super) const fn length(
     Ok(length)
 }
 
-/// Writes a header with PayloadLen 0, to be patched, into just as many bytes as it has. Returns where
-/// its path begins; `path` writes it into the room that is left.
+/// Writes a header with PayloadLen 0, to be patched later, into a buffer of exactly its length.
+/// `path` writes the path into the rest of it. Returns the offset of the path.
 pub(super) fn write(
     header: &mut [u8],
     source: Host,
@@ -130,7 +130,7 @@ pub(super) fn write(
 ) -> usize {
     let (source_type, source_len) = kind(source.ip());
     let (destination_type, destination_len) = kind(destination.ip());
-    // Addresses and paths are multiples of 4 bytes.
+    // The lengths of addresses and paths are multiples of 4 bytes.
     let units = (header.len() / 4) as u8;
     let (fixed, rest) = header.split_at_mut(HOSTS);
     let (hosts, room) = rest.split_at_mut(destination_len + source_len);
@@ -158,7 +158,7 @@ const fn kind(ip: IpAddr) -> (u8, usize) {
     }
 }
 
-/// The address header of a header whose path begins there.
+/// The address header of a header whose path starts at `path_at`.
 pub(super) fn addresses(header: &[u8], path_at: usize) -> &[u8] {
     &header[COMMON..path_at]
 }

@@ -1,4 +1,4 @@
-//! The standard SCION path and the empty one: reading, reversal, and what can be learnt from a path.
+//! The standard SCION path and the empty path: parsing, reversal, and what a path reveals.
 //!
 //! ```text
 //! meta   C: CurrINF (2 bits) | CurrHF (6) | reserved (6) | Seg0Len (6) | Seg1Len (6) | Seg2Len (6)
@@ -20,20 +20,20 @@ use crate::address::IsdAs;
 const META: usize = 4;
 const INFO: usize = 8;
 const HOP: usize = 12;
-/// CurrHF has 6 bits: nobody could follow a longer path to its end.
+/// CurrHF has 6 bits, so a longer path could not be followed to its end.
 const MAX_HOPS: usize = 64;
 
 /// Info field flags.
 const CONS_DIR: u8 = 0x01;
 const PEERING: u8 = 0x02;
 
-/// A checked path. The empty one leads to the hosts of one's own AS.
+/// A checked path. The empty path leads to hosts of the same AS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Path<'a> {
     bytes: &'a [u8],
 }
 
-/// A segment: its info field and its hop fields, in the order of travel.
+/// A segment: its info field and its hop fields in the order of travel.
 #[derive(Clone, Copy)]
 struct Segment<'a> {
     info: &'a [u8; INFO],
@@ -44,7 +44,7 @@ impl<'a> Path<'a> {
     /// The empty path (path type 0).
     pub const EMPTY: Path<'static> = Path { bytes: &[] };
 
-    /// Checks the bytes of a path as daemons give them out: none at all for the empty path.
+    /// Checks the bytes of a path in the form that daemons use: no bytes for the empty path.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, PacketError> {
         if bytes.is_empty() {
             return Ok(Self { bytes });
@@ -75,12 +75,12 @@ impl<'a> Path<'a> {
         Ok(Self { bytes })
     }
 
-    /// Bytes that were checked before, or made from a checked path.
+    /// A path from bytes that are already checked, or come from a checked path.
     pub(super) const fn trusted(bytes: &'a [u8]) -> Self {
         Self { bytes }
     }
 
-    /// The bytes as they stand in the header.
+    /// The bytes of the path in the header.
     pub const fn as_bytes(self) -> &'a [u8] {
         self.bytes
     }
@@ -90,16 +90,16 @@ impl<'a> Path<'a> {
         self.bytes.is_empty()
     }
 
-    /// Appends the path of the answer: segments and hops in reverse order, construction direction
-    /// flipped, the position counted from the other end. SegIDs stay as the routers left them: that
-    /// is the value with which the way back begins. The peering flag and the router alerts stay too.
+    /// Appends the path of the reply: segments and hops in reverse order, construction direction
+    /// flipped, the current position counted from the other end. SegIDs keep the values that the
+    /// routers left, with which the way back begins. The peering flag and router alerts are kept.
     pub fn reverse_into(self, out: &mut Vec<u8>) {
         let start = out.len();
         out.resize(start + self.bytes.len(), 0);
         self.reverse_to(&mut out[start..]);
     }
 
-    /// As [`Path::reverse_into`], into just as many bytes as the path has.
+    /// As [`Path::reverse_into`], into a buffer of exactly the length of the path.
     pub(super) fn reverse_to(self, out: &mut [u8]) {
         let (Some(&meta), Some((out_meta, out))) =
             (self.bytes.first_chunk(), out.split_first_chunk_mut())
@@ -133,9 +133,9 @@ impl<'a> Path<'a> {
         }
     }
 
-    /// When the first of its hop fields expires, in Unix seconds; `None` for the empty path, which
-    /// does not expire. Each hop field lives `(1 + ExpTime) * 24 h / 256` from the timestamp of its
-    /// segment.
+    /// When the first of its hop fields expires, in Unix seconds. `None` for the empty path, which
+    /// does not expire. A hop field lives for `(1 + ExpTime) * 24 h / 256` from the timestamp of
+    /// its segment.
     pub fn expiry(self) -> Option<u32> {
         self.segments()
             .filter_map(|segment| {
@@ -159,7 +159,7 @@ impl<'a> Path<'a> {
 
     /// The interfaces in the order of travel: out of the first AS, into the second, out of the
     /// second, and so on. Where the path changes segments, the hop fields also name interfaces that
-    /// are not crossed (a shortcut leaves the segment below its core AS); those are left out. Over a
+    /// are not crossed (a shortcut leaves the segment below its core AS). These are left out. On a
     /// peering link both hop fields at the change name the link itself.
     pub fn interfaces(self) -> impl Iterator<Item = u16> {
         let count = self.segments().count();
@@ -178,14 +178,15 @@ impl<'a> Path<'a> {
             .flatten()
     }
 
-    /// The interface through which a packet on this path leaves its first AS: it says which border
-    /// router is the next hop.
+    /// The interface through which a packet on this path leaves the first AS. It determines the
+    /// border router that is the next hop.
     pub fn first_egress(self) -> Option<u16> {
         self.interfaces().next()
     }
 
-    /// Whether both are the same way, issued at the same time: position and SegIDs are left aside,
-    /// for routers change them under way. What an SCMP error quotes is compared like this.
+    /// Whether both are the same path, issued at the same time. Ignores the position and the
+    /// SegIDs, which routers change in transit. Use it to compare with the packet that an SCMP
+    /// error quotes.
     pub fn is_same_way(self, other: Path<'_>) -> bool {
         let lens = |path: Path<'_>| path.bytes.first_chunk().map(|meta| segment_lens(*meta));
         lens(self) == lens(other)
@@ -194,8 +195,9 @@ impl<'a> Path<'a> {
             })
     }
 
-    /// A name for the way from `source` to `destination` over these interfaces, whenever it was
-    /// issued. A label for people and tables, not a proof: two paths can be made to share one.
+    /// An identifier for the path from `source` to `destination` over these interfaces, for any
+    /// time of issue. It is a label for people and tables, not a proof: two paths can be made to
+    /// share one.
     pub fn fingerprint(self, source: IsdAs, destination: IsdAs) -> u64 {
         let mut hasher = SipHasher13::new();
         hasher.write_u64(source.to_u64());

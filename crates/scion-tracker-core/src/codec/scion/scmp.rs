@@ -1,8 +1,8 @@
-//! The SCION control message protocol: the errors that say which path has failed, and echo.
+//! SCMP, the SCION control message protocol: path errors and echo.
 //!
 //! ```text
 //! 0  type (1) | code (1) | checksum (2)
-//! 4  what the type needs, then for errors as much of the offending packet as fits
+//! 4  fields of the type; errors then quote as much of the packet as fits
 //! ```
 //! [SCMP](https://docs.scion.org/en/latest/protocols/scmp.html)
 
@@ -18,62 +18,62 @@ const INTERNAL_CONNECTIVITY_DOWN: u8 = 6;
 const ECHO_REQUEST: u8 = 128;
 const ECHO_REPLY: u8 = 129;
 
-/// A control message. `quote` is the beginning of the packet that an error is about: see
-/// [`Quoted::parse`]. Nobody authenticates an SCMP message, so an error is to be believed only if
-/// the quote is a packet that was really sent.
+/// A control message. `quote` is the beginning of the packet that an error is about; see
+/// [`Quoted::parse`]. SCMP messages are not authenticated, so believe an error only if the quote is
+/// a packet that was really sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Scmp<'a> {
     /// Type 1: `unused (4) | quote`.
     DestinationUnreachable {
-        /// Why.
+        /// The code: why.
         code: u8,
-        /// The packet.
+        /// The quoted packet.
         quote: &'a [u8],
     },
     /// Type 2: `reserved (2) | MTU (2) | quote`.
     PacketTooBig {
-        /// What a whole SCION packet may measure on the next link.
+        /// Largest size of a whole SCION packet on the next link.
         mtu: u16,
-        /// The packet.
+        /// The quoted packet.
         quote: &'a [u8],
     },
     /// Type 4: `reserved (2) | pointer (2) | quote`. Code 52 is an expired path.
     ParameterProblem {
-        /// What is wrong.
+        /// The code: what is wrong.
         code: u8,
-        /// Where in the packet.
+        /// Offset of the wrong field in the packet.
         pointer: u16,
-        /// The packet.
+        /// The quoted packet.
         quote: &'a [u8],
     },
     /// Type 5: `ISD-AS (8) | interface (8) | quote`.
     ExternalInterfaceDown {
-        /// The AS that says so.
+        /// The AS that reports the error.
         ia: IsdAs,
-        /// Its link that is down.
+        /// Interface of the link that is down.
         interface: u64,
-        /// The packet.
+        /// The quoted packet.
         quote: &'a [u8],
     },
     /// Type 6: `ISD-AS (8) | ingress (8) | egress (8) | quote`.
     InternalConnectivityDown {
-        /// The AS that says so.
+        /// The AS that reports the error.
         ia: IsdAs,
-        /// Where the packet entered it.
+        /// Interface through which the packet entered it.
         ingress: u64,
-        /// Where it cannot leave.
+        /// Interface through which it cannot leave.
         egress: u64,
-        /// The packet.
+        /// The quoted packet.
         quote: &'a [u8],
     },
     /// Type 128.
     EchoRequest(Echo<'a>),
     /// Type 129.
     EchoReply(Echo<'a>),
-    /// Traceroute, and types unknown here.
+    /// Traceroute, and unknown types.
     Other {
-        /// The type: below 128 an error.
+        /// The type; below 128 it is an error.
         kind: u8,
         /// The code.
         code: u8,
@@ -83,11 +83,11 @@ pub enum Scmp<'a> {
 /// An echo request or reply: `identifier (2) | sequence number (2) | data`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Echo<'a> {
-    /// Chosen by who asks.
+    /// Chosen by the sender of the request.
     pub identifier: u16,
-    /// Counted by who asks.
+    /// Counted by the sender of the request.
     pub sequence: u16,
-    /// Comes back unchanged.
+    /// Returned unchanged.
     pub data: &'a [u8],
 }
 
@@ -168,26 +168,26 @@ fn number(bytes: &[u8]) -> Result<(u64, &[u8]), PacketError> {
     Ok((u64::from_be_bytes(*number), rest))
 }
 
-/// A packet that an SCMP error quotes: whole header, payload cut short.
+/// The packet that an SCMP error quotes: the whole header, and a truncated payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quoted<'a> {
-    /// Who sent it: to be compared with oneself.
+    /// Its sender. Compare it with the own address.
     pub source: Host,
-    /// Whom it was for.
+    /// Its destination.
     pub destination: Host,
-    /// Its path where the error arose: compare with [`Path::is_same_way`].
+    /// Its path at the point of the error. Compare it with [`Path::is_same_way`].
     pub path: Path<'a>,
-    /// Source and destination port, if it carried UDP and the quote reaches that far.
+    /// Source and destination port, if it carried UDP and the quote includes them.
     pub ports: Option<(u16, u16)>,
-    /// The datagram that it carried, or as much of it as the quote holds: what fits into an SCMP message
-    /// of 1232 bytes.
+    /// The datagram that it carried, as far as the quote includes it. An SCMP message has at most
+    /// 1232 bytes.
     pub payload: &'a [u8],
-    /// Whether that is all of it.
+    /// Whether this is the whole datagram.
     pub whole: bool,
 }
 
 impl<'a> Quoted<'a> {
-    /// Reads the header of a quoted packet.
+    /// Parses the header of a quoted packet.
     pub fn parse(quote: &'a [u8]) -> Result<Self, PacketError> {
         let (header, payload) = header::read(quote)?;
         let complete = payload.len() == usize::from(header.payload_len);
@@ -225,7 +225,7 @@ pub fn write_echo_request(
     write_echo(ECHO_REQUEST, source, destination, path, echo, out)
 }
 
-/// Appends the reply to an echo request that came in `packet`.
+/// Appends the reply to the echo request in `packet`.
 pub fn write_echo_reply(
     packet: &Packet<'_>,
     request: &Echo<'_>,
@@ -238,7 +238,7 @@ pub fn write_echo_reply(
     write_echo(ECHO_REPLY, source, destination, path, request, out)
 }
 
-/// The path as its length, and what writes it.
+/// A path, given as its length and a function that writes it.
 fn write_echo(
     kind: u8,
     source: Host,

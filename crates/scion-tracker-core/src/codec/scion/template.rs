@@ -1,5 +1,6 @@
-//! Building packets: a header template per path, so that a packet costs two copies, a sum and three
-//! patched fields; and answers that are written in place, for who answers each packet by itself.
+//! Builds packets. A [`Template`] holds the header of a path, so that a packet takes two copies, a
+//! sum and three patched fields. An [`Answer`] is written in place, for senders that answer each
+//! packet separately.
 
 use super::{Packet, Path, UDP, Udp, header, udp};
 use crate::address::ScionAddr;
@@ -8,32 +9,33 @@ use crate::address::ScionAddr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// HdrLen ends at 1020 bytes.
+    /// HdrLen holds at most 1020 bytes.
     #[error("path too long for a SCION header")]
     HeaderTooLong,
-    /// PayloadLen ends at 65535 bytes.
+    /// PayloadLen holds at most 65535 bytes.
     #[error("payload too long for a SCION packet")]
     PayloadTooLong,
-    /// A sender without an address that can be answered: port 0.
+    /// The sender cannot be answered: port 0.
     #[error("sender has no port to answer to")]
     NoPort,
-    /// A buffer shorter than the packet.
+    /// The buffer is shorter than the packet.
     #[error("no room for the SCION packet")]
     NoRoom,
 }
 
-/// A SCION and UDP header for one source, destination and path, ready but for lengths and checksum.
+/// A SCION and UDP header for one source, destination and path, complete except for lengths and
+/// checksum.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
-    /// Header and UDP header, PayloadLen, length and checksum zero.
+    /// The SCION and UDP headers, with PayloadLen, UDP length and checksum zero.
     bytes: Box<[u8]>,
-    /// The checksum over the pseudo header and the ports: all but the lengths and the payload.
+    /// Checksum of the pseudo header and the ports: everything but the lengths and the payload.
     sum: u64,
     path_at: usize,
 }
 
 impl Template {
-    /// For packets from `source` to `destination` along `path`.
+    /// A template for packets from `source` to `destination` along `path`.
     pub fn new(
         source: ScionAddr,
         destination: ScionAddr,
@@ -45,7 +47,7 @@ impl Template {
         })
     }
 
-    /// For the answers to a packet: addresses exchanged, path reversed.
+    /// A template for replies to a packet: addresses exchanged, path reversed.
     pub fn answering(packet: &Packet<'_>, datagram: &Udp<'_>) -> Result<Self, BuildError> {
         let (source, destination) = exchanged(packet, datagram)?;
         Self::between(source, destination, packet.path)
@@ -78,12 +80,12 @@ impl Template {
         })
     }
 
-    /// How much longer a packet is than its payload.
+    /// Bytes that a packet has besides its payload.
     pub const fn overhead(&self) -> usize {
         self.bytes.len()
     }
 
-    /// The path that its packets take.
+    /// The path of its packets.
     pub fn path(&self) -> Path<'_> {
         path(&self.bytes, self.path_at)
     }
@@ -94,14 +96,14 @@ impl Template {
         let start = out.len();
         out.extend_from_slice(&self.bytes);
         out.extend_from_slice(payload);
-        // Summed where it comes from: what has just been written is slow to read.
+        // Sum the original payload: reading bytes that were just written is slow.
         let headers = &mut out[start..][..self.bytes.len()];
         patch(headers, self.sum + udp::sum(payload), length);
         Ok(())
     }
 
-    /// Completes a packet in place, whose payload stands behind [`Template::overhead`] bytes of room
-    /// for the header.
+    /// Completes a packet in place. Its payload follows [`Template::overhead`] bytes of space for
+    /// the header.
     pub fn seal(&self, packet: &mut [u8]) -> Result<(), BuildError> {
         let (headers, payload) = packet
             .split_at_mut_checked(self.overhead())
@@ -111,9 +113,9 @@ impl Template {
         Ok(())
     }
 
-    /// Appends one packet for each `segment` bytes of `payloads`, back to back: what a transmit with
-    /// segmentation offload hands over. Returns the length of a packet (the last may be shorter),
-    /// which is the segment size to give to the system with the buffer.
+    /// Appends one packet for each `segment` bytes of `payloads`, back to back, as a transmit with
+    /// segmentation offload provides them. Returns the length of a packet (the last may be
+    /// shorter): the segment size to pass to the system with the buffer.
     pub fn write_segments(
         &self,
         payloads: &[u8],
@@ -129,29 +131,29 @@ impl Template {
     }
 }
 
-/// The answer to one packet, in the buffer that it is sent from: for who answers each packet by itself
-/// and keeps no [`Template`]. Nothing is allocated and only the payload is read again.
+/// The reply to one packet, built in the buffer that it is sent from, without a [`Template`].
+/// Allocates nothing and reads only the payload a second time.
 #[derive(Debug)]
 pub struct Answer<'b> {
-    /// Headers as those of a [`Template`], and room for the payload.
+    /// Headers as in a [`Template`], and space for the payload.
     buffer: &'b mut [u8],
     overhead: usize,
     sum: u64,
     path_at: usize,
 }
 
-/// An [`Answer`] that has its payload and lacks nothing but lengths and checksum. What has just been
-/// written is slow to read, so who has several of them seals them when all are written.
+/// An [`Answer`] with its payload that lacks only lengths and checksum. Bytes that were just
+/// written are slow to read, so seal several answers after all are written.
 #[derive(Debug, Clone, Copy)]
 pub struct Unsealed {
     sum: u64,
     overhead: usize,
-    /// What stands in PayloadLen.
+    /// The value of PayloadLen.
     length: u16,
 }
 
 impl<'b> Answer<'b> {
-    /// Begins the answer to a packet: addresses exchanged, path reversed.
+    /// Starts the reply to a packet: addresses exchanged, path reversed.
     pub fn new(
         packet: &Packet<'_>,
         datagram: &Udp<'_>,
@@ -161,7 +163,7 @@ impl<'b> Answer<'b> {
         Self::between(source, destination, packet.path, buffer)
     }
 
-    /// Begins the answer that `source` gives to `destination`, whose packet came along this path.
+    /// Starts the reply from `source` to `destination`, whose packet came along this path.
     #[inline]
     pub fn between(
         source: ScionAddr,
@@ -183,17 +185,17 @@ impl<'b> Answer<'b> {
         })
     }
 
-    /// Where the payload is to be written.
+    /// The space for the payload.
     pub fn room(&mut self) -> &mut [u8] {
         &mut self.buffer[self.overhead..]
     }
 
-    /// The path that it takes.
+    /// The path of the reply.
     pub fn path(&self) -> Path<'_> {
         path(&self.buffer[..self.overhead], self.path_at)
     }
 
-    /// Says that so many bytes of payload are written.
+    /// Ends the payload after `payload` bytes.
     #[inline]
     pub fn written(&self, payload: usize) -> Result<Unsealed, BuildError> {
         let payload = self.buffer[self.overhead..]
@@ -206,7 +208,7 @@ impl<'b> Answer<'b> {
         })
     }
 
-    /// Completes the packet, with so many bytes of payload. Returns its length.
+    /// Completes the packet with a payload of this length. Returns the length of the packet.
     pub fn seal(self, payload: usize) -> Result<usize, BuildError> {
         let unsealed = self.written(payload)?;
         unsealed.seal(&mut self.buffer[..unsealed.packet_len()]);
@@ -215,12 +217,12 @@ impl<'b> Answer<'b> {
 }
 
 impl Unsealed {
-    /// How long the packet is.
+    /// Length of the packet.
     pub const fn packet_len(&self) -> usize {
         self.overhead - udp::HEADER + self.length as usize
     }
 
-    /// Completes the packet, which stands at the beginning of the buffer that it was written to.
+    /// Completes the packet at the start of the buffer that it was written to.
     ///
     /// # Panics
     /// If `packet` is not [`Unsealed::packet_len`] bytes long.
@@ -231,7 +233,7 @@ impl Unsealed {
     }
 }
 
-/// Source and destination of the answer to a packet.
+/// Source and destination of the reply to a packet.
 const fn exchanged(
     packet: &Packet<'_>,
     datagram: &Udp<'_>,
@@ -250,8 +252,8 @@ const fn exchanged(
     Ok((source, destination))
 }
 
-/// Writes SCION and UDP header into just as many bytes as they have; lengths and checksum are zero.
-/// Returns the checksum over what is known, and where the path begins.
+/// Writes the SCION and UDP headers into a buffer of exactly their length, with lengths and
+/// checksum zero. Returns the checksum of the known part, and the offset of the path.
 fn write_headers(
     headers: &mut [u8],
     source: ScionAddr,
@@ -271,9 +273,9 @@ fn write_headers(
     (sum, path_at)
 }
 
-/// Fills in lengths and checksum; `sum` is over all else.
+/// Fills in lengths and checksum. `sum` covers everything else.
 fn patch(headers: &mut [u8], sum: u64, length: u16) {
-    // The length stands in the pseudo header and in the UDP header.
+    // The length is in the pseudo header and in the UDP header.
     let sum = sum + 2 * u64::from(length);
     let length = length.to_be_bytes();
     headers[header::PAYLOAD_LEN..][..2].copy_from_slice(&length);
@@ -283,18 +285,19 @@ fn patch(headers: &mut [u8], sum: u64, length: u16) {
     }
 }
 
-/// The path in SCION and UDP header.
+/// The path in the SCION and UDP headers.
 fn path(headers: &[u8], path_at: usize) -> Path<'_> {
     Path::trusted(&headers[path_at..headers.len() - udp::HEADER])
 }
 
-/// What stands in PayloadLen and in the UDP header.
+/// The value of PayloadLen and of the UDP length.
 fn length(payload: &[u8]) -> Result<u16, BuildError> {
     u16::try_from(payload.len() + udp::HEADER).map_err(|_| BuildError::PayloadTooLong)
 }
 
-/// One flow per pair of endpoints, never zero (the FlowID must be set). Made of the sum over both,
-/// which is at hand: routers look at the addresses as well, so flows that share one are told apart.
+/// The FlowID: one per pair of endpoints, never zero (it must be set). Derived from the sum over
+/// both, which is already computed. Routers also use the addresses, so flows with the same FlowID
+/// are told apart.
 const fn flow_id(sum: u64) -> u32 {
     udp::fold(sum) as u32 | 0x1_0000
 }

@@ -1,4 +1,4 @@
-//! The packet codec three ways: bytes written by another implementation, round trips of arbitrary
+//! Tests the packet codec three ways: bytes of another implementation, round trips of arbitrary
 //! packets, and every truncation and random bytes.
 
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::address::{IsdAs, ScionAddr};
 
-/// Reads `tests/vectors/scion/NAME.hex`: a packet a line, `#` begins a comment.
+/// Reads `tests/vectors/scion/NAME.hex`: one packet per line, `#` starts a comment.
 #[allow(clippy::disallowed_methods, reason = "a test reads its vectors")]
 fn vectors(name: &str) -> Vec<Vec<u8>> {
     let file = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -38,7 +38,7 @@ fn udp<'a>(packet: &Packet<'a>) -> Udp<'a> {
     }
 }
 
-/// A vector without its FlowID, of which every implementation has its own idea.
+/// A vector without its FlowID, which every implementation chooses differently.
 fn without_flow(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     bytes[1] &= 0xf0;
@@ -46,7 +46,7 @@ fn without_flow(bytes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Request and reply as sciparse builds and reverses them: ours must be the same bytes.
+/// Request and reply as built and reversed by sciparse. This codec must produce the same bytes.
 fn check_exchange(name: &str, links: usize, first_egress_of_reply: Option<u16>) {
     let packets = vectors(name);
     let [request, reply] = packets.as_slice() else {
@@ -133,7 +133,7 @@ fn a_wrong_checksum_is_reported_and_not_refused() {
 #[test]
 fn scmp_errors_name_the_packet_and_the_failure() {
     let messages = vectors("scmp");
-    // What the server had sent: the reply to a request that came over the three segments.
+    // The quoted packet: the reply to a request that came over the three segments.
     let request = &vectors("up-core-down")[0];
     let request = parse(request).unwrap();
     let sent = Template::answering(&request, &udp(&request)).unwrap();
@@ -185,7 +185,11 @@ fn scmp_errors_name_the_packet_and_the_failure() {
     let short = Quoted::parse(&quote[..quote.len() - 1]).unwrap();
     assert_eq!((short.payload, short.whole), (&[90; 63][..], false));
     assert_eq!(short.ports, quoted.ports);
-    assert_ne!(quoted.path, sent.path(), "routers have moved on in it");
+    assert_ne!(
+        quoted.path,
+        sent.path(),
+        "routers have advanced the position"
+    );
     assert!(quoted.path.is_same_way(sent.path()));
     assert!(!quoted.path.is_same_way(request.path));
     assert!(!quoted.path.is_same_way(Path::EMPTY));
@@ -238,7 +242,7 @@ fn a_quote_may_end_anywhere_behind_its_header() {
 
 #[test]
 fn paths_say_where_they_lead_and_how_long_they_last() {
-    // Timestamps 1,700,000,000 and the two seconds after; ExpTime falls by one a hop from 62.
+    // Timestamps are 1,700,000,000 and the next two seconds. ExpTime falls by one per hop, from 62.
     for (name, interfaces, hop_fields, expiry) in [
         ("empty", &[][..], 0, None),
         (

@@ -1,6 +1,6 @@
-//! The UDP header, and the checksum that UDP and SCMP share.
+//! The UDP header, and the checksum of UDP and SCMP.
 //!
-//! The checksum is the Internet checksum (RFC 1071) over a pseudo header and the upper-layer packet:
+//! The checksum is the Internet checksum (RFC 1071) of a pseudo header and the upper-layer packet:
 //!
 //! ```text
 //! address header (24 to 48 bytes) | upper-layer length (4) | zero (3) | next header (1)
@@ -20,11 +20,11 @@ pub(super) const HEADER: usize = 8;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Udp<'a> {
-    /// The port to answer to.
+    /// Source port, to which the reply goes.
     pub source_port: u16,
-    /// The port it was sent to.
+    /// Destination port.
     pub destination_port: u16,
-    /// What it carries.
+    /// The payload.
     pub payload: &'a [u8],
 }
 
@@ -42,21 +42,21 @@ pub(super) fn read(upper: &[u8]) -> Result<Udp<'_>, PacketError> {
     })
 }
 
-/// The part of the pseudo header's sum that does not depend on the upper-layer packet.
+/// The sum of the part of the pseudo header that does not depend on the upper-layer packet.
 pub(super) fn pseudo_sum(addresses: &[u8], next_header: u8) -> u64 {
     sum(addresses) + u64::from(next_header)
 }
 
-/// The sum of the 16-bit words, not folded; an odd last byte is padded with a zero.
+/// The unfolded sum of 16-bit words. An odd last byte is padded with a zero.
 ///
-/// One's complement addition may be done in any word size and any byte order as long as carries are
-/// folded in the end (RFC 1071, section 2), so this reads words of 64 bits in the machine's order.
+/// One's complement addition works with any word size and byte order if carries are folded at the
+/// end (RFC 1071, section 2). So this reads 64-bit words in native byte order.
 pub(super) fn sum(bytes: &[u8]) -> u64 {
     let (words, tail) = bytes.as_chunks::<8>();
     let mut sum: u64 = words
         .iter()
         .map(|word| u64::from_ne_bytes(*word))
-        // Two halves at most 2^32 each: 2^31 words fit.
+        // Each step adds two halves of at most 2^32, so 2^31 words fit.
         .map(|word| (word & 0xffff_ffff) + (word >> 32))
         .sum();
     let (words, odd) = tail.as_chunks::<2>();
@@ -69,7 +69,7 @@ pub(super) fn sum(bytes: &[u8]) -> u64 {
     u64::from(u16::from_be(fold(sum)))
 }
 
-/// Folds the carries in.
+/// Folds the carries.
 pub(super) const fn fold(sum: u64) -> u16 {
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
     let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);

@@ -1,13 +1,14 @@
-//! Peer selection: how many peers of which tier a requester gets, and the draw inside a tier.
+//! Peer selection: how many peers of each tier a requester gets, and the draw inside a tier.
 //!
-//! Tiers are as seen by the requester: its own AS, its own ISD, the other ISDs, peers without a
-//! place. Inside a tier, proven places come before claimed ones, so that nobody can buy a place
-//! among an AS's peers by naming the AS.
+//! A requester sees four tiers: its own AS, its own ISD, the other ISDs, and peers without a place.
+//! Inside a tier, proven places come before claimed ones, so that nobody displaces the proven peers
+//! of an AS by naming it.
 //!
 //! A store counts its tiers into a [`Census`], asks [`plan`] how many to take of each, and draws
-//! them with [`Draw`]. The cost is O(numwant), whatever the size of the swarm.
+//! them with [`Draw`]. The plan takes constant time and the draw O(1) per peer. Looking up a drawn
+//! peer costs what the store needs for it.
 //!
-//! The constants are those of the simulation in `docs/selection.md`.
+//! The constants come from the simulation in `docs/selection.md`.
 
 mod draw;
 
@@ -18,35 +19,35 @@ use crate::types::Rng;
 
 pub use draw::Draw;
 
-/// Peers kept for the requester out of the other ASes of its ISD. With 2 instead of 4 the slowest
+/// Peers reserved for the other ASes of the requester's ISD. With 2 instead of 4 the slowest
 /// twentieth of a swarm takes one to three percent longer, and as many pieces cross ISDs.
 pub const RESERVE_ISD: u16 = 4;
-/// Peers kept for the requester out of the other ISDs. In [`Mode::Prefer`] half of it suffices once
-/// there is a seed in the requester's own ISD: it is not cut off then, and a third of what the
-/// reserve sends across ISDs is saved.
+/// Peers reserved for the other ISDs. In [`Mode::Prefer`] half of it suffices if the requester's
+/// own ISD has a seed: the ISD is then not cut off, and a third of the traffic of this reserve
+/// across ISDs is saved.
 pub const RESERVE_WORLD: u16 = 2;
-/// Peers kept for the requester out of those without a place. Without it a swarm whose only seed
-/// is on the plain Internet would be cut off from it as soon as one AS fills a reply.
+/// Peers reserved for those without a place. Without this reserve, a swarm whose only seed is on
+/// the plain Internet is cut off from it as soon as one AS fills a reply.
 pub const RESERVE_UNPLACED: u16 = 2;
 /// [`Mode::Cap`]: same-AS peers, in percent of `numwant`.
 pub const CAP_PERCENT: u16 = 80;
-/// [`Mode::Cap`]: a reply with fewer peers is filled up to this many, nearest first. With 10, peers
-/// of small ASes that nobody can connect to are left with too few neighbours.
+/// [`Mode::Cap`]: a smaller reply is filled up to this many peers, nearest first. With 10,
+/// unreachable peers of small ASes get too few neighbours.
 pub const CAP_FLOOR: u16 = 15;
 
 /// How peers are chosen by place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
-    /// The reserves, then nearest tier first up to `numwant`.
+    /// The reserves, then peers of the nearest tiers up to `numwant`.
     #[default]
     Prefer,
-    /// A quota of same-AS peers, the reserves as the *limit* on remote ones, and a floor.
+    /// A quota of same-AS peers, the reserves as the *limit* on remote peers, and a floor.
     Cap,
-    /// Regardless of place: the baseline.
+    /// Ignores places. The baseline.
     Random,
 }
 
-/// Not the name of a selection mode.
+/// The text does not name a selection mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a selection mode is prefer, cap or random")]
 pub struct ModeError;
@@ -64,7 +65,7 @@ impl FromStr for Mode {
     }
 }
 
-/// The numbers of a selection.
+/// The parameters of a selection.
 ///
 /// No reserve takes more than a quarter of a reply, so that a requester that wants few peers gets
 /// near ones.
@@ -98,22 +99,22 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Whether a requester at this place is served by tiers. One without a place, and everybody in
-    /// [`Mode::Random`], gets a uniform draw over all whom it can reach.
+    /// Whether a requester at this place is served by tiers. Without a place, and always in
+    /// [`Mode::Random`], it gets a uniform draw of all the peers that it can reach.
     pub fn by_tiers(&self, ia: IsdAs) -> bool {
         self.mode != Mode::Random && !ia.is_none()
     }
 
-    /// Whether a requester at this place who wants so many of so many reachable peers gets a uniform draw
-    /// over all of them: as [`Policy::by_tiers`] has it; and in [`Mode::Prefer`] a reply with room for
-    /// everybody has everybody, so that there are no tiers to be told apart.
+    /// Whether a requester at this place gets a uniform draw of all reachable peers: if it is not
+    /// served [by tiers](Policy::by_tiers), or in [`Mode::Prefer`] if all of them fit into the
+    /// reply.
     pub fn draws_from_all(&self, ia: IsdAs, numwant: usize, reachable: usize) -> bool {
         let all_fit = self.mode == Mode::Prefer && reachable <= numwant;
         all_fit || !self.by_tiers(ia)
     }
 }
 
-/// How near a peer is to the requester.
+/// Distance of a peer from the requester.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
     /// In the same AS.
@@ -122,7 +123,7 @@ pub enum Tier {
     SameIsd,
     /// In another ISD.
     OtherIsd,
-    /// Nobody knows.
+    /// Without a place.
     Unplaced,
 }
 
@@ -130,7 +131,8 @@ impl Tier {
     /// All tiers, nearest first.
     pub const ALL: [Self; 4] = [Self::SameAs, Self::SameIsd, Self::OtherIsd, Self::Unplaced];
 
-    /// The tier of a peer at `peer` for a requester at `requester`, which has a place.
+    /// The tier of a peer at `peer` for a requester at `requester`. The requester must have a
+    /// place.
     pub fn between(requester: IsdAs, peer: IsdAs) -> Self {
         if peer.is_none() {
             Self::Unplaced
@@ -144,36 +146,36 @@ impl Tier {
     }
 }
 
-/// Whether a place was proven or claimed. Peers without a place count as proven.
+/// Whether a place is proven or claimed. Peers without a place count as proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Standing {
-    /// By the SCION packet or the operator's table.
+    /// Proven by the SCION packet or the operator's table.
     Proven,
-    /// By the client's word.
+    /// Claimed by the client.
     Claimed,
 }
 
 impl Standing {
-    /// Both, the one that goes first first.
+    /// Both standings, in order of preference.
     pub const ALL: [Self; 2] = [Self::Proven, Self::Claimed];
 }
 
-/// Seeds and leechers, counted.
+/// Numbers of seeds and leechers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
-    /// Peers that have everything.
+    /// Peers that have the complete torrent.
     pub seeds: u32,
-    /// All the others.
+    /// All others.
     pub leechers: u32,
 }
 
 impl Tally {
-    /// Both together.
+    /// Seeds and leechers together.
     pub const fn total(self) -> u32 {
         self.seeds + self.leechers
     }
 
-    /// Those of one kind.
+    /// The number of peers of a kind.
     #[inline]
     pub const fn of(self, kind: Kind) -> u32 {
         match kind {
@@ -202,23 +204,23 @@ impl std::ops::Sub for Tally {
     }
 }
 
-/// Which peers of a tally are meant.
+/// Selects peers of a tally.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Seeds, then leechers.
     Anyone,
-    /// Seeds alone.
+    /// Only seeds.
     Seeds,
-    /// Leechers alone.
+    /// Only leechers.
     Leechers,
 }
 
-/// Whom a requester has a use for.
+/// The peers that a requester can use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
-    /// A leecher: everybody.
+    /// A leecher can use all peers.
     Anyone,
-    /// A seed, or a partial seed: those who download.
+    /// A seed or a partial seed can use only leechers.
     Leechers,
 }
 
@@ -231,19 +233,20 @@ impl From<Want> for Kind {
     }
 }
 
-/// What a swarm holds for one requester, by tier and standing. The requester is not in it.
+/// The peers of a swarm that one requester can reach, counted by tier and standing, without the
+/// requester itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Census {
     tallies: [[Tally; 2]; 4],
 }
 
 impl Census {
-    /// The tally of one tier and standing.
+    /// The tally of a tier and standing.
     pub const fn tally(&self, tier: Tier, standing: Standing) -> Tally {
         self.tallies[tier as usize][standing as usize]
     }
 
-    /// The tally of one tier and standing, to be counted into.
+    /// The tally of a tier and standing, to count into.
     pub const fn tally_mut(&mut self, tier: Tier, standing: Standing) -> &mut Tally {
         &mut self.tallies[tier as usize][standing as usize]
     }
@@ -255,37 +258,37 @@ impl Census {
     }
 }
 
-/// How many peers to take of one tier and standing.
+/// Number of peers to take of a tier and standing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Quota {
-    /// Out of seeds and leechers together.
+    /// From seeds and leechers together.
     pub any: u32,
-    /// Out of the seeds alone. Not together with `any`.
+    /// From the seeds. Not combined with `any`.
     pub seeds: u32,
-    /// Out of the leechers alone. Not together with `any`.
+    /// From the leechers. Not combined with `any`.
     pub leechers: u32,
 }
 
 impl Quota {
-    /// How many in all.
+    /// The total number.
     pub const fn total(self) -> u32 {
         self.any + self.seeds + self.leechers
     }
 }
 
-/// How many peers to take of each tier and standing: never more than the census has.
+/// Number of peers to take of each tier and standing: never more than the census has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Plan {
     quotas: [[Quota; 2]; 4],
 }
 
 impl Plan {
-    /// The quota of one tier and standing.
+    /// The quota of a tier and standing.
     pub const fn quota(&self, tier: Tier, standing: Standing) -> Quota {
         self.quotas[tier as usize][standing as usize]
     }
 
-    /// How many peers the reply will have.
+    /// Number of peers in the reply.
     pub fn total(&self) -> u32 {
         self.quotas
             .iter()
@@ -295,7 +298,7 @@ impl Plan {
     }
 }
 
-/// Decides how many peers of which tier a requester with a place gets.
+/// Decides how many peers of each tier a requester with a place gets.
 pub fn plan(policy: &Policy, numwant: usize, want: Want, census: &Census) -> Plan {
     let numwant = u32::try_from(numwant).unwrap_or(u32::MAX);
     let has = Tier::ALL.map(|tier| census.tier(tier).of(want.into()));
@@ -336,8 +339,8 @@ pub fn plan(policy: &Policy, numwant: usize, want: Want, census: &Census) -> Pla
     plan
 }
 
-/// Peers kept out of each tier. A seed keeps none: it is the leechers who must not be cut off, and
-/// each of them has a reserve of its own, with seeds in it.
+/// Peers reserved for each tier. A seed has no reserves. Leechers must not be cut off, and each of
+/// them has reserves of its own, with seeds in them.
 fn reserves(policy: &Policy, want: Want, census: &Census) -> [u16; 4] {
     if want == Want::Leechers {
         return [0; 4];
@@ -351,7 +354,8 @@ fn reserves(policy: &Policy, want: Want, census: &Census) -> [u16; 4] {
     [0, policy.reserve_isd, world, policy.reserve_unplaced]
 }
 
-/// Splits a tier's share: proven places first, and `sure_seeds` of it out of the seeds if there are.
+/// Splits the share of a tier: proven places first, and `sure_seeds` of it from the seeds if there
+/// are any.
 fn split(tallies: &[Tally; 2], take: u32, want: Want, sure_seeds: u32) -> [Quota; 2] {
     let mut quotas = [Quota::default(); 2];
     let mut left = take;
@@ -384,23 +388,23 @@ fn split(tallies: &[Tally; 2], take: u32, want: Want, sure_seeds: u32) -> [Quota
     quotas
 }
 
-/// The peers of a swarm that one requester can reach, without the requester itself, in numbered
-/// pools: what a store shows of itself to be chosen from. Chosen peers go to a `C`.
+/// The peers of a swarm that one requester can reach, without the requester itself, as numbered
+/// pools. A store implements this to have peers chosen from it; they are added to a `C`.
 pub trait Pools<C> {
-    /// How many peers a pool has.
+    /// The tally of a pool.
     fn tally(&self, pool: Pool) -> Tally;
 
-    /// Puts the peers of a pool that are drawn, by their numbers among those of their kind, with the
-    /// chosen ones.
+    /// Adds the drawn peers of a pool to `chosen`. The draw gives their numbers among the peers of
+    /// `kind`.
     fn take(&self, pool: Pool, kind: Kind, draw: Draw, rng: &mut Rng, chosen: &mut C);
 }
 
 /// A set of peers to draw from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Pool {
-    /// All whom the requester can reach.
+    /// All peers that the requester can reach.
     Everyone,
-    /// Those of one tier and standing.
+    /// Those of a tier and standing.
     Of(Tier, Standing),
 }
 
@@ -458,7 +462,7 @@ mod tests {
         }
     }
 
-    /// Peers planned of each tier.
+    /// Number of peers planned of each tier.
     fn planned(policy: &Policy, numwant: usize, want: Want, census: &Census) -> [u32; 4] {
         let plan = plan(policy, numwant, want, census);
         Tier::ALL.map(|tier| {

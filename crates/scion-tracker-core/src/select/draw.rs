@@ -1,40 +1,41 @@
-//! The draw inside a tier.
+//! Draws numbers at random, without repeats: the peers inside a tier.
 
 use crate::types::Rng;
 
-/// Out of how many a draw is made in runs of neighbours.
+/// From this total on, a draw is made in runs of neighbours.
 const RUNS_FROM: u64 = 2048;
-/// The longest run: eight IPv4 addresses are a cache line.
+/// Longest run. Eight IPv4 addresses fill a cache line.
 const LONGEST_RUN: u32 = 8;
-/// How many runs a draw is made of at least.
+/// Least number of runs in a draw.
 const FEWEST_RUNS: u32 = 4;
 
-/// A draw of `count` different numbers below `total`, each number equally likely (to one in 2^32 over
-/// the stratum's size).
+/// A draw of `count` distinct numbers below `total`. Each number is equally likely, with a relative
+/// error of at most the size of a stratum in 2^32.
 ///
-/// Stratified: `total` is cut into as many strata as there are draws, one is made from each, and the
-/// whole is rotated by a random amount, which makes up for strata of different sizes and for what is
-/// near their edges. No memory, no retries, no division a number, and no number twice.
+/// The draw is stratified: `total` is cut into strata of equal size, and one run starts in each of
+/// them. The result is rotated by a random amount, which evens out strata of different sizes and
+/// their edges. This needs no memory, no retries and no division per number, and no number repeats.
 ///
-/// Out of a few thousand on, what is drawn is not a number but a run of up to eight neighbours, four runs
-/// at least. Neighbours in a big swarm have nothing in common but that they came at the same time, and
-/// are in one cache line: the peers of a reply are then a handful of misses and not one each.
+/// If `total` is small, or a large share of it is drawn, a run is a single number. Otherwise a run
+/// has up to eight neighbouring numbers, and there are at least four runs. Neighbours in a large
+/// swarm have nothing in common except that they arrived at the same time, and they share a cache
+/// line. So the peers of a reply cost a few cache misses instead of one each.
 #[derive(Debug, Clone)]
 pub struct Draw {
     total: u32,
     left: u32,
-    /// The length of a run, and how much of this one is left.
+    /// Length of a run, and how much of the current run is left.
     run: u32,
     in_run: u32,
     last: u32,
-    /// Where the next stratum begins, and how long each is, in 2^-32.
+    /// Start of the next stratum, and length of a stratum, in units of 2^-32.
     at: u64,
     step: u64,
     rotation: u32,
 }
 
 impl Draw {
-    /// A draw of `count` (at most `total`) numbers below `total`.
+    /// A draw of `count` numbers (at most `total`) below `total`.
     #[inline]
     pub fn new(total: u32, count: u32, rng: &mut Rng) -> Self {
         let left = count.min(total);
@@ -57,8 +58,8 @@ impl Draw {
         }
     }
 
-    /// Where the runs begin that [`Draw::next`] will draw with `rng`, and how long they are at most: so
-    /// that they can be fetched together. Nothing for a draw of single numbers.
+    /// The start and the largest length of each run that [`Draw::next`] will draw with `rng`, so
+    /// that the runs can be prefetched together. Empty for a draw of single numbers.
     #[inline]
     pub fn runs(&self, rng: &Rng) -> impl Iterator<Item = (u32, u32)> {
         let (mut ahead, mut rng) = (self.clone(), rng.clone());
@@ -73,7 +74,7 @@ impl Draw {
         })
     }
 
-    /// The next number, until all are drawn.
+    /// The next number, or `None` after the last one.
     #[inline]
     pub fn next(&mut self, rng: &mut Rng) -> Option<u32> {
         self.left = self.left.checked_sub(1)?;
@@ -84,7 +85,7 @@ impl Draw {
             self.in_run = self.run - 1;
             let low = self.at >> 32;
             self.at += self.step;
-            // A run ends in the stratum in which it begins.
+            // A run ends in the stratum in which it starts.
             let size = (self.at >> 32) - low - u64::from(self.in_run);
             low + below(size, rng) + u64::from(self.rotation)
         };
@@ -98,7 +99,7 @@ impl Draw {
     }
 }
 
-/// A number below `bound`, which is below 2^32, by one multiplication.
+/// A random number below `bound`, which is below 2^32. Takes one multiplication.
 #[inline]
 fn below(bound: u64, rng: &mut Rng) -> u64 {
     (u64::from(rng.u32(..)) * bound) >> 32

@@ -1,28 +1,29 @@
 //! SCION addresses: ISD, AS number, ISD-AS, and a host or endpoint inside an ISD-AS.
 //!
-//! A plain Internet host is a host in ISD-AS `0-0`. Two hosts with the same IP in two ASes are two
-//! hosts, so whatever is keyed by a source is keyed by [`Host`], never by an IP address alone.
+//! A plain Internet host is a host in ISD-AS `0-0`. Two hosts with the same IP address in two ASes
+//! are two hosts, so state per source is keyed by [`Host`], never by an IP address alone.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-/// Why a SCION address could not be read.
+/// Why a SCION address could not be parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AddressError {
     /// The ISD is not a decimal number from 0 to 65535.
     #[error("the ISD must be a decimal number from 0 to 65535")]
     Isd,
-    /// The AS number is neither decimal below 2^32 nor three colon-separated groups of hex digits.
+    /// The AS number is neither decimal below 2^32 nor three groups of hex digits, separated by
+    /// colons.
     #[error(
         "the AS must be a decimal number below 2^32 or three groups of up to four hex digits, as in ff00:0:110"
     )]
     Asn,
-    /// No `-` between ISD and AS.
+    /// There is no `-` between ISD and AS.
     #[error("an ISD-AS is written ISD-AS, as in 1-ff00:0:110")]
     IsdAs,
-    /// ISD or AS is zero, which stands for "any" and names nobody.
+    /// The ISD or the AS is zero, which means "any".
     #[error("an ISD-AS with a zero ISD or AS is a wildcard and names no host")]
     Wildcard,
     /// The host part is not an IP address.
@@ -125,7 +126,7 @@ impl FromStr for Asn {
     }
 }
 
-/// A decimal number of at most ten digits: no sign, no space, nothing but digits.
+/// Parses a decimal number of at most ten digits: no sign, no space.
 fn decimal(s: &str) -> Option<u64> {
     if s.is_empty() || s.len() > 10 || !s.bytes().all(|b| b.is_ascii_digit()) {
         return None;
@@ -133,7 +134,7 @@ fn decimal(s: &str) -> Option<u64> {
     s.parse().ok()
 }
 
-/// An ISD and an AS: where a host is in the SCION Internet. `0-0` stands for "not in SCION".
+/// An ISD and an AS, which together name one AS. `0-0` means "not in SCION".
 ///
 /// Packed as on the wire: 16 bits of ISD, then 48 bits of AS, big endian
 /// ([SCION header, address fields](https://docs.scion.org/en/latest/protocols/scion-header.html)).
@@ -141,7 +142,7 @@ fn decimal(s: &str) -> Option<u64> {
 pub struct IsdAs(u64);
 
 impl IsdAs {
-    /// `0-0`: a plain Internet host, or nothing known about the place.
+    /// `0-0`: a plain Internet host, or an unknown place.
     pub const NONE: Self = Self(0);
 
     /// Joins an ISD and an AS.
@@ -179,7 +180,7 @@ impl IsdAs {
         self.isd().0 == 0 || self.asn().0 == 0
     }
 
-    /// Reads an ISD-AS that names one place: as [`FromStr`], with wildcards refused.
+    /// Parses an ISD-AS that names one AS. As [`FromStr`], but refuses wildcards.
     pub fn parse_place(s: &str) -> Result<Self, AddressError> {
         let ia: Self = s.parse()?;
         if ia.is_wildcard() {
@@ -211,16 +212,16 @@ impl FromStr for IsdAs {
     }
 }
 
-/// A host: an IP address inside an ISD-AS. The key for everything that is counted by source.
+/// A host: an IP address inside an ISD-AS. The key for all counts per source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Host {
-    /// Where the host is; [`IsdAs::NONE`] for a plain Internet host.
+    /// The ISD-AS of the host; [`IsdAs::NONE`] for a plain Internet host.
     pub ia: IsdAs,
     ip: IpAddr,
 }
 
 impl Host {
-    /// A host. An IPv4-mapped IPv6 address (from a dual-stack socket) becomes the IPv4 address it is.
+    /// A host. Converts an IPv4-mapped IPv6 address (from a dual-stack socket) to IPv4.
     pub fn new(ia: IsdAs, ip: IpAddr) -> Self {
         Self {
             ia,
@@ -233,7 +234,7 @@ impl Host {
         Self::new(IsdAs::NONE, ip)
     }
 
-    /// The address inside the AS; never an IPv4-mapped IPv6 address.
+    /// The address inside the AS. Never an IPv4-mapped IPv6 address.
     pub const fn ip(&self) -> IpAddr {
         self.ip
     }
@@ -251,7 +252,7 @@ impl fmt::Display for Host {
     }
 }
 
-/// A SCION endpoint: host and port in an ISD-AS that names one place.
+/// A SCION endpoint: host and port in an ISD-AS that names one AS.
 ///
 /// Reads `1-ff00:0:110,[10.0.0.1]:6881`, `1-ff00:0:110,10.0.0.1:6881`, `1-ff00:0:110,[::1]:6881` and
 /// the URL form `[1-ff00:0:110,10.0.0.1]:6881`, `[1-ff00:0:110,::1]:6881`.
@@ -264,8 +265,8 @@ pub struct ScionAddr {
 }
 
 impl ScionAddr {
-    /// An endpoint, unless the ISD-AS is a wildcard, the port zero, or the address one that no single
-    /// host has.
+    /// An endpoint, unless the ISD-AS is a wildcard, the port is zero, or the address does not name
+    /// a single host.
     pub fn new(ia: IsdAs, ip: IpAddr, port: u16) -> Result<Self, AddressError> {
         if ia.is_wildcard() {
             return Err(AddressError::Wildcard);
@@ -344,7 +345,7 @@ pub enum CompactAddr {
 }
 
 impl CompactAddr {
-    /// Packs a host and a port. An IPv4-mapped IPv6 address becomes IPv4.
+    /// Packs a host and a port. Converts an IPv4-mapped IPv6 address to IPv4.
     pub fn new(ip: IpAddr, port: u16) -> Self {
         let [high, low] = port.to_be_bytes();
         match ip.to_canonical() {

@@ -1,16 +1,16 @@
-//! What the tracker answers: peers, counts, refusals. Codecs turn these into bytes.
+//! What the tracker answers: peers, counts, refusals. Codecs turn them into bytes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::address::{CompactAddr, Host, IsdAs};
 use crate::types::PeerId;
 
-/// Over which network a peer can be reached at its address.
+/// The network over which a peer can be reached at its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reach {
-    /// Over the ordinary Internet only.
+    /// Only over the ordinary Internet.
     Ip,
-    /// Over SCION only: the IP is one inside its AS and means nothing elsewhere.
+    /// Only over SCION: the IP address is inside its AS and has no meaning elsewhere.
     Scion,
     /// Over both, at the same IP and port.
     Both,
@@ -28,7 +28,7 @@ impl Reach {
     }
 }
 
-/// A peer's address and port in network byte order, borrowed from where the registry keeps it.
+/// A peer's address and port in network byte order, borrowed from the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddrBytes<'a> {
     /// 4 bytes of address, 2 of port.
@@ -46,7 +46,7 @@ impl<'a> AddrBytes<'a> {
         }
     }
 
-    /// The same, owned.
+    /// An owned copy.
     pub const fn to_compact(&self) -> CompactAddr {
         match *self {
             Self::V4(bytes) => CompactAddr::V4(*bytes),
@@ -54,7 +54,7 @@ impl<'a> AddrBytes<'a> {
         }
     }
 
-    /// Whether this is that address and port.
+    /// Whether this equals that address and port.
     #[inline]
     pub fn is(&self, addr: &CompactAddr) -> bool {
         match (self, addr) {
@@ -95,18 +95,18 @@ pub struct Peer<'a> {
     pub reach: Reach,
     /// Its address and port.
     pub addr: AddrBytes<'a>,
-    /// What it calls itself.
+    /// Its peer id.
     pub id: &'a PeerId,
 }
 
-/// Takes the peers of a reply, in the order in which they go out, while the registry's lock is held:
+/// Receives the peers of a reply, in the order of the reply, while the registry's lock is held:
 /// copy and return. Codecs implement it by appending to the reply.
 pub trait PeerSink {
-    /// One more peer.
+    /// Adds a peer.
     fn push(&mut self, peer: Peer<'_>);
 }
 
-/// Drops the peers: for announces that want none.
+/// Drops the peers, for announces that want none.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoPeers;
 
@@ -114,47 +114,47 @@ impl PeerSink for NoPeers {
     fn push(&mut self, _: Peer<'_>) {}
 }
 
-/// What is known of a swarm, the whole of it, as announce and scrape replies give it.
+/// The counts of a whole swarm, as in announce and scrape replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SwarmCounts {
     /// Seeds: `complete`.
     pub seeders: u32,
-    /// All the others, partial seeds included: `incomplete`.
+    /// Leechers, including partial seeds: `incomplete`.
     pub leechers: u32,
-    /// Leechers that do download, partial seeds left out: `downloaders` (BEP 21).
+    /// Leechers without partial seeds: `downloaders` (BEP 21).
     pub downloaders: u32,
-    /// Downloads completed, counted once a peer, independent of who is here now: `downloaded`.
+    /// Completed downloads, counted once per peer, also of peers that have left: `downloaded`.
     pub completed: u32,
 }
 
-/// All of an announce reply but its peers, which went to the [`PeerSink`].
+/// An announce reply except its peers, which went to the [`PeerSink`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnnounceReply {
-    /// The swarm, the requester included.
+    /// Counts of the swarm, including the requester.
     pub counts: SwarmCounts,
-    /// Seconds until the next regular announce, jittered.
+    /// Seconds until the next regular announce, with jitter.
     pub interval: u32,
-    /// Seconds that a client has to leave between two announces.
+    /// Least seconds between two announces.
     pub min_interval: u32,
-    /// The requester as the tracker sees it: `external ip` (BEP 24).
+    /// Address of the requester as the tracker sees it: `external ip` (BEP 24).
     pub observed: Host,
-    /// Something the requester should know, though it was served.
+    /// A message for the requester, although it was served.
     pub warning: Option<Warning>,
 }
 
-/// Said beside a full reply: `warning message`.
+/// A message in an otherwise complete reply: `warning message`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Warning {
-    /// A claimed place was not taken over: the policy ignores claims, or the operator's table says
-    /// otherwise.
+    /// A claimed place was not believed, because the policy ignores claims or the operator's table
+    /// differs.
     ClaimIgnored,
-    /// A `scion` address with a host other than the observed one was not taken over.
+    /// A `scion` address with a host other than the observed one was not believed.
     ScionHostUntrusted,
 }
 
 impl Warning {
-    /// What the client may read of it.
+    /// The text for the client.
     pub const fn message(self) -> &'static str {
         match self {
             Self::ClaimIgnored => "claimed ISD-AS ignored by this tracker's place policy",

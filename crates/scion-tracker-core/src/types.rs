@@ -1,10 +1,10 @@
-//! Small value types that every module shares: info hash, peer id, time, randomness.
+//! Small value types used by every module: info hash, peer id, time, randomness.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The source of randomness. The caller seeds it (with [`Rng::with_seed`], from the system's
-/// entropy) and passes it in; the core never makes one of its own.
+/// The random number generator. The caller seeds it (with [`Rng::with_seed`], from the system's
+/// entropy) and passes it in; the core never creates one.
 pub type Rng = fastrand::Rng;
 
 /// The 20 bytes that name a swarm: the SHA-1 info hash of BEP 3, or the first 20 bytes of the
@@ -13,7 +13,7 @@ pub type Rng = fastrand::Rng;
 pub struct InfoHash(pub [u8; 20]);
 
 impl InfoHash {
-    /// From 20 bytes, or from 32, which are truncated as BEP 52 has it.
+    /// From 20 bytes, or from the 32 bytes of a version 2 hash, which are truncated (BEP 52).
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         match bytes.len() {
             20 | 32 => bytes.first_chunk().copied().map(Self),
@@ -57,7 +57,8 @@ impl FromStr for InfoHash {
     }
 }
 
-/// The 20 bytes by which a peer calls itself (BEP 20). Chosen by the peer: never a key on its own.
+/// The 20 bytes that a peer chooses as its name (BEP 20). Never a key on its own, because the peer
+/// chooses it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub [u8; 20]);
 
@@ -82,7 +83,7 @@ impl Time {
         self.0
     }
 
-    /// Seconds from `earlier` to here, zero if it lies ahead.
+    /// Seconds from `earlier` to this time; zero if `earlier` is later.
     pub const fn since(self, earlier: Self) -> u32 {
         self.0.saturating_sub(earlier.0)
     }

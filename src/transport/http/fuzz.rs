@@ -1,11 +1,11 @@
-//! What has to hold of the head of an HTTP/1.1 request.
+//! Checks of the head of an HTTP/1.1 request, for fuzzing and tests.
 
 use super::head::{self, HeadError};
 use super::origin::Client;
 use crate::transport::fuzz::{cuts, origins, proxies};
 
-/// What has been made out of a head stays so, whatever comes behind it; and strangers are taken for
-/// nobody else.
+/// Checks that more bytes never change the result for a head, and that an untrusted client cannot
+/// set its origin.
 pub fn http1_head(bytes: &[u8]) {
     let proxies = proxies();
     for origin in origins() {

@@ -1,4 +1,4 @@
-//! The head of an HTTP/1.1 request: its line and headers, as far as a tracker needs them.
+//! Parses the head of an HTTP/1.1 request: the request line and the headers that a tracker needs.
 
 use std::mem::MaybeUninit;
 
@@ -7,28 +7,28 @@ use scion_tracker_core::request::Origin;
 use crate::transport::http::answer::{Method, RawRequest, Status};
 use crate::transport::http::origin::{Client, Hops, Proxies};
 
-/// Headers of one request. Browsers send some 20, proxies add a few.
+/// Most headers in a request. Browsers send some 20, proxies add a few.
 const HEADERS_MAX: usize = 64;
 
-/// A head that has been read.
+/// A parsed head.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Head<'a> {
     pub(super) request: RawRequest<'a>,
     /// How many bytes it has.
     pub(super) length: usize,
-    /// Whether the connection is to be kept after the reply.
+    /// Whether to keep the connection after the reply.
     pub(super) keep_alive: bool,
-    /// HTTP/1.0, which has to be told of a connection that is kept.
+    /// The client speaks HTTP/1.0, so the reply must say if the connection is kept.
     pub(super) old: bool,
 }
 
 /// Why a head is not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HeadError {
-    /// There is more to come.
+    /// The head is incomplete.
     Incomplete,
-    /// It is answered with this status, and the connection is closed: where the next request would
-    /// begin is not known.
+    /// Reply with this status and close the connection, because the start of the next request is
+    /// unknown.
     Refused(Status),
 }
 
@@ -38,10 +38,10 @@ impl From<Status> for HeadError {
     }
 }
 
-/// Reads a head from the front of `bytes`, of a connection from `origin`.
+/// Parses a head at the start of `bytes`, from a connection with this origin.
 ///
-/// There is no request smuggling to be had: whatever announces a body is refused, and the connection
-/// closed.
+/// Request smuggling is not possible: a request that announces a body is refused, and the
+/// connection is closed.
 pub(super) fn read<'a>(
     bytes: &'a [u8],
     origin: Origin,
@@ -68,7 +68,7 @@ pub(super) fn read<'a>(
             hops.header(header.name.as_bytes(), header.value);
         }
     }
-    // RFC 9112 section 3.2: exactly one Host, whatever it says.
+    // RFC 9112 section 3.2: exactly one Host header, with any value.
     if fields.hosts > 1 || (fields.hosts == 0 && !old) {
         return Err(Status::BadRequest.into());
     }
@@ -86,7 +86,7 @@ pub(super) fn read<'a>(
     })
 }
 
-/// What the headers say of framing.
+/// What the headers say about framing.
 #[derive(Debug, Default)]
 struct Fields {
     hosts: u8,
@@ -97,7 +97,7 @@ struct Fields {
 
 impl Fields {
     fn take(&mut self, name: &str, value: &[u8]) -> Result<(), Status> {
-        // The length tells most headers apart at once.
+        // The length alone tells most headers apart.
         match name.len() {
             4 if name.eq_ignore_ascii_case("host") => self.hosts = self.hosts.saturating_add(1),
             10 if name.eq_ignore_ascii_case("connection") => {
@@ -107,7 +107,7 @@ impl Fields {
                     self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
-            // RFC 8470 section 5.1: a proxy took the request as early data.
+            // RFC 8470 section 5.1: a proxy received the request as early data.
             10 if name.eq_ignore_ascii_case("early-data") => self.early |= value == b"1",
             14 if name.eq_ignore_ascii_case("content-length") => match value {
                 b"0" => {}

@@ -1,7 +1,7 @@
-//! One HTTP/1.1 connection: heads in, replies out, each with its length in front.
+//! Serves one HTTP/1.1 connection. Replies carry their length.
 //!
-//! Requests that came together (pipelining) are answered together, with one write. Every wait has a
-//! deadline. Nothing is allocated for a request; the two buffers stay with the connection.
+//! Pipelined requests are answered together, with one write. Every wait has a deadline. Requests
+//! allocate nothing; the two buffers belong to the connection.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -21,77 +21,77 @@ use crate::transport::Shared;
 use crate::transport::http::answer::{self, Method, Reply, Request, Scratch, Status, Transport};
 use crate::transport::http::deadline::Deadline;
 
-/// What a client of HTTP/2 begins with where nothing has been agreed (RFC 9113 section 3.4), up to the
-/// first empty line.
+/// First bytes of an HTTP/2 client with prior knowledge (RFC 9113 section 3.4), up to the first
+/// empty line.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
-/// The read buffer to begin with; most requests are half as long.
+/// Initial size of the read buffer. Most requests are half as long.
 const READ_BYTES: usize = 1024;
-/// Replies of pipelined requests are written out when there are this many bytes of them.
+/// Replies to pipelined requests are written when they reach this many bytes.
 const WRITE_BYTES: usize = 32 * 1024;
-/// After a refused request: how much of what the client still sends is read, and for how long, so that
-/// closing the socket does not wipe out the reply on its way (RFC 9112 section 9.6).
+/// After a refused request, how much of the client's further data is read, and for how long.
+/// Otherwise closing the socket could destroy the reply in transit (RFC 9112 section 9.6).
 const LINGER_BYTES: usize = 64 * 1024;
 const LINGER: Duration = Duration::from_millis(500);
 
-/// How a connection came to its end.
+/// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::transport) enum Ended {
-    /// As either side wished.
+    /// Regularly, by either side.
     Closed,
-    /// By a deadline, a broken request or a lost connection.
+    /// By a deadline, a malformed request, or a lost connection.
     Aborted,
-    /// It is HTTP/2, from the first byte on.
+    /// The client speaks HTTP/2 from the first byte.
     Http2,
 }
 
-/// How a stream ends.
+/// How a stream is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::transport) enum Farewell {
-    /// With its socket.
+    /// By closing its socket.
     BySocket,
-    /// With a message of its own, as over TLS and QUIC.
+    /// By a message of the protocol, as in TLS and QUIC.
     InStream,
 }
 
-/// A connection from a client.
+/// A connection of a client.
 #[derive(Debug)]
 pub(in crate::transport) struct Incoming<S> {
     stream: S,
     origin: Origin,
     farewell: Farewell,
     buffers: Buffers,
-    /// What came of the requests in the buffer, if they have been looked at.
+    /// The result for the requests in the buffer, if they have been processed.
     answered: Option<Answered>,
 }
 
-/// What was read and what is to be written.
+/// The read and write buffers of a connection.
 #[derive(Debug)]
 pub(in crate::transport) struct Buffers {
-    /// What was read: `read[start..end]` is still to be looked at.
+    /// Received bytes. `read[start..end]` has not been processed yet.
     read: Vec<u8>,
     start: usize,
     end: usize,
-    /// Replies not yet written.
+    /// Replies that have not been written yet.
     out: Vec<u8>,
-    /// Whether there has been no reply yet.
+    /// Whether no reply has been sent yet.
     first: bool,
 }
 
-/// What came of the requests in the read buffer.
+/// Result of processing the requests in the read buffer.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::transport) enum Answered {
-    /// All of them are answered, and the last may be there in part.
+    /// All complete requests are answered. The last one may be incomplete.
     All { partial: bool },
-    /// There are more, and enough replies to be written first.
+    /// More requests are waiting, but there are enough replies to write first.
     More,
-    /// The last one ends the connection.
+    /// The last request ends the connection.
     Last { lingering: bool },
-    /// It is not HTTP/1.1.
+    /// The data is not HTTP/1.1.
     Http2,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
-    /// A connection of which `read` has been read already.
+    /// A connection with `read` as bytes that have already been received.
     pub(in crate::transport) fn new(
         stream: S,
         read: Vec<u8>,
@@ -101,7 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
         Self::go_on(stream, origin, farewell, (Buffers::new(read), None))
     }
 
-    /// A connection that [`at_once`] has begun with.
+    /// A connection that [`at_once`] started to serve.
     pub(in crate::transport) fn go_on(
         stream: S,
         origin: Origin,
@@ -117,7 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
         }
     }
 
-    /// The stream, and what was read from it and not served.
+    /// The stream, and the bytes that were read from it and not served.
     pub(in crate::transport) fn into_parts(self) -> (S, Vec<u8>) {
         let Buffers {
             mut read,
@@ -136,7 +136,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
         let mut deadline = Deadline::after(limits.head);
         let mut shutdown = pin!(shared.shutdown.cancelled());
         let mut draining = false;
-        // Whether a part of a head is there, whose deadline is running.
+        // Whether a head is incomplete, so that its deadline is running.
         let mut in_head = true;
         loop {
             if !draining && shared.shutdown.is_cancelled() {
@@ -178,7 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
                 .await
             {
                 Filled::Some | Filled::Shutdown => {}
-                // Nobody is owed anything between two requests.
+                // Between two requests the connection can be closed without a reply.
                 Filled::End | Filled::Deadline if !in_head => {
                     return self.close(false, &mut deadline).await;
                 }
@@ -188,7 +188,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
         }
     }
 
-    /// Reads more, unless something else happens first.
+    /// Reads more bytes, unless the deadline passes or the server stops first.
     async fn fill(
         &mut self,
         deadline: &mut Deadline,
@@ -231,7 +231,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
             .await?;
         }
         self.buffers.out.clear();
-        // TLS keeps what the socket did not take.
+        // TLS keeps the bytes that the socket did not accept.
         let stream = &mut self.stream;
         poll_fn(|cx| match Pin::new(&mut *stream).poll_flush(cx) {
             Poll::Pending => deadline
@@ -242,7 +242,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
         .await
     }
 
-    /// Says goodbye; with `lingering`, reads on for a moment.
+    /// Ends the stream. With `lingering`, reads on for a moment.
     async fn close(&mut self, lingering: bool, deadline: &mut Deadline) -> Ended {
         if self.farewell == Farewell::BySocket && !lingering {
             return Ended::Closed;
@@ -262,7 +262,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
             io::Result::Ok(())
         };
         tokio::select! {
-            // The replies are written; that the client is gone already is its own affair.
+            // The replies are written. An error means that the client has gone, which does not
+            // matter here.
             _ = goodbye => {}
             () = deadline.passed() => {}
         }
@@ -271,7 +272,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
 }
 
 impl Buffers {
-    /// Buffers for a connection of which `read` has been read already.
+    /// Buffers with `read` as bytes that have already been received.
     pub(in crate::transport) fn new(mut read: Vec<u8>) -> Self {
         let end = read.len();
         read.resize(end.max(READ_BYTES), 0);
@@ -284,8 +285,8 @@ impl Buffers {
         }
     }
 
-    /// Room to read into. It is made by moving what is left to the front, and then by growing; the
-    /// bound on a head bounds the buffer.
+    /// Space to read into. Moves the rest to the front, then grows the buffer. The limit on a head
+    /// also limits the buffer.
     fn room(&mut self) -> &mut [u8] {
         if self.start > 0 {
             self.read.copy_within(self.start..self.end, 0);
@@ -297,7 +298,7 @@ impl Buffers {
         &mut self.read[self.end..]
     }
 
-    /// Answers the requests in the read buffer, into `out`.
+    /// Answers the requests in the read buffer into `out`.
     fn answer(&mut self, origin: Origin, shared: &Shared, draining: bool) -> Answered {
         let head_bytes = shared.options.limits.head_bytes;
         loop {
@@ -344,14 +345,14 @@ impl Buffers {
     }
 }
 
-/// What [`at_once`] leaves to be done.
+/// The rest of the work after [`at_once`].
 pub(in crate::transport) type Begun = (Buffers, Option<Answered>);
 
-/// Serves a connection right after it was accepted, as far as that goes without waiting. `None` if there
-/// is nothing left to do.
+/// Serves a connection right after it was accepted, as far as possible without waiting. `None` if
+/// nothing is left to do.
 ///
-/// Clients that connect for one announce have sent it by the time they are accepted. They cost five
-/// system calls and neither a task nor a timer.
+/// A client that connects for one announce has sent it by the time it is accepted. It costs five
+/// system calls, and neither a task nor a timer.
 pub(in crate::transport) fn at_once(
     stream: &TcpStream,
     origin: Origin,
@@ -371,12 +372,12 @@ pub(in crate::transport) fn at_once(
     flags.set(SendFlags::MORE, last);
     let written = match spare.out.is_empty() {
         true => 0,
-        // An error is met again by whoever goes on.
+        // The next user of the socket meets the same error.
         false => net::send(stream, &spare.out, flags).unwrap_or(0),
     };
     if last && written == spare.out.len() {
-        // The end goes out in the same segment as the reply. Closing alone would wipe out both if the
-        // client had sent anything more.
+        // The FIN goes out in the same segment as the reply. Closing alone would destroy both if
+        // the client had sent more data.
         let _ = net::shutdown(stream, Shutdown::Write);
         spare.out.clear();
         return None;
@@ -386,7 +387,7 @@ pub(in crate::transport) fn at_once(
     Some((begun, Some(answered)))
 }
 
-/// What a wait for a client ended with.
+/// Result of waiting for the client.
 enum Filled {
     Some,
     End,
@@ -395,7 +396,7 @@ enum Filled {
     Error,
 }
 
-/// What the client has to be told of the connection's future.
+/// What the reply says about keeping the connection.
 #[derive(Clone, Copy)]
 enum Persistence {
     Default,

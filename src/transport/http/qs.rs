@@ -1,14 +1,16 @@
-//! HTTP/1.1 on a QUIC connection of one stream pair: what Go programs of the SCION world take for TCP.
+//! HTTP/1.1 on a QUIC connection with one pair of streams, which Go programs for SCION use like
+//! TCP.
 //!
 //! The protocol is that of `quicutil.SingleStream` in
 //! [scion-apps](https://github.com/netsec-ethz/scion-apps/blob/master/pkg/quicutil/single.go) since
-//! 0.4.0, and there is no other specification of it. Each side sends its bytes on the first unidirectional
-//! stream that it opens. Once it has read the other's to the end, it says so by opening a second one and
-//! ending it at once. A side that closes ends its stream and waits for this acknowledgement before it
-//! closes the connection: QUIC would let a close overtake the last bytes.
+//! 0.4.0. It has no other specification. Each side sends its bytes on the first unidirectional
+//! stream that it opens. A side that has read the other's stream to the end acknowledges it: it
+//! opens a second stream and ends it at once. To close, a side ends its stream and waits for this
+//! acknowledgement before it closes the connection, because a QUIC close could overtake the last
+//! bytes.
 //!
-//! What is on the stream is served as on TCP: see [`super::http::one`]. That is a task with a pipe; here
-//! is what carries bytes between the pipe and the streams.
+//! The bytes of the stream are served as over TCP, by a task with a pipe (see
+//! [`super::one`]). This module carries bytes between the pipe and the streams.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,33 +30,33 @@ use tokio_util::task::AbortOnDropHandle;
 use super::one::{Ended, Farewell, Incoming};
 use crate::transport::Shared;
 
-/// The name of the protocol in TLS (ALPN).
+/// Name of the protocol in TLS (ALPN).
 pub(in crate::transport) const PROTOCOL: &[u8] = b"qs";
 
-/// Error codes, as clients have them.
+/// Error codes, as defined by the clients.
 const OK: VarInt = VarInt::from_u32(0);
 const SHUTDOWN_ERROR: VarInt = VarInt::from_u32(0x101);
 
-/// After both acknowledgements, how many round trips the client has to close the connection, and how
-/// long that is at least.
+/// Time for the client to close the connection after both acknowledgements: in round trips, and the
+/// least duration.
 const QUIET_ROUND_TRIPS: u32 = 3;
 const QUIET: Duration = Duration::from_millis(50);
-/// How long the client is waited for when the server stops.
+/// How long to wait for the client when the server stops.
 const LAST_WAIT: Duration = Duration::from_millis(250);
-/// Bytes of a pipe, each way, and those that are carried at once.
+/// Size of the pipe in each direction, and most bytes carried at once.
 const PIPE: usize = 4 * 1024;
 
-/// How a connection comes to its end.
+/// Why a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::transport) enum End {
-    /// As either side wished.
+    /// One of the sides closed it.
     Regular,
-    /// By a deadline, a broken request or a broken stream.
+    /// A deadline passed, or a request or stream was malformed.
     Aborted,
 }
 
 impl End {
-    /// The code to close the connection with.
+    /// The error code for closing the connection.
     pub(in crate::transport) const fn code(self) -> VarInt {
         match self {
             Self::Regular => OK,
@@ -63,51 +65,52 @@ impl End {
     }
 }
 
-/// A connection that speaks this protocol.
+/// A connection with this protocol.
 #[derive(Debug)]
 pub(in crate::transport) struct Session {
     origin: Origin,
-    /// The first stream of either side, and the client's second.
+    /// The first stream of each side, and the client's second one.
     ours: Option<StreamId>,
     theirs: Option<StreamId>,
     acknowledged: bool,
     state: State,
-    /// When the state has lasted too long.
+    /// Deadline of the current state.
     until: Option<Instant>,
     waker: Arc<ConnectionWaker>,
 }
 
 #[derive(Debug)]
 enum State {
-    /// The streams are not there.
+    /// The streams are not open yet.
     Opening,
     Serving(Served),
-    /// All has been written. The client has to acknowledge that.
+    /// Everything is written; waiting for the client's acknowledgement.
     Closing,
-    /// It is the client's turn to close: our close would overtake our acknowledgement.
+    /// Waiting for the client to close the connection. Closing it here would overtake our
+    /// acknowledgement.
     Quiet,
 }
 
-/// Between the streams and the server of HTTP/1.1.
+/// The HTTP/1.1 server and the bytes between it and the streams.
 #[derive(Debug)]
 struct Served {
     pipe: DuplexStream,
     server: AbortOnDropHandle<Ended>,
-    /// How the server came to its end, once it has.
+    /// How the server ended, once it has.
     ended: Option<Ended>,
-    /// Read from the client's stream and not yet in the pipe.
+    /// Bytes read from the client's stream that are not yet in the pipe.
     inward: Bytes,
-    /// Whether the client's stream has ended, and whether the server knows.
+    /// Whether the client's stream has ended, and whether the server has been told.
     inward_ended: bool,
     told: bool,
-    /// Read from the pipe and not yet on our stream.
+    /// Bytes read from the pipe that are not yet on our stream.
     outward: Vec<u8>,
-    /// Whether the server has written its last, and our stream is ended.
+    /// Whether the server has written everything and our stream is ended.
     outward_ended: bool,
 }
 
 impl Session {
-    /// For a connection whose handshake is done.
+    /// Starts a session on a connection whose handshake is complete.
     pub(in crate::transport) fn new(
         origin: Origin,
         quic: &mut Connection,
@@ -131,7 +134,7 @@ impl Session {
         }
     }
 
-    /// Takes notice of what has happened to streams; [`Session::pump`] does what is to be done.
+    /// Records stream events. [`Session::pump`] acts on them.
     pub(in crate::transport) fn handle(&mut self, event: &StreamEvent, quic: &mut Connection) {
         match event {
             StreamEvent::Available { dir: Dir::Uni } if self.ours.is_none() => {
@@ -150,7 +153,7 @@ impl Session {
         }
     }
 
-    /// Carries what there is to be carried. Says so when the connection is to end.
+    /// Carries all available bytes. Returns how the connection ends, if it does.
     pub(in crate::transport) fn pump(
         &mut self,
         quic: &mut Connection,
@@ -179,10 +182,10 @@ impl Session {
                     match served.poll_ended(cx) {
                         Poll::Pending => return None,
                         Poll::Ready(Ended::Closed) => {}
-                        // HTTP/2 is not spoken under this name.
+                        // HTTP/2 is not supported under this ALPN name.
                         Poll::Ready(Ended::Aborted | Ended::Http2) => return Some(End::Aborted),
                     }
-                    // From here on it is the client's to come to an end.
+                    // From now on the client ends the connection.
                     let patience = if shared.shutdown.is_cancelled() {
                         LAST_WAIT
                     } else {
@@ -210,12 +213,12 @@ impl Session {
         }
     }
 
-    /// When [`Session::time_out`] is to be called.
+    /// When [`Session::time_out`] must be called.
     pub(in crate::transport) const fn deadline(&self) -> Option<Instant> {
         self.until
     }
 
-    /// The state has lasted too long.
+    /// Handles the deadline of the state.
     pub(in crate::transport) const fn time_out(&self) -> End {
         match self.state {
             State::Opening => End::Aborted,
@@ -223,7 +226,7 @@ impl Session {
         }
     }
 
-    /// The server stops, which the server of HTTP/1.1 knows by itself.
+    /// Handles the stop of the server. The HTTP/1.1 server notices it by itself.
     pub(in crate::transport) fn go_away(&mut self, now: Instant) -> Option<End> {
         match self.state {
             State::Opening => return Some(End::Regular),
@@ -256,7 +259,7 @@ impl Served {
         }
     }
 
-    /// Carries bytes both ways, as far as either side takes them.
+    /// Carries bytes in both directions, as far as both sides accept them.
     fn carry(
         &mut self,
         ours: StreamId,
@@ -278,7 +281,7 @@ impl Served {
             if !self.inward.is_empty() {
                 match Pin::new(&mut self.pipe).poll_write(cx, &self.inward) {
                     Poll::Ready(Ok(length)) => self.inward.advance(length),
-                    // The server reads no more, for now or at all.
+                    // The server reads no more, now or ever.
                     Poll::Ready(Err(_)) | Poll::Pending => return Ok(()),
                 }
                 continue;
@@ -322,7 +325,7 @@ impl Served {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Err(_)) => return Err(Broken),
                 Poll::Ready(Ok(())) if room.filled().is_empty() => {
-                    // That the client is gone already is its own affair.
+                    // An error means that the client has gone, which does not matter here.
                     let _ = stream.finish();
                     self.outward_ended = true;
                 }
@@ -332,29 +335,28 @@ impl Served {
         Ok(())
     }
 
-    /// Ready when the server has come to its end, and with how it did.
+    /// Ready when the server has ended. Returns how.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         if let Some(ended) = self.ended {
             return Poll::Ready(ended);
         }
         Pin::new(&mut self.server).poll(cx).map(|joined| {
-            // A task that panicked is none that came to a regular end.
+            // A task that panicked did not end regularly.
             let ended = joined.unwrap_or(Ended::Aborted);
             *self.ended.insert(ended)
         })
     }
 }
 
-/// A stream has come to an end that it should not have come to.
+/// A stream ended that must not end yet.
 struct Broken;
 
-/// Tells the driver of an endpoint which connections have something to do, though nothing has come for
-/// them.
+/// Tells the driver of an endpoint which connections are ready although no packet arrived for them.
 #[derive(Debug, Default)]
 pub(in crate::transport) struct WakeQueue(Mutex<(Vec<ConnectionHandle>, Option<Waker>)>);
 
 impl WakeQueue {
-    /// Takes those that have. The task is woken when there are more.
+    /// Takes the ready connections. The task is woken when there are more.
     pub(in crate::transport) fn take(&self, cx: &Context<'_>) -> Vec<ConnectionHandle> {
         let (waiting, driver) = &mut *self.0.lock();
         match driver {
@@ -370,7 +372,7 @@ impl WakeQueue {
 struct ConnectionWaker {
     handle: ConnectionHandle,
     wakeups: Arc<WakeQueue>,
-    /// Whether it has knocked since it was looked at.
+    /// Whether the connection is already in the queue.
     waiting: AtomicBool,
 }
 

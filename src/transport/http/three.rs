@@ -1,6 +1,6 @@
-//! HTTP/3 on a QUIC connection (RFC 9114): our own, but for QUIC itself. A tracker needs GET without
-//! bodies, can close every gap of the protocol in it ([`message`], [`control`]), and has no task switch
-//! between the arrival of a request and its reply.
+//! HTTP/3 on a QUIC connection (RFC 9114), implemented here on top of quinn-proto. A tracker needs
+//! only GET without bodies. An own implementation can reject every malformed request ([`message`],
+//! [`control`]), and needs no task switch between a request and its reply.
 
 mod connection;
 mod control;

@@ -1,9 +1,10 @@
-//! One HTTP/2 connection, by hyper.
+//! Serves one HTTP/2 connection with hyper.
 //!
-//! What hyper and h2 bound by themselves: streams reset before they are served (20, CVE-2023-44487),
-//! CONTINUATION frames (as many as the header list needs), frames that are answered (PING, SETTINGS).
-//! What they leave to us is time: a connection without a first request is dropped, and one without a
-//! further request is told to go, and dropped when it does not.
+//! hyper and h2 limit the following by themselves: streams that are reset before they are served
+//! (20, CVE-2023-44487), CONTINUATION frames (as many as the header list needs), and frames that
+//! require an answer (PING, SETTINGS). This module adds deadlines: it drops a connection without a
+//! first request, and sends GOAWAY on one without further requests, and drops it if it does not
+//! close.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -31,12 +32,12 @@ use crate::transport::http::answer::{
 use crate::transport::http::deadline::Deadline;
 use crate::transport::http::origin::{Client, Hops};
 
-/// Flow-control windows towards us: no request has a body.
+/// Flow-control windows for receiving. No request has a body.
 const STREAM_WINDOW: u32 = 16 * 1024;
 const CONNECTION_WINDOW: u32 = 65_535;
-/// Replies not yet taken, for each stream.
+/// Send buffer per stream, for replies that the client has not taken.
 const SEND_BYTES: usize = 32 * 1024;
-/// Streams reset by us for errors of the client's, after which the connection is closed.
+/// Streams reset because of errors of the client, after which the connection is closed.
 const ERROR_RESETS: usize = 64;
 
 /// Serves a connection until it ends.
@@ -173,7 +174,7 @@ impl Requests {
     }
 }
 
-/// Runs hyper's tasks among those of the listener, which waits for them.
+/// Runs hyper's tasks in the task set of the listener, which waits for them.
 #[derive(Debug, Clone)]
 struct Tasks(TaskTracker);
 
@@ -186,7 +187,7 @@ where
     }
 }
 
-/// A stream some of which has been read already.
+/// A stream of which some bytes have already been read.
 #[derive(Debug)]
 pub(in crate::transport) struct Rewound<S> {
     read: Vec<u8>,
@@ -195,7 +196,7 @@ pub(in crate::transport) struct Rewound<S> {
 }
 
 impl<S> Rewound<S> {
-    /// `read` comes before whatever `stream` has to give.
+    /// Returns the bytes of `read` first, then those of `stream`.
     pub(in crate::transport) const fn new(read: Vec<u8>, stream: S) -> Self {
         Self {
             read,

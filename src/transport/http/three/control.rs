@@ -15,19 +15,19 @@ const DECODER: u64 = 0x3;
 
 /// SETTINGS_MAX_FIELD_SECTION_SIZE.
 const MAX_FIELD_SECTION_SIZE: u32 = 0x6;
-/// The longest frame of the control stream that is looked at.
+/// The longest frame of the control stream that is parsed.
 pub(super) const FRAME_BYTES: usize = 1024;
 
-/// The control streams of a connection. Errors are the code to end the connection with.
+/// The control streams of a connection. Errors are the code for closing the connection.
 #[derive(Debug)]
 pub(super) struct Control {
-    /// Ours; until it is open, when it has to be at the latest.
+    /// Our stream; or, until it is open, the deadline for opening it.
     ours: Result<StreamId, Instant>,
-    /// What is still to be written on it.
+    /// Bytes that are not yet written to it.
     unwritten: Vec<u8>,
-    /// The client's: as many as the transport allows to be open.
+    /// The client's streams: as many as the transport allows to be open.
     theirs: Vec<Stream>,
-    /// Which of the three kinds that may be there once have been, a bit each.
+    /// Which of the three kinds have been opened; one bit each.
     kinds: u8,
     push_id: Option<u64>,
 }
@@ -36,9 +36,9 @@ pub(super) struct Control {
 struct Stream {
     id: StreamId,
     kind: Option<Kind>,
-    /// What was read and not yet understood.
+    /// Bytes that are read but not yet parsed.
     bytes: Vec<u8>,
-    /// How many bytes of an unknown frame are still to come.
+    /// Bytes of an unknown frame that are still to be skipped.
     skip: u64,
 }
 
@@ -49,12 +49,12 @@ enum Kind {
     },
     Encoder,
     Decoder,
-    /// Of no interest. Nothing more is read.
+    /// An unknown type. Nothing more is read.
     Unknown,
 }
 
 impl Control {
-    /// Settings are the first that the client is told.
+    /// Creates the streams with SETTINGS as the first frame.
     pub(super) fn new(head_bytes: usize, until: Instant) -> Self {
         let mut greeting = vec![CONTROL as u8, frame::SETTINGS as u8, 0];
         frame::push_varint(MAX_FIELD_SECTION_SIZE, &mut greeting);
@@ -72,12 +72,12 @@ impl Control {
         }
     }
 
-    /// When the client has to have let us open our stream, if it has not.
+    /// The deadline by which the client must allow our stream, while it is not open.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.ours.err()
     }
 
-    /// Opens our stream, if the client lets us.
+    /// Opens our stream, if the client allows it.
     pub(super) fn open(&mut self, quic: &mut Connection) -> Result<(), Code> {
         if self.ours.is_err()
             && let Some(id) = quic.streams().open(Dir::Uni)
@@ -88,7 +88,7 @@ impl Control {
         Ok(())
     }
 
-    /// Writes what there is to be written, as far as the client has room for it.
+    /// Writes the pending bytes, as far as flow control allows.
     pub(super) fn write(&mut self, quic: &mut Connection) -> Result<(), Code> {
         let Ok(id) = self.ours else { return Ok(()) };
         let mut stream = quic.send_stream(id);
@@ -106,7 +106,7 @@ impl Control {
         Ok(())
     }
 
-    /// Tells the client the first request that is not served any more.
+    /// Sends GOAWAY with the first request that is no longer served.
     pub(super) fn go_away(&mut self, id: u64, quic: &mut Connection) -> Result<(), Code> {
         self.unwritten.extend([frame::GOAWAY as u8, 8]);
         self.unwritten
@@ -114,7 +114,7 @@ impl Control {
         self.write(quic)
     }
 
-    /// Takes a new stream of the client's.
+    /// Accepts a new stream of the client.
     pub(super) fn accept(&mut self, id: StreamId, quic: &mut Connection) -> Result<(), Code> {
         self.theirs.push(Stream {
             id,
@@ -125,7 +125,7 @@ impl Control {
         self.read(id, quic)
     }
 
-    /// Reads what has come on a stream.
+    /// Reads the data that has arrived on a stream.
     pub(super) fn read(&mut self, id: StreamId, quic: &mut Connection) -> Result<(), Code> {
         let Some(at) = self.theirs.iter().position(|stream| stream.id == id) else {
             return Ok(());
@@ -136,7 +136,7 @@ impl Control {
         Ok(())
     }
 
-    /// Reads a stream as far as it goes; false when it is of no interest any more.
+    /// Reads a stream as far as possible. Returns false if it is no longer needed.
     fn read_at(&mut self, at: usize, quic: &mut Connection) -> Result<bool, Code> {
         let mut recv = quic.recv_stream(self.theirs[at].id);
         let Ok(mut chunks) = recv.read(true) else {
@@ -149,7 +149,7 @@ impl Control {
                     self.theirs[at].bytes.extend_from_slice(&chunk.bytes);
                     false
                 }
-                // To the end, or to a reset.
+                // The stream was finished or reset.
                 Ok(None) | Err(ReadError::Reset(_)) => true,
             };
             if self.theirs[at].kind.is_none() && !self.begin(at)? {
@@ -177,13 +177,14 @@ impl Control {
         };
         drop(chunks);
         if unknown {
-            // Reading is aborted; the client may have other plans (section 6.2.3).
+            // Stop reading an unknown type of stream; the client may use it for an extension
+            // (section 6.2.3).
             let _ = recv.stop(Code::STREAM_CREATION_ERROR.into());
         }
         Ok(false)
     }
 
-    /// Reads the type of a stream, if it is there.
+    /// Reads the type of a stream, if it has arrived.
     fn begin(&mut self, at: usize) -> Result<bool, Code> {
         let stream = &mut self.theirs[at];
         let mut rest = &*stream.bytes;
@@ -212,7 +213,7 @@ impl Control {
     }
 }
 
-/// Reads frames of the control stream (RFC 9114 section 7.2), and removes them from `bytes`.
+/// Parses frames of the control stream (RFC 9114 section 7.2), and removes them from `bytes`.
 pub(super) fn control(
     bytes: &mut Vec<u8>,
     skip: &mut u64,
@@ -266,14 +267,14 @@ pub(super) fn control(
     Ok(())
 }
 
-/// Section 7.2.4. Nothing that a client may set changes what we send.
+/// SETTINGS (section 7.2.4). No setting of the client changes what is sent.
 fn read_settings(mut payload: &[u8]) -> Result<(), Code> {
     let mut seen = Vec::new();
     while !payload.is_empty() {
         let (Some(id), Some(_)) = (frame::varint(&mut payload), frame::varint(&mut payload)) else {
             return Err(Code::FRAME_ERROR);
         };
-        // Identifiers of HTTP/2, and those that are there twice.
+        // Identifiers of HTTP/2, and duplicates.
         if matches!(id, 0x0 | 0x2..=0x5) || seen.contains(&id) {
             return Err(Code::SETTINGS_ERROR);
         }
@@ -282,14 +283,14 @@ fn read_settings(mut payload: &[u8]) -> Result<(), Code> {
     Ok(())
 }
 
-/// GOAWAY, MAX_PUSH_ID and CANCEL_PUSH: about pushes, of which there are none.
+/// GOAWAY, MAX_PUSH_ID and CANCEL_PUSH. They concern pushes, which this server does not use.
 fn push_frame(kind: u64, mut payload: &[u8], push_id: &mut Option<u64>) -> Result<(), Code> {
     let id = frame::varint(&mut payload).filter(|_| payload.is_empty());
     let id = id.ok_or(Code::FRAME_ERROR)?;
     match kind {
         // Section 7.2.3: a push that was never promised.
         frame::CANCEL_PUSH => Err(Code::ID_ERROR),
-        // Section 7.2.7: it must not get less.
+        // Section 7.2.7: it must not decrease.
         frame::MAX_PUSH_ID if push_id.is_some_and(|known| id < known) => Err(Code::ID_ERROR),
         frame::MAX_PUSH_ID => {
             *push_id = Some(id);
@@ -299,7 +300,7 @@ fn push_frame(kind: u64, mut payload: &[u8], push_id: &mut Option<u64>) -> Resul
     }
 }
 
-/// An encoder may not do more with a table of no capacity than to set it to that (RFC 9204
+/// The dynamic table has no capacity, so an encoder may only set its capacity to zero (RFC 9204
 /// section 4.3.1).
 pub(super) fn encoder(bytes: &mut Vec<u8>) -> Result<(), Code> {
     const SET_CAPACITY_0: u8 = 0b0010_0000;
@@ -310,7 +311,7 @@ pub(super) fn encoder(bytes: &mut Vec<u8>) -> Result<(), Code> {
     Ok(())
 }
 
-/// A decoder may tell of cancelled streams; we have sent nothing that could be acknowledged (RFC 9204
+/// A decoder may report cancelled streams. Nothing was sent that it could acknowledge (RFC 9204
 /// section 4.4).
 pub(super) fn decoder(bytes: &mut Vec<u8>) -> Result<(), Code> {
     let mut rest = &**bytes;
@@ -319,7 +320,7 @@ pub(super) fn decoder(bytes: &mut Vec<u8>) -> Result<(), Code> {
             return Err(Code::QPACK_DECODER_STREAM_ERROR);
         }
         if qpack::integer(&mut rest, 6).is_none() {
-            // Cut short, or longer than an integer can be.
+            // Incomplete, or longer than an integer can be.
             if rest.len() > 10 {
                 return Err(Code::QPACK_DECODER_STREAM_ERROR);
             }

@@ -1,6 +1,6 @@
 //! HTTP/3 framing: variable-length integers, frame types, error codes (RFC 9114 sections 7 and 8).
 
-/// An error code, of a stream or of a connection.
+/// An error code of a stream or of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::transport) struct Code(u32);
 
@@ -37,12 +37,12 @@ pub(super) const PUSH_PROMISE: u64 = 0x5;
 pub(super) const GOAWAY: u64 = 0x7;
 pub(super) const MAX_PUSH_ID: u64 = 0xd;
 
-/// Types that HTTP/2 has and HTTP/3 forbids (section 7.2.8).
+/// Frame types of HTTP/2 that HTTP/3 forbids (section 7.2.8).
 pub(super) const fn is_of_http2(kind: u64) -> bool {
     matches!(kind, 0x2 | 0x6 | 0x8 | 0x9)
 }
 
-/// Reads a variable-length integer (RFC 9000 section 16) from the front; `None` if it is cut short.
+/// Reads a variable-length integer (RFC 9000 section 16) at the front; `None` if it is truncated.
 pub(super) fn varint(rest: &mut &[u8]) -> Option<u64> {
     let first = *rest.first()?;
     let (bytes, after) = rest.split_at_checked(1 << (first >> 6))?;
@@ -55,7 +55,7 @@ pub(super) fn varint(rest: &mut &[u8]) -> Option<u64> {
     Some(value)
 }
 
-/// Appends a variable-length integer, in one, two or four bytes.
+/// Appends a variable-length integer of one, two or four bytes.
 pub(super) fn push_varint(value: u32, out: &mut Vec<u8>) {
     match value {
         0..0x40 => out.push(value as u8),

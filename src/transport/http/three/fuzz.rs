@@ -1,4 +1,4 @@
-//! What has to hold of the streams of an HTTP/3 client.
+//! Checks of the streams of an HTTP/3 client, for fuzzing and tests.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::transport::fuzz::{cuts, origins, proxies};
 use crate::transport::http::origin::Client;
 use crate::transport::{Limits, Options};
 
-/// What has been made out of a request stream stays so, whatever comes behind it; what was in the
-/// buffers makes no difference; and strangers are taken for nobody else.
+/// Checks a request stream: more bytes never change a result, the contents of reused buffers make
+/// no difference, and an untrusted client cannot set its origin.
 pub fn http3_request(bytes: &[u8]) {
     let limits = Limits::default();
     let options = Options {
@@ -47,7 +47,7 @@ pub fn http3_request(bytes: &[u8]) {
     }
 }
 
-/// How far a stream has been read.
+/// State of a stream after reading.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Read {
     bytes: Vec<u8>,
@@ -56,8 +56,8 @@ struct Read {
     push_id: Option<u64>,
 }
 
-/// The control stream and those of QPACK say the same in one piece as in two, and little of them is
-/// kept.
+/// Checks that the control stream and the QPACK streams give the same result in one piece as in
+/// two, and that few bytes of them are kept.
 pub fn http3_control(bytes: &[u8]) {
     type Reader = fn(&mut Read) -> Result<(), Code>;
     let readers: [Reader; 3] = [
@@ -86,7 +86,7 @@ pub fn http3_control(bytes: &[u8]) {
             assert_eq!(read(&[part, rest]), whole);
         }
         if let Ok(read) = whole {
-            // Type and length of a frame are 16 bytes at most.
+            // Type and length of a frame have at most 16 bytes.
             assert!(read.bytes.len() < control::FRAME_BYTES + 16);
         }
     }

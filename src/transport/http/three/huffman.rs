@@ -1,7 +1,7 @@
-//! The Huffman code of QPACK strings (RFC 9204 section 4.1.2, RFC 7541 appendix B). Decoding only.
+//! Decodes the Huffman code of QPACK strings (RFC 9204 section 4.1.2, RFC 7541 appendix B).
 //!
-//! The code is canonical: inside a length, codes ascend with the symbols. So the lengths are all that
-//! has to be written down.
+//! The code is canonical: codes of the same length ascend with the symbols. So only the lengths are
+//! listed.
 
 /// Code lengths in bits, by symbol.
 #[rustfmt::skip]
@@ -26,14 +26,15 @@ const LENGTHS: [u8; 256] = [
 
 const LONGEST: usize = 30;
 
-/// The codes, sorted by length and then by symbol. The end-of-string symbol, the very last code, is left
-/// out: it must not occur.
+/// The codes, sorted by length and then by symbol. The end-of-string symbol, which is the last
+/// code, is left out: it must not occur.
 struct Codes {
     symbols: [u8; 256],
-    /// For each length: its first code, the place of that in `symbols`, and how many there are.
+    /// For each length: its first code, the index of that code in `symbols`, and the number of
+    /// codes.
     by_length: [(u32, usize, u32); LONGEST + 1],
-    /// The symbol and its length for each start of eight bits, if it has no more than that; most of the
-    /// printable characters. Length 0 otherwise.
+    /// For each value of the next eight bits: the symbol and its length, if the code has at most
+    /// eight bits. Most printable characters have. Otherwise the length is 0.
     short: [(u8, u8); 256],
 }
 
@@ -72,15 +73,15 @@ const fn codes() -> Codes {
     codes
 }
 
-/// The bytes are not a Huffman-coded string.
+/// The bytes are not a valid Huffman-coded string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Malformed;
 
-/// Appends what `bytes` stand for. That is at most 8/5 as long.
+/// Decodes `bytes` and appends the result, which is at most 8/5 as long.
 pub(super) fn decode(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
     out.reserve(bytes.len() * 8 / 5 + 1);
     let mut bytes = bytes.iter();
-    // The lowest `count` bits of `bits` are still to be read.
+    // The lowest `count` bits of `bits` are not decoded yet.
     let (mut bits, mut count) = (0_u64, 0);
     loop {
         while count <= 32 {
@@ -88,7 +89,7 @@ pub(super) fn decode(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
             bits = bits << 8 | u64::from(*byte);
             count += 8;
         }
-        // The next eight, filled up with ones at the end.
+        // The next eight bits, padded with ones at the end.
         let start = if count >= 8 {
             bits >> (count - 8)
         } else {
@@ -102,7 +103,7 @@ pub(super) fn decode(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
             continue;
         }
         if count < 8 {
-            // What is left is padding: less than a byte of ones.
+            // The rest is padding: less than a byte of ones.
             let ones = (1 << count) - 1;
             return if bits & ones == ones {
                 Ok(())
@@ -116,13 +117,13 @@ pub(super) fn decode(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
     }
 }
 
-/// The symbol at the top of the lowest `count` bits, whose code has more than eight.
+/// Decodes the symbol at the top of the lowest `count` bits if its code has more than eight bits.
 fn long(bits: u64, count: u32) -> Option<(u8, u32)> {
     for length in 9..=count.min(LONGEST as u32) {
         let code = (bits >> (count - length)) as u32 & ((1 << length) - 1);
-        let (first, place, number) = CODES.by_length[length as usize];
+        let (first, index, number) = CODES.by_length[length as usize];
         if code >= first && code - first < number {
-            return Some((CODES.symbols[place + (code - first) as usize], length));
+            return Some((CODES.symbols[index + (code - first) as usize], length));
         }
     }
     None
@@ -136,8 +137,8 @@ mod tests {
         let mut bits = String::new();
         for symbol in text {
             let length = LENGTHS[*symbol as usize] as usize;
-            let (first, place, number) = CODES.by_length[length];
-            let symbols = &CODES.symbols[place..place + number as usize];
+            let (first, index, number) = CODES.by_length[length];
+            let symbols = &CODES.symbols[index..index + number as usize];
             let nth = symbols.iter().position(|other| other == symbol).unwrap();
             bits += &format!("{:0length$b}", first as usize + nth);
         }
@@ -174,7 +175,7 @@ mod tests {
     #[test]
     fn bad_padding_is_refused() {
         assert_eq!(decoded(&[]), Ok(vec![]));
-        // A byte of padding; `0` and a zero bit; a long code cut short; the end of string.
+        // A byte of padding; `0` and a zero bit; a truncated long code; the end of string.
         for bytes in [
             &[0xff][..],
             &[0b0000_0110],

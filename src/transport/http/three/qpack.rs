@@ -1,10 +1,10 @@
-//! QPACK field sections without a dynamic table (RFC 9204): we announce a capacity of zero, so a client
-//! has only the static table and literals.
+//! QPACK field sections without a dynamic table (RFC 9204). The server announces a capacity of
+//! zero, so a client can use only the static table and literals.
 
 use super::huffman;
 use super::table::STATIC;
 
-/// Places in the static table that replies use.
+/// Indices in the static table that replies use.
 pub(super) const CONTENT_LENGTH: usize = 4;
 pub(super) const DATE: usize = 6;
 pub(super) const CONTENT_TYPE: usize = 44;
@@ -14,26 +14,26 @@ const STATUS_400: usize = 67;
 const STATUS_404: usize = 27;
 const STATUS_425: usize = 70;
 
-/// Why a field section could not be gone through.
+/// Why processing of a field section stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SectionError<E> {
-    /// The section is no QPACK, or needs a dynamic table: QPACK_DECOMPRESSION_FAILED, which ends the
-    /// connection.
+    /// The section is malformed or needs a dynamic table: QPACK_DECOMPRESSION_FAILED, which closes
+    /// the connection.
     Qpack,
-    /// What a field said.
+    /// The callback rejected a field.
     Field(E),
 }
 
-/// Hands the fields of a section to `each`, in their order, name and value. `plain` holds what was
-/// Huffman-coded meanwhile.
+/// Passes name and value of each field of a section to `each`, in order. `plain` is a buffer for
+/// decoded Huffman strings.
 pub(super) fn fields<E>(
     section: &[u8],
     plain: &mut Vec<u8>,
     mut each: impl FnMut(&[u8], &[u8]) -> Result<(), E>,
 ) -> Result<(), SectionError<E>> {
     let mut rest = section;
-    // Required Insert Count, then sign and Delta Base (section 4.5.1): without a dynamic table the
-    // first is zero, and a base below it there cannot be.
+    // Required Insert Count, then sign and Delta Base (section 4.5.1). Without a dynamic table the
+    // count is zero, and the base cannot be below it.
     let required = integer(&mut rest, 8).ok_or(SectionError::Qpack)?;
     let negative = rest.first().is_some_and(|byte| byte & 0x80 != 0);
     integer(&mut rest, 7).ok_or(SectionError::Qpack)?;
@@ -50,15 +50,15 @@ pub(super) fn fields<E>(
     Ok(())
 }
 
-/// A field line. What is not here is in the scratch buffer, the first `plain_name` bytes of which are
-/// the name.
+/// A field line. Parts that are not here are in the scratch buffer: its first `plain_name` bytes
+/// are the name.
 struct Line<'a> {
     name: Option<&'a [u8]>,
     plain_name: usize,
     value: Option<&'a [u8]>,
 }
 
-/// Reads a field line (section 4.5.2 and following).
+/// Parses a field line (section 4.5.2 and following).
 fn line<'a>(rest: &mut &'a [u8], plain: &mut Vec<u8>) -> Option<Line<'a>> {
     let first = *rest.first()?;
     let name = match first >> 4 {
@@ -71,11 +71,11 @@ fn line<'a>(rest: &mut &'a [u8], plain: &mut Vec<u8>) -> Option<Line<'a>> {
                 value: Some(value.as_bytes()),
             });
         }
-        // 01NT: a literal value for a name from the static table.
+        // 01NT: literal value, name from the static table.
         0b0101 | 0b0111 => Some(static_field(integer(rest, 4)?)?.0.as_bytes()),
-        // 001NH: a literal name, then a literal value.
+        // 001NH: literal name, literal value.
         0b0010 | 0b0011 => string(rest, 3, plain)?,
-        // All others point into the dynamic table.
+        // All other forms refer to the dynamic table.
         _ => return None,
     };
     let plain_name = plain.len();
@@ -90,8 +90,8 @@ fn static_field(index: u64) -> Option<(&'static str, &'static str)> {
     STATIC.get(usize::try_from(index).ok()?).copied()
 }
 
-/// Reads a string whose length has a prefix of `prefix` bits, below the bit that says whether it is
-/// Huffman-coded (section 4.1.2). Those are appended to `plain`, the others returned.
+/// Reads a string. Its length has a prefix of `prefix` bits, after the bit that says whether it is
+/// Huffman-coded (section 4.1.2). Appends a Huffman-coded string to `plain`, returns any other.
 fn string<'a>(rest: &mut &'a [u8], prefix: u32, plain: &mut Vec<u8>) -> Option<Option<&'a [u8]>> {
     let coded = *rest.first()? & 1 << prefix != 0;
     let length = usize::try_from(integer(rest, prefix)?).ok()?;
@@ -104,7 +104,7 @@ fn string<'a>(rest: &mut &'a [u8], prefix: u32, plain: &mut Vec<u8>) -> Option<O
     Some(None)
 }
 
-/// Reads an integer with a prefix of that many bits (RFC 7541 section 5.1), up to 2^62.
+/// Reads an integer with a prefix of `prefix` bits (RFC 7541 section 5.1), up to 2^62.
 pub(super) fn integer(rest: &mut &[u8], prefix: u32) -> Option<u64> {
     let (first, mut after) = rest.split_first()?;
     let all_ones = (1 << prefix) - 1;
@@ -128,9 +128,9 @@ pub(super) fn integer(rest: &mut &[u8], prefix: u32) -> Option<u64> {
     Some(value)
 }
 
-/// Begins the field section of a reply: prefix and `:status`.
+/// Starts the field section of a reply: prefix and `:status`.
 pub(super) fn push_status(code: u16, out: &mut Vec<u8>) {
-    // Nothing of a dynamic table is needed.
+    // No dynamic table is needed.
     out.extend_from_slice(&[0, 0]);
     let index = match code {
         200 => STATUS_200,
@@ -145,13 +145,13 @@ pub(super) fn push_status(code: u16, out: &mut Vec<u8>) {
     push_integer(0b1100_0000, 6, index, out);
 }
 
-/// A field whose name is in the static table.
+/// Appends a field with a name from the static table.
 pub(super) fn push_field(name: usize, value: &[u8], out: &mut Vec<u8>) {
     push_integer(0b0101_0000, 4, name, out);
     push_value(value, out);
 }
 
-/// A field whose name is not in the static table.
+/// Appends a field with a literal name.
 pub(super) fn push_named_field(name: &str, value: &[u8], out: &mut Vec<u8>) {
     push_integer(0b0010_0000, 3, name.len(), out);
     out.extend_from_slice(name.as_bytes());
@@ -214,7 +214,7 @@ mod tests {
         );
         assert_eq!(read(b"\0\0\x23abc\x02de"), field("abc", "de"));
         assert_eq!(read(b"\0\0\x33abc\x02de"), field("abc", "de"));
-        // Huffman-coded name and value: "302" and "no-cache", of RFC 7541.
+        // Huffman-coded name and value: "302" and "no-cache", from RFC 7541.
         let coded = [
             0, 0, 0x2a, 0x64, 0x02, 0x86, 0xa8, 0xeb, 0x10, 0x64, 0x9c, 0xbf,
         ];

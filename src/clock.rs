@@ -1,10 +1,10 @@
-//! The clock that the core is not allowed to have.
+//! A monotonic clock in seconds, for the core, which must not read one itself.
 
 use std::time::Instant;
 
 use scion_tracker_core::types::Time;
 
-/// Counts seconds from when it was made.
+/// Counts seconds since its creation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     start: Instant,
@@ -18,7 +18,7 @@ impl Clock {
     }
 
     pub(crate) fn now(&self) -> Time {
-        // 136 years of seconds fit.
+        // A u32 holds 136 years of seconds.
         Time::from_secs(self.start.elapsed().as_secs() as u32)
     }
 }

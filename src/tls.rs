@@ -1,4 +1,5 @@
-//! Certificates: loaded from PEM files, or self-signed once and kept; reloaded without dropping connections.
+//! TLS certificates: loaded from PEM files or self-signed, and reloaded without dropping
+//! connections.
 
 mod make;
 
@@ -23,39 +24,39 @@ use crate::config::Tls;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// A PEM file is missing or not one.
+    /// A PEM file is missing or malformed.
     #[error("cannot read {what} from {}", path.display())]
     Pem {
-        /// What it should be.
+        /// The expected contents.
         what: &'static str,
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: pem::Error,
     },
-    /// Certificate and key are read but do not serve.
+    /// Certificate and key were read but cannot be used.
     #[error("cannot use the certificate {} with the key {}", cert.display(), key.display())]
     Unusable {
-        /// The certificate's file.
+        /// The certificate file.
         cert: PathBuf,
-        /// The key's file.
+        /// The key file.
         key: PathBuf,
-        /// Why.
+        /// The cause.
         source: rustls::Error,
     },
-    /// The self-signed certificate cannot be made or kept.
-    #[error("cannot make a self-signed certificate")]
+    /// The self-signed certificate cannot be created or stored.
+    #[error("cannot create a self-signed certificate")]
     Make(#[from] MakeError),
-    /// The key for session tickets cannot be made.
+    /// The key for session tickets cannot be created.
     #[error("cannot set up TLS")]
     Setup(#[from] rustls::Error),
 }
 
-/// The certificate that all listeners serve, and where it is from.
+/// The certificate of all listeners, and its source.
 #[derive(Debug)]
 pub struct Certificates {
     current: Arc<Current>,
-    /// None: self-signed, nothing to load anew.
+    /// `None` for a self-signed certificate, which is not reloaded.
     files: Option<Files>,
     tickets: Arc<dyn ProducesTickets>,
 }
@@ -64,14 +65,14 @@ pub struct Certificates {
 struct Files {
     cert: PathBuf,
     key: PathBuf,
-    /// Of both files, when they were last loaded or tried.
+    /// Modification times of both files at the last attempt to load them.
     modified: Mutex<[Option<SystemTime>; 2]>,
 }
 
 impl Certificates {
-    /// Loads the configured files; without any, the self-signed certificate that is kept in
-    /// `data_dir`, which is made if it is not there or does not name all of [`Tls::names`]. Without
-    /// a directory it is made and not kept.
+    /// Loads the configured files. If none are configured, loads the self-signed certificate in
+    /// `data_dir`; creates it if it is missing or does not contain all of [`Tls::names`]. Without a
+    /// directory the certificate is created and not stored.
     pub fn load(tls: &Tls, data_dir: Option<&Path>) -> Result<Self, TlsError> {
         let (key, files) = match (&tls.cert, &tls.key) {
             (Some(cert), Some(key)) => {
@@ -92,19 +93,19 @@ impl Certificates {
         })
     }
 
-    /// Whether the certificate is signed by itself, so that clients can only know it by its
+    /// Whether the certificate is self-signed, so that clients can recognize it only by its
     /// fingerprint.
     pub const fn is_self_signed(&self) -> bool {
         self.files.is_none()
     }
 
-    /// SHA-256 of the certificate, in the usual pairs of digits.
+    /// SHA-256 of the certificate, as pairs of digits separated by colons.
     pub fn fingerprint(&self) -> String {
         fingerprint(&self.current.0.load().cert[0])
     }
 
-    /// Loads the files again; connections that are up keep what they have. If that fails, the
-    /// current certificate stays.
+    /// Loads the files again. Open connections keep their certificate. On failure the current
+    /// certificate stays.
     pub fn reload(&self) -> Result<(), TlsError> {
         let Some(files) = &self.files else {
             return Ok(());
@@ -116,18 +117,17 @@ impl Certificates {
         Ok(())
     }
 
-    /// Whether a file has another time of modification than when it was last loaded or this was
-    /// last asked.
+    /// Whether the modification time of a file differs from that at the last load or the last call.
     pub(crate) fn changed(&self) -> bool {
         self.files.as_ref().is_some_and(Files::changed)
     }
 
-    /// For TLS 1.3 and 1.2 over TCP.
+    /// Configuration for TLS 1.3 and 1.2 over TCP.
     pub fn server_config(&self, alpn: &[&[u8]]) -> ServerConfig {
         self.config(alpn, &[&version::TLS13, &version::TLS12])
     }
 
-    /// For QUIC: TLS 1.3 only, no early data.
+    /// Configuration for QUIC: TLS 1.3 only, no early data.
     pub fn quic_config(&self, alpn: &[&[u8]]) -> ServerConfig {
         self.config(alpn, &[&version::TLS13])
     }
@@ -139,7 +139,7 @@ impl Certificates {
     ) -> ServerConfig {
         #[expect(
             clippy::expect_used,
-            reason = "fails only for a provider without suites for a version"
+            reason = "fails only if the provider has no suites for a version"
         )]
         let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
             .with_protocol_versions(versions)
@@ -147,7 +147,8 @@ impl Certificates {
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&self.current) as _);
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        // Most clients name AES-256 first, whose SHA-384 is a tenth of a handshake.
+        // Prefer AES-128: most clients list AES-256 first, whose SHA-384 takes a tenth of a
+        // handshake.
         config.ignore_client_order = true;
         config.ticketer = Arc::clone(&self.tickets);
         config.send_tls13_tickets = 1;
@@ -156,7 +157,7 @@ impl Certificates {
 }
 
 impl Files {
-    /// Compares the times of modification with the remembered ones, and remembers them.
+    /// Whether a modification time differs from the remembered one. Remembers the new times.
     fn changed(&self) -> bool {
         let now =
             [&self.cert, &self.key].map(|path| path.metadata().and_then(|it| it.modified()).ok());
@@ -165,7 +166,7 @@ impl Files {
     }
 }
 
-/// ring's suites, AES-128-GCM first.
+/// The suites of ring, with AES-128-GCM first.
 fn provider() -> CryptoProvider {
     let mut provider = ring::default_provider();
     provider.cipher_suites.sort_by_key(|suite| {
@@ -179,7 +180,7 @@ fn provider() -> CryptoProvider {
     provider
 }
 
-/// What a handshake gets. Swapped as a whole.
+/// The certificate for handshakes. Replaced as a whole.
 struct Current(ArcSwap<CertifiedKey>);
 
 impl ResolvesServerCert for Current {

@@ -1,5 +1,5 @@
-//! Certificates that are made here: the self-signed one of a tracker, and a small authority for
-//! tests and labs.
+//! Creates certificates: the self-signed one of a tracker, and a small authority for tests and
+//! labs.
 
 use std::fs::{self, Permissions};
 use std::io::{self, Write as _};
@@ -17,37 +17,38 @@ use rustls_pki_types::{PrivateKeyDer, ServerName};
 
 use super::{provider, read};
 
-/// Names that a certificate has in any case.
+/// Names that every certificate contains.
 const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
-/// Modes of files with and without a key in them.
+/// File modes for files with and without a private key.
 const PRIVATE: u32 = 0o600;
 const PUBLIC: u32 = 0o644;
 
-/// Why a certificate could not be made or kept.
+/// Why a certificate could not be created or stored.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MakeError {
-    /// A name is neither a DNS name nor an IP address.
+    /// The name is neither a DNS name nor an IP address.
     #[error("{0:?} is neither a host name nor an IP address")]
     Name(String),
-    /// The certificate cannot be generated.
-    #[error("cannot generate it")]
+    /// The certificate could not be generated.
+    #[error("cannot generate the certificate")]
     Generate(#[from] rcgen::Error),
-    /// What was generated cannot be used.
-    #[error("cannot use it")]
+    /// The generated certificate cannot be used.
+    #[error("cannot use the generated certificate")]
     Use(#[from] rustls::Error),
-    /// A file cannot be written.
+    /// A file could not be written.
     #[error("cannot write {}", path.display())]
     Write {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }
 
-/// The self-signed certificate of this directory; made, if there is none for all these names.
+/// Loads the self-signed certificate in this directory. Creates one if there is none with all these
+/// names.
 pub(super) fn self_signed(
     names: &[String],
     directory: Option<&Path>,
@@ -76,8 +77,8 @@ pub(super) fn self_signed(
     )?)
 }
 
-/// Makes an authority, and a certificate for these names and localhost that it has signed. Writes
-/// `ca.pem`, `ca.key`, `cert.pem` and `key.pem` into the directory, which is made if need be.
+/// Creates an authority, and a certificate signed by it for these names and localhost. Writes
+/// `ca.pem`, `ca.key`, `cert.pem` and `key.pem` into the directory, which is created if necessary.
 pub fn authority(directory: &Path, names: &[String]) -> Result<(), MakeError> {
     fs::create_dir_all(directory).map_err(cannot_write(directory))?;
 
@@ -126,7 +127,7 @@ fn with_own_names(names: &[String]) -> Vec<String> {
         .to_string_lossy()
         .into_owned();
     let mut all: Vec<String> = NAMES.map(String::from).into();
-    // The host's name may be anything, so it must not fail the rest.
+    // The host name can be anything. An invalid one is left out.
     all.extend(Some(host).filter(|host| ServerName::try_from(host.as_str()).is_ok()));
     for name in names {
         if !all.contains(name) {
@@ -146,7 +147,7 @@ fn names_all(kept: &CertifiedKey, names: &[String]) -> bool {
     })
 }
 
-/// Writes a file whole or not at all.
+/// Writes a file atomically.
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), MakeError> {
     let directory = path.parent().unwrap_or_else(|| Path::new("."));
     tempfile::Builder::new()

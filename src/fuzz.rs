@@ -1,5 +1,5 @@
-//! The transports' decoders for the targets of `fuzz/`, each with what has to hold whatever it is given.
-//! It is there with `--cfg fuzzing` alone, as cargo-fuzz compiles, and in tests, which begin with the
+//! The decoders of the transports for the targets in `fuzz/`, with the properties that hold for any
+//! input. Compiled with `--cfg fuzzing`, as cargo-fuzz does, and in tests, which start from the
 //! same seeds.
 
 pub use crate::transport::fuzz::{http1_head, http3_control, http3_request};
@@ -11,7 +11,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives it each of its seeds, as it is and with some bytes changed, put in or left out.
+    /// Checks each seed of a target, unchanged and with some bytes changed, inserted or removed.
     fn check(target: &str, holds: fn(&[u8])) {
         let seeds = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("fuzz/seeds")

@@ -1,4 +1,4 @@
-//! Any text is a SCION address that prints as one, or refused.
+//! Parses any text as a SCION address. An accepted address prints and parses again.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

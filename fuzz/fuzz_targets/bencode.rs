@@ -1,10 +1,10 @@
-//! Whatever passes the check can be walked through to its last byte.
+//! Reads any bytes as bencode. An accepted value can be walked to its last byte.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use scion_tracker_core::codec::bencode::Value;
 
-/// The depth is bounded by what the reader accepts.
+/// The recursion is bounded by the depth that the reader accepts.
 fn walk(value: Value<'_>) -> usize {
     match value {
         Value::Int(_) | Value::Bytes(_) => 1,

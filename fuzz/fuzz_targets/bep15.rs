@@ -1,4 +1,4 @@
-//! Any datagram is a request, a reply, or refused.
+//! Parses any datagram as a BEP 15 request and as a reply.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! The head of an HTTP/1.1 request is read, or refused, by its first bytes and for good.
+//! Parses any bytes as the head of an HTTP/1.1 request. More bytes never change the result.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

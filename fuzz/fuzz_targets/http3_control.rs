@@ -1,4 +1,4 @@
-//! The unidirectional streams of an HTTP/3 client are read alike in whatever pieces they come.
+//! Parses any bytes as the unidirectional streams of an HTTP/3 client, in one piece and in two.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

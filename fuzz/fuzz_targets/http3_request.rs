@@ -1,4 +1,5 @@
-//! A request stream of HTTP/3 (frames, QPACK, fields) is read, or refused, by its first bytes and for good.
+//! Parses any bytes as a request stream of HTTP/3 (frames, QPACK, fields). More bytes never change
+//! the result.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

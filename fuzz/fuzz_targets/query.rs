@@ -1,4 +1,4 @@
-//! What is read of any query is what is read again after writing it.
+//! Parses any query. An accepted one gives the same result after writing and parsing it again.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Any body is an announce reply, a scrape reply, a refusal, or nothing.
+//! Parses any body as an announce reply and as a scrape reply. No peer of an accepted reply has port 0.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

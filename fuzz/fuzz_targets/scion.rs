@@ -1,4 +1,5 @@
-//! Any datagram is a packet that can be answered along its reversed path, or refused.
+//! Parses any datagram as a SCION packet, and builds a reply to an accepted one along the reversed
+//! path.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

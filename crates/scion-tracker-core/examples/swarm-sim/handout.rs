@@ -1,5 +1,4 @@
-//! The tracker of a simulated swarm: the real one, and around it the variants that it is compared
-//! with.
+//! The tracker of a simulated swarm: the real one, with the variants that it is compared with.
 
 use std::num::NonZeroU16;
 
@@ -15,7 +14,7 @@ use scion_tracker_core::types::{InfoHash, PeerId, Rng, Time};
 
 use crate::world::{self, TICK, World};
 
-/// Peers asked for: what most clients leave to the tracker.
+/// Peers per announce: the tracker's default.
 const NUMWANT: usize = 50;
 
 /// A way to hand out peers.
@@ -26,14 +25,14 @@ pub struct Variant {
     pub twist: Twist,
 }
 
-/// What a variant does besides the tracker's policy.
+/// What a variant changes besides the policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Twist {
-    /// Nothing: the tracker's reply as it is.
+    /// Nothing: uses the tracker's reply.
     None,
-    /// Peers of other ASes are struck from the reply.
+    /// Removes peers of other ASes from the reply.
     AsOnly,
-    /// The tracker's plan, but each peer drawn independently instead of by strata.
+    /// Follows the tracker's plan, but draws each peer independently instead of by strata.
     Independent,
 }
 
@@ -46,7 +45,7 @@ impl Variant {
         }
     }
 
-    /// Those of the goals.
+    /// The variants of the goals.
     pub fn main() -> Vec<Self> {
         let [random, prefer, cap] = [Mode::Random, Mode::Prefer, Mode::Cap].map(by_mode);
         let alone = without_reserve(prefer);
@@ -59,7 +58,7 @@ impl Variant {
         ]
     }
 
-    /// Those that answer a question about the design.
+    /// The variants that answer questions about the design.
     pub fn studies() -> Vec<Self> {
         let [random, prefer, cap] = [Mode::Random, Mode::Prefer, Mode::Cap].map(by_mode);
         let two = |policy| Policy {
@@ -75,7 +74,7 @@ impl Variant {
         ]
     }
 
-    /// `NAME=MODE,ISD,WORLD,UNPLACED,PERCENT,FLOOR`.
+    /// Parses `NAME=MODE,ISD,WORLD,UNPLACED,PERCENT,FLOOR`.
     pub fn parse(text: &str) -> Option<Self> {
         let (name, policy) = text.split_once('=')?;
         let (mode, numbers) = policy.split_once(',')?;
@@ -109,10 +108,10 @@ fn without_reserve(policy: Policy) -> Policy {
     }
 }
 
-/// What an announce brought.
+/// The reply to an announce.
 #[derive(Debug, Default)]
 pub struct Handed {
-    /// Numbers of peers, in the order of the reply.
+    /// Indices of peers, in the order of the reply.
     pub peers: Vec<usize>,
     /// Ticks until the next announce.
     pub interval: u32,
@@ -130,13 +129,13 @@ pub struct Handout<'w> {
     tracker: Tracker<Memory>,
     rules: Rules,
     variant: &'w Variant,
-    /// Who is in the registry, for [`Twist::Independent`].
+    /// The contents of the registry, for [`Twist::Independent`].
     mirror: Vec<Option<Seen>>,
 }
 
 impl<'w> Handout<'w> {
     pub fn new(world: &'w World, variant: &'w Variant) -> Self {
-        // Peers that come over IP are placed by the operator's table.
+        // The operator's table places peers that announce over IP.
         let prefixes = world
             .peers
             .iter()
@@ -150,7 +149,7 @@ impl<'w> Handout<'w> {
             ..Terms::default()
         };
         if variant.twist == Twist::AsOnly {
-            // The whole AS, out of which the reply is cut.
+            // Request the whole AS, and cut the reply later.
             terms.numwant_default = 500;
             terms.numwant_max = 500;
         }
@@ -212,20 +211,20 @@ impl<'w> Handout<'w> {
         }
     }
 
-    /// Lets the registry forget the silent.
+    /// Lets the registry forget silent peers.
     pub fn sweep(&self, tick: u32) {
         let mut sweep = Sweep::default();
         let now = Time::from_secs(tick * TICK);
         while !self.tracker.registry().sweep(&mut sweep, now, 1 << 20) {}
     }
 
-    /// The place that the tracker knows a peer by.
+    /// The place of a peer, as the tracker knows it.
     fn known_place(&self, peer: usize) -> IsdAs {
         let born = &self.world.peers[peer];
         if peer == 0 { born.host.ia } else { born.home }
     }
 
-    /// As the registry would choose, with a shuffle in the place of its strata.
+    /// Draws as the registry would, but shuffles instead of using strata.
     fn draw(&self, me: usize, seeder: bool, event: Event, now: Time, rng: &mut Rng) -> Vec<usize> {
         let lifetime = self.tracker.registry().ceilings().peer_lifetime;
         let place = self.known_place(me);

@@ -1,4 +1,4 @@
-//! Simulates swarms around the real tracker and compares the ways to hand out peers by place.
+//! Simulates swarms around the real tracker and compares ways to hand out peers by place.
 //!
 //! ```text
 //! cargo run --release --example swarm-sim -- [--seed N] [--runs N] [--peers N] [--csv PATH] [--all]
@@ -9,7 +9,7 @@
 
 #![allow(
     unreachable_pub,
-    reason = "an example's modules are reached by itself alone"
+    reason = "the modules of an example are used only by the example"
 )]
 
 mod handout;
@@ -31,12 +31,12 @@ const USAGE: &str = "usage: swarm-sim [--seed N] [--runs N] [--peers N] [--csv P
                  [--variant NAME=MODE,ISD,WORLD,UNPLACED,PERCENT,FLOOR]...
 
   --seed N    the first seed (1)
-  --runs N    seeds for each scenario and variant (5)
-  --peers N   peers of a swarm, the lone seed not counted (700)
-  --csv PATH  writes every run there
-  --all       also the scenarios and variants that answer questions about the design
-  --variant   one more variant, by the numbers of its policy: the three reserves, and the
-              percentage and the floor of cap";
+  --runs N    number of seeds per scenario and variant (5)
+  --peers N   peers per swarm, without the lone seed (700)
+  --csv PATH  write every run to this file
+  --all       add the scenarios and variants that answer questions about the design
+  --variant   add a variant with this policy: the three reserves, and the percentage and
+              the floor of cap";
 
 struct Options {
     seed: u64,
@@ -122,11 +122,11 @@ fn simulate(options: &Options) -> Vec<Run> {
 mod tests {
     use super::*;
 
-    /// The goals of the policy, in the whole swarm: three seconds in release, a minute without
-    /// optimisation.
+    /// Checks the goals of the policy in whole swarms. Takes three seconds in release, a minute
+    /// without optimization.
     #[test]
-    #[ignore = "slow without optimisation: cargo test --release --example swarm-sim -- --ignored"]
-    fn place_keeps_traffic_near_and_cuts_nobody_off() {
+    #[ignore = "slow without optimization: cargo test --release --example swarm-sim -- --ignored"]
+    fn selection_by_place_keeps_traffic_near_and_cuts_nobody_off() {
         let variants = Variant::main();
         let world = World::new(Scenario::Even, 700, &mut Rng::with_seed(1));
         let outcomes = [0, 1, 2].map(|variant: usize| swarm::run(&world, &variants[variant], 1));
@@ -134,7 +134,7 @@ mod tests {
         for outcome in outcomes {
             assert_eq!(outcome.unfinished, 0, "{outcome:?}");
         }
-        // One seed is not the median of five: a twentieth of room.
+        // The goals are for medians of several seeds, so one seed gets some tolerance.
         assert!(prefer.cross_isd <= 0.21 * random.cross_isd, "{prefer:?}");
         assert!(cap.cross_as <= 0.35 * random.cross_as, "{cap:?}");
         assert!(prefer.p95 <= 1.1 * random.p95, "{prefer:?}");

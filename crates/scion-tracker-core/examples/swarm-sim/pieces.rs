@@ -1,6 +1,6 @@
 //! Sets of pieces.
 
-/// Pieces of the torrent.
+/// Number of pieces in the torrent.
 pub const PIECES: usize = 512;
 const WORDS: usize = PIECES / 64;
 
@@ -20,7 +20,7 @@ impl Pieces {
         self.0[piece / 64] |= 1 << (piece % 64);
     }
 
-    /// What is in this set and not in the other.
+    /// The pieces in this set that are not in the other.
     pub fn minus(&self, other: &Self) -> Self {
         Self(std::array::from_fn(|at| self.0[at] & !other.0[at]))
     }

@@ -1,11 +1,11 @@
-//! The table and the CSV file.
+//! Writes the results as a table and as a CSV file.
 
 use std::io::{self, Write};
 use std::path::Path;
 
 use crate::swarm::{Outcome, quantile};
 
-/// One swarm.
+/// The simulation of one swarm.
 #[derive(Debug, Clone)]
 pub struct Run {
     pub scenario: &'static str,
@@ -14,8 +14,8 @@ pub struct Run {
     pub outcome: Outcome,
 }
 
-/// The runs of one scenario and variant, medians over the seeds. What is relative to `random` is
-/// taken seed by seed: the same peers with the same lines at the same times.
+/// The runs of one scenario and variant as medians over the seeds. Values relative to `random` are
+/// computed per seed, with the same peers, bandwidths and times.
 #[derive(Debug, Clone, Copy)]
 pub struct Summary {
     pub cross_as: f64,
@@ -25,7 +25,7 @@ pub struct Summary {
     pub relative_median: f64,
     pub relative_p95: f64,
     pub relative_late: f64,
-    /// Of all seeds together.
+    /// Sum over all seeds.
     pub unfinished: usize,
     pub median: f64,
     pub p95: f64,
@@ -65,7 +65,7 @@ impl Summary {
     }
 }
 
-/// The names of one column, each once, in the order of the runs.
+/// The distinct values of one column, in the order of the runs.
 fn names<'a>(runs: &'a [Run], of: impl Fn(&'a Run) -> &'a str) -> Vec<&'a str> {
     let mut names = Vec::new();
     for name in runs.iter().map(of) {
@@ -131,7 +131,7 @@ fn time(value: f64, digits: usize) -> String {
     }
 }
 
-/// What the policy was made for, and whether it does it.
+/// The goals of the policy, and whether they are met.
 fn goals(runs: &[Run], out: &mut impl Write) -> io::Result<()> {
     let mut goal = |text: String, value: f64, most: f64| {
         let verdict = if value <= most { "met" } else { "MISSED" };

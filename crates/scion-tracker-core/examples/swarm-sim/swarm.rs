@@ -1,6 +1,7 @@
-//! A swarm in ticks of ten seconds: peers announce, dial, choke, transfer, finish and leave.
+//! Simulates a swarm in ticks of ten seconds: peers announce, dial, choke, transfer, finish and
+//! leave.
 //!
-//! The model and what it leaves out are described in docs/selection.md.
+//! docs/selection.md describes the model and its limits.
 
 use std::collections::VecDeque;
 
@@ -11,31 +12,32 @@ use crate::handout::{Handout, Variant};
 use crate::pieces::{PIECES, Pieces};
 use crate::world::{Arrival, TICK, World};
 
-/// Connections that a peer holds at most.
+/// Most connections of a peer.
 const LINKS: usize = 60;
-/// Connections that a peer tries to make in a tick.
+/// Connection attempts of a peer per tick.
 const DIALS: usize = 8;
-/// Upload slots; a leecher's last one is the optimistic one.
+/// Upload slots. The last slot of a leecher is the optimistic one.
 const SLOTS: usize = 4;
 /// Ticks between changes of the optimistic unchoke, and of a seed's choice.
 const ROTATION: u32 = 3;
-/// A swarm in which nothing has moved for so many ticks is dead: two announces of everybody.
+/// A swarm without any transfer for this many ticks is dead. Every peer announces twice in this
+/// time.
 const DEAD: u32 = 2 * 198;
-/// No swarm is followed for longer than a week.
+/// Longest simulation: a week.
 const WEEK: u32 = 7 * 86_400 / TICK;
-/// Bytes of a piece, for `left`.
+/// Bytes per piece, for `left`.
 const PIECE_BYTES: u64 = 4 << 20;
 
-/// What became of a swarm.
+/// The result of a simulated swarm.
 #[derive(Debug, Clone, Copy)]
 pub struct Outcome {
-    /// Of the volume transferred, in percent.
+    /// Percent of the volume transferred.
     pub cross_as: f64,
     pub cross_isd: f64,
-    /// Seconds from joining to completion; infinite if so many never finish.
+    /// Seconds from joining to completion; infinite if too many peers never finish.
     pub median: f64,
     pub p95: f64,
-    /// The 95th percentile in the late AS alone.
+    /// The 95th percentile of the peers in the late AS.
     pub late_p95: f64,
     /// Peers that never finish.
     pub unfinished: usize,
@@ -51,11 +53,11 @@ enum Phase {
 struct State {
     phase: Phase,
     have: Pieces,
-    /// Pieces on which some connection is at work.
+    /// Number of connections that transfer each piece.
     in_flight: [u8; PIECES],
-    /// How much of each piece is here.
+    /// Received share of each piece.
     progress: [f32; PIECES],
-    /// How many of those connected have each piece.
+    /// Number of connected peers that have each piece.
     copies: [u16; PIECES],
     links: Vec<usize>,
     unchoked: Vec<usize>,
@@ -72,12 +74,12 @@ impl State {
     }
 }
 
-/// What a downloader has of an uploader.
+/// A transfer from an uploader to a downloader.
 #[derive(Debug, Clone, Copy, Default)]
 struct Flow {
-    /// Pieces received of late, fading by half each tick.
+    /// Pieces received recently; halved each tick.
     rate: f32,
-    /// The piece on the way.
+    /// The piece in transfer.
     piece: Option<u16>,
 }
 
@@ -93,17 +95,17 @@ struct Swarm<'w> {
     rng: Rng,
     tick: u32,
     peers: Vec<State>,
-    /// By downloader and uploader.
+    /// Indexed by downloader and uploader.
     flows: Vec<Flow>,
-    /// When the late AS's hour struck.
-    struck: Option<u32>,
+    /// The tick at which the arrival of the late AS was triggered.
+    late_start: Option<u32>,
     last_move: u32,
     moved: f64,
     moved_as: f64,
     moved_isd: f64,
 }
 
-/// Lives through a swarm.
+/// Simulates a swarm.
 pub fn run(world: &World, variant: &Variant, seed: u64) -> Outcome {
     let peers = world.peers.iter().enumerate();
     let mut swarm = Swarm {
@@ -132,7 +134,7 @@ pub fn run(world: &World, variant: &Variant, seed: u64) -> Outcome {
             })
             .collect(),
         flows: vec![Flow::default(); world.peers.len() * world.peers.len()],
-        struck: None,
+        late_start: None,
         last_move: 0,
         moved: 0.0,
         moved_as: 0.0,
@@ -143,7 +145,7 @@ pub fn run(world: &World, variant: &Variant, seed: u64) -> Outcome {
 }
 
 impl Swarm<'_> {
-    /// One tick; `false` when the story is over.
+    /// Simulates one tick. Returns false when the simulation ends.
     fn step(&mut self) -> bool {
         self.come_and_go();
         self.handout.sweep(self.tick);
@@ -161,7 +163,7 @@ impl Swarm<'_> {
         self.transfer();
         self.tick += 1;
         let finished = self.peers.iter().all(State::is_seed);
-        !finished && self.tick < WEEK && !(self.struck.is_some() && self.is_dead())
+        !finished && self.tick < WEEK && !(self.late_start.is_some() && self.is_dead())
     }
 
     fn is_dead(&self) -> bool {
@@ -169,20 +171,20 @@ impl Swarm<'_> {
     }
 
     fn come_and_go(&mut self) {
-        if self.struck.is_none() {
+        if self.late_start.is_none() {
             let finished = self.peers.iter().filter(|peer| peer.is_seed()).count() - 1;
             let left = self.peers.iter().filter(|peer| peer.phase == Phase::Gone);
-            // A swarm that is dead before will not be more alive later.
-            if self.world.strikes(finished, left.count()) || self.is_dead() {
-                self.struck = Some(self.tick);
+            // A dead swarm only moves again when the late AS arrives, so do not wait longer.
+            if self.world.late_as_arrives(finished, left.count()) || self.is_dead() {
+                self.late_start = Some(self.tick);
                 self.last_move = self.tick;
             }
         }
         for me in 0..self.peers.len() {
             let peer = &self.peers[me];
-            let due = match (self.world.peers[me].arrival, self.struck) {
+            let due = match (self.world.peers[me].arrival, self.late_start) {
                 (Arrival::At(tick), _) => tick <= self.tick,
-                (Arrival::Late(after), Some(struck)) => struck + after <= self.tick,
+                (Arrival::Late(after), Some(late_start)) => late_start + after <= self.tick,
                 (Arrival::Late(_), None) => false,
             };
             if peer.phase == Phase::Waiting && due {
@@ -240,7 +242,7 @@ impl Swarm<'_> {
                 continue;
             }
             if its.links.len() >= LINKS {
-                // To be tried again, after the others.
+                // Try again after the others.
                 self.peers[me].candidates.push_back(peer);
                 continue;
             }
@@ -274,15 +276,16 @@ impl Swarm<'_> {
         }
     }
 
-    /// Gives up the piece on the way from a peer; what has come of it stays.
+    /// Stops the transfer from a peer, and keeps the received part of the piece.
     fn release(&mut self, me: usize, from: usize) {
         if let Some(piece) = self.flow(me, from).piece.take() {
             self.peers[me].in_flight[usize::from(piece)] -= 1;
         }
     }
 
-    /// Chooses whom to upload to. A leecher: those who gave it most of late, and one at random,
-    /// kept for three ticks. A seed: anybody, kept for three ticks.
+    /// Chooses the peers to upload to. A leecher chooses those that gave it most recently, and one
+    /// at random, kept for three ticks. A seed chooses at random, and keeps its choice for three
+    /// ticks.
     fn choke(&mut self, me: usize) {
         let mine = &self.peers[me];
         if mine.phase != Phase::Online {
@@ -307,7 +310,7 @@ impl Swarm<'_> {
             let rate = |peer: &usize| self.flows[me * peers + peer].rate;
             interested.sort_by(|one, other| rate(other).total_cmp(&rate(one)));
             chosen.extend(interested.iter().take(SLOTS - 1));
-            // The optimistic slot is the last one.
+            // The last slot is the optimistic one.
             let kept = before
                 .get(SLOTS - 1)
                 .filter(|_| !rotates)
@@ -332,8 +335,8 @@ impl Swarm<'_> {
         self.peers[me].unchoked = chosen;
     }
 
-    /// The piece that a peer fetches from another: one begun, then the rarest among those connected,
-    /// then, when all that is left is on the way, one of these.
+    /// Chooses the piece to fetch from a peer: one that is partly received, then the rarest among
+    /// the connected peers, then, if all remaining pieces are in transfer, one of these.
     fn pick(&mut self, me: usize, from: usize) -> Option<usize> {
         let wanted = self.peers[from].have.minus(&self.peers[me].have);
         if wanted.is_empty() {
@@ -350,7 +353,7 @@ impl Swarm<'_> {
             } else {
                 mine.copies[piece]
             };
-            // Ties go to the first behind a random piece.
+            // Break ties by the distance from a random piece.
             let key = (class, (piece + PIECES - start) % PIECES);
             if best.is_none_or(|(least, _)| key < least) {
                 best = Some((key, piece));
@@ -363,7 +366,7 @@ impl Swarm<'_> {
         Some(piece)
     }
 
-    /// The piece on the way, or else a new one.
+    /// The piece in transfer, or a new one.
     fn piece(&mut self, me: usize, from: usize) -> Option<usize> {
         if let Some(piece) = self.flow(me, from).piece {
             let piece = usize::from(piece);
@@ -397,7 +400,7 @@ impl Swarm<'_> {
 
     fn deliver(&mut self, to: usize, from: usize, mut pieces: f32) {
         while pieces > 1e-4 {
-            // Somebody in this tick may have brought the last one.
+            // Another peer may have delivered the last piece in this tick.
             let Some(piece) = self.piece(to, from) else {
                 return;
             };
@@ -470,7 +473,7 @@ impl Swarm<'_> {
     }
 }
 
-/// The value that this share of the values does not exceed.
+/// The quantile at `share`: that share of the values is at most the result.
 pub fn quantile(values: &mut [f64], share: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let at = (values.len() as f64 * share).ceil() as usize;

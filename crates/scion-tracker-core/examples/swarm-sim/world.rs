@@ -1,14 +1,14 @@
-//! Who takes part: places, bandwidths, reachability and times, drawn from a seed. Nothing of what a
-//! peer does is in here.
+//! The participants of a simulated swarm: ISD-AS, bandwidth, reachability and times, drawn from a
+//! seed. Their behaviour is in `swarm.rs`.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use scion_tracker_core::address::{Host, IsdAs};
 use scion_tracker_core::types::Rng;
 
-/// Seconds a tick: the choking period of BitTorrent clients.
+/// Seconds per tick: the choking period of BitTorrent clients.
 pub const TICK: u32 = 10;
-/// Mbit in a piece of 4 MiB, by which bandwidths become pieces a tick.
+/// Mbit per piece of 4 MiB, to convert bandwidths to pieces per tick.
 const PIECE_MBIT: f32 = 33.5;
 /// Share, upload and download in Mbit/s of each kind of access line.
 const LINES: [(f32, f32, f32); 4] = [
@@ -19,27 +19,27 @@ const LINES: [(f32, f32, f32); 4] = [
 ];
 /// The lone seed's upload in Mbit/s.
 const SEED_UPLOAD: f32 = 20.0;
-/// Of the peers that accept no connection, in percent.
+/// Percentage of peers that accept no connections.
 const NAT_PERCENT: u32 = 30;
-/// Of the peers that leave without a `stopped`, in percent.
+/// Percentage of peers that leave without `stopped`.
 const SILENT_PERCENT: u32 = 20;
-/// Mean ticks between arrivals' start and a peer's arrival; none later than four times this.
+/// Mean number of ticks before a peer arrives. The maximum is four times this.
 const ARRIVAL: f32 = 180.0;
-/// Mean ticks for which a peer seeds after completion.
+/// Mean number of ticks that a peer seeds after completion.
 const LINGER: f32 = 180.0;
 /// Ticks over which the peers of the late AS arrive.
 const LATE_SPAN: u32 = 60;
 
-/// How the peers are spread.
+/// How the peers are distributed over ASes and time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scenario {
     /// 14 ASes of the same size in 3 ISDs.
     Even,
     /// 60 ASes of 1/rank sizes in 6 ISDs.
     Skewed,
-    /// As [`Scenario::Skewed`], but the late AS comes when all others have gone.
+    /// As [`Scenario::Skewed`], but the late AS arrives after all others have left.
     After,
-    /// As [`Scenario::Skewed`], but in one AS nobody accepts a connection.
+    /// As [`Scenario::Skewed`], but in one AS nobody accepts connections.
     Walled,
     /// As [`Scenario::After`], but the lone seed is on the plain Internet.
     Internet,
@@ -71,7 +71,7 @@ impl Scenario {
         }
     }
 
-    /// Peers of each AS.
+    /// Number of peers per AS.
     fn sizes(self, peers: usize) -> Vec<usize> {
         let weights: Vec<f64> = match self {
             Self::Even => vec![1.0; 14],
@@ -82,34 +82,34 @@ impl Scenario {
             .iter()
             .map(|weight| (weight / sum * peers as f64).round().max(1.0) as usize)
             .collect();
-        // The first AS takes up what rounding left.
+        // The first AS compensates for rounding.
         sizes[0] = (sizes[0] + peers).saturating_sub(sizes.iter().sum()).max(1);
         sizes
     }
 }
 
-/// When a peer comes.
+/// When a peer arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
     /// At this tick.
     At(u32),
-    /// So many ticks after the late AS's hour has struck.
+    /// This many ticks after the arrival of the late AS is triggered.
     Late(u32),
 }
 
-/// A peer as it is born.
+/// The fixed properties of a peer.
 #[derive(Debug, Clone)]
 pub struct Peer {
     pub host: Host,
-    /// Where it is, whether or not the tracker can know.
+    /// The AS that it is in, whether or not the tracker can know it.
     pub home: IsdAs,
     pub arrival: Arrival,
-    /// Pieces a tick.
+    /// Pieces per tick.
     pub up: f32,
     pub down: f32,
-    /// Accepts no incoming connection.
+    /// Accepts no incoming connections.
     pub nat: bool,
-    /// Ticks for which it seeds after completion, `None` for ever.
+    /// Ticks that it seeds after completion; `None` for ever.
     pub linger: Option<u32>,
     /// Leaves without telling the tracker.
     pub silent: bool,
@@ -122,12 +122,13 @@ pub struct World {
     pub peers: Vec<Peer>,
 }
 
-/// The address of a peer by its number: everybody's is 10.x.y.z, as inside an AS it may well be.
+/// The address of the peer with this index. All addresses are 10.x.y.z, which is allowed inside an
+/// AS.
 pub fn ip(number: usize) -> IpAddr {
     IpAddr::from(Ipv4Addr::from(0x0a00_0000 | number as u32))
 }
 
-/// The number of the peer at an address.
+/// The index of the peer with this address.
 pub fn number(ip: IpAddr) -> usize {
     match ip {
         IpAddr::V4(ip) => (u32::from(ip) & 0x00ff_ffff) as usize,
@@ -151,7 +152,7 @@ impl World {
         };
         let mut all = vec![seed];
         let sizes = scenario.sizes(peers);
-        // The second in size, so that in the skewed swarm it is larger than a reply.
+        // The second largest AS, which in the skewed swarm has more peers than a reply.
         let late = 1;
         let walled = (scenario == Scenario::Walled).then_some(2);
         for (rank, size) in sizes.into_iter().enumerate() {
@@ -187,8 +188,8 @@ impl World {
         }
     }
 
-    /// Whether the late AS's hour strikes when so many of the other peers have finished and left.
-    pub fn strikes(&self, finished: usize, left: usize) -> bool {
+    /// Whether the late AS arrives, given how many of the other peers have finished and left.
+    pub fn late_as_arrives(&self, finished: usize, left: usize) -> bool {
         let others = self
             .peers
             .iter()
@@ -203,7 +204,7 @@ impl World {
 }
 
 fn place(isd: usize, asn: usize) -> IsdAs {
-    // ff00:0:0 and up are the AS numbers for documentation.
+    // AS numbers from ff00:0:0 on are for documentation.
     IsdAs::from_u64((isd as u64) << 48 | 0xff00_0000_0000 | asn as u64)
 }
 

@@ -40,7 +40,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_of_decoders_holds_of_their_seeds() {
+    fn decoder_properties_hold_for_the_seeds() {
         check("http1_head", http1_head);
         check("http3_request", http3_request);
         check("http3_control", http3_control);

@@ -1,4 +1,5 @@
-//! The load generator against a running tracker: every transport, both loops, what it refuses.
+//! The load generator against a running tracker: every transport, both loops, and refused
+//! arguments.
 
 use std::net::SocketAddr;
 use std::process::{Command, Output};
@@ -9,7 +10,7 @@ use serde_json::Value;
 
 use crate::common::{self, Running};
 
-/// Runs it until 50 replies are counted; whatever the machine does meanwhile, that is soon.
+/// Runs the load generator until 50 replies are counted, which is soon even on a busy machine.
 fn bench(url: &str, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_scion-tracker"))
         .args(["bench", url, "--insecure", "--json"])
@@ -27,14 +28,14 @@ fn bench(url: &str, args: &[&str]) -> Output {
         .unwrap()
 }
 
-/// A tracker on every transport, SCION included.
+/// A tracker with every transport, including SCION.
 fn start() -> Running {
     let mut config = common::config();
     config.listen.scion = vec!["1-ff00:0:110,[127.0.0.1]:0".parse().unwrap()];
     common::start(config)
 }
 
-/// What it says, after success without failures.
+/// The report of a successful run without failures.
 fn report(url: &str, args: &[&str]) -> Value {
     let output = bench(url, args);
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -55,7 +56,7 @@ fn check(url: &str, args: &[&str]) -> Value {
     let by_kind = report["by_kind"].as_object().unwrap();
     let sum: u64 = by_kind.values().map(|count| count.as_u64().unwrap()).sum();
     assert_eq!(sum, replies);
-    // 40 peers a torrent, and none is given to itself.
+    // Each torrent has 40 peers, and no peer receives itself.
     let peers = report["peers_per_announce"].as_f64().unwrap();
     assert!((1.0..=30.0).contains(&peers), "{url}: {report:#}");
     let latency = &report["latency_us"];
@@ -120,7 +121,7 @@ fn every_transport_under_load() {
 }
 
 #[test]
-fn what_is_counted_is_what_the_tracker_counts() {
+fn counts_agree_with_those_of_the_tracker() {
     let running = start();
     let url = running.url(Kind::Udp);
     let pid = format!("--server-pid={}", std::process::id());
@@ -151,8 +152,8 @@ fn what_is_counted_is_what_the_tracker_counts() {
 fn an_open_loop_keeps_its_rate() {
     let running = start();
     for kind in [Kind::Udp, Kind::Http, Kind::Http3] {
-        // Slow enough for any machine; the tolerance is for one that stands still meanwhile. A closed
-        // loop would bring thousands.
+        // Slow enough for any machine. The tolerance is for a machine that stalls in between. A
+        // closed loop would send thousands of requests.
         let args = [
             "--rate=50",
             "--duration=2s",
@@ -168,7 +169,7 @@ fn an_open_loop_keeps_its_rate() {
 }
 
 #[test]
-fn failures_are_said_by_kind() {
+fn failures_are_reported_by_kind() {
     let mut config = common::config();
     config.registry.peers_per_source = 10;
     let running = common::start(config);
@@ -183,7 +184,7 @@ fn failures_are_said_by_kind() {
 
 #[test]
 fn no_reply_is_a_failure() {
-    // Bound, and never answering.
+    // A bound socket that never answers.
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let url = format!("udp://{}", silent.local_addr().unwrap());
     let output = bench(&url, &["--timeout=50ms", "--duration=1s"]);

@@ -1,4 +1,4 @@
-//! The client, and the subcommands made of it, against a running tracker over every transport.
+//! The client and its subcommands against a running tracker, over every transport.
 
 use std::num::NonZeroU16;
 use std::process::{Command, Output};
@@ -65,7 +65,7 @@ async fn all_transports_share_their_swarms() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claimed_place_is_told_to_those_who_claim_one() {
+async fn claimed_places_are_sent_to_requesters_with_a_claim() {
     let running = common::start(common::config());
     let trust = Trust::Anyone;
     let client = Client::new(&Options {
@@ -83,7 +83,7 @@ async fn a_claimed_place_is_told_to_those_who_claim_one() {
         };
         client.announce(&url, &query).await.unwrap();
 
-        // Over HTTP, whatever brought the first one in.
+        // HTTP replies hold this peer, whatever transport the first one used.
         let http: TrackerUrl = running.url(Kind::Http).parse().unwrap();
         for compact in [true, false] {
             let mut query = announce(hash, 7001, Event::Started);

@@ -1,4 +1,4 @@
-//! A tracker for a test, on free ports of the loopback.
+//! Starts a tracker for a test, on free ports of the loopback interface.
 
 use std::net::SocketAddr;
 use std::thread::{self, JoinHandle};
@@ -8,7 +8,8 @@ use scion_tracker::server::{Handle, Kind, Listening, RunError};
 use scion_tracker::{Config, Server};
 use tokio_util::sync::CancellationToken;
 
-/// The defaults, with one listener of each kind on a free port of 127.0.0.1 and two workers.
+/// The default configuration, with one listener of each kind on a free port of 127.0.0.1 and two
+/// workers.
 pub(crate) fn config() -> Config {
     let any = vec![Listener::from(SocketAddr::from(([127, 0, 0, 1], 0)))];
     Config {
@@ -25,7 +26,8 @@ pub(crate) fn config() -> Config {
     }
 }
 
-/// A tracker that runs on threads of its own, for tests of either color. It stops when dropped.
+/// A tracker that runs on its own threads, for synchronous and asynchronous tests. It stops when
+/// dropped.
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) handle: Handle,
@@ -34,7 +36,7 @@ pub(crate) struct Running {
     thread: Option<JoinHandle<Result<(), RunError>>>,
 }
 
-/// Starts a tracker. When this returns, it can be reached.
+/// Starts a tracker. It is reachable when this returns.
 pub(crate) fn start(config: Config) -> Running {
     let server = Server::bind(config).unwrap();
     let stop = CancellationToken::new();
@@ -55,7 +57,7 @@ pub(crate) fn start(config: Config) -> Running {
 }
 
 impl Running {
-    /// Where the first listener of this kind is.
+    /// Address of the first listener of this kind.
     pub(crate) fn address(&self, kind: Kind) -> SocketAddr {
         self.listeners
             .iter()
@@ -64,7 +66,7 @@ impl Running {
             .address
     }
 
-    /// Where to announce over the first listener of this kind.
+    /// Announce URL of the first listener of this kind.
     pub(crate) fn url(&self, kind: Kind) -> String {
         self.listeners
             .iter()
@@ -73,13 +75,13 @@ impl Running {
             .url()
     }
 
-    /// Where to announce over SCION, over HTTP/3 and over UDP.
+    /// Announce URLs over SCION, for HTTP/3 and UDP.
     pub(crate) fn scion_urls(&self) -> impl Iterator<Item = String> {
         let scion = self.listeners.iter().filter(|it| it.scion.is_some());
         scion.map(Listening::url)
     }
 
-    /// Stops it and waits for its end.
+    /// Stops the tracker and waits for its end.
     pub(crate) fn stop(mut self) {
         self.end();
     }

@@ -1,4 +1,4 @@
-//! `scion-tracker health`: whether a tracker answers, by its exit code.
+//! Tests `scion-tracker health`: its exit code says whether a tracker answers.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::cli::{Tracker, home, program, stderr};
 
-/// Asks for the health of the tracker of these flags: exit code, standard output and error.
+/// Checks the health of the tracker with these flags. Checks exit code, standard output and error.
 fn check_health(args: &[&str], env: &[(&str, &str)], code: i32, expected: &str) {
     let home = home();
     let started = Instant::now();
@@ -20,7 +20,7 @@ fn check_health(args: &[&str], env: &[(&str, &str)], code: i32, expected: &str) 
     assert_eq!(output.status.code(), Some(code), "{args:?} {env:?}: {said}");
     assert!(said.starts_with(expected), "{args:?} {env:?}: {said}");
     assert_eq!(said.lines().count(), 1, "{args:?} {env:?}: {said}");
-    // None is told to wait for longer than a second where nobody answers.
+    // No test waits for longer than a second if nothing answers.
     assert!(code == 0 || started.elapsed() < Duration::from_secs(20));
 }
 
@@ -38,7 +38,7 @@ fn a_tracker_that_runs_is_healthy_over_every_transport() {
         let (_, rest) = url.split_once("://").unwrap();
         let address = rest.strip_suffix("/announce").unwrap();
         let answers = format!("{url} answers\n");
-        // On a busy machine it may take longer than supervisors wait.
+        // On a busy machine the reply may take longer than the default timeout.
         let patient = ["health", "--timeout", "60s"];
         check_health(&[&patient[..], &[flag, address]].concat(), &[], 0, &answers);
         check_health(&[&[flag, address], &patient[..]].concat(), &[], 0, &answers);
@@ -52,7 +52,7 @@ fn a_tracker_that_runs_is_healthy_over_every_transport() {
 }
 
 #[test]
-fn a_tracker_on_scion_alone_is_asked_over_scion() {
+fn a_scion_only_tracker_is_checked_over_scion() {
     let home = home();
     let file = home.path().join("tracker.toml");
     fs::write(
@@ -91,7 +91,7 @@ fn a_tracker_on_scion_alone_is_asked_over_scion() {
 }
 
 #[test]
-fn a_tracker_that_is_silent_is_not_healthy() {
+fn a_silent_tracker_is_unhealthy() {
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = udp.local_addr().unwrap().to_string();
     let args = ["health", "--udp", &address, "--timeout", "50ms"];

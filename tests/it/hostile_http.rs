@@ -1,4 +1,4 @@
-//! Clients of HTTP/1.1 and HTTP/2 that are slow, greedy, lying or broken.
+//! Clients of HTTP/1.1 and HTTP/2 that are slow, greedy, malformed or dishonest.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,10 +15,10 @@ use scion_tracker::{Config, Counter};
 use crate::common::Running;
 use crate::http::{Client, announce, bytes, decode, field, http2, start};
 
-/// A deadline of the server's that a test waits for.
+/// A deadline of the server that a test waits for.
 const SHORT: Duration = Duration::from_millis(300);
 
-/// A stream on which nothing takes longer than a busy machine needs.
+/// A stream whose timeout is long enough for a busy machine.
 fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream
@@ -30,7 +30,7 @@ fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Reads to the end, be it a regular one or not.
+/// Reads to the end of the connection, whether it is closed or reset.
 fn rest(stream: &mut TcpStream) -> Vec<u8> {
     let mut read = Vec::new();
     let mut buf = [0; 4096];
@@ -44,7 +44,8 @@ fn rest(stream: &mut TcpStream) -> Vec<u8> {
     }
 }
 
-/// Asks until the server has counted this many: it does so after the client has seen the effect.
+/// Waits until the server has counted this many events, which happens after the client sees the
+/// effect.
 fn await_count(tracker: &Running, counter: Counter, least: u64) {
     let start = Instant::now();
     while tracker.handle.stats().counters.get(counter) < least {
@@ -75,7 +76,7 @@ fn endless_headers_are_cut_off() {
         }
         assert!(sent < 64 << 20, "the server reads on");
     }
-    // One that just stops is told why.
+    // A client that stops sending is told why.
     let mut client = Client::connect(tracker.address(Kind::Http));
     client.send(format!("GET /{} HTTP/1.1\r\n", "a".repeat(11_000)));
     assert_eq!(client.receive(false).unwrap().status, 431);
@@ -89,7 +90,7 @@ fn endless_headers_are_cut_off() {
 }
 
 #[test]
-fn slow_heads_are_given_up() {
+fn slow_heads_time_out() {
     let tracker = start(|config| config.connections.head_timeout = SHORT);
     let address = tracker.address(Kind::Http);
     let requests = ["", "GET /announce?info", "PRI * HTTP/2.0\r\n\r\n"];
@@ -101,7 +102,7 @@ fn slow_heads_are_given_up() {
             stream
         })
         .collect();
-    // One that always has another byte to send.
+    // A client that always sends one more byte.
     let dripping = thread::spawn(move || {
         let mut stream = connect(address);
         stream.write_all(b"GET / HTTP/1.1\r\nX: ").unwrap();
@@ -128,7 +129,7 @@ fn slow_heads_are_given_up() {
 }
 
 #[test]
-fn idle_connections_are_closed_without_a_word() {
+fn idle_connections_are_closed_without_a_reply() {
     let tracker = start(|config| config.connections.idle_timeout = SHORT);
     let mut client = Client::connect(tracker.address(Kind::Http));
     for _ in 0..3 {
@@ -139,7 +140,7 @@ fn idle_connections_are_closed_without_a_word() {
 }
 
 #[test]
-fn thousands_of_idle_connections_hold_up_nobody() {
+fn thousands_of_idle_connections_do_not_block_others() {
     const IDLE: usize = 2000;
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit {
@@ -164,17 +165,17 @@ fn thousands_of_idle_connections_hold_up_nobody() {
         is_served(&tracker);
     }
     await_count(&tracker, Counter::TcpConnections, IDLE as u64 + 101);
-    // They are still there, and still good for a request.
+    // They are still connected and can still send a request.
     let mut last = &idle[IDLE - 1];
     last.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
     assert!(rest(&mut last.try_clone().unwrap()).starts_with(b"HTTP/1.1 200 OK"));
 }
 
 #[test]
-fn who_is_silent_at_first_is_served() {
+fn initially_silent_clients_are_served() {
     let tracker = start(|_| {});
     let mut stream = connect(tracker.address(Kind::Http));
-    // The kernel keeps it back for a while, and then gives it to the server.
+    // The kernel holds the connection back for a while, then passes it to the server.
     await_count(&tracker, Counter::TcpConnections, 1);
     stream.write_all(b"GET / HTTP/1.0\r\n").unwrap();
     stream.write_all(b"\r\n").unwrap();
@@ -182,10 +183,10 @@ fn who_is_silent_at_first_is_served() {
 }
 
 #[test]
-fn what_comes_after_the_last_request_does_not_wipe_out_the_reply() {
+fn data_after_the_last_request_does_not_destroy_the_reply() {
     let tracker = start(|_| {});
     let mut stream = connect(tracker.address(Kind::Http));
-    // More than is read with the request, so that the server closes with bytes unread.
+    // More bytes than are read with the request, so that the server closes with unread bytes.
     let sent = format!("GET / HTTP/1.0\r\n\r\n{}", "x".repeat(8192));
     stream.write_all(sent.as_bytes()).unwrap();
     let reply = rest(&mut stream);
@@ -198,7 +199,7 @@ fn a_client_that_takes_no_replies_is_dropped() {
     let tracker = start(|config| config.connections.reply_timeout = SHORT);
     let mut client = Client::connect(tracker.address(Kind::Http));
     let requests = "GET / HTTP/1.1\r\nHost: t\r\n\r\n".repeat(1000);
-    // The sockets' buffers fill, the server stops reading, waits for a while and gives up.
+    // The buffers of the sockets fill; the server stops reading, waits for a while, and closes.
     let start = Instant::now();
     while client.try_send(&requests) {
         assert!(start.elapsed() < Duration::from_secs(60));
@@ -208,7 +209,7 @@ fn a_client_that_takes_no_replies_is_dropped() {
 }
 
 #[test]
-fn there_are_only_so_many_connections() {
+fn connections_are_limited() {
     type Configure = fn(&mut Config);
     let limits: [Configure; 2] = [
         |config| config.connections.tcp = 3,
@@ -227,7 +228,7 @@ fn there_are_only_so_many_connections() {
             assert_eq!(client.get("/").status, 200);
         }
         drop(clients.pop());
-        // The server takes a moment to see that there is room.
+        // The server needs a moment to notice the free slot.
         let start = Instant::now();
         loop {
             let mut client = Client::connect(address);
@@ -406,7 +407,7 @@ fn the_proxy_protocol_names_the_client() {
         let mut client = Client::connect(address);
         client.send(header);
         assert_eq!(observed(&mut client, ""), Ok(vec![192, 0, 2, 1]));
-        // The client behind the proxy is no proxy.
+        // The client behind the proxy is not a proxy itself.
         let forged = observed(&mut client, "X-Forwarded-For: 198.51.100.7\r\n");
         assert_eq!(forged, Ok(vec![192, 0, 2, 1]));
     }
@@ -421,13 +422,13 @@ fn the_proxy_protocol_names_the_client() {
         assert!(rest(&mut stream).is_empty(), "{}", broken.escape_ascii());
     }
     await_count(&tracker, Counter::TcpAborted, 4);
-    // In front of TLS as well.
+    // The header also precedes TLS.
     let mut client = Client::connect_tls_after(tracker.address(Kind::Https), &proxy_v2());
     assert_eq!(observed(&mut client, ""), Ok(vec![192, 0, 2, 1]));
 }
 
 #[test]
-fn what_is_not_http_is_turned_away() {
+fn other_protocols_are_rejected() {
     let tracker = start(|config| config.connections.handshake_timeout = SHORT);
     let mut stream = connect(tracker.address(Kind::Http));
     // The start of a TLS handshake.
@@ -449,7 +450,7 @@ fn what_is_not_http_is_turned_away() {
 }
 
 #[test]
-fn early_data_is_good_for_nothing_with_an_event() {
+fn announces_with_an_event_are_refused_in_early_data() {
     let tracker = start(|_| {});
     let mut client = Client::connect(tracker.address(Kind::Http));
     for (event, status) in [
@@ -467,7 +468,7 @@ fn early_data_is_good_for_nothing_with_an_event() {
 }
 
 #[test]
-fn a_stop_lets_requests_end() {
+fn shutdown_completes_started_requests() {
     let tracker = start(|_| {});
     let address = tracker.address(Kind::Http);
     let mut idle = Client::connect(address);
@@ -477,7 +478,8 @@ fn a_stop_lets_requests_end() {
     assert_eq!(busy.receive(false).unwrap().status, 200);
     let start = Instant::now();
     let stopping = thread::spawn(move || tracker.stop());
-    // The idle one is closed, and so is the door; the one that has begun a request may end it.
+    // The idle connection and the listener are closed. The connection with an incomplete request
+    // may complete it.
     assert!(idle.receive(false).is_none());
     busy.send("Host: t\r\n\r\n");
     let last = busy.receive(false).unwrap();
@@ -491,7 +493,7 @@ fn a_stop_lets_requests_end() {
     assert!(TcpStream::connect(address).is_err());
 }
 
-/// A frame of HTTP/2.
+/// An HTTP/2 frame.
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() as u32).to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
@@ -503,7 +505,7 @@ const GET: &[u8] = &[0x82, 0x86, 0x84, 0x41, 1, b't'];
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// The error code of the GOAWAY frame in what a server of HTTP/2 sent.
+/// The error code of the GOAWAY frame that the HTTP/2 server sent.
 fn goaway(mut sent: &[u8]) -> Option<u32> {
     while let Some((head, after)) = sent.split_first_chunk::<9>() {
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
@@ -536,7 +538,7 @@ fn rapid_resets_end_the_connection() {
 }
 
 #[test]
-fn continuations_without_end_end_the_connection() {
+fn endless_continuations_end_the_connection() {
     let tracker = start(|_| {});
     let mut stream = connect(tracker.address(Kind::Http));
     stream.write_all(PREFACE).unwrap();
@@ -563,7 +565,7 @@ fn idle_connections_of_http2_are_told_to_go() {
     stream
         .write_all(&frame(1, END_STREAM | END_HEADERS, 1, GET))
         .unwrap();
-    // It answers to every ping, which makes it none the less idle.
+    // The client answers every ping, but is still idle.
     let mut pinging = stream.try_clone().unwrap();
     let pinger = thread::spawn(move || {
         while pinging.write_all(&frame(6, 0, 0, &[0; 8])).is_ok() {

@@ -1,4 +1,4 @@
-//! Breaches of HTTP/3.
+//! Clients of HTTP/3 that violate the protocol.
 
 use quinn::VarInt;
 use scion_tracker::Counter;
@@ -180,7 +180,7 @@ async fn malformed_requests_end_their_stream_only() {
     ] {
         assert_eq!(end_of(&connection, &request, true).await, end, "{name}");
     }
-    // A reply where there is no need to wait for the end of the request.
+    // This request is answered before its end.
     let body = [with(&[]), data(3)].concat();
     assert_eq!(end_of(&connection, &body, false).await, status("413"));
     assert_eq!(connection.close_reason(), None);
@@ -331,11 +331,12 @@ async fn broken_control_streams_end_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn strange_but_lawful_streams_are_borne() {
+async fn unusual_but_valid_streams_are_accepted() {
     let tracker = start(|_| {});
     let (_endpoint, connection) = connect(&tracker).await;
     let mut open = Vec::new();
-    // Settings and grease a byte at a time, an encoder, a decoder that cancels.
+    // Settings and an unknown frame byte by byte, an encoder stream, and a decoder stream with a
+    // cancellation.
     let control = [
         &[0][..],
         &frame(4, &[0x06, 0x10, 0x21, 0x00]),
@@ -351,14 +352,14 @@ async fn strange_but_lawful_streams_are_borne() {
         }
         open.push(stream);
     }
-    // Streams of no known type are stopped, and give room for more.
+    // Streams of unknown types are stopped, so that the client can open more.
     for _ in 0..20 {
         let mut stream = connection.open_uni().await.unwrap();
         stream.write_all(&[0x21, 1, 2, 3]).await.unwrap();
         let stopped = timeout(PATIENCE, stream.stopped()).await.unwrap();
         assert_eq!(stopped.unwrap().map(code), Some(STREAM_CREATION_ERROR));
     }
-    // A request that comes a byte at a time, with its end alone.
+    // A request that arrives byte by byte. Its end arrives alone.
     let (mut send, mut recv) = connection.open_bi().await.unwrap();
     for byte in with(&[]) {
         send.write_all(&[byte]).await.unwrap();
@@ -366,7 +367,7 @@ async fn strange_but_lawful_streams_are_borne() {
     }
     send.finish().unwrap();
     assert_eq!(status(&recv.read_to_end(1000).await.unwrap()), "200");
-    // A client that resets its request, or does not want the reply, disturbs nobody.
+    // A client that resets its request, or refuses the reply, does not affect others.
     for turn in 0..50 {
         let (mut send, mut recv) = connection.open_bi().await.unwrap();
         send.write_all(&with(&[])[..10 + turn]).await.unwrap();

@@ -1,4 +1,4 @@
-//! Announces and scrapes over HTTP/1.1 and HTTP/2, plain and over TLS.
+//! Announces and scrapes over HTTP/1.1 and HTTP/2, with and without TLS.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -20,13 +20,13 @@ use serde_bencode::value::Value;
 
 use crate::common::{self, Running};
 
-/// The info hash of nearly all tests.
+/// The info hash of nearly all tests, as in a query.
 pub(crate) const HASH: &str = "%01%23%45%67%89%ab%cd%ef%01%23%45%67%89%ab%cd%ef%01%23%45%67";
-/// The same, as it stands in a reply.
+/// The same info hash as in a reply.
 const HASH_BYTES: [u8; 20] =
     *b"\x01\x23\x45\x67\x89\xab\xcd\xef\x01\x23\x45\x67\x89\xab\xcd\xef\x01\x23\x45\x67";
 
-/// The query of an announce from a leecher on that port.
+/// The query of an announce from a leecher on this port.
 pub(crate) fn announce(port: u16) -> String {
     format!("info_hash={HASH}&peer_id=-XX0001-{port:012}&port={port}&left=1000")
 }
@@ -45,7 +45,7 @@ fn certificates() -> &'static PathBuf {
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
     DIRECTORY.get_or_init(|| {
         let directory = PathBuf::from(concat!(env!("CARGO_TARGET_TMPDIR"), "/http"));
-        // Tests may run as several processes.
+        // Tests may run in several processes.
         let directory = directory.join(std::process::id().to_string());
         scion_tracker::tls::authority(&directory, &["localhost".into()]).unwrap();
         directory
@@ -69,13 +69,13 @@ pub(crate) fn client_config(alpn: &[&[u8]]) -> ClientConfig {
 trait ReadWrite: Read + Write + Send {}
 impl<T: Read + Write + Send> ReadWrite for T {}
 
-/// A connection of HTTP/1.1 that says exactly what it is told to.
+/// An HTTP/1.1 connection that sends exactly the given bytes.
 pub(crate) struct Client {
     stream: Box<dyn ReadWrite>,
     read: Vec<u8>,
 }
 
-/// A reply of HTTP/1.1.
+/// An HTTP/1.1 reply.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
@@ -93,7 +93,7 @@ impl Response {
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
-        // Long enough for a busy machine, short enough to see a test hang.
+        // Long enough for a busy machine, short enough to notice a test that hangs.
         stream
             .set_read_timeout(Some(Duration::from_secs(30)))
             .unwrap();
@@ -104,7 +104,7 @@ impl Client {
         Self::connect_tls_after(address, &[])
     }
 
-    /// Over TLS, with something in front of it.
+    /// Connects over TLS, and sends `before` in front of the handshake.
     pub(crate) fn connect_tls_after(address: SocketAddr, preamble: &[u8]) -> Self {
         let name = ServerName::try_from("localhost").unwrap();
         let config = client_config(&[b"http/1.1"]);
@@ -126,12 +126,12 @@ impl Client {
         self.stream.flush().unwrap();
     }
 
-    /// Sends as much as the server takes: it may have closed already.
+    /// Sends as much as the server accepts, which may already have closed the connection.
     pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).is_ok()
     }
 
-    /// The next reply, `None` at the end of the connection.
+    /// The next reply; `None` at the end of the connection.
     pub(crate) fn receive(&mut self, head: bool) -> Option<Response> {
         let end = loop {
             if let Some(end) = self.read.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -162,7 +162,7 @@ impl Client {
         let length = response.header("content-length").unwrap().parse().unwrap();
         if !head {
             while self.read.len() < length {
-                assert_ne!(self.fill(), 0, "the body is cut short");
+                assert_ne!(self.fill(), 0, "the body is truncated");
             }
             response.body = self.read.drain(..length).collect();
         }
@@ -171,7 +171,7 @@ impl Client {
 
     fn fill(&mut self) -> usize {
         let mut buf = [0; 4096];
-        // A reset is an end as well.
+        // A reset also ends the connection.
         let length = self.stream.read(&mut buf).unwrap_or(0);
         self.read.extend_from_slice(&buf[..length]);
         length
@@ -183,12 +183,12 @@ impl Client {
     }
 }
 
-/// One request on a connection of its own.
+/// Sends one request on a new connection.
 pub(crate) fn get(tracker: &Running, target: &str) -> Response {
     Client::connect(tracker.address(Kind::Http)).get(target)
 }
 
-/// Reads a dictionary that is nested no deeper than replies are.
+/// Reads a dictionary, nested no deeper than replies are.
 pub(crate) fn decode(body: &[u8]) -> Value {
     let (mut depth, mut deepest, mut at) = (0, 0, 0);
     while at < body.len() {
@@ -214,11 +214,11 @@ pub(crate) fn decode(body: &[u8]) -> Value {
     serde_bencode::from_bytes(body).unwrap()
 }
 
-/// What stands under a key of a dictionary.
+/// The value of a key in a dictionary.
 pub(crate) fn field<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
     match value {
         Value::Dict(fields) => fields.get(key.as_bytes()),
-        _ => panic!("{value:?} is no dictionary"),
+        _ => panic!("{value:?} is not a dictionary"),
     }
 }
 
@@ -277,7 +277,7 @@ fn peers_of_each_form() {
             assert_eq!(field(peer, "ia"), None);
         }
     }
-    // With a place: dictionaries, nearest first or not, each with its ISD-AS.
+    // With a place the reply has dictionaries, each with its ISD-AS, in any order.
     let scion = reply("&ia=1-ff00:0:110&compact=1");
     let places: Vec<_> = list(&scion, "peers")
         .iter()
@@ -371,7 +371,7 @@ fn every_path_of_an_announce_and_a_scrape() {
 #[test]
 fn a_scrape_has_a_hundred_hashes_at_most() {
     let tracker = start(|_| {});
-    // Twenty bytes each, all of them encoded: the longest request there is.
+    // Twenty percent-encoded bytes each: the longest scrape request.
     let hundred: String = (0..100)
         .map(|n: u32| format!("&info_hash={}", format!("%{n:02x}").repeat(20)))
         .collect();
@@ -404,7 +404,7 @@ fn methods_and_bodies() {
         (other.status, other.header("allow")),
         (405, Some("GET, HEAD"))
     );
-    // Still the same connection. What has a body ends it.
+    // The connection is still open. A request with a body ends it.
     for (framing, status) in [
         ("Content-Length: 3", 413),
         ("Transfer-Encoding: chunked", 413),
@@ -491,7 +491,7 @@ fn over_tls_http3_is_advertised() {
 }
 
 #[test]
-fn what_real_clients_send_is_served() {
+fn requests_of_real_clients_are_served() {
     let tracker = start(|_| {});
     let vectors = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/http");
     let mut served = 0;
@@ -511,7 +511,7 @@ fn what_real_clients_send_is_served() {
     assert!(served >= 12, "{served}");
 }
 
-/// Requests over HTTP/2, on one connection.
+/// Sends requests over HTTP/2 on one connection.
 pub(crate) async fn http2(
     address: SocketAddr,
     tls: bool,
@@ -535,7 +535,7 @@ pub(crate) async fn http2(
         responses.push((parts, body.collect().await.unwrap().to_bytes()));
     }
     driver.abort();
-    // Its connection is closed when this is over.
+    // The connection is closed when this ends.
     let _ = driver.await;
     responses
 }

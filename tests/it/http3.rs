@@ -1,4 +1,4 @@
-//! Announces over HTTP/3, and how long its connections last.
+//! Announces over HTTP/3, and the lifetime of its connections.
 
 pub(crate) mod raw;
 
@@ -119,7 +119,7 @@ async fn a_foreign_client_is_served() {
     let (response, body) = request(&mut sender, to("GET", "/announce")).await;
     assert_eq!(response.status(), 200);
     assert!(field(&decode(&body), "failure reason").is_some());
-    // More at once than streams are allowed: the client waits for its turn.
+    // More requests at once than streams are allowed: the client waits for free ones.
     let many = (0..100).map(|port| {
         let mut sender = sender.clone();
         async move {
@@ -135,10 +135,10 @@ async fn a_foreign_client_is_served() {
     let _ = driver.await;
 }
 
-/// Announces of many connections at once are answered together, and each gets its own answer: its swarm has
-/// as many peers as this peer's number says.
+/// Checks that announces of many connections at the same time, which are answered in groups, each
+/// get their own reply: the swarm of each peer has as many peers as its number says.
 #[tokio::test(flavor = "multi_thread")]
-async fn announces_that_come_together_are_told_apart() {
+async fn concurrent_announces_get_their_own_replies() {
     const CONNECTIONS: u16 = 12;
     const STREAMS: u16 = 20;
     let tracker = start(|config| config.registry.peers_per_source = u32::MAX);
@@ -160,7 +160,7 @@ async fn announces_that_come_together_are_told_apart() {
                         stream % 2
                     );
                     streams.spawn(async move {
-                        // One among them that is none.
+                        // One of the requests is malformed.
                         let wrong = request(&mut sender, to("GET", "/announce?port=0"));
                         let (_, body) = wrong.await;
                         assert!(field(&decode(&body), "failure reason").is_some());
@@ -190,7 +190,7 @@ async fn announces_that_come_together_are_told_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_request_is_given_up_and_holds_up_nobody() {
+async fn a_slow_request_times_out_and_blocks_nobody() {
     let tracker = start(|config| config.connections.head_timeout = Duration::from_millis(300));
     let (_endpoint, connection) = connect(&tracker).await;
     let (mut slow, mut answer) = connection.open_bi().await.unwrap();
@@ -228,7 +228,7 @@ async fn idle_connections_are_closed_even_if_they_are_kept_alive() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_has_its_share_of_connections() {
+async fn connections_per_source_are_limited() {
     let tracker = start(|config| config.connections.per_source = 2);
     let (_one, first) = connect(&tracker).await;
     let (_two, second) = connect(&tracker).await;
@@ -248,7 +248,7 @@ async fn a_source_has_its_share_of_connections() {
         "{refused:?}"
     );
     assert!(tracker.handle.stats().counters.get(Counter::QuicRefused) >= 1);
-    // When one of them is gone there is room again; the tracker takes a moment to see it.
+    // When a connection is closed, another is accepted. The tracker needs a moment to notice it.
     first.close(VarInt::from_u32(0x100), b"");
     let served = async {
         loop {
@@ -264,7 +264,7 @@ async fn a_source_has_its_share_of_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn under_load_clients_have_to_show_their_address() {
+async fn under_load_clients_must_validate_their_address() {
     let tracker = start(|config| config.connections.handshakes_before_retry = 0);
     let (_endpoint, connection) = connect(&tracker).await;
     assert_eq!(
@@ -284,7 +284,8 @@ async fn under_load_clients_have_to_show_their_address() {
     );
 }
 
-/// A client's port decides which worker has it. What one worker has given it is good with the others.
+/// Checks that a token from one worker is valid for the others. The port of a client decides which
+/// worker serves it.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_change_their_port_connect_anew() {
     let tracker = start(|config| config.connections.handshakes_before_retry = 0);
@@ -306,20 +307,20 @@ async fn clients_that_change_their_port_connect_anew() {
         );
         let counters = tracker.handle.stats().counters;
         assert_eq!(counters.get(Counter::QuicConnections), 2 * clients);
-        // Once is enough: the token from the first connection says the same.
+        // Once is enough: the token of the first connection shows the same.
         assert_eq!(counters.get(Counter::QuicRetries), clients);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_lets_requests_end_and_clients_know() {
+async fn shutdown_completes_requests_and_sends_goaway() {
     let tracker = start(|_| {});
     let (_endpoint, connection) = connect(&tracker).await;
     let mut control = connection.accept_uni().await.unwrap();
     let (mut send, mut recv) = connection.open_bi().await.unwrap();
     let request = with(&[]);
     send.write_all(&request[..10]).await.unwrap();
-    // Once a second request has been answered, the first is known to have been seen.
+    // When a second request has been answered, the tracker has seen the first one.
     assert_eq!(
         end_of(&connection, &request, true).await,
         End::Status("200".into())
@@ -342,7 +343,7 @@ async fn a_stop_lets_requests_end_and_clients_know() {
         seen.last_chunk::<10>(),
         Some(&[7, 8, 0xc0, 0, 0, 0, 0, 0, 0, 8])
     );
-    // The third comes too late, the first is still served.
+    // The third request comes too late; the first one is still served.
     let (mut late, mut rejected) = connection.open_bi().await.unwrap();
     let _ = late.write_all(&request).await;
     let end = rejected.read_to_end(1000).await;

@@ -1,7 +1,7 @@
-//! The integration tests: one binary, a module for each side of the tracker.
+//! The integration tests: one binary, with a module per part of the program.
 #![allow(
     clippy::unwrap_used,
-    reason = "a test fails by it, here also outside of #[test]"
+    reason = "a failed unwrap fails the test, also outside of #[test]"
 )]
 
 mod common;

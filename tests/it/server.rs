@@ -1,4 +1,4 @@
-//! The server inside another program.
+//! The server embedded in another program.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpStream, UdpSocket};
@@ -31,7 +31,7 @@ fn a_server_starts_and_stops() {
 }
 
 #[test]
-fn the_ports_are_free_again_after_the_end() {
+fn ports_are_released_after_shutdown() {
     let running = common::start(common::config());
     let address = running.address(Kind::Udp);
     running.stop();
@@ -47,7 +47,7 @@ fn a_contradiction_is_refused() {
 
 type Https = StreamOwned<ClientConnection, TcpStream>;
 
-/// A connection to the HTTPS listener that trusts the authority of this directory.
+/// Connects to the HTTPS listener. Trusts the authority in this directory.
 fn connect(tracker: &Running, authority: &TempDir) -> Https {
     let mut roots = RootCertStore::empty();
     let ca = CertificateDer::from_pem_file(authority.path().join("ca.pem")).unwrap();
@@ -66,7 +66,7 @@ fn connect(tracker: &Running, authority: &TempDir) -> Https {
     )
 }
 
-/// Has a request that cannot be served answered, so that the connection is kept.
+/// Sends a request that is answered with an error, and checks that the connection stays open.
 fn ask(connection: &mut Https) {
     connection
         .write_all(b"GET /announce HTTP/1.1\r\nhost: localhost\r\n\r\n")

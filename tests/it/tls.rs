@@ -1,4 +1,4 @@
-//! Certificates, in handshakes that stay in memory.
+//! Tests certificates with handshakes in memory.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ use scion_tracker::config::{Config, Tls};
 use scion_tracker::tls::{self, Certificates, TlsError};
 use tempfile::TempDir;
 
-/// An authority and a certificate in a directory of their own.
+/// An authority and a certificate in a temporary directory.
 fn lab(names: &[&str]) -> TempDir {
     let dir = TempDir::new().unwrap();
     let names: Vec<String> = names.iter().map(|&name| name.into()).collect();
@@ -73,7 +73,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Carries what either side has to say, until both are silent.
+    /// Transfers the bytes of both sides until neither sends any more.
     fn exchange(&mut self) -> Result<(), rustls::Error> {
         let mut bytes = Vec::new();
         while self.client.wants_write() || self.server.wants_write() {

@@ -22,7 +22,7 @@ use crate::common::{self, Running};
 const TRANSACTION: TransactionId = TransactionId(0x5c10);
 const HASH: InfoHash = InfoHash([1; 20]);
 
-/// A client on an address of its own.
+/// A client with its own address.
 struct Client {
     socket: UdpSocket,
     layout: Layout,
@@ -90,7 +90,8 @@ impl Client {
         self.announce_with(announce, "/announce").unwrap()
     }
 
-    /// Sends what must not be answered, and then something that is: nothing but its answer comes.
+    /// Sends a datagram that must not be answered, then one that is answered: only the second reply
+    /// arrives.
     fn is_met_with_silence(&self, request: &[u8]) {
         self.socket.send(request).unwrap();
         let mut known = Vec::new();
@@ -204,13 +205,13 @@ fn url_data_places_a_peer() {
     let answer = client.announce(&at(2000, "1-ff00:0:111"));
     let got = [2000, 3000, 4000, 5000].map(|base| count(&answer, base));
     assert_eq!(got, [42, 4, 2, 2], "{answer:?}");
-    // The same over the path, as a client does that knows nothing of places.
+    // The same request with URL data that has no claim, from a client that does not know places.
     let answer = client
         .announce_with(&peer(6000), "/announce?ia=2-ff00:0:211")
         .unwrap();
-    // No other AS of ISD 2 is here to be reserved for.
+    // No other AS of ISD 2 is present, so its reserve is not used.
     assert_eq!(count(&answer, 4000), 46);
-    // The same IP and port in two ASes are two peers.
+    // The same IP address and port in two ASes are two peers.
     let before = answer.leechers;
     assert_eq!(
         client.announce(&at(6000, "1-ff00:0:112")).leechers,
@@ -219,7 +220,7 @@ fn url_data_places_a_peer() {
 }
 
 #[test]
-fn bad_requests_with_a_good_connection_are_told() {
+fn malformed_requests_with_a_valid_connection_id_get_errors() {
     let (running, tracker) = start();
     let client = Client::connect(tracker, "127.0.0.1");
     for path in [
@@ -249,7 +250,7 @@ fn bad_requests_with_a_good_connection_are_told() {
 }
 
 #[test]
-fn what_is_not_proven_gets_no_answer() {
+fn requests_without_a_valid_connection_id_are_dropped() {
     let (running, tracker) = start();
     let client = Client::connect(tracker, "127.0.0.1");
     let stranger = Client::connect(tracker, "127.0.0.2");
@@ -283,7 +284,7 @@ fn what_is_not_proven_gets_no_answer() {
 }
 
 #[test]
-fn a_flood_of_rubbish_does_not_hold_up_valid_clients() {
+fn a_flood_of_garbage_does_not_block_valid_clients() {
     let (running, tracker) = start();
     let flood = std::thread::spawn(move || {
         let socket = UdpSocket::bind("127.0.0.9:0").unwrap();
@@ -296,7 +297,7 @@ fn a_flood_of_rubbish_does_not_hold_up_valid_clients() {
             let _ = socket.send_to(&[(state >> 56) as u8; 200][..length], tracker);
         }
     });
-    // A full receive buffer drops valid requests as well: a client asks again, as BEP 15 has it.
+    // A full receive buffer drops valid requests as well, so the client repeats them (BEP 15).
     let client = Client::connect(tracker, "127.0.0.1");
     client
         .socket
@@ -319,7 +320,7 @@ fn a_flood_of_rubbish_does_not_hold_up_valid_clients() {
 }
 
 #[test]
-fn ceilings_are_told_as_errors() {
+fn limits_are_reported_as_errors() {
     let mut config = common::config();
     config.registry.peers_per_source = 2;
     let running = common::start(config);
@@ -334,7 +335,7 @@ fn ceilings_are_told_as_errors() {
 }
 
 #[test]
-fn a_trusted_host_names_another() {
+fn a_trusted_host_announces_another() {
     let mut config = common::config();
     config.places.trusted = vec!["127.0.0.3/32".parse().unwrap()];
     let running = common::start(config);

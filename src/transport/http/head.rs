@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_framed_is_refused() {
+    fn unclear_framing_is_refused() {
         let many = "a: b\r\n".repeat(HEADERS_MAX + 1);
         for (rest, status) in [
             ("Content-Length: 5\r\n", Status::ContentTooLarge),

@@ -1,4 +1,4 @@
-//! Requests and replies of HTTP/3 byte by byte.
+//! HTTP/3 requests and replies, byte by byte.
 
 use quinn::{Connection, ConnectionError, ReadError, VarInt};
 use tokio::time::timeout;
@@ -46,13 +46,13 @@ pub(crate) const GOOD: [(&str, &str); 4] = [
     (":path", "/"),
 ];
 
-/// A good request with these fields after it.
+/// A valid request with these fields appended.
 pub(crate) fn with(more: &[(&str, &str)]) -> Vec<u8> {
     headers(&[&GOOD[..], more].concat())
 }
 
-/// How the server ends a request stream: the status of a reply, an error of the stream, or one of the
-/// connection.
+/// How the server ends a request stream: with the status of a reply, an error of the stream, or an
+/// error of the connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Status(String),
@@ -74,7 +74,7 @@ pub(crate) fn closed(error: ConnectionError) -> End {
 /// Sends these bytes as a request.
 pub(crate) async fn end_of(connection: &Connection, request: &[u8], finish: bool) -> End {
     let (mut send, mut recv) = connection.open_bi().await.unwrap();
-    // The server may have seen enough before the end.
+    // The server may stop reading before the end.
     let written = send.write_all(request).await;
     if finish && written.is_ok() {
         let _ = send.finish();
@@ -87,7 +87,8 @@ pub(crate) async fn end_of(connection: &Connection, request: &[u8], finish: bool
     }
 }
 
-/// The status of a reply as this server writes it: the first field, indexed or with a literal value.
+/// The status of a reply as this server writes it: the first field, indexed or with a literal
+/// value.
 pub(crate) fn status(reply: &[u8]) -> String {
     assert_eq!(reply[0], 1);
     match reply[5] {

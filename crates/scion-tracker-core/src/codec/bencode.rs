@@ -442,7 +442,7 @@ mod tests {
         }
 
         #[test]
-        fn what_it_accepts_another_decoder_accepts(bytes in "[deil0-3:a-]{0,24}") {
+        fn accepted_input_is_accepted_by_another_decoder(bytes in "[deil0-3:a-]{0,24}") {
             if let Ok(ours) = Value::read(bytes.as_bytes()) {
                 let other: Other = serde_bencode::from_bytes(bytes.as_bytes()).unwrap();
                 prop_assert!(same(&ours, &other));

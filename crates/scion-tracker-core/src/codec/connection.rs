@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn valid_for_the_validity_and_little_longer() {
+    fn ids_are_valid_for_the_validity_and_little_longer() {
         let host = host("0-0", "192.0.2.1");
         for validity in [0, 1, 60, 120, 121, 128, 129, 256, 1800, 3600, 86_400] {
             let ids = ConnectionIds::new(KEY, validity);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn bound_to_host_place_and_key() {
+    fn ids_are_bound_to_host_isd_as_and_key() {
         let ids = ConnectionIds::new(KEY, 120);
         let now = Time::from_secs(1000);
         let own = host("1-ff00:0:110", "10.0.0.1");

@@ -1,9 +1,9 @@
-//! The test vectors of `docs/bittorrent-scion-peers.md`, each against the codecs in both directions:
-//! what is read from the bytes, and what bytes are written. Whoever changes what goes over the wire
-//! has to change the page's data file, and so the page.
+//! Checks the codecs against the test vectors of `docs/bittorrent-scion-peers.md`, in both
+//! directions: the values parsed from the bytes, and the bytes written. A change of the wire format
+//! must also change the data file of that document, and so the document.
 #![allow(
     clippy::unwrap_used,
-    reason = "a test fails by it, here also outside of #[test]"
+    reason = "a failed unwrap fails the test, also outside of #[test]"
 )]
 
 mod udp;
@@ -29,10 +29,10 @@ use scion_tracker_core::response::{
 use scion_tracker_core::tracker::{Context, Rules};
 use scion_tracker_core::types::{PeerId, Rng, Time};
 
-/// What every peer of the vectors calls itself.
+/// The peer id of every peer in the vectors.
 const ID: PeerId = PeerId(*b"-LT2110-2Hk2RLxj.gRc");
 
-/// Bytes of the biggest UDP reply.
+/// Bytes of the largest UDP reply.
 const ROOM: usize = 1432;
 
 #[derive(Deserialize)]
@@ -51,18 +51,18 @@ struct Vectors {
     swarm: Swarm,
 }
 
-/// The data file. It lies beside the page, outside of this crate: without it the tests fail.
-#[expect(clippy::disallowed_methods, reason = "test data is in files")]
+/// The data file. It is outside of this crate, next to the document; without it the tests fail.
+#[expect(clippy::disallowed_methods, reason = "test data is stored in files")]
 fn vectors() -> Vectors {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/bittorrent-scion-peers.json");
     let text = std::fs::read_to_string(&path)
-        .unwrap_or_else(|error| panic!("the vectors are in the repository, {path:?}: {error}"));
+        .unwrap_or_else(|error| panic!("cannot read the vectors in {path:?}: {error}"));
     serde_json::from_str(&text).unwrap()
 }
 
-/// Runs the cases of a section, of which there has to be one at the least.
+/// Runs the cases of a section, which must have at least one.
 fn each<T>(cases: &[T], check: impl Fn(&T)) {
-    assert!(!cases.is_empty(), "a section without vectors");
+    assert!(!cases.is_empty(), "a section has no vectors");
     cases.iter().for_each(check);
 }
 
@@ -78,7 +78,7 @@ fn unhex(text: &str) -> Vec<u8> {
         .collect()
 }
 
-/// An origin as the vectors write it: `192.0.2.1`, or `1-ff00:0:110,10.0.0.1` over SCION.
+/// An origin in the format of the vectors: `192.0.2.1`, or `1-ff00:0:110,10.0.0.1` over SCION.
 fn origin(text: &str) -> Origin {
     let (ia, ip) = text.split_once(',').unwrap_or(("0-0", text));
     let ip = ip.trim_matches(['[', ']']).parse().unwrap();
@@ -96,7 +96,7 @@ fn reach(text: &str) -> Reach {
         "ip" => Reach::Ip,
         "scion" => Reach::Scion,
         "both" => Reach::Both,
-        other => panic!("{other} is no reach"),
+        other => panic!("{other} is not a reach"),
     }
 }
 
@@ -111,7 +111,7 @@ fn claim(ia: Option<&str>, scion: Option<&str>) -> Claim {
     }
 }
 
-/// A peer of a swarm before it is written: `place` and `reach` say where it goes.
+/// A peer of a swarm before it is written. `place` and `reach` decide which list it goes into.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PeerCase {
@@ -144,7 +144,7 @@ fn endpoint(addr: &ScionAddr) -> Endpoint {
     }
 }
 
-/// As a compact SCION peer.
+/// The peer as a compact SCION peer.
 fn pack(endpoint: &Endpoint) -> Vec<u8> {
     let packed = CompactAddr::new(endpoint.addr.ip(), endpoint.addr.port());
     let peer = Peer {
@@ -262,7 +262,7 @@ fn layout(list: &str) -> Layout {
     match list {
         "peers_scion4" => Layout::Scion4,
         "peers_scion6" => Layout::Scion6,
-        other => panic!("{other} is no list"),
+        other => panic!("{other} is not a list"),
     }
 }
 
@@ -302,7 +302,7 @@ struct QueryCase {
     scion: Option<String>,
     compact: Option<bool>,
     no_peer_id: bool,
-    /// The fields as a client writes them that knows what was read.
+    /// The fields as a client with the parsed values writes them.
     claim: String,
 }
 
@@ -395,11 +395,11 @@ struct AnnounceReplyCase {
     warning: Option<String>,
     peers: Vec<PeerCase>,
     bencode: String,
-    /// Where a client finds peers, in any order.
+    /// The addresses at which a client finds peers, in any order.
     read: Vec<String>,
 }
 
-/// What all replies of the vectors say besides their peers.
+/// The values that all replies of the vectors share, besides their peers.
 fn reply(origin: &Origin, warning: Option<&str>) -> AnnounceReply {
     let warning = warning.map(|text| {
         let all = [Warning::ClaimIgnored, Warning::ScionHostUntrusted];
@@ -464,11 +464,12 @@ struct Selection {
     over: String,
     origin: String,
     query: String,
-    /// Whom the requester is told of, in any order.
+    /// The peers that the requester receives, in any order.
     peers: Vec<String>,
 }
 
-/// Who is told of whom, through the whole tracker and the bytes of the reply.
+/// Checks which peers each requester receives, through the whole tracker and the bytes of the
+/// reply.
 #[test]
 fn swarm() {
     let swarm = vectors().swarm;
@@ -501,11 +502,11 @@ fn swarm() {
                 let Ok(Reply::Announce { peers, .. }) =
                     bep15::parse_reply(&buffer[..length], layout)
                 else {
-                    panic!("{}: no announce reply", ask.name);
+                    panic!("{}: not an announce reply", ask.name);
                 };
                 sorted(peers)
             }
-            other => panic!("{other} is no transport of the vectors"),
+            other => panic!("{other} is not a transport of the vectors"),
         };
         assert_eq!(found, sorted(&ask.peers), "{}", ask.name);
     });

@@ -1,4 +1,4 @@
-//! Announces and replies over UDP.
+//! UDP announces and replies of the vectors.
 
 use serde::Deserialize;
 
@@ -23,7 +23,7 @@ struct AnnounceCase {
     scion: Option<String>,
     path: String,
     query: String,
-    /// Path and query of the tracker's URL for which a client writes these very bytes.
+    /// Path and query of the tracker's URL for which a client writes exactly these bytes.
     written: Option<String>,
 }
 
@@ -47,7 +47,7 @@ fn announces_are_read_and_written() {
             url,
         }) = bep15::parse(&datagram, 74)
         else {
-            panic!("{name}: no announce");
+            panic!("{name}: not an announce");
         };
         let expected = claim(case.ia.as_deref(), case.scion.as_deref());
         assert_eq!(announce.claim, expected, "{name}");
@@ -62,16 +62,16 @@ fn announces_are_read_and_written() {
         if case.written.is_some() {
             assert_eq!(hex(&written), case.hex, "{name}");
         }
-        // The same announce, if not the same bytes.
+        // The same announce, though not necessarily the same bytes.
         let Ok(Request::Announce { announce: read, .. }) = bep15::parse(&written, 74) else {
-            panic!("{name}: no announce written");
+            panic!("{name}: the written bytes are not an announce");
         };
         assert_eq!(read, Ok(announce), "{name}");
     });
     each(&announces.invalid, |case| {
         let (name, datagram) = (&case.name, unhex(&case.hex));
         let Ok(Request::Announce { announce, .. }) = bep15::parse(&datagram, 74) else {
-            panic!("{name}: no announce");
+            panic!("{name}: not an announce");
         };
         assert_eq!(announce.unwrap_err().message(), case.error, "{name}");
     });
@@ -87,7 +87,7 @@ pub(super) struct ReplyCase {
     leechers: u32,
     seeders: u32,
     hex: String,
-    /// The peers that a client reads, in this order.
+    /// The peers that a client parses, in this order.
     read: Vec<String>,
 }
 
@@ -112,7 +112,7 @@ fn replies_are_written_and_read() {
             peers,
         }) = bep15::parse_reply(&datagram, layout)
         else {
-            panic!("{name}: no announce reply");
+            panic!("{name}: not an announce reply");
         };
         assert_eq!(transaction, ours, "{name}");
         let counts = (interval, leechers, seeders);

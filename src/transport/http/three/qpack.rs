@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_we_write_we_read() {
+    fn written_sections_parse() {
         for code in [200, 400, 404, 405, 413, 425, 431] {
             let mut out = Vec::new();
             push_status(code, &mut out);

@@ -179,7 +179,7 @@ fn bad_values_are_refused() {
 }
 
 #[test]
-fn what_clients_send_is_borne() {
+fn deviations_of_clients_are_accepted() {
     assert_eq!(read("event=paused").event, Event::Paused);
     assert_eq!(read("event=nonsense").event, Event::None);
     for (numwant, expected) in [

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_has_room() {
+    fn the_longest_dictionary_fits() {
         let ip = "2001:1db8:1111:1111:1111:1111:1111:1111".parse().unwrap();
         let ia = "65535-ffff:ffff:ffff".parse().unwrap();
         let longest = dictionary(Some(ia), ip, 65535, true);
@@ -233,7 +233,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn addresses_print_as_ever(bits: u64, shift in 0..64_u32, ip: IpAddr, port: u16) {
+        fn addresses_print_as_display_does(bits: u64, shift in 0..64_u32, ip: IpAddr, port: u16) {
             let ip = ip.to_canonical();
             let ia = IsdAs::from_u64(bits >> shift);
             let (ia_text, ip_text) = (ia.to_string(), ip.to_string());

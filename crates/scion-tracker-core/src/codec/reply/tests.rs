@@ -138,7 +138,7 @@ fn scion_dictionaries_snapshot() {
 }
 
 #[test]
-fn nobody_snapshot() {
+fn no_peers_snapshot() {
     let mut peers = peers(Form::ScionCompact);
     let mut out = Vec::new();
     peers.reset(Form::Compact);
@@ -315,7 +315,7 @@ fn the_client_takes_no_wildcard_for_a_place() {
 }
 
 #[test]
-fn the_client_bears_other_trackers() {
+fn the_client_accepts_replies_of_other_trackers() {
     let reply = b"d8:intervali60e5:peersld2:ip11:example.org4:porti1eed2:ip9:127.0.0.14:porti0ee\
         d2:ip9:127.0.0.17:peer id2:xy4:porti9eed2:ia3:x-y2:ip9:127.0.0.14:porti9eei7eee";
     let answer = parse_announce_reply(reply).unwrap();

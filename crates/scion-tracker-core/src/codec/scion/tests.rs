@@ -241,7 +241,7 @@ fn a_quote_may_end_anywhere_behind_its_header() {
 }
 
 #[test]
-fn paths_say_where_they_lead_and_how_long_they_last() {
+fn paths_give_interfaces_and_expiry() {
     // Timestamps are 1,700,000,000 and the next two seconds. ExpTime falls by one per hop, from 62.
     for (name, interfaces, hop_fields, expiry) in [
         ("empty", &[][..], 0, None),
@@ -303,7 +303,7 @@ fn fingerprints_follow_the_interfaces_alone() {
 }
 
 #[test]
-fn what_cannot_be_answered_is_refused() {
+fn unanswerable_packets_are_refused() {
     let good = vectors("up")[0].clone();
     let long = vectors("hbh-e2e")[0].clone();
     let header = usize::from(long[5]) * 4;
@@ -424,7 +424,7 @@ fn any_addr() -> impl Strategy<Value = ScionAddr> {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(
+    fn written_packets_parse(
         source in any_addr(),
         destination in any_addr(),
         path in any_path(),

@@ -83,7 +83,7 @@ class Drawing:
         )
 
     def axis(self, x, y, height, most, step, label, form):
-        """Gridlines, ticks and the title of a panel; returns its scale."""
+        """Draws the gridlines, ticks and title of a panel. Returns its scale."""
         scale = PANEL / most
         tick = 0
         while tick <= most + 1e-9:
@@ -95,7 +95,7 @@ class Drawing:
         return scale
 
     def bar(self, x, y, scale, most, values, fill, form):
-        """The median as a bar, each seed as a dot."""
+        """Draws the median as a bar and each seed as a dot."""
         median = statistics.median_low(values)
         if math.isinf(median):
             self.text(x + 4, y + BAR - 3, "never finishes", 11, fill="#a33")

@@ -1,4 +1,4 @@
-"""What is tried. A case is a name and a function of the `Bench`; it raises Failed or Skipped."""
+"""The cases. A case is a name and a function of the `Bench` that raises Failed or Skipped."""
 
 import os
 import re
@@ -11,14 +11,14 @@ from harness.tracker import Tracker
 
 @dataclass(frozen=True)
 class Bench:
-    """What every case works on: the tracker, the clients, and a directory for the run."""
+    """The environment of every case: the tracker, the clients, and a directory for the run."""
 
     tracker: Tracker
     tools: Tools
     directory: str
 
     def room(self, name):
-        """A new directory of one case."""
+        """A new directory for one case."""
         path = os.path.join(self.directory, re.sub(r"[^\w.]+", "-", name))
         os.makedirs(path)
         return path
@@ -26,7 +26,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Case:
-    """One line of the run's output."""
+    """A case: one line in the output of a run."""
 
     name: str
     run: Callable[[Bench], None]

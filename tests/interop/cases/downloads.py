@@ -1,4 +1,4 @@
-"""A file goes from one client to another through the tracker, and both leave it again."""
+"""A client downloads a file from another one through the tracker, and both leave."""
 
 from functools import partial
 
@@ -23,7 +23,7 @@ ROWS = [
     (webtorrent, transmission, ("udp",), (4,)),
     (transmission, libtorrent, ("udp",), (6,)),
 ]
-# Leechers side by side in one swarm, each over its own transport; the seeder is there over UDP.
+# Leechers in one swarm in parallel, each with its own transport. The seeder announces over UDP.
 MIXED = {
     4: [(libtorrent, "https"), (aria2, "udp"), (transmission, "udp"), (webtorrent, "http")],
     6: [(libtorrent, "udp"), (aria2, "https"), (transmission, "http"), (webtorrent, "https")],
@@ -50,7 +50,7 @@ def _mixed(name, family, leechers, bench):
 
 
 def download(bench, name, tracker, seeding, leeching, family):
-    """One swarm from its first announce to its last; `seeding`, `leeching`: (client, scheme)."""
+    """Runs one swarm from its first announce to its last. `seeding`, `leeching`: (client, scheme)."""
     for client, scheme, seed in [(*seeding, True), *[(*leecher, False) for leecher in leeching]]:
         if client.NAME in bench.tools.missing:
             raise Skipped(f"{client.NAME} is not installed", allowed=False)
@@ -81,9 +81,9 @@ def download(bench, name, tracker, seeding, leeching, family):
             )
         swarm("every leecher announced `completed`", 1 + len(leechers), 0, count)
         for leecher in leechers:
-            leecher.take_leave()
+            leecher.leave()
         swarm("every leecher announced `stopped`", 1, 0, count)
-        seeder.take_leave()
+        seeder.leave()
         swarm("the seeder announced `stopped`", 0, 0, count)
     except Failed as failed:
         tails = [f"--- end of {peer.log}\n{peer.process.output()[-1500:]}" for peer in peers]
@@ -94,7 +94,7 @@ def download(bench, name, tracker, seeding, leeching, family):
 
 
 def _swarm(tracker, torrent, what, counts, running):
-    """Waits for (complete, incomplete, downloaded), each a number or a set of them; what it was."""
+    """Waits for (complete, incomplete, downloaded), each a number or a set of numbers. Returns them."""
     seen = None
 
     def reached():

@@ -1,4 +1,4 @@
-"""Announces over HTTP/3 with aioquic, and what the tracker makes of breaches of the protocol."""
+"""Announces over HTTP/3 with aioquic, and protocol violations that the tracker must handle."""
 
 import json
 import os
@@ -12,7 +12,8 @@ from harness.net import Host
 from harness.process import Failed, Skipped, output_of
 from harness.torrent import bdecode
 
-# RFC 9114 section 8.1 and RFC 9204 section 6: how a connection or stream ends when it is the peer's fault.
+# RFC 9114 section 8.1 and RFC 9204 section 6: codes with which a connection or stream ends if the
+# peer is at fault.
 H3_ERRORS = range(0x100, 0x203)
 
 
@@ -23,7 +24,7 @@ def cases():
 
 
 def client(bench, host, family, mode, *paths):
-    """What peers/h3_client.py prints, line by line."""
+    """Runs peers/h3_client.py and returns the objects that it prints."""
     if "aioquic" in bench.tools.missing:
         raise Skipped("aioquic is not installed", allowed=False)
     tracker = bench.tracker.host.ip4 if family == 4 else bench.tracker.host.ip6
@@ -39,7 +40,7 @@ def announce(info_hash, peer, port, left, **others):
 
 
 def body(reply):
-    """The decoded body of a good reply."""
+    """The decoded body of a valid reply."""
     if reply.get("status") != 200:
         raise Failed(f"expected status 200, got {reply}")
     return bdecode(bytes.fromhex(reply["body"]))
@@ -53,7 +54,7 @@ def _announces(family, bench):
         if (counts := (body(first)[b"complete"], body(first)[b"incomplete"])) != (1, 0):
             raise Failed(f"the seeder is told {counts}")
         wanting = announce(info_hash, "-AQ0001-h3-leecher--", 7002, 99, event="started", compact=1)
-        # Ten at once on one connection; the answers may be the same, but there must be ten.
+        # Ten requests at once on one connection. The replies may be equal, but there must be ten.
         for reply in client(bench, leecher, family, "get", *[wanting] * 10):
             told = body(reply)
             key, kind, ip = (b"peers", socket.AF_INET, seeder.ip4) if family == 4 else (b"peers6", socket.AF_INET6, seeder.ip6)

@@ -1,4 +1,4 @@
-"""Place-aware announces over three transports land in one swarm, and are answered nearest first."""
+"""Place-aware announces over three transports reach one swarm and are answered nearest first."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ from harness.torrent import bdecode
 
 HERE, NEAR, FAR = "1-ff00:0:110", "1-ff00:0:111", "2-ff00:0:210"
 TRANSPORTS = ("h3", "http", "udp")
-# Of 10: the reserve of 2 from the ISD's other ASes and 2 from other ISDs, the rest from the own AS.
+# Of 10 peers: 2 reserved for the ISD's other ASes, 2 for other ISDs, the rest from the own AS.
 NUMWANT, EXPECTED = 10, {HERE: 6, NEAR: 2, FAR: 2}
 
 
@@ -40,7 +40,7 @@ def _places(bench):
 
 
 def _announce(bench, transport, host, ia, info_hash, port):
-    """The (ip, port) of the peers in the reply."""
+    """The (ip, port) of each peer in the reply."""
     peer = f"-PL0001-{port:012}"
     if transport == "h3":
         path = http3.announce(info_hash, peer, port, 99, numwant=NUMWANT, ia=ia)

@@ -1,16 +1,16 @@
-"""The clients. A client is one module here and one row in CLIENTS.
+"""The clients. A client is one module here and one entry in CLIENTS.
 
-A module has
+A module has:
 - `NAME`
-- `launch(peer)`: starts the client in the foreground on `peer.host`, with its listening port
-  `peer.port`, its data in `peer.data`, its own state in `peer.state`, the torrent
-  `peer.torrent_file`; seeds when `peer.seed` (the payload is already there); trusts
-  the authority `peer.ca` alone, or any certificate when that is None; returns a Process
-- `take_leave(peer)`: tells it to announce `stopped`; it may end by itself or be ended later
-- `unsupported(scheme, family, seed)`: None, or why the client itself cannot do that; see README.md
+- `launch(peer)`: starts the client in the foreground on `peer.host` and returns a Process. The client listens
+  on `peer.port`, has its data in `peer.data`, its state in `peer.state`, and the torrent `peer.torrent_file`.
+  With `peer.seed` the payload is already there, and it seeds. It trusts only the authority `peer.ca`, or any
+  certificate if that is None
+- `leave(peer)`: tells the client to announce `stopped`; it may exit by itself or be ended later
+- `unsupported(scheme, family, seed)`: None, or the reason why the client does not support it; see README.md
 - `BORN_COMPLETE`: whether a seeder announces `completed` although it never was a leecher
-- `BY_NAME`: the (scheme, family) for which it needs the tracker's name instead of its address
-- `version(tools)`: for the heading of a run
+- `BY_NAME`: the (scheme, family) for which it needs the name of the tracker instead of the address
+- `version(tools)`: for the head of the output
 """
 
 from . import aria2, libtorrent, transmission, webtorrent

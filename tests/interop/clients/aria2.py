@@ -15,7 +15,7 @@ def unsupported(scheme, family, _seed):
 
 
 def launch(peer):
-    # UDP trackers exist only while the DHT's socket does; a private torrent never uses the DHT.
+    # UDP trackers need the socket of the DHT. A private torrent never uses the DHT.
     dht = [
         "--enable-dht=true", f"--dht-listen-port={peer.port + 1}",
         f"--dht-file-path={peer.state}/dht.dat", f"--dht-file-path6={peer.state}/dht6.dat",
@@ -27,13 +27,13 @@ def launch(peer):
         *([f"--ca-certificate={peer.ca}"] if peer.ca else ["--check-certificate=false"]),
         "--enable-color=false", "--console-log-level=info", "--summary-interval=0",
         "--bt-tracker-timeout=10", "--bt-tracker-connect-timeout=10",
-        # Seeds until it is told to stop; with --seed-time=0 it would never announce `completed`.
+        # Seeds until it is told to stop. With --seed-time=0 it would never announce `completed`.
         "--seed-ratio=0.0", f"--check-integrity={str(peer.seed).lower()}",
         "-T", peer.torrent_file,
     ])
 
 
-def take_leave(peer):
+def leave(peer):
     peer.process.signal(signal.SIGINT)
 
 

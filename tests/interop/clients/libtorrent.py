@@ -21,7 +21,7 @@ def launch(peer):
     )
 
 
-def take_leave(peer):
+def leave(peer):
     peer.process.signal(signal.SIGTERM)
 
 

@@ -1,4 +1,4 @@
-"""transmission-daemon (Debian). Its torrent comes through the watch directory."""
+"""transmission-daemon (Debian). It reads its torrent from the watch directory."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import subprocess
 
 NAME = "transmission"
 RPC = 9091
-# Its resolver takes `[address]` of a UDP tracker for a name.
+# Its resolver treats `[address]` of a UDP tracker as a name.
 BY_NAME = {("udp", 6)}
 BORN_COMPLETE = False
 
@@ -48,8 +48,8 @@ def launch(peer):
     )
 
 
-def take_leave(peer):
-    # On a signal, 3.00 ends before curl has sent `stopped` to an HTTP tracker.
+def leave(peer):
+    # After a signal, 3.00 exits before curl has sent `stopped` to an HTTP tracker.
     subprocess.run(
         peer.host.argv(["transmission-remote", str(RPC), "--torrent", "all", "--stop"]),
         stdout=subprocess.DEVNULL, check=True, timeout=10,

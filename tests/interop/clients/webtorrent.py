@@ -6,7 +6,8 @@ import signal
 
 NAME = "webtorrent"
 BY_NAME = set()
-# Its seeder announces `completed` and `started` at once; when the first comes first, it counts.
+# Its seeder announces `completed` and `started` at once. If `completed` arrives first, it counts as
+# a download.
 BORN_COMPLETE = True
 
 
@@ -26,7 +27,7 @@ def launch(peer):
     )
 
 
-def take_leave(peer):
+def leave(peer):
     peer.process.signal(signal.SIGTERM)
 
 

@@ -1,1 +1,1 @@
-"""What every case needs: a network, a tracker, torrents and processes that always end."""
+"""The environment of the cases: a network, a tracker, torrents, and processes that always end."""

@@ -1,4 +1,4 @@
-"""Gets the real clients with the system's own package managers, into a cache beside the build."""
+"""Installs the real clients with the system's package managers, into a cache next to the build."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# Command that proves it is there -> Debian package that brings it.
+# Command that shows that it is installed -> Debian package that contains it.
 DEBIAN = {
     "aria2c": "aria2",
     "ip": "iproute2",
@@ -23,7 +23,7 @@ _FOUND = "_SCION_TRACKER_INTEROP_MISSING"
 
 
 class Tools:
-    """Where the clients are, and which are not (`missing`: client -> reason)."""
+    """The installed clients, and those that are missing (`missing`: client -> reason)."""
 
     def __init__(self, cache):
         self.missing = {}
@@ -37,10 +37,10 @@ class Tools:
 
 
 def install(cache):
-    """Idempotent; what fails is said on stderr and recorded in `missing`, never fatal here.
+    """Installs the clients. Idempotent. Failures are printed to stderr and recorded in `missing`.
 
-    To be called outside the namespaces, where there is a way out, and again inside them, where
-    it only repeats what it found.
+    Call it outside the namespaces, where there is Internet access, and again inside them, where it returns
+    the result of the first call.
     """
     tools = Tools(cache)
     if _FOUND in os.environ:
@@ -72,7 +72,7 @@ def _debian(tools):
 
 
 def _once(tools, cache, name, inputs, build, clients):
-    """Builds `cache/name` anew whenever one of its inputs changed."""
+    """Builds `cache/name` again if one of its inputs has changed."""
     digest = hashlib.sha256()
     for path in inputs:
         with open(os.path.join(HERE, path), "rb") as file:
@@ -101,7 +101,7 @@ def _npm(target):
     os.makedirs(target)
     for name in ("package.json", "package-lock.json"):
         shutil.copy(os.path.join(HERE, name), target)
-    # Without install scripts: the prebuilt WebRTC binary is an ordinary optional dependency.
+    # Without install scripts: the prebuilt WebRTC binary is a normal optional dependency.
     command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
     subprocess.run(command, cwd=target, stdout=sys.stderr, check=True)
 

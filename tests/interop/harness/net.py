@@ -1,8 +1,8 @@
 """A private switched network: the harness is the switch, every host is a network namespace.
 
-`isolate` re-executes the caller in fresh network, mount and process-id namespaces, with a
-private /run/netns. Hence nothing here needs a unique name, two runs never meet, and the kernel
-removes every namespace, address and process when the harness ends, however it ends.
+`isolate` re-executes the caller in new network, mount and process-id namespaces, with a private /run/netns.
+So no name must be unique, two runs cannot collide, and the kernel removes every namespace, address and
+process when the harness ends for whatever reason.
 """
 
 import itertools
@@ -11,22 +11,22 @@ import signal
 import subprocess
 import sys
 
-# Transmission speaks UDP over IPv6 only from an address in 2000::/3, and shuns loopback peers.
+# Transmission uses UDP over IPv6 only from an address in 2000::/3, and avoids peers on loopback.
 PREFIX4, PREFIX6 = "10.77.0.", "2001:db8:77::"
 SWITCH = 254
 _INSIDE = "_SCION_TRACKER_INTEROP_INSIDE"
 
 
 def inside():
-    """Whether this process is already the one within the namespaces."""
+    """Whether this process runs inside the namespaces."""
     return os.environ.get(_INSIDE) == "1"
 
 
 def isolate():
-    """Returns only inside the namespaces; the process outside waits, and exits as that one does.
+    """Returns only inside the namespaces. The outer process waits, and exits with the same status.
 
-    Whichever way the outer process ends, the first process inside dies with it, and with that one
-    its process-id namespace: nothing is left behind.
+    When the outer process ends for whatever reason, the first inner process dies with it, and so does the
+    whole process-id namespace.
     """
     if inside():
         _switch()
@@ -63,7 +63,7 @@ def _switch():
 
 
 def name_hosts(directory, addresses):
-    """Names for all hosts, in place of the system's; the mount is as private as the rest."""
+    """Replaces the host names of the system with names for all hosts. The mount is private."""
     path = os.path.join(directory, "hosts")
     with open(path, "w") as file:
         file.write("127.0.0.1 localhost\n::1 localhost\n")
@@ -106,9 +106,9 @@ class Host:
         return ["ip", "netns", "exec", self.name, *map(str, argv)]
 
     def address(self, family):
-        """The address as it stands in a URL."""
+        """The address in the form of a URL."""
         return self.ip4 if family == 4 else f"[{self.ip6}]"
 
     def remove(self):
-        """Frees the namespace; its number is not used again, so that late packets find nobody."""
+        """Removes the namespace. Its number is not reused, so that late packets reach no one."""
         subprocess.run(["ip", "netns", "del", self.name], check=False)

@@ -1,4 +1,4 @@
-"""One client on a host of its own, as a seeder or a leecher of one torrent."""
+"""One client on its own host, as a seeder or leecher of one torrent."""
 
 import os
 
@@ -9,9 +9,9 @@ PORT = 6881
 
 
 class Peer:
-    """`client` is a module of the `clients` package; `directory` is this peer's alone.
+    """`client` is a module of the `clients` package. `directory` belongs to this peer only.
 
-    `ca`: the authority that the tracker's certificate must come from; None: any will do.
+    `ca` is the authority that must have signed the tracker's certificate; None accepts any certificate.
     """
 
     port = PORT
@@ -31,19 +31,19 @@ class Peer:
         self.process = client.launch(self)
 
     def run(self, argv, env=None):
-        """For a client's `launch`: its process, at home in `state`."""
+        """For a client's `launch`: starts its process, with `state` as its home directory."""
         home = {"HOME": self.state, "XDG_CONFIG_HOME": self.state, "XDG_CACHE_HOME": self.state}
         return Process(self.host, argv, self.log, cwd=self.state, env={**home, **(env or {})})
 
     def complete(self):
-        """Whether the whole payload has arrived, byte for byte."""
+        """Whether the whole payload has arrived unchanged."""
         return self.torrent.complete_in(self.data)
 
-    def take_leave(self):
+    def leave(self):
         """Tells the client to announce `stopped`."""
-        self.client.take_leave(self)
+        self.client.leave(self)
 
     def remove(self):
-        """Ends what still runs."""
+        """Ends the processes that still run."""
         self.process.stop()
         self.host.remove()

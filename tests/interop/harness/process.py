@@ -1,4 +1,4 @@
-"""Child processes with a log each, and waiting with a deadline."""
+"""Child processes, each with a log, and waiting with a deadline."""
 
 import os
 import signal
@@ -7,11 +7,11 @@ import time
 
 
 class Failed(Exception):
-    """A case failed; the text says what was expected."""
+    """A case failed. The text says what was expected."""
 
 
 class Skipped(Exception):
-    """A case cannot be run here; the text says why. `allowed` tells whether CI may accept that."""
+    """A case cannot run here. The text says why; `allowed` says whether CI may accept that."""
 
     def __init__(self, reason, allowed):
         super().__init__(reason)
@@ -19,12 +19,12 @@ class Skipped(Exception):
 
 
 def _environment(more=None):
-    """Nothing of the caller's but the PATH: no proxies, authorities or options of its own."""
+    """The environment of a child: only PATH of the caller, without its proxies, authorities and options."""
     return {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **(more or {})}
 
 
 class Process:
-    """A command on a host; stderr goes to the log file, and stdout too unless it has its own."""
+    """A command on a host. stderr goes to the log file, and so does stdout unless it has its own."""
 
     def __init__(self, host, argv, log, stdout=None, cwd=None, env=None):
         self.log = log
@@ -35,7 +35,7 @@ class Process:
             )
 
     def status(self):
-        """None while it runs."""
+        """The exit status; None while it runs."""
         return self._child.poll()
 
     def output(self):
@@ -47,7 +47,7 @@ class Process:
             self._child.send_signal(which)
 
     def stop(self, patience=10):
-        """SIGTERM, then SIGKILL. Seconds it took, or None when it had to be killed."""
+        """Sends SIGTERM, then SIGKILL. Returns the seconds until the end, or None if SIGKILL was needed."""
         began = time.monotonic()
         self.signal(signal.SIGTERM)
         try:
@@ -60,7 +60,7 @@ class Process:
 
 
 def output_of(host, argv, deadline):
-    """Runs a command on a host to its end; its stdout."""
+    """Runs a command on a host to its end. Returns its stdout."""
     try:
         done = subprocess.run(
             host.argv(argv), stdin=subprocess.DEVNULL, capture_output=True, text=True,
@@ -74,7 +74,7 @@ def output_of(host, argv, deadline):
 
 
 def wait_for(what, probe, deadline, alive=()):
-    """Polls `probe` until it is truthy and returns that; fails when time is up or a process died."""
+    """Polls `probe` until it is truthy and returns its value. Fails after the deadline or if a process died."""
     end = time.monotonic() + deadline
     while True:
         found = probe()

@@ -22,7 +22,7 @@ def bencode(value):
 
 
 def bdecode(data):
-    """Decodes one whole value, strictly: sorted unique keys, nothing behind it."""
+    """Decodes one complete value, strictly: sorted unique keys, and no data after it."""
     value, rest = _bdecode(data)
     if rest:
         raise ValueError(f"{len(rest)} bytes behind the value")
@@ -58,7 +58,7 @@ def _bdecode(data):
 
 
 class Torrent:
-    """A private torrent (BEP 27): its peers come from its tracker alone."""
+    """A private torrent (BEP 27): its peers come only from its tracker."""
 
     def __init__(self, directory, size=1024 * 1024 + 4321):
         self.payload = os.urandom(size)
@@ -75,7 +75,7 @@ class Torrent:
         self._directory, self._info = directory, info
 
     def file(self, announce):
-        """A torrent file with that announce URL; None: for a peer that waits to be found."""
+        """A torrent file with this announce URL; None for a peer that waits for connections."""
         tracker = {"announce": announce} if announce else {}
         handle, path = tempfile.mkstemp(".torrent", dir=self._directory)
         with open(handle, "wb") as file:
@@ -83,12 +83,12 @@ class Torrent:
         return path
 
     def place(self, directory):
-        """Lays the whole payload down for a seeder."""
+        """Writes the whole payload for a seeder."""
         with open(os.path.join(directory, NAME), "wb") as file:
             file.write(self.payload)
 
     def complete_in(self, directory):
-        """Whether exactly the payload lies there."""
+        """Whether exactly the payload is there."""
         try:
             with open(os.path.join(directory, NAME), "rb") as file:
                 return hashlib.sha256(file.read()).digest() == self.sha256

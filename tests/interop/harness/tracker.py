@@ -1,4 +1,4 @@
-"""The tracker under test, on a host of its own."""
+"""The tracker under test, on its own host."""
 
 import http.client
 import os
@@ -13,10 +13,10 @@ LISTENERS = {"udp": ("--udp", 6969), "http": ("--http", 6969), "https": ("--http
 
 
 class Tracker:
-    """Serving on every listener, over both families, once the constructor returns."""
+    """A tracker with every kind of listener, over both address families. It serves when the constructor returns."""
 
     def __init__(self, binary, directory, certified=False):
-        """`certified`: with a certificate from `scion-tracker cert` (`ca`), not a self-signed one."""
+        """`certified`: use a certificate from `scion-tracker cert` (`ca`) instead of a self-signed one."""
         self.binary, self.ca = binary, None
         self.host = Host("tracker")
         self.data = os.path.join(directory, "tracker-data")
@@ -56,7 +56,7 @@ class Tracker:
         return ports if LISTENERS.keys() <= ports.keys() else None
 
     def url(self, scheme, family, by_name=False):
-        """The announce URL with the literal address of that family, or a name for it."""
+        """The announce URL with the address of that family, or with a name for it."""
         host = f"tracker{family}.test" if by_name else self.host.address(family)
         return f"{scheme}://{host}:{self.ports[scheme]}/announce"
 
@@ -71,7 +71,7 @@ class Tracker:
             connection.close()
 
     def swarm(self, info_hash):
-        """(complete, incomplete, downloaded) as a scrape tells it."""
+        """(complete, incomplete, downloaded) of a scrape."""
         status, body = self.get(f"/scrape?info_hash={urllib.parse.quote(info_hash, safe='')}")
         if status != 200:
             raise Failed(f"scrape: status {status}: {body[:200]!r}")
@@ -79,5 +79,5 @@ class Tracker:
         return tuple(counts.get(key, 0) for key in (b"complete", b"incomplete", b"downloaded"))
 
     def stop(self):
-        """Seconds that SIGTERM took, None when it had to be killed."""
+        """Sends SIGTERM. Returns the seconds until the end, or None if it had to be killed."""
         return self.process.stop(patience=15)

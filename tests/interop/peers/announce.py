@@ -1,8 +1,8 @@
-"""Announces by hand over HTTP and UDP, for what no client can be told to say.
+"""Announces over HTTP and UDP with parameters that no client can be told to send.
 
-announce.py URL INFO_HASH [PARAMETER=VALUE]... (hash in hex); the raw reply in hex on stdout: the
-body over HTTP, the datagram over UDP, where parameters that BEP 15 has no field for go into
-BEP 41 URLData. Known parameters: port, peer, left, numwant; any other is passed on.
+announce.py URL INFO_HASH [PARAMETER=VALUE]... (hash in hex). Prints the raw reply in hex: the body over HTTP,
+the datagram over UDP. Known parameters: port, peer, left, numwant. Others are passed on; over UDP they go into
+the URLData of BEP 41.
 """
 
 import random

@@ -1,9 +1,9 @@
-"""HTTP/3 with aioquic, and hand-made breaches of it; prints what came back, judges nothing.
+"""Sends HTTP/3 requests and protocol violations with aioquic. Prints the answers without judging them.
 
-h3_client.py HOST PORT MODE, one JSON object a line on stdout:
-  get PATH...     one GET a path on one connection, all at once
-  breach          every entry of BREACHES: the breach, then a good request on the same connection
-                  if that still lives, then one on a new connection
+h3_client.py HOST PORT MODE, prints one JSON object per line:
+  get PATH...     one GET per path on one connection, all at once
+  breach          for each entry of BREACHES: the violation, then a valid request on the same connection
+                  if it is still open, then one on a new connection
 """
 
 import asyncio
@@ -25,7 +25,7 @@ DATA, HEADERS, SETTINGS = 0, 1, 4
 
 
 class Client(QuicConnectionProtocol):
-    """Collects, for each request stream, what the server did with it."""
+    """Collects the server's answer on each request stream."""
 
     def __init__(self, *arguments, **named):
         super().__init__(*arguments, **named)
@@ -50,27 +50,27 @@ class Client(QuicConnectionProtocol):
         self._news.set()
 
     def raw(self, *frames, end=True):
-        """A new request stream with these (type, payload) frames, as they are."""
+        """Opens a request stream with exactly these (type, payload) frames."""
         stream = self._quic.get_next_available_stream_id()
         self._quic.send_stream_data(stream, b"".join(encode(kind, body) for kind, body in frames), end)
         self.transmit()
         return stream
 
     def unidirectional(self, data):
-        """A new unidirectional stream that begins so."""
+        """Opens a unidirectional stream that starts with these bytes."""
         stream = self._quic.get_next_available_stream_id(is_unidirectional=True)
         self._quic.send_stream_data(stream, data)
         self.transmit()
         return stream
 
     def control(self, data, end=False):
-        """More on the control stream."""
+        """Sends more bytes on the control stream."""
         self._quic.send_stream_data(self.h3._local_control_stream_id, data, end)
         self.transmit()
         return self.h3._local_control_stream_id
 
     def given_up(self, data, reset=False, stop=False):
-        """A request stream that the client abandons: 0x10c is H3_REQUEST_CANCELLED."""
+        """Opens a request stream and abandons it: 0x10c is H3_REQUEST_CANCELLED."""
         stream = self._quic.get_next_available_stream_id()
         self._quic.send_stream_data(stream, data, end_stream=not reset)
         self.transmit()
@@ -83,13 +83,13 @@ class Client(QuicConnectionProtocol):
 
     @staticmethod
     def block(headers):
-        """A QPACK block without the dynamic table, so that any stream may carry it."""
+        """A QPACK block without the dynamic table, valid on any stream."""
         pairs = [(name.encode(), value.encode()) for name, value in headers]
         _, block = Encoder().encode(0, pairs)
         return block
 
     async def reply(self, stream):
-        """What came on that stream until it, or the connection, ended; {} when nothing did."""
+        """Everything received on a stream until it or the connection ended; {} if nothing was."""
         def over():
             reply = self.replies.get(stream, {})
             return self.ended or reply.get("ended") or "reset" in reply
@@ -114,9 +114,9 @@ def request(authority, path, method="GET"):
 
 
 def breaches(authority, path):
-    """(expected, name, act): `act(client)` commits it and returns the stream to watch.
+    """The violations as (expected, name, act): `act(client)` commits it and returns the stream to watch.
 
-    expected: `refused`, `served` (it looks odd but is allowed), or `any` (it leaves without waiting).
+    expected: `refused`, `served` (unusual but allowed), or `any` (the client leaves without waiting).
     """
     good = request(authority, path)
 
@@ -186,7 +186,7 @@ async def breach(host, port, authority, path, expected, name, act):
         if client.ended is None:
             good = client.raw((HEADERS, client.block(request(authority, path))))
             outcome["same connection"] = await client.reply(good)
-            # The connection may have ended for what came before, but then as a whole.
+            # The connection may have ended because of the violation, but then as a whole.
             if "closed" in outcome["same connection"]:
                 outcome.setdefault("reply", {}).update(outcome.pop("same connection"))
     [outcome["new connection"]] = await get(host, port, authority, [path])

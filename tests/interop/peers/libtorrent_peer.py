@@ -1,6 +1,6 @@
-"""libtorrent as one peer: libtorrent_peer.py TORRENT DIRECTORY PORT verify|trust.
+"""Runs libtorrent as one peer: libtorrent_peer.py TORRENT DIRECTORY PORT verify|trust.
 
-Leaves its tracker on SIGTERM. `verify`: certificates, against SSL_CERT_FILE; `trust`: not at all.
+Leaves its tracker on SIGTERM. `verify` verifies certificates against SSL_CERT_FILE; `trust` accepts any.
 """
 
 import signal
@@ -21,7 +21,7 @@ session = lt.session({
     "allow_multiple_connections_per_ip": True,
     "validate_https_trackers": certificates == "verify",
     "stop_tracker_timeout": 3,
-    # A peer that was not ready at the first try is tried again while the case still runs.
+    # A peer that was not ready at first is tried again during the case.
     "min_reconnect_time": 1,
     "alert_mask": lt.alert.category_t.tracker_notification
     | lt.alert.category_t.error_notification
@@ -39,7 +39,7 @@ signal.signal(signal.SIGTERM, lambda *_: leaving.set())
 
 
 def answers(patience):
-    """Prints every alert; whether a tracker answered or failed meanwhile."""
+    """Prints every alert. Returns whether a tracker has answered or failed."""
     session.wait_for_alert(patience)
     alerts = session.pop_alerts()
     for alert in alerts:

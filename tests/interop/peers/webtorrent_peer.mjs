@@ -1,4 +1,4 @@
-// WebTorrent as one peer: webtorrent_peer.mjs NODE_MODULES TORRENT DIRECTORY PORT.
+// Runs WebTorrent as one peer: webtorrent_peer.mjs NODE_MODULES TORRENT DIRECTORY PORT.
 // Leaves its tracker on SIGTERM.
 
 import { readFileSync } from 'node:fs'

@@ -1,5 +1,5 @@
-// The least WebSocket tracker that lets WebTorrent clients meet: ws_recorder.mjs NODE_MODULES PORT.
-// Prints, one JSON object a line, each client's upgrade request ({head}) and text frames ({text}).
+// A minimal WebSocket tracker that lets WebTorrent clients meet: ws_recorder.mjs NODE_MODULES PORT.
+// Prints each client's upgrade request ({head}) and text frames ({text}), one JSON object per line.
 
 import { createServer } from 'node:http'
 import { createRequire } from 'node:module'

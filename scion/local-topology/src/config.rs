@@ -1,5 +1,5 @@
-//! The file that describes a network: ASes and links, in TOML. Its reference is
-//! `scion/topologies/two-isds.toml`.
+//! Parses the TOML file that describes a network: ASes and links. `scion/topologies/two-isds.toml`
+//! is the reference.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,36 +14,36 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer};
 use toml::Spanned;
 
-/// Why there is no network.
+/// Why a network cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The file is not what it should be.
+    /// The file is invalid.
     #[error("{}:{line}:{column}: {message}", path.display())]
     File {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// From 1.
+        /// Line, from 1.
         line: usize,
-        /// From 1, in characters.
+        /// Column, from 1, in characters.
         column: usize,
         /// What is wrong there.
         message: String,
     },
 }
 
-/// A network that is consistent: every link joins two ASes that exist and may be joined that way.
+/// A consistent network: every link joins two existing ASes that may be joined in this way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Where links are taken down and up.
+    /// Address of the control endpoint.
     pub control: Option<SocketAddr>,
     /// The ASes, in the order of the file.
     pub ases: Vec<As>,
@@ -54,15 +54,15 @@ pub struct Config {
 /// An AS with one border router and one daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct As {
-    /// Its number.
+    /// Its ISD-AS.
     pub ia: IsdAs,
     /// Whether it is a core AS.
     pub core: bool,
-    /// Where the border router takes packets from hosts (UDP).
+    /// Address at which the border router receives packets from hosts (UDP).
     pub router: SocketAddr,
-    /// Where the daemon answers (TCP).
+    /// Address of the daemon (TCP).
     pub daemon: SocketAddr,
-    /// Where the endhost API answers, which Anapaya's SDK asks instead of a daemon (TCP).
+    /// Address of the endhost API, which Anapaya's SDK asks instead of a daemon (TCP).
     pub endhost_api: Option<SocketAddr>,
     /// The UDP ports of hosts that the border router delivers to.
     pub ports: Ports,
@@ -71,14 +71,14 @@ pub struct As {
 /// A range of UDP ports, written `31000-32767`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ports {
-    /// The first of them, not 0.
+    /// First port of the range, not 0.
     pub first: u16,
-    /// The last.
+    /// Last port of the range.
     pub last: u16,
 }
 
 impl Default for Ports {
-    /// All that there are.
+    /// All ports.
     fn default() -> Self {
         Self {
             first: 1,
@@ -90,17 +90,17 @@ impl Default for Ports {
 /// A link between two border routers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
-    /// What the control endpoint calls it.
+    /// Its name for the control endpoint.
     pub name: String,
-    /// What it is to the AS at `from`.
+    /// What the AS at `from` is to the other one.
     pub kind: LinkKind,
-    /// One end; the parent's, if there is one.
+    /// One end. The parent's end, if there is a parent.
     pub from: Interface,
     /// The other end.
     pub to: Interface,
 }
 
-/// What two ASes are to each other.
+/// The relation of two linked ASes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LinkKind {
@@ -108,7 +108,8 @@ pub enum LinkKind {
     Core,
     /// `from` is the parent of `to`.
     Child,
-    /// Neither is above the other. It carries packets between hosts in them or below them.
+    /// Neither is above the other. The link carries packets between hosts in these ASes and in ASes
+    /// below them.
     Peer,
 }
 
@@ -182,7 +183,7 @@ impl Config {
         Self::parse(path, &text)
     }
 
-    /// Reads the text of a file; `path` is for errors.
+    /// Parses the text of a file. `path` is for errors.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let at = |(offset, message)| {
             let before = text.get(..offset).unwrap_or(text);
@@ -201,8 +202,8 @@ impl Config {
         document.check().map_err(at)
     }
 
-    /// Puts every listener on this IP address, with the ports that it has: that of a container, for
-    /// example, so that hosts in other containers reach the routers and are reached by them.
+    /// Moves every listener to this IP address and keeps its port. With the address of a container,
+    /// hosts in other containers can reach the routers and be reached by them.
     pub fn listen_on(&mut self, ip: IpAddr) {
         self.listeners().for_each(|address| address.set_ip(ip));
     }
@@ -231,7 +232,7 @@ impl Config {
     }
 }
 
-/// The file as it is written.
+/// The contents of the file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
@@ -263,7 +264,7 @@ struct LinkTable {
     to: Spanned<Written<Interface>>,
 }
 
-/// A value that is written as a string.
+/// A value that is written as a string in the file.
 struct Written<T>(T);
 
 impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Written<T> {
@@ -273,21 +274,21 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Written<T> {
     }
 }
 
-/// What is wrong, and at which byte of the file.
-type Complaint = (usize, String);
+/// An error and its byte offset in the file.
+type ErrorAt = (usize, String);
 
-fn complaint<T>(at: &Spanned<T>, message: impl Into<String>) -> Complaint {
+fn error_at<T>(at: &Spanned<T>, message: impl Into<String>) -> ErrorAt {
     (at.span().start, message.into())
 }
 
 impl Document {
-    fn check(self) -> Result<Config, Complaint> {
+    fn check(self) -> Result<Config, ErrorAt> {
         let mut ases = BTreeMap::new();
         for table in &self.ases {
             table.check()?;
             let ia = table.isd_as.get_ref().0;
             if ases.insert(ia, table.core).is_some() {
-                return Err(complaint(&table.isd_as, format!("{ia} is there twice")));
+                return Err(error_at(&table.isd_as, format!("{ia} is listed twice")));
             }
         }
         let (mut names, mut interfaces) = (BTreeSet::new(), BTreeSet::new());
@@ -295,12 +296,12 @@ impl Document {
             link.check(&ases)?;
             let name = link.name.get_ref();
             if !names.insert(name) {
-                return Err(complaint(&link.name, format!("link {name} is there twice")));
+                return Err(error_at(&link.name, format!("link {name} is listed twice")));
             }
             for end in [&link.from, &link.to] {
                 let interface = end.get_ref().0;
                 if !interfaces.insert(interface) {
-                    return Err(complaint(end, format!("{interface} has a link already")));
+                    return Err(error_at(end, format!("{interface} already has a link")));
                 }
             }
         }
@@ -308,7 +309,7 @@ impl Document {
             check_address(control)?;
         }
         if self.ases.is_empty() {
-            return Err((0, "no [[as]]".into()));
+            return Err((0, "the file has no [[as]]".into()));
         }
         Ok(Config {
             control: self.control.map(Spanned::into_inner),
@@ -319,9 +320,9 @@ impl Document {
 }
 
 impl AsTable {
-    fn check(&self) -> Result<(), Complaint> {
+    fn check(&self) -> Result<(), ErrorAt> {
         if self.isd_as.get_ref().0.is_wildcard() {
-            return Err(complaint(&self.isd_as, AddressError::Wildcard.to_string()));
+            return Err(error_at(&self.isd_as, AddressError::Wildcard.to_string()));
         }
         check_address(&self.router)?;
         check_address(&self.daemon)?;
@@ -341,27 +342,27 @@ impl AsTable {
 }
 
 impl LinkTable {
-    /// `ases`: which there are, and whether they are core.
-    fn check(&self, ases: &BTreeMap<IsdAs, bool>) -> Result<(), Complaint> {
+    /// Checks the link. `ases` are the existing ASes, and whether they are core.
+    fn check(&self, ases: &BTreeMap<IsdAs, bool>) -> Result<(), ErrorAt> {
         let name = self.name.get_ref();
         if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            return Err(complaint(&self.name, "a name is one word"));
+            return Err(error_at(&self.name, "a name must be one word"));
         }
         let is_core = |end: &Spanned<Written<Interface>>| {
             let ia = end.get_ref().0.ia;
             let core = ases.get(&ia).copied();
-            core.ok_or_else(|| complaint(end, format!("there is no [[as]] {ia}")))
+            core.ok_or_else(|| error_at(end, format!("no [[as]] has isd_as {ia}")))
         };
         let (from_core, to_core) = (is_core(&self.from)?, is_core(&self.to)?);
         let (from, to) = (self.from.get_ref().0.ia, self.to.get_ref().0.ia);
         let wrong = match self.r#type.get_ref() {
-            _ if from == to => "a link joins two ASes",
-            LinkKind::Core if !(from_core && to_core) => "a core link joins two core ASes",
-            LinkKind::Child if to_core => "a core AS has no parent",
-            LinkKind::Child if from.isd() != to.isd() => "parent and child are in the same ISD",
+            _ if from == to => "a link must join two different ASes",
+            LinkKind::Core if !(from_core && to_core) => "a core link must join two core ASes",
+            LinkKind::Child if to_core => "a core AS cannot have a parent",
+            LinkKind::Child if from.isd() != to.isd() => "parent and child must be in the same ISD",
             _ => return Ok(()),
         };
-        Err(complaint(&self.r#type, wrong))
+        Err(error_at(&self.r#type, wrong))
     }
 
     fn into(self) -> Link {
@@ -374,10 +375,10 @@ impl LinkTable {
     }
 }
 
-fn check_address(address: &Spanned<SocketAddr>) -> Result<(), Complaint> {
+fn check_address(address: &Spanned<SocketAddr>) -> Result<(), ErrorAt> {
     if address.get_ref().ip().is_unspecified() {
-        let message = "an address that hosts can send to: not 0.0.0.0 or [::]";
-        return Err(complaint(address, message));
+        let message = "hosts cannot send to 0.0.0.0 or [::]: write an address of this host";
+        return Err(error_at(address, message));
     }
     Ok(())
 }
@@ -431,41 +432,53 @@ daemon = "127.0.0.1:4"
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_place() {
+    fn errors_name_line_and_column() {
         let child = link("child", "1-1#1", "1-2#1");
         parse(&child).unwrap();
         for (text, says) in [
-            (String::new(), ":1:1: no [[as]]"),
+            (String::new(), ":1:1: the file has no [[as]]"),
             ("nonsense = 1".into(), ":1:1: unknown field `nonsense`"),
             (TWO.replace("core", "cores"), ":4:1: unknown field `cores`"),
-            (TWO.replace("1-2", "1-1"), ":8:10: 1-1 is there twice"),
+            (TWO.replace("1-2", "1-1"), ":8:10: 1-1 is listed twice"),
             (TWO.replace("1-2", "1-0"), ":8:10: an ISD-AS with a zero"),
             (TWO.replace("1-2", "12"), ":8:10: an ISD-AS is written"),
             (
                 TWO.replace("127.0.0.1:3", "[::]:3"),
-                ":9:10: an address that",
+                ":9:10: hosts cannot send to",
             ),
             (TWO.replace("127.0.0.1:3", "x"), ":9:10: "),
             (format!("{TWO}ports = '0-9'"), ":11:9: ports are written"),
             (format!("{TWO}ports = '9-8'"), ":11:9: ports are written"),
-            (link("core", "1-1#1", "1-2#1"), ":13:8: a core link joins"),
-            (link("child", "1-2#1", "1-1#1"), ":13:8: a core AS has no"),
-            (link("peer", "1-1#1", "1-1#2"), ":13:8: a link joins two"),
+            (
+                link("core", "1-1#1", "1-2#1"),
+                ":13:8: a core link must join",
+            ),
+            (
+                link("child", "1-2#1", "1-1#1"),
+                ":13:8: a core AS cannot have",
+            ),
+            (
+                link("peer", "1-1#1", "1-1#2"),
+                ":13:8: a link must join two",
+            ),
             (link("tree", "1-1#1", "1-2#1"), ":13:8: unknown variant"),
             (link("peer", "1-1#0", "1-2#1"), ":14:8: an interface is"),
             (link("peer", "1-1", "1-2#1"), ":14:8: an end of a link"),
             (
                 link("peer", "1-1#1", "1-3#1"),
-                ":15:6: there is no [[as]] 1-3",
+                ":15:6: no [[as]] has isd_as 1-3",
             ),
-            (child.replace("'a'", "'a b'"), ":12:8: a name is one word"),
+            (
+                child.replace("'a'", "'a b'"),
+                ":12:8: a name must be one word",
+            ),
             (
                 format!("{child}{}", child[TWO.len()..].replace("'a'", "'b'")),
-                ":19:8: 1-1#1 has a link already",
+                ":19:8: 1-1#1 already has a link",
             ),
             (
                 format!("{child}{}", child[TWO.len()..].replace("#1", "#2")),
-                ":17:8: link a is there twice",
+                ":17:8: link a is listed twice",
             ),
         ] {
             let error = parse(&text).unwrap_err().to_string();

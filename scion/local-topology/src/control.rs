@@ -1,5 +1,5 @@
-//! Taking links down and up from outside: a command a line, an answer a line, over TCP. The program takes
-//! the same on standard input.
+//! The control endpoint takes links down and up: one command per line, one reply per line, over
+//! TCP. The program accepts the same commands on standard input.
 //!
 //! ```text
 //! link down core-a    ->  ok: core-a is down
@@ -20,14 +20,14 @@ use tokio::time::timeout;
 use crate::routers::LinkState;
 use crate::topology::Topology;
 
-/// How long a line may be, in bytes.
+/// Longest line, in bytes.
 const LONGEST_LINE: u64 = 1024;
-/// How long a connection may be silent.
+/// Time after which a silent connection is closed.
 const IDLE: Duration = Duration::from_secs(600);
-/// How many connections there may be. Others wait to be accepted.
+/// Most connections. Further ones wait to be accepted.
 const CONNECTIONS: usize = 64;
 
-/// Carries out one command.
+/// Runs one command.
 pub fn command(topology: &Topology, line: &str) -> String {
     let words: Vec<&str> = line.split_whitespace().collect();
     let (name, state) = match words.as_slice() {
@@ -40,7 +40,7 @@ pub fn command(topology: &Topology, line: &str) -> String {
         ["link", "up", name] => (name, LinkState::Up),
         ["link", "mute", name] => (name, LinkState::Mute),
         _ => {
-            return "error: a command is \"link down NAME\", \"link up NAME\", \"link mute NAME\" or \"links\"".into();
+            return "error: expected \"link down NAME\", \"link up NAME\", \"link mute NAME\" or \"links\"".into();
         }
     };
     match topology.set_link(name, state) {
@@ -49,7 +49,7 @@ pub fn command(topology: &Topology, line: &str) -> String {
     }
 }
 
-/// Takes commands from connections, without end.
+/// Accepts connections and runs their commands. Never returns without an error.
 pub async fn serve(topology: Weak<Topology>, listener: TcpListener) -> io::Error {
     let mut connections = JoinSet::new();
     loop {
@@ -66,8 +66,8 @@ pub async fn serve(topology: Weak<Topology>, listener: TcpListener) -> io::Error
     }
 }
 
-/// Takes commands until the other side ends, is silent for too long or sends a line that is too long,
-/// or until the network ends.
+/// Runs commands until the client ends the connection, is silent for too long, or sends a line that
+/// is too long, or until the network ends.
 async fn lines(topology: &Weak<Topology>, mut stream: TcpStream) -> io::Result<()> {
     let (reader, mut writer) = stream.split();
     let mut reader = BufReader::new(reader);

@@ -1,5 +1,5 @@
-//! The SCION daemons: one an AS, each answers path lookups of hosts over gRPC. What is said on the wire is
-//! [pocketscion](https://docs.rs/pocketscion)'s.
+//! The SCION daemons, one per AS. They answer path lookups of hosts over gRPC.
+//! [pocketscion](https://docs.rs/pocketscion) implements the protocol.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -19,19 +19,19 @@ use crate::paths::Paths;
 /// The daemon of an AS.
 pub(crate) struct Daemon {
     pub(crate) ia: IsdAsn,
-    /// Where its border router takes packets from hosts.
+    /// Address at which the border router receives packets from hosts.
     pub(crate) router: SocketAddr,
     pub(crate) ports: Ports,
     pub(crate) paths: Arc<Paths>,
 }
 
 impl Daemon {
-    /// What answers.
+    /// The source of answers.
     pub(crate) fn service(self) -> axum::Router {
         nest_api(axum::Router::new(), Arc::new(self))
     }
 
-    /// The AS that is asked for: 0 stands for that of the daemon.
+    /// The AS that a request names; 0 means that of the daemon.
     const fn or_own(&self, ia: u64) -> IsdAsn {
         match ia {
             0 => self.ia,
@@ -97,8 +97,8 @@ impl DaemonService for Daemon {
         })
     }
 
-    /// Nothing comes of it: paths over a link that is down are still handed out, as by a daemon that
-    /// nobody has told yet.
+    /// Does nothing: paths over a link that is down are still handed out, as by a daemon that does
+    /// not know about the failure yet.
     async fn notify_interface_down(
         &self,
         _request: proto::NotifyInterfaceDownRequest,

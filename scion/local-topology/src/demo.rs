@@ -1,5 +1,6 @@
-//! The demo: a tracker in one AS, peers in all of them and on plain IP, and core links that fail and
-//! come back while they announce. Shows what each peer was given, by place, and what was lost.
+//! The demo: a tracker in one AS, peers in all ASes and on plain IP, and core links that fail and
+//! come back while the peers announce. Prints which peers each one received, by place, and how many
+//! announces were lost.
 
 mod peers;
 
@@ -31,7 +32,7 @@ const TRACKER: &str = "1-ff00:0:111";
 /// Announces of each peer while links change.
 const ANNOUNCES: usize = 20;
 
-/// What happens to the links when half of the announces of a phase are answered.
+/// Changes of the links when half of the announces of a phase are answered.
 const PHASES: [(&str, &[(&str, LinkState)]); 4] = [
     ("all links are up", &[]),
     ("core-a fails", &[("core-a", LinkState::Down)]),
@@ -42,7 +43,7 @@ const PHASES: [(&str, &[(&str, LinkState)]); 4] = [
     ("core-b is back", &[("core-b", LinkState::Up)]),
 ];
 
-/// Runs the demo. It is an error if an announce is lost or if peers are not given the nearest first.
+/// Runs the demo. Fails if an announce is lost or if peers do not receive the nearest ones first.
 pub async fn run(out: &mut impl Write) -> anyhow::Result<()> {
     let mut config = Config::parse("two-isds.toml".as_ref(), NETWORK)?;
     config.take_free_ports();
@@ -67,7 +68,7 @@ async fn show(topology: &Topology, tracker: &Tracker, out: &mut impl Write) -> a
 
     writeln!(
         out,
-        "\nEach announces {ANNOUNCES} times while a link between the ISDs fails:\n"
+        "\nEach peer announces {ANNOUNCES} times while a link between the ISDs fails:\n"
     )?;
     let mut lost = 0;
     for (what, changes) in PHASES {
@@ -90,8 +91,8 @@ async fn show(topology: &Topology, tracker: &Tracker, out: &mut impl Write) -> a
 
     writeln!(
         out,
-        "\nWhat each was then given, having asked for {} of the others (replies are shuffled; sorted here):\n\
-         A same AS, I same ISD, o other ISD, - on plain IP, no place\n",
+        "\nThe peers that each one received for a request of {} (sorted here; replies are shuffled):\n\
+         A same AS, I same ISD, o other ISD, - plain IP without a place\n",
         peers::WANTED
     )?;
     let mut far = Vec::new();
@@ -117,18 +118,23 @@ async fn show(topology: &Topology, tracker: &Tracker, out: &mut impl Write) -> a
         "{registered} of {} peers are registered",
         peers.len()
     );
-    ensure!(far.is_empty(), "not the nearest first: {}", far.join(", "));
+    ensure!(
+        far.is_empty(),
+        "these peers did not receive the nearest peers first: {}",
+        far.join(", ")
+    );
     Ok(())
 }
 
-/// How a phase went.
+/// Results of a phase.
 struct Outcome {
     answered: usize,
     errors: Vec<String>,
     slowest: Duration,
 }
 
-/// Every peer announces some times, all at once. The links change when half of it is done.
+/// All peers announce several times, concurrently. The links change when half of the announces are
+/// answered.
 async fn phase(
     topology: &Topology,
     peers: &[Arc<Peer>],
@@ -177,13 +183,13 @@ async fn phase(
     Ok(outcome)
 }
 
-/// The tracker of the demo, over SCION and on the loopback.
+/// The tracker of the demo, over SCION and on the loopback interface.
 struct Tracker {
     listeners: Vec<Listening>,
     handle: Handle,
     stop: CancellationToken,
     task: JoinHandle<Result<(), scion_tracker::server::RunError>>,
-    /// Its certificate; deleted in the end.
+    /// The directory of its certificate, deleted at the end.
     _data: TempDir,
 }
 
@@ -214,7 +220,7 @@ impl Tracker {
         })
     }
 
-    /// Where to announce over this.
+    /// The announce URL of the listener of this kind.
     fn url(&self, kind: Kind, over_scion: bool) -> anyhow::Result<String> {
         let mut listeners = self.listeners.iter();
         let found = listeners.find(|it| it.kind == kind && it.scion.is_some() == over_scion);

@@ -1,5 +1,5 @@
-//! The endhost APIs, which Anapaya's SDK asks instead of a daemon: where the border router is, and which
-//! segments there are, for it to combine. What is said on the wire is the SDK's.
+//! The endhost APIs, which Anapaya's SDK asks instead of a daemon. They return the border router
+//! and the path segments, which the SDK combines. The SDK implements the protocol.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use crate::paths::Paths;
 /// The endhost API of an AS.
 pub(crate) struct EndhostApi {
     pub(crate) ia: IsdAsn,
-    /// Where its border router takes packets from hosts.
+    /// Address at which the border router receives packets from hosts.
     pub(crate) router: SocketAddr,
     pub(crate) paths: Arc<Paths>,
 }
 
 impl EndhostApi {
-    /// What answers.
+    /// The source of answers.
     pub(crate) fn service(self) -> axum::Router {
         let this = Arc::new(self);
         nest_endhost_api(axum::Router::new(), Arc::clone(&this) as _, this)
@@ -47,7 +47,7 @@ impl UnderlayDiscovery for EndhostApi {
 
 #[async_trait::async_trait]
 impl SegmentsDiscovery for EndhostApi {
-    /// All on one page.
+    /// Returns everything on one page.
     async fn list_segments(
         &self,
         from: IsdAsn,

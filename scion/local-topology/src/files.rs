@@ -1,4 +1,4 @@
-//! Topology files as hosts of an AS have them in `/etc/scion/topology.json`.
+//! Writes topology files as the hosts of an AS have them in `/etc/scion/topology.json`.
 
 use std::fs;
 use std::io;
@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use crate::config::{As, Config, LinkKind};
 
-/// What daemons say of their AS and of every link, in bytes.
+/// MTU in bytes that daemons report for their AS and for every link.
 pub(crate) const MTU: u16 = 1500;
 
-/// Why the files cannot be written.
+/// The files cannot be written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {}", path.display())]
 pub struct FileError {
@@ -34,7 +34,7 @@ pub fn write_topologies(config: &Config, dir: &Path) -> Result<Vec<PathBuf>, Fil
     config.ases.iter().map(write).collect()
 }
 
-/// The file of one AS, with what hosts read in it
+/// The topology file of one AS, with the keys that hosts read
 /// ([topology.json](https://docs.scion.org/en/latest/manuals/common.html#topology-json)).
 pub fn topology(config: &Config, it: &As) -> Value {
     let interfaces = config.interfaces(it.ia).map(|(own, link, other)| {

@@ -1,8 +1,9 @@
-//! A SCION network on one machine: ASes, links, border routers and daemons, with hosts as they come.
-//! For trying the tracker, and for its tests behind real border routers.
+//! A SCION network on one machine: ASes, links, border routers and daemons, for any hosts. It
+//! serves to try the tracker, and to test it behind real border routers.
 //!
-//! What hosts see are SCION packets on UDP and a daemon on gRPC. Routers are here; segments, and what
-//! daemons and endhost APIs speak, are [pocketscion](https://docs.rs/pocketscion)'s.
+//! Hosts see SCION packets over UDP and a daemon over gRPC. The routers are implemented here; the
+//! segments, and the protocols of daemons and endhost APIs, come from
+//! [pocketscion](https://docs.rs/pocketscion).
 
 pub mod config;
 pub mod control;
@@ -18,9 +19,9 @@ pub use config::Config;
 pub use routers::LinkState;
 pub use topology::{Error, Topology};
 
-/// Makes ring the TLS provider of the process: two may be in one binary, and then rustls takes none by
-/// itself. To be called first; calling it again changes nothing.
+/// Makes ring the TLS provider of the process. rustls chooses none by itself if a binary contains
+/// two. Call it first; further calls have no effect.
 pub fn install_tls_provider() {
-    // An error says that there is one already.
+    // An error means that a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

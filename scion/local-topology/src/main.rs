@@ -1,4 +1,4 @@
-//! The `scion-local-topology` program.
+//! The program `scion-local-topology`.
 
 use std::fmt::Write as _;
 use std::future;
@@ -33,23 +33,23 @@ struct Cli {
 
 #[derive(Debug, clap::Args)]
 struct Network {
-    /// The network, such as scion/topologies/two-isds.toml.
+    /// File that describes the network, such as scion/topologies/two-isds.toml.
     #[arg(required = true)]
     topology: Option<PathBuf>,
-    /// Listen on this IP address instead of those in the file, with the same ports: that of a
-    /// container, so that hosts in other containers reach the routers and are reached by them.
+    /// Listen on this IP address, with the ports of the file. With the address of a container,
+    /// hosts in other containers can reach the routers and be reached by them.
     #[arg(long, value_name = "IP")]
     listen: Option<IpAddr>,
-    /// Write DIR/ISD-AS/topology.json for each AS (":" written as "_"), for --scion-topology of
-    /// scion-tracker.
+    /// Write DIR/ISD-AS/topology.json for each AS (with "_" for ":"), for scion-tracker
+    /// --scion-topology.
     #[arg(long, value_name = "DIR")]
     write_topology: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show the tracker in a network: peers in six ASes and on plain IP announce while links fail, and
-    /// are given the nearest first. Takes free ports of 127.0.0.1.
+    /// Show the tracker in a network: peers in six ASes and on plain IP announce while links fail,
+    /// and receive the nearest peers first. Uses free ports of 127.0.0.1.
     Demo,
 }
 
@@ -91,7 +91,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
 
 /// Runs the network until it is told to stop.
 async fn serve(network: Network, told_to_stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let file = network.topology.context("no network is given")?;
+    let file = network
+        .topology
+        .context("name the file of a network, such as scion/topologies/two-isds.toml")?;
     let mut config = Config::load(&file)?;
     if let Some(ip) = network.listen {
         config.listen_on(ip);
@@ -127,7 +129,7 @@ async fn serve(network: Network, told_to_stop: impl Future<Output = ()>) -> anyh
     Ok(())
 }
 
-/// Takes commands from standard input, until it ends.
+/// Runs commands from standard input until it ends.
 fn take_commands(topology: &Weak<Topology>) {
     for line in io::stdin().lines() {
         let (Ok(line), Some(topology)) = (line, topology.upgrade()) else {
@@ -145,7 +147,7 @@ fn print(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// What listens where, and that it does.
+/// The table of everything that listens.
 fn describe(config: &Config, control: Option<&TcpListener>) -> anyhow::Result<String> {
     let mut out = format!(
         "{:<16} {:<5} {:<22} {:<22} {}\n",

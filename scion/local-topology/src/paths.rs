@@ -1,8 +1,8 @@
-//! The control plane: which paths lead from one AS to another.
+//! The control plane: the paths from one AS to another.
 //!
-//! Segments are [pocketscion](https://docs.rs/pocketscion)'s; but in those of its version 0.8.6 the MACs of
-//! peering hops are computed with the accumulator of their own AS instead of the next one down, so that no
-//! router would take them. They are computed anew here.
+//! Segments come from [pocketscion](https://docs.rs/pocketscion). Its version 0.8.6 computes the
+//! MACs of peering hops with the accumulator of their own AS instead of that of the next AS down,
+//! so that no router would accept them. They are computed again here.
 
 use anyhow::Context as _;
 use chrono::{DateTime, Utc};
@@ -15,20 +15,20 @@ use sciparse::path::ScionPath;
 use sciparse::path::combinator::combine;
 use sciparse::segment::{Segments, SignedPathSegment, UnsignedPathSegment};
 
-/// How long hop fields count, in units of 337.5 s, less one (draft-dekater-scion-dataplane): a day.
+/// Lifetime of hop fields, in units of 337.5 s, minus one (draft-dekater-scion-dataplane): a day.
 const EXPIRY: u8 = 255;
 
-/// What all daemons and endhost APIs of a network know.
+/// The data of all daemons and endhost APIs of a network.
 pub(crate) struct Paths {
     topology: ScionTopology,
     segments: SegmentRegistry,
-    /// Signs segments. Of no certificate: that is not what this network is for.
+    /// Signs segments. The key has no certificate, which this network does not need.
     key: SigningKey,
 }
 
 impl Paths {
     pub(crate) fn new(topology: ScionTopology) -> anyhow::Result<Self> {
-        // Any number below the order of the group is a key: all of 31 bytes are.
+        // Any number below the order of the group is a key, so any 31 bytes are.
         let mut key = [0; 32];
         fastrand::fill(&mut key[1..]);
         Ok(Self {
@@ -42,7 +42,7 @@ impl Paths {
         &self.topology
     }
 
-    /// All paths from one AS to another, made at this time.
+    /// All paths from one AS to another, created at this time.
     pub(crate) fn between(
         &self,
         from: IsdAsn,
@@ -53,7 +53,7 @@ impl Paths {
         Ok(combine(from, to, cores.iter(), others.iter()))
     }
 
-    /// The segments that these are combined from.
+    /// The segments from which these paths are combined.
     pub(crate) fn signed_segments(
         &self,
         from: IsdAsn,
@@ -103,7 +103,7 @@ impl Paths {
         Ok((cores?, others?))
     }
 
-    /// The segment with MACs of its peering hops that routers take.
+    /// The segment with MACs of its peering hops that routers accept.
     fn with_peering(&self, segment: &SignedPathSegment) -> anyhow::Result<UnsignedPathSegment> {
         let info = segment.info();
         let mut entries: Vec<_> = segment.iter().cloned().collect();

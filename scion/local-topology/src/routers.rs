@@ -1,9 +1,10 @@
-//! The border routers: one an AS, with a UDP socket for the hosts of the AS. What is sent from one to the
-//! next is a call.
+//! The border routers, one per AS. Each has a UDP socket for the hosts of its AS. A packet from one
+//! router to the next is a function call.
 //!
-//! Paths are followed as the [SCION data plane](https://datatracker.ietf.org/doc/draft-dekater-scion-dataplane/)
-//! has it, peering included, with MACs, expiry and SCMP errors. Not there: MTUs, router alerts (SCMP
-//! traceroute), one-hop paths, of which hosts send none.
+//! Paths are followed as defined by the [SCION data
+//! plane](https://datatracker.ietf.org/doc/draft-dekater-scion-dataplane/), including peering,
+//! MACs, expiry and SCMP errors. MTUs, router alerts (SCMP traceroute) and one-hop paths, which
+//! hosts do not send, are not implemented.
 
 mod hop;
 
@@ -35,19 +36,19 @@ use tokio::net::UdpSocket;
 use crate::config::{Config, LinkKind, Ports};
 use hop::{Neighbour, Next, Problem, Router};
 
-/// The largest datagram.
+/// Largest datagram, in bytes.
 const LONGEST: usize = 65_535;
-/// Where hosts have what takes packets for the ports that routers do not deliver to: the dispatcher.
+/// Port of the dispatcher. Packets for ports that routers do not deliver to go there.
 const DISPATCHER: u16 = 30_041;
 
 /// Whether a link carries packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkState {
-    /// It does.
+    /// The link carries packets.
     Up,
     /// Routers at its ends answer packets for it with an SCMP message (external interface down).
     Down,
-    /// Packets for it vanish, and nobody says so.
+    /// Packets for it are dropped without a message.
     Mute,
 }
 
@@ -65,7 +66,7 @@ impl fmt::Display for LinkState {
 pub(crate) struct Routers {
     /// In the order of the file, like the links.
     ases: Vec<As>,
-    /// By the ends of a link, where it leads.
+    /// The other end of each interface.
     links: HashMap<(usize, u16), Lead>,
     states: RwLock<Vec<LinkState>>,
 }
@@ -75,12 +76,12 @@ struct As {
     ia: IsdAsn,
     router: Router,
     socket: UdpSocket,
-    /// Of the socket: what SCMP messages come from.
+    /// The address of the socket, from which SCMP messages are sent.
     address: SocketAddr,
     ports: Ports,
 }
 
-/// Where an interface leads.
+/// The other end of an interface.
 #[derive(Debug, Clone, Copy)]
 struct Lead {
     link: usize,
@@ -89,7 +90,7 @@ struct Lead {
 }
 
 impl Routers {
-    /// Takes the addresses of the routers.
+    /// Binds the addresses of the routers.
     pub(crate) async fn bind(
         config: &Config,
         key: impl Fn(IsdAs) -> Option<ForwardingKey>,
@@ -136,12 +137,12 @@ impl Routers {
         })
     }
 
-    /// Where they listen, in the order of the file.
+    /// The addresses of the routers, in the order of the file.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.ases.iter().map(|it| it.address)
     }
 
-    /// Changes a link, by its place in the file.
+    /// Changes the state of a link, given its index in the file.
     pub(crate) fn set(&self, link: usize, state: LinkState) {
         let mut states = self.states.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(it) = states.get_mut(link) {
@@ -149,13 +150,13 @@ impl Routers {
         }
     }
 
-    /// Forwards what hosts send, on the runtime that this is called on, until that ends.
+    /// Forwards the packets of hosts, on the current runtime, until that ends.
     pub(crate) fn spawn(self: &Arc<Self>) {
         for at in 0..self.ases.len() {
             let routers = Arc::clone(self);
             tokio::spawn(async move {
                 let error = routers.serve(at).await;
-                tracing::error!(%error, ia = %routers.ases[at].ia, "a border router has ended");
+                tracing::error!(%error, ia = %routers.ases[at].ia, "a border router stopped");
             });
         }
     }
@@ -171,20 +172,20 @@ impl Routers {
                 Ok((length, from)) => {
                     match ScionRawPacketView::try_from_mut_slice(&mut buffer[..length]) {
                         Ok((packet, _)) => self.forward(at, 0, packet),
-                        Err(error) => tracing::debug!(%error, %from, "no SCION packet"),
+                        Err(error) => tracing::debug!(%error, %from, "dropped: not a SCION packet"),
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // What an earlier packet met with.
+                // An error that concerns an earlier packet.
                 Err(error) => tracing::debug!(%error, "cannot receive"),
             }
         }
     }
 
-    /// Carries a packet to its host. It is in AS `at`: from another one through interface `ingress`, or
-    /// from inside if that is 0.
+    /// Carries a packet to its host. The packet is in AS `at`: it came from another AS through
+    /// interface `ingress`, or from inside if `ingress` is 0.
     fn forward(&self, mut at: usize, mut ingress: u16, packet: &mut ScionRawPacketView) {
-        // Each round is a hop field further, so this ends.
+        // Each round advances by a hop field, so the loop ends.
         loop {
             let here = &self.ases[at];
             match here.arrive(packet, ingress) {
@@ -206,11 +207,11 @@ impl Routers {
                     _ => return,
                 },
                 Err(Problem::Malformed) => {
-                    return tracing::debug!(ia = %here.ia, "a path that is none");
+                    return tracing::debug!(ia = %here.ia, "dropped: malformed path");
                 }
                 Err(Problem::Parameter(code)) => {
                     tracing::debug!(ia = %here.ia, ?code, "refused");
-                    // The pointer, an offset in the packet, is left at its start.
+                    // The pointer (an offset in the packet) is always 0.
                     let quote = packet.as_slice().to_vec();
                     let problem = ScmpParameterProblem::new(code, 0, quote);
                     return self.answer(at, ingress, packet, problem.into());
@@ -219,7 +220,8 @@ impl Routers {
         }
     }
 
-    /// Sends an SCMP error to the source of a packet, back by where it came in; none for an SCMP error.
+    /// Sends an SCMP error to the source of a packet, back through the interface that it came in
+    /// by. An SCMP error is not answered.
     fn answer(&self, at: usize, ingress: u16, packet: &ScionRawPacketView, error: ScmpMessage) {
         if let Ok(ClassifiedPacketView::Scmp(it)) = packet.try_classify()
             && it.scmp().message().is_error()
@@ -235,7 +237,7 @@ impl Routers {
         let answer = ScionScmpPacket::new(from, to, path, error).into_raw();
         let mut answer = match answer.try_encode_to_owned_view() {
             Ok(answer) => answer,
-            Err(error) => return tracing::debug!(%error, "an SCMP error that cannot be written"),
+            Err(error) => return tracing::debug!(%error, "cannot write the SCMP error"),
         };
         if ingress == 0 {
             if to.isd_asn() == here.ia {
@@ -249,7 +251,7 @@ impl Routers {
         }
     }
 
-    /// Where an interface of an AS leads, and the state of the link.
+    /// The other end of an interface, and the state of the link.
     fn lead(&self, at: usize, interface: u16) -> (LinkState, Option<(usize, u16)>) {
         let states = self.states.read().unwrap_or_else(PoisonError::into_inner);
         match self.links.get(&(at, interface)) {
@@ -260,7 +262,8 @@ impl Routers {
 }
 
 impl As {
-    /// A packet is in this AS: from another one through interface `ingress`, or from inside if that is 0.
+    /// Processes a packet in this AS. It came from another AS through interface `ingress`, or from
+    /// inside if `ingress` is 0.
     fn arrive(&self, packet: &mut ScionRawPacketView, ingress: u16) -> Result<Next, Problem> {
         let header = packet.header_mut();
         let (source, destination) = (header.src_ia(), header.dst_ia());
@@ -286,23 +289,24 @@ impl As {
         }
     }
 
-    /// Sends a packet to its host and port: of UDP, or for an SCMP error that of the packet it quotes.
+    /// Delivers a packet to its host and UDP port; an SCMP error to the source port of the packet
+    /// that it quotes.
     fn deliver(&self, packet: &ScionRawPacketView) {
         let to = packet.try_classify().ok();
         let Some(mut to) = to.and_then(|it| it.dst_socket_addr()?.socket_addr()) else {
-            return tracing::debug!(ia = %self.ia, "a packet for no IP address and port");
+            return tracing::debug!(ia = %self.ia, "dropped: no IP address and port");
         };
         if !(self.ports.first..=self.ports.last).contains(&to.port()) {
             to.set_port(DISPATCHER);
         }
-        // A queue that is full loses packets, as everywhere.
+        // A full queue drops packets.
         if let Err(error) = self.socket.try_send_to(packet.as_slice(), to) {
             tracing::debug!(%error, %to, "cannot deliver");
         }
     }
 }
 
-/// In seconds since 1970.
+/// Seconds since 1970.
 fn now() -> u32 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| {

@@ -1,4 +1,4 @@
-//! The running network.
+//! Runs a network.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -21,35 +21,35 @@ use crate::endhost::EndhostApi;
 use crate::paths::Paths;
 use crate::routers::{LinkState, Routers};
 
-/// How long tasks may take to end.
+/// Time for tasks to end.
 const STOPPING: Duration = Duration::from_secs(5);
 
 /// Why a network does not run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No threads to run it.
+    /// The threads cannot be started.
     #[error("cannot start threads")]
     Threads(#[source] std::io::Error),
-    /// The network is refused, or an address cannot be listened on.
+    /// The network is invalid, or an address cannot be listened on.
     #[error("{0:#}")]
     Start(anyhow::Error),
-    /// It ended while it started, or while it was spoken to.
-    #[error("the network has failed")]
+    /// The network ended while it started or handled a request.
+    #[error("the network stopped unexpectedly")]
     Failed,
-    /// No link is called that.
-    #[error("no link is called {0:?}")]
+    /// No link has this name.
+    #[error("there is no link named {0:?}")]
     NoLink(String),
 }
 
-/// A network that runs, on threads of its own, until it is stopped or dropped.
+/// A running network on its own threads. It stops when dropped.
 #[derive(Debug)]
 pub struct Topology {
     config: Config,
     network: Option<Network>,
 }
 
-/// Routers, daemons and endhost APIs are tasks that nobody owns: they end with the runtime.
+/// Routers, daemons and endhost APIs are tasks without an owner. They end with the runtime.
 struct Network {
     runtime: Runtime,
     routers: Arc<Routers>,
@@ -86,12 +86,12 @@ impl Topology {
         Err(error)
     }
 
-    /// The network as it runs: ports that were to be free ones are known here.
+    /// The configuration with the actual ports.
     pub const fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Changes a link. Daemons go on to hand out paths over it.
+    /// Changes the state of a link. Daemons keep handing out paths over it.
     pub fn set_link(&self, name: &str, state: LinkState) -> Result<(), Error> {
         let mut links = self.config.links.iter();
         let link = links
@@ -102,12 +102,12 @@ impl Topology {
         Ok(())
     }
 
-    /// Ends the network. Afterwards its ports are free.
+    /// Stops the network and releases its ports.
     pub async fn stop(mut self) {
         if let Some(Network { runtime, .. }) = self.network.take() {
             let ending = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(STOPPING));
             if let Err(error) = ending.await {
-                tracing::error!(%error, "the network did not end in order");
+                tracing::error!(%error, "the network did not stop cleanly");
             }
         }
     }
@@ -121,7 +121,7 @@ impl Drop for Topology {
     }
 }
 
-/// Starts routers, daemons and endhost APIs. Returns the ASes with the addresses that these listen on.
+/// Starts routers, daemons and endhost APIs. Returns the ASes with the actual addresses.
 async fn start(config: &Config) -> anyhow::Result<(Arc<Routers>, Vec<As>)> {
     let topology = simulated(config)?;
     let key = |ia| topology.get_as(&isd_asn(ia))?.forwarding_key();
@@ -152,25 +152,25 @@ async fn start(config: &Config) -> anyhow::Result<(Arc<Routers>, Vec<As>)> {
     Ok((routers, ases))
 }
 
-/// Answers at this address, on the runtime that this is called on, until that ends. Returns the address.
+/// Serves on this address, on the current runtime, until that ends. Returns the actual address.
 async fn serve(address: SocketAddr, service: axum::Router) -> anyhow::Result<SocketAddr> {
     let bound = TcpListener::bind(address).await;
     let listener = bound.with_context(|| format!("cannot listen on TCP {address}"))?;
     let address = listener.local_addr()?;
     let listener = listener.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a reply may be late");
+            tracing::debug!(%error, "cannot set TCP_NODELAY: replies may be late");
         }
     });
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, service).await {
-            tracing::error!(%error, %address, "what answered here has ended");
+            tracing::error!(%error, %address, "a server stopped");
         }
     });
     Ok(address)
 }
 
-/// The network as pocketscion knows it.
+/// The network in the form of pocketscion.
 pub(crate) fn simulated(config: &Config) -> anyhow::Result<ScionTopology> {
     let mut builder = ScionTopologyBuilder::new();
     for it in &config.ases {

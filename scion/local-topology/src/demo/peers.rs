@@ -1,4 +1,4 @@
-//! Who announces in the demo.
+//! The peers of the demo.
 
 use std::fmt;
 use std::num::NonZeroU16;
@@ -17,22 +17,22 @@ use scion_tracker_core::types::{InfoHash, PeerId};
 use super::Tracker;
 use crate::config::{As, Config};
 
-/// How many peers each asks for: fewer than there are, so that the tracker has to choose.
+/// Peers that each peer asks for: fewer than there are, so that the tracker must choose.
 pub(super) const WANTED: u32 = 8;
 
 const SWARM: InfoHash = InfoHash([0x5c; 20]);
-/// For a request as a whole: far more than a failed link costs.
+/// Timeout of a whole request, far longer than a failed link delays it.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Where the first peer listens.
+/// Port of the first peer.
 const FIRST_PORT: u16 = 7001;
 
-/// A peer on plain IP that says where it is in SCION.
+/// The ISD-AS that a peer on plain IP claims.
 const CLAIMED: &str = "2-ff00:0:211";
 
 /// A peer.
 pub(super) struct Peer {
     name: String,
-    /// Where it is, by its packets or by what it says; [`IsdAs::NONE`] if it says nothing.
+    /// Its place, from its packets or its claim; [`IsdAs::NONE`] without a claim.
     ia: IsdAs,
     over: &'static str,
     client: Arc<Client>,
@@ -40,7 +40,7 @@ pub(super) struct Peer {
     query: AnnounceQuery,
 }
 
-/// How near a peer is to another.
+/// Distance of a peer from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Nearness {
     SameAs,
@@ -70,7 +70,8 @@ impl fmt::Display for Peer {
     }
 }
 
-/// A seeder and two leechers in each AS, over HTTP/3 and UDP in turn, and some on plain IP.
+/// Creates a seeder and two leechers in each AS, with HTTP/3 and UDP in turn, and some peers on
+/// plain IP.
 pub(super) fn all(network: &Config, tracker: &Tracker) -> anyhow::Result<Vec<Arc<Peer>>> {
     let mut peers = Vec::new();
     let mut add = |left, ia, over, client: &Arc<Client>, url: String| {
@@ -95,7 +96,7 @@ pub(super) fn all(network: &Config, tracker: &Tracker) -> anyhow::Result<Vec<Arc
     add(
         1,
         claimed,
-        "HTTP, says ia=",
+        "HTTP, sends ia=",
         &client,
         tracker.url(Kind::Http, false)?,
     )?;
@@ -173,7 +174,7 @@ impl Peer {
         Ok(self.client.announce(&self.url, &query).await?)
     }
 
-    /// How near those are that it was given, the nearest first.
+    /// Distances of the peers in a reply, nearest first.
     pub(super) fn nearness(&self, answer: &AnnounceAnswer) -> Vec<Nearness> {
         let given = answer
             .peers
@@ -193,14 +194,14 @@ impl Peer {
         }
     }
 
-    /// Whether it is of use to the other: a seeder wants nothing of seeders.
+    /// Whether it is useful to the other peer: a seeder does not need seeders.
     fn serves(&self, other: &Self) -> bool {
         self.query.announce.left > 0 || other.query.announce.left > 0
     }
 }
 
-/// Whether a peer was given all those of its AS, and of the others not more from elsewhere than from
-/// its ISD, where there are enough. For those without a place there is nothing to check.
+/// Whether a peer received all peers of its AS, and of the others at least as many from its ISD as
+/// from elsewhere, if there are enough. Peers without a place are not checked.
 pub(super) fn nearest_first(peer: &Peer, all: &[Arc<Peer>], given: &[Nearness]) -> bool {
     if peer.ia.is_none() {
         return true;

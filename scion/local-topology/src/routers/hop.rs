@@ -1,11 +1,12 @@
-//! What a border router does with the path of a packet, as the
-//! [SCION data plane](https://datatracker.ietf.org/doc/draft-dekater-scion-dataplane/) has it: on the way
-//! in, verify the hop field and see where it leads; on the way out, go on to the next one.
+//! Processes the path of a packet in a border router, as defined by the [SCION data
+//! plane](https://datatracker.ietf.org/doc/draft-dekater-scion-dataplane/). On entry, verifies the
+//! hop field and finds the next interface; on exit, advances to the next hop field.
 //!
-//! Each hop field is verified against an accumulator in the info field of its segment, which every AS
-//! changes by the hop field's MAC: on the way in against the direction of construction, on the way out
-//! along it. A peering hop (the one on either side of a peering link) leaves it as it is: its MAC was
-//! computed with the accumulator of the next AS down.
+//! Each hop field is verified with an accumulator in the info field of its segment. Every AS
+//! updates the accumulator with the MAC of its hop field: on entry when travelling against the
+//! direction of construction, on exit when travelling along it. A peering hop (on either side of a
+//! peering link) does not update it, because its MAC was computed with the accumulator of the next
+//! AS down.
 
 use std::collections::HashMap;
 
@@ -14,10 +15,11 @@ use sciparse::dataplane_path::standard::mac::algo::{calculate_hop_mac, mac_beta_
 use sciparse::dataplane_path::standard::view::{HopFieldView, InfoFieldView, StandardPathView};
 use sciparse::payload::scmp::types::ScmpParameterProblemCode as Code;
 
-/// How far the clocks of ASes may differ, in seconds: a segment from further in the future is refused.
+/// Allowed clock difference between ASes, in seconds. A segment from further in the future is
+/// refused.
 const SKEW: u32 = 337;
 
-/// What an AS is to another.
+/// The relation of an AS to a neighbour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Neighbour {
     Core,
@@ -26,12 +28,12 @@ pub(crate) enum Neighbour {
     Peer,
 }
 
-/// What a router knows of its AS.
+/// What a router knows about its AS.
 #[derive(Debug)]
 pub(crate) struct Router {
-    /// What the hop fields of this AS are verified with.
+    /// The key that verifies the hop fields of this AS.
     pub(crate) key: ForwardingKey,
-    /// By number, what is at the other end.
+    /// The relation to the neighbour at each interface.
     pub(crate) interfaces: HashMap<u16, Neighbour>,
 }
 
@@ -40,28 +42,28 @@ pub(crate) struct Router {
 pub(crate) enum Next {
     /// The path ends in this AS.
     Here,
-    /// Out of this interface, after [`leave`].
+    /// Out through this interface, after [`leave`].
     Out(u16),
 }
 
 /// Why a packet is not forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Problem {
-    /// The path is none; it cannot be reversed to say so.
+    /// The path is malformed and cannot be reversed for an error message.
     Malformed,
-    /// To be said in an SCMP message (parameter problem).
+    /// The code for an SCMP message (parameter problem).
     Parameter(Code),
 }
 
-/// The current hop field, as where it stands in its segment.
+/// The position of the current hop field in its segment.
 struct Hop<'a> {
     field: &'a HopFieldView,
     info: &'a InfoFieldView,
-    /// It is the last of its segment.
+    /// The last one of its segment.
     ends_segment: bool,
-    /// It is the last of the path.
+    /// The last one of the path.
     ends_path: bool,
-    /// It is on one side of a peering link.
+    /// On one side of a peering link.
     peering: bool,
 }
 
@@ -83,17 +85,17 @@ impl<'a> Hop<'a> {
         })
     }
 
-    /// Whether the next hop field is of the same AS, in the next segment.
+    /// Whether the next hop field belongs to the same AS, in the next segment.
     const fn crosses(&self) -> bool {
         self.ends_segment && !self.ends_path && !self.peering
     }
 }
 
 impl Router {
-    /// A packet is in this AS: from another one through interface `ingress`, or from inside if that is 0.
-    /// `now` is in seconds since 1970.
+    /// Processes a packet in this AS. It came from another AS through interface `ingress`, or from
+    /// inside if `ingress` is 0. `now` is in seconds since 1970.
     ///
-    /// Afterwards, and after a [`Problem::Parameter`], the path can be reversed, for [`turn_back`].
+    /// Afterwards, and after a [`Problem::Parameter`], the path can be reversed for [`turn_back`].
     pub(crate) fn arrive(
         &self,
         path: &mut StandardPathView,
@@ -131,7 +133,7 @@ impl Router {
         }
     }
 
-    /// Whether this AS made the current hop field, and it still counts.
+    /// Whether this AS created the current hop field, and it has not expired.
     fn verify(&self, path: &StandardPathView, now: u32) -> Result<(), Problem> {
         let Hop { field, info, .. } = Hop::current(path).ok_or(Problem::Malformed)?;
         let mac = calculate_hop_mac(
@@ -155,7 +157,7 @@ impl Router {
     }
 }
 
-/// The packet leaves the AS by the current hop field, to which [`Router::arrive`] has led.
+/// Moves the packet out of the AS by the current hop field, after [`Router::arrive`].
 pub(crate) fn leave(path: &mut StandardPathView) {
     if let Some(hop) = Hop::current(path)
         && hop.info.flags().cons_dir()
@@ -166,23 +168,24 @@ pub(crate) fn leave(path: &mut StandardPathView) {
     step(path);
 }
 
-/// The packet leaves the AS by where it came in: the path is that of [`Router::arrive`], reversed.
+/// Moves the packet out of the AS the way it came in. The path is that of [`Router::arrive`],
+/// reversed.
 pub(crate) fn turn_back(path: &mut StandardPathView) {
-    // Between the two hop fields of this AS.
+    // The position is between the two hop fields of this AS.
     if Hop::current(path).is_some_and(|hop| hop.crosses()) {
         step(path);
     }
     leave(path);
 }
 
-/// Goes on to the next hop field, in the next segment if the current one ends.
+/// Advances to the next hop field, in the next segment if the current one ends.
 fn step(path: &mut StandardPathView) {
     let ends_segment = Hop::current(path).is_some_and(|hop| hop.ends_segment);
     path.set_curr_hop_field(path.curr_hop_field_idx() + 1);
     path.set_curr_info_field(path.curr_info_field_idx() + u8::from(ends_segment));
 }
 
-/// Changes the accumulator by the MAC of the current hop field.
+/// Updates the accumulator with the MAC of the current hop field.
 fn chain(path: &mut StandardPathView) {
     let Some(mac) = path.curr_hop_field().map(HopFieldView::mac) else {
         return;
@@ -192,8 +195,8 @@ fn chain(path: &mut StandardPathView) {
     }
 }
 
-/// Whether an AS carries packets from this neighbour to that one: never between two that it pays for
-/// both, and from one segment to another only at the top.
+/// Whether an AS carries packets between these two neighbours: never between two of its providers,
+/// and from one segment to another only at the top.
 const fn may_pass(from: Neighbour, to: Neighbour, crossing: bool) -> bool {
     use Neighbour::{Child, Core, Parent, Peer};
     match (from, to) {

@@ -1,4 +1,4 @@
-//! Every path of every pair of ASes, in a network where there are paths of every shape.
+//! Tests every path of every pair of ASes, in a network with paths of every shape.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -20,9 +20,9 @@ use super::*;
 use crate::paths::Paths;
 use crate::topology::{isd_asn, simulated};
 
-/// Segments of up to three hops, two core links between one pair of cores, a shortcut (112 and 113 below
-/// 111), peering in the middle of segments (111 with 211 and 121), at their end (112 with 212), and
-/// between a core and a leaf.
+/// The network has segments of up to three hops, two core links between one pair of core ASes, a
+/// shortcut (112 and 113 below 111), and peering in the middle of segments (111 with 211 and 121),
+/// at their end (112 with 212), and between a core AS and a leaf.
 const NETWORK: &str = r#"
 as = [
     { isd_as = "1-ff00:0:110", router = "127.0.0.1:0", daemon = "127.0.0.1:0", core = true },
@@ -53,30 +53,30 @@ link = [
 ]
 "#;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A loopback address that nobody else takes ports of: of this process, if numbers of processes are below
-/// 65536, and of the test whose number it is.
+/// A loopback address for one test of this process. Its ports are free, as long as process ids are
+/// below 65536.
 fn own_address(test: u8) -> Ipv4Addr {
     let [.., high, low] = std::process::id().to_be_bytes();
     Ipv4Addr::new(127, test, high, low)
 }
 
-/// A network and a host in each AS.
+/// A network with a host in each AS.
 struct Network {
     config: Config,
     routers: Arc<Routers>,
     paths: Paths,
-    /// For pocketscion's routers.
+    /// The routers of pocketscion.
     topology: ScionTopology,
     hosts: Vec<UdpSocket>,
 }
 
-/// What a host has received.
+/// A datagram that a host has received.
 enum Received {
-    /// The datagram, and the path back.
+    /// The payload, and the path back.
     Datagram(Vec<u8>, Box<DpPath>),
-    /// From which AS, and what of.
+    /// The source AS and the message.
     Error(IsdAsn, Complaint),
 }
 
@@ -111,18 +111,18 @@ impl Network {
         }
     }
 
-    /// Every pair of ASes, by their places, with each path between them.
-    fn ways(&self) -> Vec<(usize, usize, ScionPath)> {
+    /// Every pair of ASes, as indices, with each path between them.
+    fn all_paths(&self) -> Vec<(usize, usize, ScionPath)> {
         let ases = &self.routers.ases;
-        let mut ways = Vec::new();
+        let mut all_paths = Vec::new();
         for (from, it) in ases.iter().enumerate() {
             for (to, other) in ases.iter().enumerate().filter(|(to, _)| *to != from) {
                 let paths = self.paths.between(it.ia, other.ia, Utc::now()).unwrap();
                 assert!(!paths.is_empty(), "{} {}", it.ia, other.ia);
-                ways.extend(paths.into_iter().map(|path| (from, to, path)));
+                all_paths.extend(paths.into_iter().map(|path| (from, to, path)));
             }
         }
-        ways
+        all_paths
     }
 
     fn host(&self, at: usize) -> ScionSocketAddr {
@@ -153,11 +153,11 @@ impl Network {
         assert_eq!(sent.unwrap(), packet.as_slice().len());
     }
 
-    /// What comes next at the host of an AS, from its router.
+    /// The next packet that the host of an AS receives from its router.
     async fn receive(&self, at: usize) -> Received {
         let mut buffer = [0; 2048];
         let receiving = self.hosts[at].recv_from(&mut buffer);
-        let (length, router) = timeout(PATIENCE, receiving).await.unwrap().unwrap();
+        let (length, router) = timeout(TIMEOUT, receiving).await.unwrap().unwrap();
         assert_eq!(router, self.routers.ases[at].address);
         let (packet, rest) = ScionRawPacketView::try_from_slice(&buffer[..length]).unwrap();
         assert!(rest.is_empty());
@@ -205,12 +205,12 @@ impl Network {
     }
 }
 
-/// Pocketscion's routers know no peering, and no shortcuts as between 112 and 113. Where they lead
-/// otherwise, these do as well, and change packets in the same way.
+/// The routers of pocketscion support neither peering nor shortcuts such as between 112 and 113. On
+/// all other paths these routers lead to the same host and change packets in the same way.
 #[tokio::test]
-async fn packets_arrive_as_by_the_routers_of_pocketscion() {
+async fn packets_arrive_as_with_the_routers_of_pocketscion() {
     let mut network = Network::new().await;
-    let ways = network.ways();
+    let all_paths = network.all_paths();
     let mut buffer = [0; 2048];
     let mut compared = 0;
     for (link, it) in network.config.links.clone().into_iter().enumerate() {
@@ -219,7 +219,7 @@ async fn packets_arrive_as_by_the_routers_of_pocketscion() {
             .mut_scion_link(&isd_asn(it.from.ia), it.from.number.get());
         own.unwrap().set_is_up(false);
         network.routers.set(link, LinkState::Down);
-        for (from, to, path) in &ways {
+        for (from, to, path) in &all_paths {
             let path = path.dp_path().to_model();
             let DpPath::Standard(standard) = &path else {
                 panic!("{path:?}");
@@ -242,7 +242,7 @@ async fn packets_arrive_as_by_the_routers_of_pocketscion() {
                 LocalAsRoutingAction::ForwardLocal => {
                     assert_eq!(led.at_as, network.routers.ases[*to].ia);
                     let receiving = network.hosts[*to].recv(&mut buffer);
-                    let length = timeout(PATIENCE, receiving).await.unwrap().unwrap();
+                    let length = timeout(TIMEOUT, receiving).await.unwrap().unwrap();
                     assert_eq!(&buffer[..length], theirs.as_slice());
                 }
                 LocalAsRoutingAction::SendSCMPErrorResponse(
@@ -257,7 +257,7 @@ async fn packets_arrive_as_by_the_routers_of_pocketscion() {
                     ScmpErrorMessage::ParameterProblem(_),
                 ) => {
                     assert!([(2, 3), (3, 2)].contains(&(*from, *to)));
-                    // Told by the one or the other: there is nothing to compare.
+                    // One of the hosts receives the error; there is no packet to compare.
                     tokio::select! {
                         _ = network.receive(*from) => {}
                         _ = network.receive(*to) => {}
@@ -277,13 +277,13 @@ async fn packets_arrive_as_by_the_routers_of_pocketscion() {
     assert!(compared > 2000, "{compared}");
 }
 
-/// A datagram over each, and one back over the reversed path.
+/// Sends a datagram over each path, and one back over the reversed path.
 #[tokio::test]
 async fn every_path_leads_there_and_back() {
     let network = Network::new().await;
-    let ways = network.ways();
+    let all_paths = network.all_paths();
     let mut peering = 0;
-    for (number, (from, to, path)) in ways.iter().enumerate() {
+    for (number, (from, to, path)) in all_paths.iter().enumerate() {
         let payload = number.to_be_bytes();
         network
             .send(*from, *to, path.dp_path().to_model(), &payload)
@@ -298,21 +298,22 @@ async fn every_path_leads_there_and_back() {
         let (received, _) = network.receive_datagram(*from, path).await;
         assert_eq!(received, payload);
     }
-    assert!(ways.len() > 200, "{}", ways.len());
-    // Both ways: three ASes with two (k), one with one (l), one with three (m), one with one (n).
+    assert!(all_paths.len() > 200, "{}", all_paths.len());
+    // In both directions: three ASes with two (k), one with one (l), one with three (m), one with
+    // one (n).
     assert_eq!(peering, 2 * (3 * 2 + 1 + 3 + 1));
 }
 
-/// Each link fails in turn: whoever sends over it is told, by the AS before it.
+/// Takes each link down in turn: the AS before it answers every packet that would cross it.
 #[tokio::test]
-async fn the_router_before_a_link_that_is_down_says_so() {
+async fn the_router_before_a_failed_link_reports_it() {
     let network = Network::new().await;
-    let ways = network.ways();
+    let all_paths = network.all_paths();
     for (link, it) in network.config.links.iter().enumerate() {
         network.routers.set(link, LinkState::Down);
         let ends = [it.from, it.to].map(|end| (isd_asn(end.ia), end.number.get()));
         let mut told = 0;
-        for (from, to, path) in &ways {
+        for (from, to, path) in &all_paths {
             network
                 .send(*from, *to, path.dp_path().to_model(), b"x")
                 .await;
@@ -333,12 +334,12 @@ async fn the_router_before_a_link_that_is_down_says_so() {
     }
 }
 
-/// The last bit of each hop field of each path is forged in turn: the AS that should have made it
-/// refuses it, wherever it is.
+/// Changes the last bit of each hop field of each path in turn. The AS that owns the hop field
+/// refuses it, at any position.
 #[tokio::test]
 async fn a_forged_hop_field_is_refused_by_its_as() {
     let network = Network::new().await;
-    for (from, to, path) in network.ways() {
+    for (from, to, path) in network.all_paths() {
         let DpPath::Standard(standard) = path.dp_path().to_model() else {
             panic!("{path:?}");
         };
@@ -352,7 +353,7 @@ async fn a_forged_hop_field_is_refused_by_its_as() {
             assert_eq!(complaint, wanted, "{path:?}");
             let mut on_path: Vec<_> = Network::interfaces(&path).iter().map(|it| it.0).collect();
             on_path.dedup();
-            // Where segments join, one AS has two hop fields; elsewhere each has one.
+            // Where two segments join, an AS has two hop fields; elsewhere it has one.
             let joins = standard.segments.iter().scan(0, |sum, it| {
                 *sum += it.hop_fields.len();
                 Some(*sum)
@@ -369,7 +370,7 @@ async fn a_forged_hop_field_is_refused_by_its_as() {
 }
 
 #[tokio::test]
-async fn paths_that_have_expired_and_places_that_are_claimed_are_refused() {
+async fn expired_paths_and_forged_sources_are_refused() {
     let network = Network::new().await;
     let (ases, ago) = (&network.routers.ases, chrono::Duration::days(2));
     let old = network
@@ -383,7 +384,7 @@ async fn paths_that_have_expired_and_places_that_are_claimed_are_refused() {
         assert_eq!(error, (ases[2].ia, Complaint::Parameter(Code::PathExpired)));
     }
 
-    // A host of AS 3 says that it is in AS 2, and takes a path of AS 2; its router knows better.
+    // A host of AS 3 claims to be in AS 2 and uses a path of AS 2. Its router refuses the packet.
     let path = network
         .paths
         .between(ases[2].ia, ases[8].ia, Utc::now())
@@ -394,28 +395,29 @@ async fn paths_that_have_expired_and_places_that_are_claimed_are_refused() {
         .send_to(packet.as_slice(), ases[3].address)
         .await;
     sent.unwrap();
-    // What is sent after it, to where it would have gone, comes first.
+    // The next packet to the same destination arrives first.
     network.send(2, 8, path.dp_path().to_model(), b"true").await;
     let (payload, _) = network.receive_datagram(8, &path).await;
     assert_eq!(payload, b"true");
 }
 
-/// Packets with some bytes changed, from a host and out of any link: a router survives them, and forwards
-/// the next one. What says where the hosts are stays, for no other ones are to be sent anything.
+/// Sends packets with some changed bytes, from a host and through every link. A router survives
+/// them and forwards the next packet. The bytes of the host addresses stay, so that no other hosts
+/// are sent anything.
 #[tokio::test]
 async fn broken_packets_do_no_harm() {
     let mut network = Network::new().await;
-    // Ports that are changed lead nowhere there.
+    // No host listens on a changed port.
     for host in &mut network.hosts {
         *host = UdpSocket::bind((own_address(1), 0)).await.unwrap();
     }
     let mut rng = fastrand::Rng::with_seed(3);
-    for (from, to, path) in network.ways() {
+    for (from, to, path) in network.all_paths() {
         let whole = network.packet(from, to, path.dp_path().to_model(), b"x");
         for _ in 0..300 {
             let mut bytes = whole.as_slice().to_vec();
             for _ in 0..rng.usize(1..=4) {
-                // Types of the host addresses; the host addresses, both of IPv4.
+                // The types of the host addresses, and the host addresses, both IPv4.
                 if let at @ (..=8 | 10..=27 | 36..) = rng.usize(..bytes.len()) {
                     bytes[at] = rng.u8(..);
                 }
@@ -425,7 +427,7 @@ async fn broken_packets_do_no_harm() {
                 continue;
             };
             let at = rng.usize(..network.routers.ases.len());
-            // Those that there are, and from inside.
+            // Each interface, and from inside.
             network.routers.forward(at, rng.u16(0..=14), packet);
         }
     }
@@ -433,7 +435,7 @@ async fn broken_packets_do_no_harm() {
         hosts: Network::new().await.hosts,
         ..network
     };
-    let (from, to, path) = fresh.ways().remove(0);
+    let (from, to, path) = fresh.all_paths().remove(0);
     fresh
         .send(from, to, path.dp_path().to_model(), b"whole")
         .await;
@@ -459,9 +461,9 @@ async fn packets_for_other_ports_go_to_the_dispatcher() {
         .remove(0);
     network.send(2, 8, path.dp_path().to_model(), b"x").await;
     let mut buffer = [0; 2048];
-    let received = timeout(PATIENCE, dispatcher.recv(&mut buffer)).await;
+    let received = timeout(TIMEOUT, dispatcher.recv(&mut buffer)).await;
     assert!(received.unwrap().unwrap() > 0);
-    // To a port of the range straight away.
+    // A port in the range is delivered to directly.
     network.hosts[8] = within;
     network.send(2, 8, path.dp_path().to_model(), b"y").await;
     assert_eq!(network.receive_datagram(8, &path).await.0, b"y");

@@ -1,4 +1,4 @@
-//! Announces behind border routers, from every AS and over everything that is spoken over SCION.
+//! Announces behind border routers, from every AS and over every transport on SCION.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use tokio::time::timeout;
 
 use crate::common::{Tracker, announce, ia, network, peers, two_isds};
 
-/// How long nothing has to come for nothing to come.
+/// If nothing arrives within this time, nothing is coming.
 const NOTHING: Duration = Duration::from_millis(500);
 
-/// Two peers in each AS announce, one after the other: each is given all that were before it.
+/// Two peers in each AS announce one after the other. Each receives all earlier peers.
 async fn check_every_as(scheme: &str, swarm: u8) {
     let topology = two_isds().await;
     let tracker = Tracker::start("1-ff00:0:111");
@@ -61,9 +61,9 @@ async fn every_as_announces_over_udp() {
     check_every_as("udp", 2).await;
 }
 
-/// The shortest path swallows what is sent over it, and nobody says so.
+/// The shortest path drops packets without an error message.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_path_that_swallows_packets_is_given_up() {
+async fn a_path_that_drops_packets_is_abandoned() {
     let topology = two_isds().await;
     topology.set_link("peering", LinkState::Mute).unwrap();
     let tracker = Tracker::start("1-ff00:0:112");
@@ -79,8 +79,8 @@ async fn a_path_that_swallows_packets_is_given_up() {
     topology.stop().await;
 }
 
-/// All core links are down: what is left between the ISDs is the peering link, for those that have it
-/// above them on the way, and for nobody else.
+/// All core links are down. Between the ISDs only the peering link remains, for ASes that have it
+/// above them on the path.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peering_link_carries_announces() {
     let topology = two_isds().await;
@@ -107,7 +107,7 @@ async fn a_peering_link_carries_announces() {
     topology.stop().await;
 }
 
-/// Clients take their ports from the range that the daemon says.
+/// Clients use ports from the range that the daemon gives.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_announce_from_ports_that_routers_deliver_to() {
     const FROM: &str = "2-ff00:0:211";

@@ -1,8 +1,8 @@
-//! The tracker's packet codec against that of sciparse, byte for byte.
+//! Compares the tracker's packet codec with that of sciparse, byte for byte.
 //!
-//! Random packets: addresses of both versions, no path or one of one to three segments with any flags
-//! (shortcuts and peering paths are such), the packet anywhere on its way. To repeat a failure, set
-//! `SEED` to the seed that it prints.
+//! The packets are random: addresses of both versions, no path or one with one to three segments
+//! and any flags (including shortcuts and peering paths), and the packet at any position on it. To
+//! repeat a failure, set `SEED` to the seed that it prints.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -20,9 +20,9 @@ use sciparse::identifier::isd_asn::IsdAsn;
 use sciparse::packet::model::ScionUdpPacket;
 
 const PACKETS: usize = 20_000;
-/// The most hops that a path may have: what the field for the current one can number.
+/// Most hops in a path: the range of the field for the current hop.
 const HOPS: usize = 64;
-/// The most hops that a segment may have: what the field for its length can say.
+/// Most hops in a segment: the range of the field for its length.
 const SEGMENT_HOPS: usize = 63;
 /// Source port, destination port, length, checksum.
 const UDP_HEADER: usize = 8;
@@ -85,7 +85,7 @@ fn path(rng: &mut Rng) -> DpPath {
     DpPath::Standard(path)
 }
 
-/// Encodes with sciparse, and with sciparse's sum over header *and* payload: of itself it leaves the
+/// Encodes with sciparse, but with a checksum over header *and* payload. sciparse leaves the
 /// payload out.
 fn encode(mut packet: ScionUdpPacket, flow_id: u32) -> Vec<u8> {
     packet.header.common.flow_id = flow_id;
@@ -98,7 +98,7 @@ fn encode(mut packet: ScionUdpPacket, flow_id: u32) -> Vec<u8> {
     let sum = ChecksumDigest::with_pseudoheader(&addresses, 17, upper)
         .add_slice(upper)
         .checksum();
-    // A sum of zero is sent as its complement (RFC 768): zero says that there is none.
+    // A sum of zero is sent as its complement, because zero means no checksum (RFC 768).
     let sum = if sum == 0 { 0xffff } else { sum };
     bytes[udp + 6..udp + 8].copy_from_slice(&sum.to_be_bytes());
     bytes
@@ -116,7 +116,7 @@ fn udp<'a>(packet: &Packet<'a>) -> Udp<'a> {
 }
 
 #[test]
-fn packets_are_those_of_sciparse_byte_for_byte() {
+fn packets_equal_those_of_sciparse() {
     let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |it| it.parse().unwrap());
     eprintln!("SEED={seed}");
     let mut rng = Rng::with_seed(seed);
@@ -177,7 +177,7 @@ fn check(
     let expected = encode(packet, flow_id(&ours));
     assert_eq!(ours, expected, "request, {what}");
 
-    // What they write is read as it was meant, and answered as they would.
+    // This codec reads what sciparse writes, and replies in the same way.
     let read = parse(&expected).unwrap();
     assert!(read.checksum_is_right(), "{what}");
     assert_eq!(
@@ -213,7 +213,7 @@ fn check(
     );
     assert_eq!(answer, encode(packet, flow_id(&answer)), "answer, {what}");
 
-    // What we write is read by them as it was meant.
+    // sciparse reads what this codec writes.
     let (theirs_read, rest) = ScionUdpPacket::try_from_slice(&ours).unwrap();
     assert!(rest.is_empty(), "{what}");
     assert_eq!(
@@ -238,9 +238,9 @@ fn check(
     }
 }
 
-/// Ours is at least as strict: what it takes, sciparse takes as well.
+/// This codec is at least as strict: sciparse accepts everything that it accepts.
 #[test]
-fn nothing_is_taken_that_sciparse_refuses() {
+fn packets_that_sciparse_refuses_are_refused() {
     let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |it| it.parse().unwrap());
     eprintln!("SEED={seed}");
     let mut rng = Rng::with_seed(seed);

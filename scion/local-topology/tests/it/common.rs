@@ -1,4 +1,4 @@
-//! A network, trackers and clients in its ASes.
+//! A network with trackers and clients in its ASes.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,22 +18,22 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-/// For a request as a whole on a busy machine.
+/// Timeout of a whole request on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn ia(text: &str) -> IsdAs {
     text.parse().unwrap()
 }
 
-/// The example of two ISDs, on free ports, with endhost APIs.
+/// The example network of two ISDs, on free ports, with endhost APIs.
 pub(crate) async fn two_isds() -> Topology {
     network(|_| {}).await
 }
 
-/// The same with a change.
+/// The example network with a change.
 pub(crate) async fn network(change: impl FnOnce(&mut Config)) -> Topology {
     install_tls_provider();
-    // Fails if another test was first.
+    // Fails if another test has already installed one.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::from_default_env())
         .with_test_writer()
@@ -48,7 +48,7 @@ pub(crate) async fn network(change: impl FnOnce(&mut Config)) -> Topology {
     Topology::start(config).await.unwrap()
 }
 
-/// A tracker in an AS, with a certificate that an authority of its own has signed.
+/// A tracker in an AS. Its own authority has signed its certificate.
 pub(crate) struct Tracker {
     pub(crate) scion: ScionAddr,
     pub(crate) handle: Handle,
@@ -96,7 +96,7 @@ impl Tracker {
         self.data.path().join("ca.pem")
     }
 
-    /// A client in an AS, which asks the daemon of the AS.
+    /// A client in an AS. It asks the daemon of the AS.
     pub(crate) fn client(&self, topology: &Topology, ia: IsdAs) -> Client {
         let ases = &topology.config().ases;
         let it = ases.iter().find(|it| it.ia == ia).unwrap();
@@ -118,7 +118,7 @@ impl Tracker {
     }
 }
 
-/// An announce to swarm `swarm` by peer `number`, a leecher, which listens on port `number`.
+/// An announce of leecher `number` in swarm `swarm`. The peer listens on port `number`.
 pub(crate) fn announce(swarm: u8, number: u16) -> AnnounceQuery {
     let mut id = *b"-ST0001-000000000000";
     id[18..].copy_from_slice(&number.to_be_bytes());
@@ -130,7 +130,7 @@ pub(crate) fn announce(swarm: u8, number: u16) -> AnnounceQuery {
     }
 }
 
-/// Where the peers of a reply are, with their ports.
+/// ISD-AS and port of each peer in a reply.
 pub(crate) fn peers(answer: &AnnounceAnswer) -> Vec<(IsdAs, u16)> {
     let peers = answer.peers.iter();
     peers

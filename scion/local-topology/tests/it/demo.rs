@@ -1,9 +1,9 @@
-//! The demo that the README promises.
+//! Runs the demo of the README.
 
 use scion_local_topology::{demo, install_tls_provider};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_demo_shows_what_it_promises() {
+async fn the_demo_succeeds() {
     install_tls_provider();
     let mut out = Vec::new();
     let shown = demo::run(&mut out).await;

@@ -1,4 +1,4 @@
-//! Links that fail while announces are on their way.
+//! Links that fail during announces.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,11 @@ use crate::foreign::{StreamPair, last_request};
 
 const LINKS: [&str; 2] = ["core-a", "core-b"];
 
-/// How long a link stays as it is: some announces.
+/// How long a link stays in one state: several announces.
 const PERIOD: Duration = Duration::from_millis(100);
 
-/// Takes a core link down and up until told to stop, while the other one stays up. Returns how often.
+/// Takes a core link down and up until told to stop, while the other one stays up. Returns how
+/// often.
 async fn flap(topology: Arc<Topology>, stop: CancellationToken) -> usize {
     let mut count = 0;
     let mut ticks = tokio::time::interval(PERIOD);
@@ -29,8 +30,8 @@ async fn flap(topology: Arc<Topology>, stop: CancellationToken) -> usize {
     count
 }
 
-/// 1,000 announces of 1,000 peers from the other ISD while a core link fails and comes back: each is answered, and each
-/// peer is in the registry.
+/// 1,000 peers send 1,000 announces from the other ISD while a core link fails and comes back.
+/// Every announce is answered, and every peer is in the registry.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_announce_is_lost_while_a_link_flaps() {
     const CLIENTS: u16 = 10;
@@ -69,10 +70,10 @@ async fn no_announce_is_lost_while_a_link_flaps() {
     Arc::into_inner(topology).unwrap().stop().await;
 }
 
-/// The link goes down between the two halves of a request. Which of the two a client takes is its own
-/// affair, so each has its turn.
+/// The link goes down between the two halves of a request. The client may use either of two links,
+/// so each one fails once.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_that_fails_in_mid_request_loses_nothing() {
+async fn a_link_that_fails_during_a_request_loses_nothing() {
     let topology = two_isds().await;
     let tracker = Tracker::start("1-ff00:0:111");
     for (number, link) in LINKS.into_iter().enumerate() {
@@ -95,7 +96,7 @@ async fn a_link_that_fails_in_mid_request_loses_nothing() {
     topology.stop().await;
 }
 
-/// There is no way at all until one link comes back.
+/// There is no path until one link comes back.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_announce_waits_for_a_link_to_come_back() {
     let topology = two_isds().await;

@@ -1,4 +1,4 @@
-//! Clients that others wrote, on SCION stacks that others wrote.
+//! Clients and SCION stacks of other projects.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -45,7 +45,7 @@ fn remote(address: ScionAddr) -> ScionSocketIpAddr {
     ScionSocketIpAddr::new(ia, address.host.ip(), address.port)
 }
 
-/// The target of an announce; the claim to be elsewhere counts for nothing over SCION.
+/// The target of an announce. It claims another AS, which has no effect over SCION.
 fn target(port: u16) -> String {
     format!(
         "/announce?info_hash={}&peer_id=-ST0001-000000000000&port={port}&left=1&ia=1-1",
@@ -53,10 +53,10 @@ fn target(port: u16) -> String {
     )
 }
 
-/// The names of the certificate are those of the machine.
+/// The certificate contains the names of this machine.
 const NAME: &str = "localhost";
 
-/// The HTTP/3 client of Anapaya's SDK. It opens with a QUIC version of its own.
+/// The HTTP/3 client of Anapaya's SDK. It first proposes a QUIC version of its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_http3_client_of_the_sdk_announces() {
     let topology = two_isds().await;
@@ -87,7 +87,7 @@ async fn the_http3_client_of_the_sdk_announces() {
     topology.stop().await;
 }
 
-/// The SDK's own combination of segments, over the one link that is left.
+/// The SDK combines segments itself, over the one remaining link.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sdk_announces_over_a_peering_link() {
     let topology = two_isds().await;
@@ -109,7 +109,8 @@ async fn the_sdk_announces_over_a_peering_link() {
     topology.stop().await;
 }
 
-/// Carries datagrams between a plain QUIC client and a SCION socket. Returns where the client finds it.
+/// Forwards datagrams between a plain QUIC client and a SCION socket. Returns the address for the
+/// client.
 async fn relay(scion: UdpScionSocket, to: ScionSocketIpAddr) -> (SocketAddr, JoinSet<()>) {
     let loopback = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = loopback.local_addr().unwrap();
@@ -136,8 +137,9 @@ async fn relay(scion: UdpScionSocket, to: ScionSocketIpAddr) -> (SocketAddr, Joi
     (address, tasks)
 }
 
-/// A client as Go's of scion-apps (`quicutil.SingleStream`, ALPN `qs`): HTTP/1.1 on one unidirectional
-/// stream each way; who has read the other's to its end opens one more and ends it at once.
+/// A client like that of scion-apps in Go (`quicutil.SingleStream`, ALPN `qs`): HTTP/1.1 on one
+/// unidirectional stream per direction. A side that has read the other's stream to its end opens
+/// one more and ends it at once.
 pub(crate) struct StreamPair {
     connection: Connection,
     send: SendStream,
@@ -172,11 +174,11 @@ impl StreamPair {
         self.send.write_all(bytes).await.unwrap();
     }
 
-    /// The body of the reply, which is the last. Ends the connection.
+    /// The body of the reply, which is the last one. Ends the connection.
     pub(crate) async fn last_reply(mut self) -> Vec<u8> {
         let mut receive = self.connection.accept_uni().await.unwrap();
         let reply = receive.read_to_end(1 << 16).await.unwrap();
-        // Acknowledged, ended, and the other's acknowledgement waited for.
+        // Acknowledge, end the stream, and wait for the other side's acknowledgement.
         let mut acknowledging = self.connection.open_uni().await.unwrap();
         acknowledging.finish().unwrap();
         self.send.finish().unwrap();
@@ -190,7 +192,7 @@ impl StreamPair {
     }
 }
 
-/// An announce as these clients send it, with their idea of a host.
+/// An announce as these clients send it, with their form of Host.
 pub(crate) fn last_request(tracker: &Tracker, port: u16) -> String {
     format!(
         "GET {} HTTP/1.1\r\nHost: [{}]:80\r\nConnection: close\r\n\r\n",
@@ -199,7 +201,7 @@ pub(crate) fn last_request(tracker: &Tracker, port: u16) -> String {
     )
 }
 
-/// From every AS: each is given all that were before it.
+/// Announces from every AS. Each receives all earlier peers.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_as_announces_over_http1_on_a_quic_stream_pair() {
     let topology = two_isds().await;

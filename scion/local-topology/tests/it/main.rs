@@ -1,4 +1,4 @@
-//! The tracker behind border routers, and its codec beside that of others.
+//! Tests the tracker behind border routers, and its codec against others.
 #![allow(
     clippy::unwrap_used,
     reason = "a test fails by it, here also outside of #[test]"

@@ -88,7 +88,8 @@ pub struct AnnounceRequest {
     pub peer_id: PeerId,
     /// The port on which the peer listens.
     pub port: NonZeroU16,
-    /// Bytes still to download. Zero makes a seed.
+    /// Bytes still to download; [`AnnounceRequest::LEFT_UNKNOWN`] if the client does not say. See
+    /// [`AnnounceRequest::is_seeder`].
     pub left: u64,
     /// Bytes uploaded since `started`, by the peer's own word.
     pub uploaded: u64,
@@ -110,6 +111,20 @@ pub struct AnnounceRequest {
 }
 
 impl AnnounceRequest {
+    /// `left` of a client that does not know the length of its torrent, as with magnet links. Some
+    /// clients send this value themselves, others leave the field out or send something unreadable.
+    pub const LEFT_UNKNOWN: u64 = u64::MAX;
+
+    /// Whether the peer has everything, by its own word: nothing is left, or it does not say what is
+    /// left and has just completed.
+    pub const fn is_seeder(&self) -> bool {
+        match self.left {
+            0 => true,
+            Self::LEFT_UNKNOWN => matches!(self.event, Event::Completed),
+            _ => false,
+        }
+    }
+
     /// A regular announce with nothing optional in it.
     pub const fn new(info_hash: InfoHash, peer_id: PeerId, port: NonZeroU16, left: u64) -> Self {
         Self {

@@ -132,7 +132,7 @@ impl<R: Registry, O: Observer> Tracker<R, O> {
             key: announce.key,
             reach: resolved.reach,
             verified: resolved.verified,
-            seeder: announce.left == 0,
+            seeder: announce.is_seeder(),
             event: announce.event,
         };
         let numwant = announce

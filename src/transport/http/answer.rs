@@ -179,7 +179,7 @@ impl Action {
             target::Action::Announce => Self::announce(raw, query, passkey),
             target::Action::Scrape => match query::parse_scrape(query, SCRAPE_MAX) {
                 Ok(mut query) => {
-                    query.passkey = passkey.or(query.passkey);
+                    query.passkey = query.passkey.or(passkey);
                     Self::of_client(raw, |origin| Self::Scrape(origin, query))
                 }
                 Err(error) => Self::Invalid(error),
@@ -196,7 +196,7 @@ impl Action {
                 Self::Reject(Status::TooEarly)
             }
             Ok(mut query) => {
-                if passkey.is_some() {
+                if query.announce.passkey.is_none() {
                     query.announce.passkey = passkey;
                 }
                 Self::of_client(raw, |origin| Self::Announce(origin, query))

@@ -423,13 +423,17 @@ fn write(
 ) {
     let mut digits = [0; 20];
     match reply.status {
-        Status::Ok => out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: "),
+        Status::Ok => out.extend_from_slice(
+            // No proxy may answer for the tracker, and scripts in pages may read the reply.
+            b"HTTP/1.1 200 OK\r\nCache-Control: no-store\r\n\
+              Access-Control-Allow-Origin: *\r\nContent-Type: ",
+        ),
         status => {
             out.extend_from_slice(b"HTTP/1.1 ");
             out.extend_from_slice(answer::decimal(status.code().into(), &mut digits));
             out.push(b' ');
             out.extend_from_slice(status.reason().as_bytes());
-            out.extend_from_slice(b"\r\nContent-Type: ");
+            out.extend_from_slice(b"\r\nCache-Control: no-store\r\nContent-Type: ");
         }
     }
     out.extend_from_slice(reply.content_type.as_bytes());

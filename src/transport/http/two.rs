@@ -15,7 +15,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{ALLOW, ALT_SVC, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, ALT_SVC, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE,
+    HeaderMap, HeaderValue,
+};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http2;
@@ -151,6 +154,10 @@ impl Requests {
         *response.status_mut() = http::StatusCode::from_u16(reply.status.code())
             .unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if reply.status == Status::Ok {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
         headers.insert(CONTENT_LENGTH, scratch.body.len().into());
         if let Some(methods) = reply.allow() {

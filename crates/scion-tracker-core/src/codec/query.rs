@@ -1,13 +1,17 @@
-//! The query string of HTTP announces and scrapes (BEP 3, 7, 21, 23, 48), both directions.
+//! Query strings of HTTP announces and scrapes (BEP 3, 7, 21, 23, 48), both directions.
 //!
-//! Where clients differ, this is what is read:
+//! Clients differ. The parser accepts this:
 //! - Values are percent-encoded in either case. A `+` is a plus and not a space: info hashes are
-//!   bytes, and no client of today sends a space as `+`.
-//! - `info_hash`, `peer_id`, `port`, `left`, `ia` and `scion` may stand once. Of any other field
-//!   the first one counts, so that what a tracker's URL carries goes before what a client appends.
-//! - An optional field with an empty value is as good as absent, but for `ia` and `scion`: those
-//!   are read or refused, so that nobody is taken for a clearnet peer by mistake.
-//! - Keys are compared as they stand; unknown ones are skipped.
+//!   bytes, and no current client sends a space as `+`.
+//! - `info_hash`, `peer_id`, `port`, `left`, `ia` and `scion` may appear once. Of any other field the
+//!   first one counts, so that the query of the tracker's URL wins over what a client appends.
+//! - `left` that is absent, empty, negative or unreadable is unknown. `uploaded` and `downloaded` that
+//!   cannot be read are 0.
+//! - An optional field with an empty value counts as absent, except `ia` and `scion`: those are parsed
+//!   or refused, so that nobody is taken for a clearnet peer by mistake.
+//! - A query that begins with more question marks, or that the client has appended with a second one
+//!   to the query of the tracker's URL, is read as if it were joined with `&`.
+//! - Names are compared as they stand; unknown ones are skipped.
 
 mod escape;
 mod write;
@@ -81,14 +85,6 @@ query_errors! {
     NoPort = "no_port", "port is missing";
     /// Not one of 1..=65535.
     BadPort = "bad_port", "port must be a number from 1 to 65535";
-    /// No `left`.
-    NoLeft = "no_left", "left is missing";
-    /// Not a number below 2^64.
-    BadLeft = "bad_left", "left must be a number of bytes";
-    /// Not a number below 2^64.
-    BadUploaded = "bad_uploaded", "uploaded must be a number of bytes";
-    /// Not a number below 2^64.
-    BadDownloaded = "bad_downloaded", "downloaded must be a number of bytes";
     /// A field that may stand once stands twice.
     Repeated = "repeated", "info_hash, peer_id, port, left, ia and scion may stand only once";
     /// An `ia` that is no ISD-AS.
@@ -103,8 +99,26 @@ query_errors! {
     BadUrlData = "bad_url_data", "URL data is cut short or too long";
 }
 
-/// Reads the query of an announce: what stands behind the `?`.
+/// Parses the query of an announce: what follows the `?`.
 pub fn parse_announce(query: &str) -> Result<AnnounceQuery, QueryError> {
+    match parse_announce_fields(query) {
+        Err(QueryError::NoInfoHash) if query.contains('?') => parse_announce_fields(&joined(query)),
+        parsed => parsed,
+    }
+}
+
+/// A query with question marks in it, as clients make it that append theirs with a `?` to a URL that
+/// has a query, or that ends in a `?`.
+#[cold]
+fn joined(query: &str) -> String {
+    query
+        .chars()
+        .take(MAX_QUERY + 1)
+        .map(|it| if it == '?' { '&' } else { it })
+        .collect()
+}
+
+fn parse_announce_fields(query: &str) -> Result<AnnounceQuery, QueryError> {
     if query.len() > MAX_QUERY {
         return Err(QueryError::TooLong);
     }
@@ -127,18 +141,12 @@ pub fn parse_announce(query: &str) -> Result<AnnounceQuery, QueryError> {
             b"info_hash" => once(&mut info_hash, read_info_hash(value)?)?,
             b"peer_id" => once(&mut peer_id, read_peer_id(value)?)?,
             b"port" => once(&mut port, read_port(value)?)?,
-            b"left" => once(&mut left, read_u64(value).ok_or(QueryError::BadLeft)?)?,
+            b"left" => once(&mut left, read_u64(value))?,
             b"ia" => claim.read_ia(value)?,
             b"scion" => claim.read_scion(value)?,
             _ if value.is_empty() => {}
-            b"uploaded" => first(
-                &mut uploaded,
-                read_u64(value).ok_or(QueryError::BadUploaded)?,
-            ),
-            b"downloaded" => first(
-                &mut downloaded,
-                read_u64(value).ok_or(QueryError::BadDownloaded)?,
-            ),
+            b"uploaded" => first(&mut uploaded, read_u64(value).unwrap_or(0)),
+            b"downloaded" => first(&mut downloaded, read_u64(value).unwrap_or(0)),
             b"event" => first(&mut event, read_event(value)),
             b"numwant" => first(&mut numwant, read_numwant(value)),
             b"compact" => first(&mut compact, read_flag(value)),
@@ -154,7 +162,7 @@ pub fn parse_announce(query: &str) -> Result<AnnounceQuery, QueryError> {
             info_hash: info_hash.ok_or(QueryError::NoInfoHash)?,
             peer_id: peer_id.ok_or(QueryError::NoPeerId)?,
             port: port.ok_or(QueryError::NoPort)?,
-            left: left.ok_or(QueryError::NoLeft)?,
+            left: left.flatten().unwrap_or(AnnounceRequest::LEFT_UNKNOWN),
             uploaded: uploaded.unwrap_or(0),
             downloaded: downloaded.unwrap_or(0),
             event: event.unwrap_or_default(),
@@ -180,6 +188,15 @@ pub struct ScrapeQuery {
 
 /// Reads the query of a scrape, of `max` hashes at most.
 pub fn parse_scrape(query: &str, max: usize) -> Result<ScrapeQuery, QueryError> {
+    match parse_scrape_fields(query, max) {
+        Err(QueryError::NoInfoHash) if query.contains('?') => {
+            parse_scrape_fields(&joined(query), max)
+        }
+        parsed => parsed,
+    }
+}
+
+fn parse_scrape_fields(query: &str, max: usize) -> Result<ScrapeQuery, QueryError> {
     if query.len() > MAX_QUERY {
         return Err(QueryError::TooLong);
     }

@@ -395,6 +395,10 @@ fn write(reply: &Reply, method: Method, scratch: &mut Scratch, out: &mut Vec<u8>
     out.extend_from_slice(&[frame::HEADERS as u8, 0, 0]);
     let start = out.len();
     qpack::push_status(reply.status.code(), out);
+    qpack::push_static(qpack::NO_STORE, out);
+    if reply.status == Status::Ok {
+        qpack::push_static(qpack::ALLOW_ANY_ORIGIN, out);
+    }
     qpack::push_field(qpack::CONTENT_TYPE, reply.content_type.as_bytes(), out);
     let mut digits = [0; 20];
     let length = answer::decimal(scratch.body.len(), &mut digits);

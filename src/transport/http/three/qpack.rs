@@ -7,6 +7,8 @@ use super::table::STATIC;
 /// Indices in the static table that replies use.
 pub(super) const CONTENT_LENGTH: usize = 4;
 pub(super) const DATE: usize = 6;
+pub(super) const ALLOW_ANY_ORIGIN: usize = 35;
+pub(super) const NO_STORE: usize = 40;
 pub(super) const CONTENT_TYPE: usize = 44;
 const STATUS: usize = 24;
 const STATUS_200: usize = 25;
@@ -142,13 +144,18 @@ pub(super) fn push_status(code: u16, out: &mut Vec<u8>) {
             return push_field(STATUS, &digits, out);
         }
     };
-    push_integer(0b1100_0000, 6, index, out);
+    push_static(index, out);
 }
 
 /// Appends a field with a name from the static table.
 pub(super) fn push_field(name: usize, value: &[u8], out: &mut Vec<u8>) {
     push_integer(0b0101_0000, 4, name, out);
     push_value(value, out);
+}
+
+/// Appends a field whose name and value are both in the static table.
+pub(super) fn push_static(index: usize, out: &mut Vec<u8>) {
+    push_integer(0b1100_0000, 6, index, out);
 }
 
 /// Appends a field with a literal name.

@@ -120,16 +120,23 @@ fn read_announce<'a>(packet: &[u8; 98], options: &'a [u8]) -> Request<'a> {
         _ => url.claim_and_passkey(),
     };
     let port = NonZeroU16::new(u16::from_be_bytes(bytes_at(packet, 96)));
+    let event = read_event(u32_at(packet, 80));
+    let left = u64_at(packet, 64);
+    let numwant = match read_numwant(u32_at(packet, 92)) {
+        // anacrolix/torrent sends 0 and means the default. A leecher has use for peers.
+        Some(0) if left != 0 && event != Event::Stopped => None,
+        numwant => numwant,
+    };
     let announce = match (port, from_url) {
         (Some(port), Ok((claim, passkey))) => Ok(AnnounceRequest {
             info_hash: InfoHash(bytes_at(packet, 16)),
             peer_id: PeerId(bytes_at(packet, 36)),
             port,
-            left: u64_at(packet, 64),
+            left,
             uploaded: u64_at(packet, 72),
             downloaded: u64_at(packet, 56),
-            event: read_event(u32_at(packet, 80)),
-            numwant: read_numwant(u32_at(packet, 92)),
+            event,
+            numwant,
             key: Some(u32_at(packet, 88)).filter(|key| *key != 0),
             claim,
             named_ip: read_ip(u32_at(packet, 84)),

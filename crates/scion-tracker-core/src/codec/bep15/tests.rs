@@ -109,7 +109,7 @@ fn passkeys_stand_in_url_data() {
         ("/announce/secret", Some("secret")),
         ("/secret/announce?x=1", Some("secret")),
         ("/announce?passkey=secret", Some("secret")),
-        ("/announce/path?passkey=query", Some("path")),
+        ("/announce/path?passkey=query", Some("query")),
         ("/announce/no.passkey?passkey=query", Some("query")),
         ("/announce", None),
         ("/other/secret", None),
@@ -214,11 +214,18 @@ fn fields_that_clients_fill_differently() {
     ] {
         assert_eq!(with(80, &u32::to_be_bytes(number)).unwrap().event, event);
     }
-    for (number, numwant) in [(-1, None), (i32::MIN, None), (0, Some(0)), (7, Some(7))] {
+    for (number, numwant) in [(-1, None), (i32::MIN, None), (0, None), (7, Some(7))] {
         assert_eq!(
             with(92, &i32::to_be_bytes(number)).unwrap().numwant,
             numwant
         );
+    }
+    // A seed and a peer that leaves may want nobody.
+    for (at, bytes) in [(64, &[0; 8][..]), (80, &[0, 0, 0, 3][..])] {
+        let mut changed = packet.clone();
+        changed[92..96].fill(0);
+        changed[at..at + bytes.len()].copy_from_slice(bytes);
+        assert_eq!(read(&changed).unwrap().numwant, Some(0));
     }
     let ip: IpAddr = "192.0.2.1".parse().unwrap();
     assert_eq!(with(84, &[192, 0, 2, 1]).unwrap().named_ip, Some(ip));
@@ -425,7 +432,7 @@ proptest! {
     fn announces_round_trip(mut announce in any_announce()) {
         // Values that BEP 15 cannot hold.
         announce.named_ip = announce.named_ip.filter(IpAddr::is_ipv4);
-        announce.numwant = announce.numwant.map(|n| n >> 1);
+        announce.numwant = announce.numwant.map(|n| (n >> 1).max(1));
         announce.key = announce.key.filter(|key| *key != 0);
         let packet = packet(&announce, "/announce");
         prop_assert_eq!(read(&packet), Ok(announce));

@@ -51,7 +51,7 @@ impl<'a> UrlData<'a> {
         Some(Url { path, query })
     }
 
-    /// The place that the URL claims, and its passkey: from the path, else from the query.
+    /// The place that the URL claims, and its passkey: from the query, else from the path.
     #[cold]
     pub(super) fn claim_and_passkey(&self) -> Result<(Claim, Option<Passkey>), QueryError> {
         let mut buffer = UrlBuffer::new();
@@ -66,7 +66,7 @@ impl<'a> UrlData<'a> {
         let target = std::str::from_utf8(path)
             .ok()
             .and_then(|path| Target::of(path, ""));
-        Ok((claim, target.and_then(|it| it.passkey).or(in_query)))
+        Ok((claim, in_query.or(target.and_then(|it| it.passkey))))
     }
 
     /// Joins all URL data. An unknown option that is cut short ends the options, as bytes behind an

@@ -83,7 +83,6 @@ fn required_fields() {
         (HASH, QueryError::NoInfoHash),
         ("peer_id=-LT2110-2Hk2RLxj.gRc", QueryError::NoPeerId),
         ("port=6881", QueryError::NoPort),
-        ("left=7", QueryError::NoLeft),
     ];
     for (i, (field, error)) in fields.iter().enumerate() {
         let others = || fields.iter().enumerate().filter(move |(j, _)| *j != i);
@@ -95,6 +94,45 @@ fn required_fields() {
         assert_eq!(parse_announce(&twice), Err(QueryError::Repeated));
     }
     assert_eq!(parse_announce(""), Err(QueryError::NoInfoHash));
+}
+
+#[test]
+fn an_unreadable_left_is_unknown() {
+    let id = "a".repeat(20);
+    let read = |extra: &str| {
+        let query = format!("{HASH}&peer_id={id}&port=1{extra}");
+        parse_announce(&query).unwrap().announce
+    };
+    for left in [
+        "&left",
+        "",
+        "-1",
+        "18446744073709551616",
+        "None",
+        "1e3",
+        "+5",
+    ] {
+        let extra = if left.starts_with('&') {
+            left.to_owned()
+        } else {
+            format!("&left={left}")
+        };
+        let announce = read(&extra);
+        assert_eq!(announce.left, AnnounceRequest::LEFT_UNKNOWN, "{left}");
+        assert!(!announce.is_seeder());
+        assert!(read(&format!("{extra}&event=completed")).is_seeder());
+    }
+    assert!(read("&left=0").is_seeder());
+    assert!(!read("&left=1&event=completed").is_seeder());
+    assert_eq!(read("").left, AnnounceRequest::LEFT_UNKNOWN);
+}
+
+#[test]
+fn values_that_are_not_used_never_refuse() {
+    for extra in ["uploaded=-1&downloaded=x", "uploaded=1e3", "key=x&key=%00"] {
+        let announce = read(extra);
+        assert_eq!((announce.uploaded, announce.downloaded), (0, 0), "{extra}");
+    }
 }
 
 #[test]
@@ -144,13 +182,7 @@ fn bad_values_are_refused() {
         let query = format!("{HASH}&peer_id={id}&left=0&port={port}");
         assert_eq!(parse_announce(&query), Err(QueryError::BadPort), "{port}");
     }
-    for left in ["", "-1", "18446744073709551616", "None", "1e3"] {
-        let query = format!("{HASH}&peer_id={id}&port=1&left={left}");
-        assert_eq!(parse_announce(&query), Err(QueryError::BadLeft), "{left}");
-    }
     for (extra, error) in [
-        ("uploaded=-1", QueryError::BadUploaded),
-        ("downloaded=x", QueryError::BadDownloaded),
         ("ia=", QueryError::BadIa),
         ("ia", QueryError::BadIa),
         ("ia=1", QueryError::BadIa),
@@ -405,4 +437,27 @@ fn the_first_passkey_that_is_one_counts() {
             "{extra}"
         );
     }
+}
+
+#[test]
+fn question_marks_join_queries() {
+    let query = format!("{HASH}&{REST}");
+    let passkey = Some("abc".parse::<Passkey>().unwrap());
+    for (url, expected) in [
+        (format!("?{query}"), None),
+        (format!("??{query}"), None),
+        (format!("passkey=abc?{query}"), passkey),
+        (format!("?passkey=abc?{query}"), passkey),
+        (format!("{query}&x=?"), None),
+    ] {
+        let announce = parse_announce(&url).unwrap().announce;
+        assert_eq!((announce.left, announce.passkey), (7, expected), "{url}");
+        let scrape = parse_scrape(&url, 1).unwrap();
+        assert_eq!(
+            (scrape.hashes.len(), scrape.passkey),
+            (1, expected),
+            "{url}"
+        );
+    }
+    assert_eq!(parse_announce("?"), Err(QueryError::NoInfoHash));
 }

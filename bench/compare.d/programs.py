@@ -77,6 +77,7 @@ class Tracker(Own):
             "SCION_TRACKER_WORKERS": str(options.get("workers", 1)),
             # The load comes from a few addresses.
             "SCION_TRACKER_PEERS_PER_SOURCE": "100000000",
+            "SCION_TRACKER_PEERS_PER_SOURCE_IN_TORRENT": "100000000",
             "SCION_TRACKER_CONNECTIONS_PER_SOURCE": "65536",
             "SCION_TRACKER_SELECTION_MODE": options.get("selection", "prefer"),
         }

@@ -7,16 +7,10 @@ use scion_tracker::{Config, Server};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let config = Config {
-        listen: Listen {
-            udp: vec!["127.0.0.1:0".parse()?],
-            http: vec!["127.0.0.1:0".parse()?],
-            https: vec![],
-            http3: vec![],
-            scion: vec![],
-        },
-        ..Config::default()
-    };
+    let mut config = Config::default();
+    config.listen = Listen::none();
+    config.listen.udp = vec!["127.0.0.1:0".parse()?];
+    config.listen.http = vec!["127.0.0.1:0".parse()?];
     let server = Server::bind(config)?;
     for listening in server.listeners() {
         eprintln!("announce to {}", listening.url());

@@ -4,6 +4,12 @@
 //! with the defaults, so they speak to operators. The defaults run as they are.
 
 mod connections;
+#[expect(
+    unnameable_types,
+    unreachable_pub,
+    reason = "confique derives a layer, which the lints accept except inside a macro"
+)]
+mod listener;
 mod load;
 mod sections;
 mod value;
@@ -20,14 +26,14 @@ use scion_tracker_core::select::Policy;
 use scion_tracker_core::tracker::Terms;
 
 pub use connections::Connections;
+pub use listener::{
+    Http3Listener, Listen, Listener, ListenerError, ScionListener, ScionTransports, UdpListener,
+};
 pub(crate) use load::strangers;
 pub use load::{ConfigError, template};
 pub use sections::{Announce, Log, Places, Registry, Scion, Selection, Tls, Udp};
 pub(crate) use value::parse_duration;
-pub use value::{
-    ClientHeader, ClientHeaderError, Listener, ListenerError, LogFormat, LogFormatError,
-    ScionListener,
-};
+pub use value::{ClientHeader, ClientHeaderError, LogFormat, LogFormatError};
 
 /// Settings that one source (file, environment, flags) makes; the rest is left to the others.
 pub type Layer = <Config as confique::Config>::Layer;
@@ -59,24 +65,33 @@ pub struct Config {
 
     /// Where the tracker listens. Any number of listeners of each kind.
     ///
-    /// As soon as the file, the environment or the flags name one listener, they name them all:
-    /// kinds that are not named there are off. SCION listeners do not count: they are there besides.
+    /// If the file, the environment or the flags name one listener, they name them all: kinds that
+    /// they do not name are off. SCION listeners do not count: they are in addition to the others.
     ///
     /// A listener is an address with a port (`[::]:6969` also serves IPv4; port 0 takes a free one),
-    /// or a table, for a listener behind proxies:
+    /// or a table for more settings:
     ///
     /// ```toml
     /// [[listen.http]]
     /// address = "10.0.0.1:80"
-    /// # Proxies that are trusted to name the client of a request: networks, or single addresses.
+    /// # http, https, http3: proxies that are trusted to name the client of a request: networks, or
+    /// # single addresses.
     /// proxies = ["10.0.0.0/24", "192.0.2.7"]
-    /// # Header in which they name it: "x-forwarded-for", "forwarded" (RFC 7239), or any other with an
-    /// # address in it, such as "x-real-ip" or "cf-connecting-ip". Other headers are ignored. Announces
-    /// # through a trusted proxy without such an address are refused.
+    /// # The header in which they name it: "x-forwarded-for", "forwarded" (RFC 7239), or any other with
+    /// # an address in it, such as "x-real-ip" or "cf-connecting-ip". Other headers are ignored.
+    /// # Announces through a trusted proxy without such an address are refused.
     /// header = "x-forwarded-for"
-    /// # Whether these proxies begin each connection with a PROXY protocol header, version 1 or 2.
+    /// # http, https: whether these proxies begin each connection with a PROXY protocol header,
+    /// # version 1 or 2.
     /// proxy_protocol = false
+    ///
+    /// [[listen.scion]]
+    /// address = "1-ff00:0:110,[10.0.0.1]:31969"
+    /// # What is served there. UDP alone needs no certificate.
+    /// transports = ["udp", "quic"]
     /// ```
+    ///
+    /// In the environment, a list is separated by commas or spaces.
     #[config(nested)]
     pub listen: Listen,
 
@@ -117,36 +132,6 @@ pub struct Config {
     /// The log, on standard error.
     #[config(nested)]
     pub log: Log,
-}
-
-/// See [`Config::listen`].
-#[derive(Debug, Clone, PartialEq, Eq, confique::Config)]
-#[config(
-    layer_attr(derive(Debug, Clone)),
-    layer_attr(serde(deny_unknown_fields))
-)]
-pub struct Listen {
-    /// UDP trackers (BEP 15).
-    #[config(env = "SCION_TRACKER_UDP", parse_env = value::list, default = ["[::]:6969"])]
-    pub udp: Vec<Listener>,
-
-    /// HTTP/1.1 and HTTP/2 without TLS.
-    #[config(env = "SCION_TRACKER_HTTP", parse_env = value::list, default = ["[::]:6969"])]
-    pub http: Vec<Listener>,
-
-    /// HTTP/1.1 and HTTP/2 over TLS.
-    #[config(env = "SCION_TRACKER_HTTPS", parse_env = value::list, default = ["[::]:6443"])]
-    pub https: Vec<Listener>,
-
-    /// HTTP/3.
-    #[config(env = "SCION_TRACKER_HTTP3", parse_env = value::list, default = ["[::]:6443"])]
-    pub http3: Vec<Listener>,
-
-    /// HTTP/3 and UDP trackers over SCION, on one port: ["1-ff00:0:110,[10.0.0.1]:31969"]. The port
-    /// has to be one that the border routers of the AS deliver to (dispatched_ports of its
-    /// topology). In the environment, separated by spaces.
-    #[config(env = "SCION_TRACKER_SCION", parse_env = value::scion_list, default = [])]
-    pub scion: Vec<ScionListener>,
 }
 
 /// The longest that the registry can measure.
@@ -232,12 +217,7 @@ impl Config {
 
     /// What no single value shows to be wrong.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let Self {
-            announce,
-            tls,
-            listen,
-            ..
-        } = self;
+        let Self { announce, tls, .. } = self;
         if announce.min_interval > announce.interval {
             return Err("announce.min_interval is longer than announce.interval".into());
         }
@@ -261,41 +241,10 @@ impl Config {
         if tls.cert.is_some() != tls.key.is_some() {
             return Err("tls.cert and tls.key go together".into());
         }
-        let Listen {
-            udp,
-            http,
-            https,
-            http3,
-            scion: _,
-        } = listen;
-        let on_ip = [udp, http, https, http3].iter().any(|it| !it.is_empty());
-        if !on_ip && !self.asks_for_scion() {
+        if self.listen.is_none() && !self.asks_for_scion() {
             return Err("no listener is named in listen".into());
         }
-        let framed = udp
-            .iter()
-            .chain(http3)
-            .find(|listener| listener.proxy_protocol);
-        if let Some(Listener { address, .. }) = framed {
-            return Err(format!(
-                "the PROXY protocol is for listen.http and listen.https, not for the datagrams of {address}"
-            ));
-        }
-        if let Some(Listener { address, .. }) = udp.iter().find(|it| !it.proxies.is_empty()) {
-            return Err(format!(
-                "listen.udp: nothing in a packet to {address} speaks for a proxy"
-            ));
-        }
-        if let Some(Listener { address, .. }) = http
-            .iter()
-            .chain(https)
-            .find(|it| it.proxy_protocol && it.proxies.is_empty())
-        {
-            return Err(format!(
-                "the listener {address} has proxy_protocol without proxies"
-            ));
-        }
-        Ok(())
+        self.listen.check()
     }
 }
 
@@ -411,6 +360,19 @@ mod tests {
                 "[[listen.http]]\naddress = '1'\nproxy = []",
                 ":3:1: unknown field `proxy`",
             ),
+            (
+                "[[listen.udp]]\naddress = '1'\nproxies = []",
+                ":3:1: unknown field `proxies`",
+            ),
+            (
+                "[[listen.http3]]\naddress = '1'\nproxy_protocol = true",
+                ":3:1: unknown field `proxy_protocol`",
+            ),
+            (
+                "listen.http = [{ address = '1', proxy_protocol = true }]",
+                "listen.http: the listener [::]:1 has proxy_protocol = true and no proxies",
+            ),
+            ("listen.htp = ['1']", "did you mean `http`?"),
             ("[selection]\ncap_percent = 101", ":2:15: "),
             (
                 "[registry]\nmemory = 'much'",

@@ -36,7 +36,7 @@ impl Args {
                     Certificates::load(&config.tls, None)
                         .map_err(|error| wrong(&anyhow::Error::new(error)))?;
                 }
-                super::print(&format!("{} is good\n", file.display()))?;
+                super::print(&format!("{}: ok\n", file.display()))?;
             }
         }
         Ok(())

@@ -4,13 +4,12 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use scion_tracker_core::address::ScionAddr;
 use scion_tracker_core::types::InfoHash;
 
 use super::serve;
 use crate::client::{Client, Options, ScionOptions, TrackerUrl, Trust};
-use crate::config::{Config, Listener, ScionListener};
-use crate::server::{Kind, Listening, scion_listeners};
+use crate::config::Config;
+use crate::server::listener::first_url;
 
 /// Asking for the counts of a torrent leaves nothing behind in the tracker, whether it has the
 /// torrent or not.
@@ -71,47 +70,28 @@ fn ask(url: &TrackerUrl, timeout: Duration) -> anyhow::Result<()> {
 /// The first listener that can be asked: one with a port, that does not wait for the header of a
 /// proxy.
 fn listener(config: &Config) -> anyhow::Result<TrackerUrl> {
-    let listen = &config.listen;
-    let of_kind = |kind, list: &[Listener]| {
-        let askable = |it: &&Listener| it.address.port() != 0 && !it.proxy_protocol;
-        list.iter().find(askable).map(|it| Listening {
-            kind,
-            address: it.address,
-            scion: None,
-        })
-    };
-    let found = of_kind(Kind::Udp, &listen.udp)
-        .or_else(|| of_kind(Kind::Http, &listen.http))
-        .or_else(|| of_kind(Kind::Https, &listen.https))
-        .or_else(|| of_kind(Kind::Http3, &listen.http3));
-    if let Some(found) = found {
-        return Ok(found.url().parse()?);
-    }
-    let over_scion = scion_listeners(config)?;
-    let found = over_scion.iter().find(|it| it.port != 0);
-    let ScionListener { host, port } =
-        found.context("no listener of the configuration can be asked: name a URL to ask")?;
-    let address = ScionAddr::new(host.ia, host.ip(), *port)?;
-    Ok(format!("udp://{}/announce", address.url_authority()).parse()?)
+    let url = first_url(config)?
+        .context("no listener of the configuration can be asked: name a URL to ask")?;
+    Ok(url.parse()?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Listen;
+    use crate::config::{Listen, Listener};
 
     fn check(listen: [&[&str]; 4], expected: Option<&str>) {
-        let [udp, http, https, http3] = listen.map(|list| {
-            let listeners = list.iter().map(|text| text.parse().unwrap());
-            listeners.collect::<Vec<Listener>>()
-        });
+        fn parse<T: std::str::FromStr<Err: std::fmt::Debug>>(list: &[&str]) -> Vec<T> {
+            list.iter().map(|text| text.parse().unwrap()).collect()
+        }
+        let [udp, http, https, http3] = listen;
         let config = Config {
             listen: Listen {
-                udp,
-                http,
-                https,
-                http3,
-                scion: vec![],
+                udp: parse(udp),
+                http: parse(http),
+                https: parse(https),
+                http3: parse(http3),
+                ..Listen::none()
             },
             ..Config::default()
         };
@@ -147,11 +127,8 @@ mod tests {
     fn scion_is_asked_where_there_is_nothing_else() {
         let mut config = Config {
             listen: Listen {
-                udp: vec![],
-                http: vec![],
-                https: vec![],
-                http3: vec![],
                 scion: vec!["1-ff00:0:110,[10.0.0.1]:31969".parse().unwrap()],
+                ..Listen::none()
             },
             ..Config::default()
         };

@@ -14,7 +14,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::client::DaemonAddr;
-use crate::config::{self, Config, ConfigError, Layer, Listener, LogFormat, ScionListener};
+use crate::config::{self, Config, ConfigError, Layer, LogFormat};
+use crate::server::listener::listeners;
 use crate::server::{Handle, Server};
 
 /// Flags of `serve`, each of which beats the environment, which beats the file.
@@ -26,21 +27,8 @@ pub(super) struct Args {
     /// Where the tracker keeps what has to survive a restart.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Serve UDP here. Naming any listener turns off all that are not named. Repeatable.
-    #[arg(long, value_name = "ADDR:PORT")]
-    udp: Vec<Listener>,
-    /// Serve HTTP/1.1 and HTTP/2 here. Repeatable.
-    #[arg(long, value_name = "ADDR:PORT")]
-    http: Vec<Listener>,
-    /// Serve HTTP/1.1 and HTTP/2 over TLS here. Repeatable.
-    #[arg(long, value_name = "ADDR:PORT")]
-    https: Vec<Listener>,
-    /// Serve HTTP/3 here. Repeatable.
-    #[arg(long, value_name = "ADDR:PORT")]
-    http3: Vec<Listener>,
-    /// Serve HTTP/3 and UDP over SCION here, besides the other listeners. Repeatable.
-    #[arg(long, value_name = "ISD-AS,[IP]:PORT")]
-    scion: Vec<ScionListener>,
+    #[command(flatten)]
+    listen: Listeners,
     /// The topology file of our AS, usually /etc/scion/topology.json. Alone it has the tracker listen
     /// on SCION port 31969.
     #[arg(long, value_name = "FILE")]
@@ -66,24 +54,64 @@ pub(super) struct Args {
     log_format: Option<LogFormat>,
 }
 
+macro_rules! generate {
+    ($({
+        $(#[doc = $doc:tt])+
+        $name:ident: $kind:ident = $listener:ty,
+        settings: $settings:ident,
+        env: $env:tt,
+        default: $default:tt,
+        flag: $flag:tt, $value:tt,
+        besides: $besides:tt,
+    })+) => {
+        /// Flags that name listeners, generated from the table of listeners.
+        #[derive(Debug, Clone, Default, PartialEq, clap::Args)]
+        struct Listeners {
+            $(
+                #[doc = $flag]
+                #[arg(long, value_name = $value)]
+                $name: Vec<config::$settings>,
+            )+
+        }
+
+        impl Listeners {
+            /// These flags, and those of `other` that they do not replace.
+            fn over(self, other: Self) -> Self {
+                let names_all = self.names_all();
+                Self {
+                    $(
+                        $name: if self.$name.is_empty() && ($besides || !names_all) {
+                            other.$name
+                        } else {
+                            self.$name
+                        },
+                    )+
+                }
+            }
+
+            /// Whether one of them is named that turns off all kinds that are not named.
+            const fn names_all(&self) -> bool {
+                false $( || !($besides || self.$name.is_empty()) )+
+            }
+
+            fn set(self, layer: &mut Layer) {
+                let names_all = self.names_all();
+                $(
+                    if !self.$name.is_empty() || (names_all && !$besides) {
+                        layer.listen.$name = Some(self.$name);
+                    }
+                )+
+            }
+        }
+    };
+}
+listeners!(generate);
+
 impl Args {
     /// These flags, and where they say nothing the others.
     pub(super) fn over(self, other: Self) -> Self {
-        let listeners = if self.names_listeners() {
-            &self
-        } else {
-            &other
-        };
         Self {
-            udp: listeners.udp.clone(),
-            http: listeners.http.clone(),
-            https: listeners.https.clone(),
-            http3: listeners.http3.clone(),
-            scion: if self.scion.is_empty() {
-                other.scion
-            } else {
-                self.scion
-            },
+            listen: self.listen.over(other.listen),
             scion_topology: self.scion_topology.or(other.scion_topology),
             scion_daemon: self.scion_daemon.or(other.scion_daemon),
             config: self.config.or(other.config),
@@ -96,28 +124,9 @@ impl Args {
         }
     }
 
-    const fn names_listeners(&self) -> bool {
-        let Self {
-            udp,
-            http,
-            https,
-            http3,
-            ..
-        } = self;
-        !(udp.is_empty() && http.is_empty() && https.is_empty() && http3.is_empty())
-    }
-
     fn layer(self) -> Layer {
         let mut layer = Layer::empty();
-        if self.names_listeners() {
-            layer.listen.udp = Some(self.udp);
-            layer.listen.http = Some(self.http);
-            layer.listen.https = Some(self.https);
-            layer.listen.http3 = Some(self.http3);
-        }
-        if !self.scion.is_empty() {
-            layer.listen.scion = Some(self.scion);
-        }
+        self.listen.set(&mut layer);
         layer.scion.topology = self.scion_topology;
         layer.scion.daemon = self.scion_daemon;
         layer.data_dir = self.data_dir;
@@ -166,7 +175,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
     let mut urls = String::new();
     for listening in server.listeners() {
-        tracing::info!("{listening} is bound");
+        tracing::info!("listening on {listening}");
         urls += &listening.url();
         urls += "\n";
     }

@@ -6,7 +6,7 @@ use std::{env, fs, io};
 use confique::meta::{FieldKind, Meta};
 use confique::{Config as _, Layer as _};
 
-use super::{Config, Layer};
+use super::{Config, Layer, listener};
 use crate::scion::daemon;
 
 /// All variables of the environment that set something begin like this.
@@ -77,7 +77,7 @@ impl Config {
         let contradiction = |message| ConfigError::Contradiction { message };
         let layer = layers
             .into_iter()
-            .map(with_all_listeners)
+            .map(listener::complete)
             .chain([Layer::default_values()])
             .fold(Layer::empty(), Layer::with_fallback);
         let config = Self::from_layer(layer).map_err(|error| contradiction(error.to_string()))?;
@@ -117,23 +117,6 @@ fn env_keys(meta: &'static Meta, keys: &mut Vec<&'static str>) {
             FieldKind::Nested { meta } => env_keys(meta, keys),
         }
     }
-}
-
-/// A source that names one listener on IP names all of these. SCION listeners are there besides.
-fn with_all_listeners(mut layer: Layer) -> Layer {
-    let listen = &mut layer.listen;
-    let lists = [&listen.udp, &listen.http, &listen.https, &listen.http3];
-    if lists.into_iter().any(Option::is_some) {
-        for list in [
-            &mut listen.udp,
-            &mut listen.http,
-            &mut listen.https,
-            &mut listen.http3,
-        ] {
-            list.get_or_insert_default();
-        }
-    }
-    layer
 }
 
 fn from_env() -> Result<Layer, ConfigError> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -10,25 +10,12 @@ use bytesize::ByteSize;
 use http::HeaderName;
 use ipnet::IpNet;
 use rustls_pki_types::ServerName;
-use scion_tracker_core::address::{AddressError, Host, IsdAs, ScionAddr};
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use scion_tracker_core::address::{AddressError, IsdAs};
+use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, de};
 
 /// The longest duration, in seconds: a year.
 pub(super) const LONGEST: u32 = 365 * 24 * 60 * 60;
-
-/// Where a listener listens, and which proxies it trusts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listener {
-    /// Address and port. `[::]` also serves IPv4; port 0 takes a free one.
-    pub address: SocketAddr,
-    /// Proxies that are trusted to name the client of a request.
-    pub proxies: Vec<IpNet>,
-    /// Header in which the proxies name the client.
-    pub header: ClientHeader,
-    /// Whether the proxies begin each connection with a PROXY protocol header, version 1 or 2.
-    pub proxy_protocol: bool,
-}
 
 /// Name of the request header in which proxies name the client, in lower case.
 ///
@@ -121,80 +108,6 @@ pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec
 pub(super) fn networks_from_env(text: &str) -> Result<Vec<IpNet>, ListError> {
     let networks = list::<Network>(text)?;
     Ok(networks.into_iter().map(|Network(net)| net).collect())
-}
-
-/// The text is not an address with a port.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a listener is an address with a port, as in [::]:6969 or 192.0.2.1:6969, or a port alone")]
-pub struct ListenerError;
-
-impl From<SocketAddr> for Listener {
-    fn from(address: SocketAddr) -> Self {
-        Self {
-            address,
-            proxies: Vec::new(),
-            header: ClientHeader::default(),
-            proxy_protocol: false,
-        }
-    }
-}
-
-impl FromStr for Listener {
-    type Err = ListenerError;
-
-    /// Reads an address with a port, or a port alone, for all addresses.
-    fn from_str(s: &str) -> Result<Self, ListenerError> {
-        let s = s.trim();
-        s.parse()
-            .or_else(|_| {
-                s.parse()
-                    .map(|port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
-            })
-            .map(Self::from)
-            .map_err(|_| ListenerError)
-    }
-}
-
-impl<'de> Deserialize<'de> for Listener {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ListenerVisitor)
-    }
-}
-
-struct ListenerVisitor;
-
-impl<'de> Visitor<'de> for ListenerVisitor {
-    type Value = Listener;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an address with a port, or a table with such an `address`")
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Listener, E> {
-        text.parse().map_err(E::custom)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Listener, A::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Table {
-            #[serde(deserialize_with = "text")]
-            address: Listener,
-            #[serde(default, deserialize_with = "networks")]
-            proxies: Vec<IpNet>,
-            #[serde(default)]
-            header: ClientHeader,
-            #[serde(default)]
-            proxy_protocol: bool,
-        }
-        let table = Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
-        Ok(Listener {
-            address: table.address.address,
-            proxies: table.proxies,
-            header: table.header,
-            proxy_protocol: table.proxy_protocol,
-        })
-    }
 }
 
 /// How the log is written.
@@ -313,68 +226,28 @@ pub(super) enum ListError {
     Item { item: String, message: String },
 }
 
-/// Values separated by commas.
-pub(super) fn list<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<Vec<T>, ListError> {
-    if text.trim().is_empty() {
-        return Err(ListError::Empty);
+/// A value that stands in a list in the environment.
+pub(super) trait ListItem: FromStr<Err: fmt::Display> {
+    /// Splits a list into items, which may be empty.
+    fn split(text: &str) -> Vec<&str> {
+        text.split([',', ' ', '\t', '\n']).collect()
     }
+}
+
+impl ListItem for Network {}
+impl ListItem for String {}
+
+/// Values separated by commas, spaces or both.
+pub(super) fn list<T: ListItem>(text: &str) -> Result<Vec<T>, ListError> {
     let read = |item: &str| {
-        item.trim()
-            .parse()
-            .map_err(|error: T::Err| ListError::Item {
-                item: item.into(),
-                message: error.to_string(),
-            })
+        item.parse().map_err(|error: T::Err| ListError::Item {
+            item: item.into(),
+            message: error.to_string(),
+        })
     };
-    text.split(',').map(read).collect()
-}
-
-/// A SCION address to listen on. Port 0 picks a free one, which border routers deliver to only by
-/// chance: it is for tests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct ScionListener {
-    /// Host and ISD-AS.
-    pub host: Host,
-    /// The port.
-    pub port: u16,
-}
-
-impl FromStr for ScionListener {
-    type Err = AddressError;
-
-    fn from_str(text: &str) -> Result<Self, AddressError> {
-        // A SCION address as it is written everywhere else has no port 0.
-        let any_port = text.strip_suffix(":0").map(|rest| format!("{rest}:1"));
-        let address: ScionAddr = any_port.as_deref().unwrap_or(text).parse()?;
-        let port = if any_port.is_some() { 0 } else { address.port };
-        Ok(Self {
-            host: address.host,
-            port,
-        })
-    }
-}
-
-impl TryFrom<String> for ScionListener {
-    type Error = AddressError;
-
-    fn try_from(text: String) -> Result<Self, AddressError> {
-        text.parse()
-    }
-}
-
-/// SCION addresses separated by spaces, as they have commas in them.
-pub(super) fn scion_list(text: &str) -> Result<Vec<ScionListener>, ListError> {
-    let list: Result<Vec<_>, _> = text
-        .split_whitespace()
-        .map(|item| {
-            item.parse().map_err(|error: AddressError| ListError::Item {
-                item: item.into(),
-                message: error.to_string(),
-            })
-        })
-        .collect();
-    match list {
+    let items = T::split(text);
+    let items = items.into_iter().filter(|item| !item.is_empty());
+    match items.map(read).collect::<Result<Vec<_>, _>>() {
         Ok(list) if list.is_empty() => Err(ListError::Empty),
         list => list,
     }
@@ -480,17 +353,6 @@ mod tests {
         assert_eq!(parse("1.5 MB"), Ok(1_500_000));
         assert_eq!(parse("4096"), Ok(4096));
         assert!(parse("many").unwrap_err().to_string().contains("a size"));
-    }
-
-    #[test]
-    fn listeners() {
-        let address = |text: &str| text.parse::<Listener>().map(|it| it.address.to_string());
-        assert_eq!(address("192.0.2.1:80").as_deref(), Ok("192.0.2.1:80"));
-        assert_eq!(address("[::1]:0").as_deref(), Ok("[::1]:0"));
-        assert_eq!(address("6969").as_deref(), Ok("[::]:6969"));
-        for bad in ["", "::1", "localhost:80", "[::]:65536", "192.0.2.1"] {
-            assert_eq!(address(bad), Err(ListenerError), "{bad}");
-        }
     }
 
     #[test]

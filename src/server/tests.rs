@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::config::Listener;
+use crate::config::ScionTransports;
 use crate::scion::socket::ScionSocket;
 use crate::scion::socket::tests::net::{host, loopback, path};
 
@@ -48,7 +48,7 @@ fn config() -> Config {
     config.listen.udp.clear();
     config.listen.https.clear();
     config.listen.http3.clear();
-    config.listen.http = vec![Listener::from(loopback())];
+    config.listen.http = vec![loopback().into()];
     config.listen.scion = vec!["1-ff00:0:110,[127.0.0.1]:0".parse().unwrap()];
     config
 }
@@ -71,8 +71,10 @@ fn start_with(config: Config) -> Running {
     let listeners: Vec<_> = server.listeners().collect();
     let scion = listeners.iter().find_map(|it| it.scion).unwrap();
     let on_ip = |kind| {
-        let mut listeners = listeners.iter().filter(|it| it.scion.is_none());
-        listeners.find(|it| it.kind == kind).map(|it| it.address)
+        listeners
+            .iter()
+            .find(|it| it.kind == kind)
+            .map(|it| it.address)
     };
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
@@ -270,16 +272,17 @@ struct UdpClient {
 }
 
 impl UdpClient {
-    fn new(tracker: &Running, from: &str, path: &[u8]) -> Self {
+    fn new(tracker: ScionAddr, from: &str, path: &[u8]) -> Self {
         let socket = UdpSocket::bind(loopback()).unwrap();
-        socket.connect(tracker.underlay()).unwrap();
+        let underlay = SocketAddr::new(tracker.host.ip(), tracker.port);
+        socket.connect(underlay).unwrap();
         socket
             .set_read_timeout(Some(Duration::from_secs(10)))
             .unwrap();
         let from = host(from);
         let port = socket.local_addr().unwrap().port();
         let local = ScionAddr::new(from.ia, from.ip(), port).unwrap();
-        let template = Template::new(local, tracker.scion, Path::parse(path).unwrap()).unwrap();
+        let template = Template::new(local, tracker, Path::parse(path).unwrap()).unwrap();
         Self { socket, template }
     }
 
@@ -337,16 +340,16 @@ async fn udp_over_scion_carries_scion_peers() {
     let running = Arc::new(tracker);
     let tracker = Arc::clone(&running);
     tokio::task::spawn_blocking(move || {
-        let four = UdpClient::new(&tracker, "2-ff00:0:211,[10.0.0.1]", &path(3));
+        let four = UdpClient::new(tracker.scion, "2-ff00:0:211,[10.0.0.1]", &path(3));
         let ia = |text: &str| text.parse::<IsdAs>().unwrap();
         let ten = "10.0.0.1:6881".parse().unwrap();
         assert_eq!(
             four.announce(Layout::Scion4, 6881),
             [(ia("1-ff00:0:111"), ten)]
         );
-        let six = UdpClient::new(&tracker, "2-ff00:0:211,[fd00::1]", &path(3));
+        let six = UdpClient::new(tracker.scion, "2-ff00:0:211,[fd00::1]", &path(3));
         assert_eq!(six.announce(Layout::Scion6, 6881), []);
-        let other = UdpClient::new(&tracker, "2-ff00:0:212,[fd00::1]", &path(5));
+        let other = UdpClient::new(tracker.scion, "2-ff00:0:212,[fd00::1]", &path(5));
         let six = "[fd00::1]:6881".parse().unwrap();
         assert_eq!(
             other.announce(Layout::Scion6, 6881),
@@ -384,6 +387,37 @@ fn a_scion_listener_has_two_urls() {
             ),
         ]
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scion_listener_for_udp_alone_needs_no_certificate() {
+    let mut config = config();
+    config.listen.http.clear();
+    config.listen.scion[0].transports = ScionTransports::Udp;
+    // Nothing can be written there, so that making a certificate would fail.
+    config.data_dir = Some("/proc/nowhere".into());
+    let server = Server::bind(config).unwrap();
+    let handle = server.handle();
+    assert!(handle.certificates().is_none());
+    let listeners: Vec<_> = server.listeners().collect();
+    let [listening] = listeners.as_slice() else {
+        panic!("{listeners:?}");
+    };
+    let scion = listening.scion.unwrap();
+    assert_eq!(
+        listening.url(),
+        format!("udp://{}/announce", scion.url_authority())
+    );
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(server.run(stop.clone().cancelled_owned()));
+    let announced = tokio::task::spawn_blocking(move || {
+        let client = UdpClient::new(scion, "2-ff00:0:211,[10.0.0.1]", &path(3));
+        client.announce(Layout::Scion4, 6881)
+    });
+    assert_eq!(announced.await.unwrap(), []);
+    assert_eq!(handle.stats().counters.get(crate::Counter::UdpAnnounces), 1);
+    stop.cancel();
+    running.await.unwrap().unwrap();
 }
 
 /// What is said of a topology file that does not fit.

@@ -152,7 +152,7 @@ fn flags_beat_the_environment_which_beats_the_file() {
         .env("SCION_TRACKER_HTTP", "127.0.0.1:0")
         .env("SCION_TRACKER_LOG", "info");
     let log = check_serves(&mut command, "http://127.0.0.1:");
-    assert!(log.contains("the http listener on 127.0.0.1:"), "{log}");
+    assert!(log.contains("listening on http 127.0.0.1:"), "{log}");
 
     command.args(["--udp", "127.0.0.1:0", "--log", "warn"]);
     let log = check_serves(&mut command, "udp://127.0.0.1:");
@@ -247,7 +247,7 @@ fn wrong_configuration_exits_with_78() {
         "SCION_TRACKER_INTERVAL",
     );
     check_fails(&[], &[("SCION_TRACKER_UDP", "x")], 78, "SCION_TRACKER_UDP");
-    check_fails(&[], &[("SCION_TRACKER_TLS_NAMES", "a b")], 78, "host names");
+    check_fails(&[], &[("SCION_TRACKER_TLS_NAMES", "a/b")], 78, "host names");
     let lifetime = [("SCION_TRACKER_PEER_LIFETIME", "1h")];
     check_fails(&["--interval", "2h"], &lifetime, 78, "peer_lifetime");
     fs::write(file, "[tls]\ncert = '/nowhere.pem'\nkey = '/nowhere.key'\n").unwrap();
@@ -273,7 +273,7 @@ fn a_taken_port_exits_with_1_and_says_what_to_do() {
     check_fails(&["--http3", &address], &[], 1, "--http3 or listen.http3");
     let tcp = TcpListener::bind("[::]:0").unwrap();
     let port = tcp.local_addr().unwrap().port().to_string();
-    check_fails(&["--http", &port], &[], 1, "another program has this port");
+    check_fails(&["--http", &port], &[], 1, "another program uses this port");
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn the_printed_configuration_is_good() {
     assert!(check.status.success(), "{}", stderr(&check));
     assert_eq!(
         String::from_utf8_lossy(&check.stdout),
-        format!("{} is good\n", file.display())
+        format!("{}: ok\n", file.display())
     );
 }
 

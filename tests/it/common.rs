@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::thread::{self, JoinHandle};
 
-use scion_tracker::config::{Listen, Listener};
+use scion_tracker::config::Listen;
 use scion_tracker::server::{Handle, Kind, Listening, RunError};
 use scion_tracker::{Config, Server};
 use tokio_util::sync::CancellationToken;
@@ -11,19 +11,16 @@ use tokio_util::sync::CancellationToken;
 /// The default configuration, with one listener of each kind on a free port of 127.0.0.1 and two
 /// workers.
 pub(crate) fn config() -> Config {
-    let any = vec![Listener::from(SocketAddr::from(([127, 0, 0, 1], 0)))];
-    Config {
-        data_dir: Some(concat!(env!("CARGO_TARGET_TMPDIR"), "/data").into()),
-        workers: 2.try_into().ok(),
-        listen: Listen {
-            udp: any.clone(),
-            http: any.clone(),
-            https: any.clone(),
-            http3: any,
-            scion: vec![],
-        },
-        ..Config::default()
-    }
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut config = Config::default();
+    config.data_dir = Some(concat!(env!("CARGO_TARGET_TMPDIR"), "/data").into());
+    config.workers = 2.try_into().ok();
+    config.listen = Listen::none();
+    config.listen.udp = vec![any.into()];
+    config.listen.http = vec![any.into()];
+    config.listen.https = vec![any.into()];
+    config.listen.http3 = vec![any.into()];
+    config
 }
 
 /// A tracker that runs on its own threads, for synchronous and asynchronous tests. It stops when

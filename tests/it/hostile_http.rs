@@ -285,12 +285,11 @@ fn forged_headers_of_proxies_are_ignored() {
 
 /// A listener behind proxies on this host.
 pub(crate) fn behind_proxies(header: &str, proxy_protocol: bool) -> Vec<Listener> {
-    vec![Listener {
-        address: SocketAddr::from(([127, 0, 0, 1], 0)),
-        proxies: vec!["127.0.0.0/8".parse().unwrap()],
-        header: header.parse().unwrap(),
-        proxy_protocol,
-    }]
+    let mut listener = Listener::from(SocketAddr::from(([127, 0, 0, 1], 0)));
+    listener.proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    listener.header = header.parse().unwrap();
+    listener.proxy_protocol = proxy_protocol;
+    vec![listener]
 }
 
 #[test]

@@ -10,13 +10,14 @@ use bytes::{Buf, Bytes};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, ConnectionError, Endpoint, ReadError, VarInt};
 use scion_tracker::Counter;
+use scion_tracker::config::Http3Listener;
 use scion_tracker::server::Kind;
 use serde_bencode::value::Value;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::common::Running;
-use crate::hostile_http::{HIDDEN, behind_proxies, seen};
+use crate::hostile_http::{HIDDEN, seen};
 use crate::http::{announce, bytes, client_config, decode, field, start};
 use raw::{End, closed, end_of, status, with};
 
@@ -65,7 +66,12 @@ fn to(method: &str, target: &str) -> http::Request<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn proxies_name_clients_over_http3_as_well() {
-    let tracker = start(|config| config.listen.http3 = behind_proxies("x-real-ip", false));
+    let tracker = start(|config| {
+        let mut listener = Http3Listener::from(SocketAddr::from(([127, 0, 0, 1], 0)));
+        listener.proxies = vec!["127.0.0.0/8".parse().unwrap()];
+        listener.header = "x-real-ip".parse().unwrap();
+        config.listen.http3 = vec![listener];
+    });
     let (_endpoint, connection) = connect(&tracker).await;
     let (mut driver, mut sender) = h3::client::new(h3_quinn::Connection::new(connection))
         .await

@@ -4,7 +4,6 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use scion_tracker::Counter;
-use scion_tracker::config::Listener;
 use scion_tracker::core::address::IsdAs;
 use scion_tracker::core::codec::bep15::{
     Reply, TransactionId, parse_reply, write_announce_request, write_connect_request,
@@ -168,7 +167,7 @@ fn peers_find_each_other() {
 #[test]
 fn each_family_gets_its_own_form() {
     let mut config = common::config();
-    config.listen.udp = vec![Listener::from("[::]:0".parse::<SocketAddr>().unwrap())];
+    config.listen.udp = vec!["[::]:0".parse().unwrap()];
     let running = common::start(config);
     let port = running.address(Kind::Udp).port();
     let four = SocketAddr::new("127.0.0.1".parse().unwrap(), port);

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use scion_tracker::Server;
-use scion_tracker::config::Listener;
 use scion_tracker::server::{Handle, Kind, Listening};
 use scion_tracker_core::codec::reply::AnnounceAnswer;
 use scion_tracker_core::request::Event;
@@ -196,14 +195,12 @@ struct Tracker {
 impl Tracker {
     fn start() -> anyhow::Result<Self> {
         let data = tempfile::tempdir()?;
-        let mut config = scion_tracker::Config {
-            data_dir: Some(data.path().into()),
-            ..scion_tracker::Config::default()
-        };
-        let any = vec![Listener::from(SocketAddr::from(([127, 0, 0, 1], 0)))];
-        config.listen.udp = any.clone();
-        config.listen.http = any.clone();
-        config.listen.http3 = any;
+        let mut config = scion_tracker::Config::default();
+        config.data_dir = Some(data.path().into());
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        config.listen.udp = vec![any.into()];
+        config.listen.http = vec![any.into()];
+        config.listen.http3 = vec![any.into()];
         config.listen.https.clear();
         config.listen.scion = vec![format!("{TRACKER},[127.0.0.1]:0").parse()?];
         let server = Server::bind(config)?;

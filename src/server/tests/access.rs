@@ -39,7 +39,7 @@ async fn a_private_tracker_refuses_over_scion() {
     let running = Arc::new(tracker);
     let tracker = Arc::clone(&running);
     tokio::task::spawn_blocking(move || {
-        let client = UdpClient::new(&tracker, FROM, &path(1));
+        let client = UdpClient::new(tracker.scion, FROM, &path(1));
         let error = |reply: Reply<'_>| match reply {
             Reply::Error { message, .. } => String::from_utf8_lossy(message).into_owned(),
             other => panic!("{other:?}"),

@@ -233,8 +233,8 @@ fn cost_of_scion() {
     let mut config = config();
     config.workers = Some(std::num::NonZeroUsize::MIN);
     config.registry.peers_per_source = u32::MAX;
-    config.listen.udp = vec![Listener::from(loopback())];
-    config.listen.http3 = vec![Listener::from(loopback())];
+    config.listen.udp = vec![loopback().into()];
+    config.listen.http3 = vec![loopback().into()];
     let tracker = {
         let _inside = server.enter();
         start_with(config)

@@ -263,7 +263,7 @@ async fn a_client_that_takes_nothing_does_not_hold_the_tracker_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_spoken_over_scion_alone_and_other_protocols_nowhere() {
     let mut config = config();
-    config.listen.http3 = vec![Listener::from(loopback())];
+    config.listen.http3 = vec![loopback().into()];
     let tracker = start_with(config);
     let refused = tracker.connect(NEAR, &path(1), b"hq").await;
     assert!(refused.is_err(), "{refused:?}");

@@ -1,0 +1,431 @@
+//! The section `listen`: lists of listeners by kind, generated from the table of listeners
+//! ([`crate::server::listener`]), and the settings of one listener of each kind.
+
+use std::fmt;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use scion_tracker_core::address::{AddressError, Host, ScionAddr};
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde::{Deserialize, de};
+
+use super::value::{self, ClientHeader, ListItem};
+use crate::server::listener::listeners;
+
+macro_rules! generate {
+    ($({
+        $(#[doc = $doc:tt])+
+        $name:ident: $kind:ident = $listener:ty,
+        settings: $settings:ident,
+        env: $env:tt,
+        default: $default:tt,
+        flag: $flag:tt, $value:tt,
+        besides: $besides:tt,
+    })+) => {
+        /// See [`Config::listen`](super::Config::listen).
+        #[derive(Debug, Clone, PartialEq, Eq, confique::Config)]
+        #[config(
+            layer_attr(derive(Debug, Clone)),
+            layer_attr(serde(deny_unknown_fields))
+        )]
+        #[non_exhaustive]
+        pub struct Listen {
+            $(
+                $(#[doc = $doc])+
+                #[config(env = $env, parse_env = value::list, default = $default)]
+                pub $name: Vec<$settings>,
+            )+
+        }
+
+        impl Listen {
+            /// No listeners: for a program that names its own.
+            pub const fn none() -> Self {
+                Self { $( $name: Vec::new(), )+ }
+            }
+
+            /// Whether there is a listener that is not besides the others.
+            pub(super) const fn is_none(&self) -> bool {
+                true $( && ($besides || self.$name.is_empty()) )+
+            }
+
+            /// Finds listeners whose settings contradict each other.
+            pub(super) fn check(&self) -> Result<(), String> {
+                $(
+                    for listener in &self.$name {
+                        let checked = Settings::check(listener);
+                        checked.map_err(|error| format!("listen.{}: {error}", stringify!($name)))?;
+                    }
+                )+
+                Ok(())
+            }
+        }
+
+        /// A source that names one listener names them all, except those besides the others.
+        pub(super) fn complete(mut layer: super::Layer) -> super::Layer {
+            let listen = &mut layer.listen;
+            if $( (!$besides && listen.$name.is_some()) )||+ {
+                $(
+                    if !$besides {
+                        listen.$name.get_or_insert_default();
+                    }
+                )+
+            }
+            layer
+        }
+    };
+}
+listeners!(generate);
+
+/// One listener of a kind.
+trait Settings {
+    /// Finds settings that contradict each other.
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// A listener without settings of its own: an address with a port, or a port alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UdpListener {
+    /// Address and port. `[::]` also serves IPv4; port 0 takes a free one.
+    pub address: SocketAddr,
+}
+
+/// A listener for HTTP/1.1 and HTTP/2, plain or over TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Listener {
+    /// Address and port. `[::]` also serves IPv4; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Proxies that are trusted to name the client of a request.
+    pub proxies: Vec<IpNet>,
+    /// Header in which the proxies name the client.
+    pub header: ClientHeader,
+    /// Whether these proxies begin each connection with a PROXY protocol header, version 1 or 2.
+    pub proxy_protocol: bool,
+}
+
+/// A listener for HTTP/3. There is no PROXY protocol over QUIC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Http3Listener {
+    /// Address and port. `[::]` also serves IPv4; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Proxies that are trusted to name the client of a request.
+    pub proxies: Vec<IpNet>,
+    /// Header in which the proxies name the client.
+    pub header: ClientHeader,
+}
+
+/// A listener over SCION.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ScionListener {
+    /// Host and ISD-AS.
+    pub host: Host,
+    /// The port. 0 picks a free one, for tests: border routers may not deliver to it.
+    pub port: u16,
+    /// What is served there.
+    pub transports: ScionTransports,
+}
+
+/// What a SCION listener serves on its port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum ScionTransports {
+    /// UDP trackers (BEP 15), and HTTP/3, which needs a certificate.
+    #[default]
+    UdpAndQuic,
+    /// UDP trackers (BEP 15) alone.
+    Udp,
+}
+
+/// The text is not an address with a port.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected an address with a port, as in [::]:6969 or 192.0.2.1:6969, or a port alone")]
+pub struct ListenerError;
+
+/// Reads an address with a port, or a port alone, for all addresses.
+fn address(text: &str) -> Result<SocketAddr, ListenerError> {
+    let text = text.trim();
+    text.parse()
+        .or_else(|_| {
+            text.parse()
+                .map(|port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
+        })
+        .map_err(|_| ListenerError)
+}
+
+/// A table's `address`.
+fn address_in_table<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    address(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+/// The kinds that listen on IP: made of an address, read from a text like [`address`].
+macro_rules! on_ip {
+    ($($type:ident { $($field:ident),* })+) => {
+        $(
+            impl From<SocketAddr> for $type {
+                fn from(address: SocketAddr) -> Self {
+                    Self { address, $( $field: Default::default() ),* }
+                }
+            }
+
+            impl FromStr for $type {
+                type Err = ListenerError;
+
+                fn from_str(text: &str) -> Result<Self, ListenerError> {
+                    address(text).map(Self::from)
+                }
+            }
+
+            impl ListItem for $type {}
+        )+
+    };
+}
+on_ip! {
+    UdpListener {}
+    Listener { proxies, header, proxy_protocol }
+    Http3Listener { proxies, header }
+}
+
+impl Settings for UdpListener {}
+
+impl<'de> Deserialize<'de> for UdpListener {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            #[serde(deserialize_with = "address_in_table")]
+            address: SocketAddr,
+        }
+        text_or_table(deserializer, |Table { address }| Self { address })
+    }
+}
+
+impl Settings for Listener {
+    fn check(&self) -> Result<(), String> {
+        match self.proxy_protocol && self.proxies.is_empty() {
+            true => Err(format!(
+                "the listener {} has proxy_protocol = true and no proxies",
+                self.address
+            )),
+            false => Ok(()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Listener {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            #[serde(deserialize_with = "address_in_table")]
+            address: SocketAddr,
+            #[serde(default, deserialize_with = "value::networks")]
+            proxies: Vec<IpNet>,
+            #[serde(default)]
+            header: ClientHeader,
+            #[serde(default)]
+            proxy_protocol: bool,
+        }
+        text_or_table(deserializer, |table: Table| Self {
+            address: table.address,
+            proxies: table.proxies,
+            header: table.header,
+            proxy_protocol: table.proxy_protocol,
+        })
+    }
+}
+
+impl Settings for Http3Listener {}
+
+impl<'de> Deserialize<'de> for Http3Listener {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            #[serde(deserialize_with = "address_in_table")]
+            address: SocketAddr,
+            #[serde(default, deserialize_with = "value::networks")]
+            proxies: Vec<IpNet>,
+            #[serde(default)]
+            header: ClientHeader,
+        }
+        text_or_table(deserializer, |table: Table| Self {
+            address: table.address,
+            proxies: table.proxies,
+            header: table.header,
+        })
+    }
+}
+
+impl ScionListener {
+    /// Serves UDP trackers and HTTP/3 on this port.
+    pub const fn new(host: Host, port: u16) -> Self {
+        Self {
+            host,
+            port,
+            transports: ScionTransports::UdpAndQuic,
+        }
+    }
+}
+
+impl FromStr for ScionListener {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        // Port 0 is not part of the usual form of a SCION address.
+        let any_port = text.strip_suffix(":0").map(|rest| format!("{rest}:1"));
+        let address: ScionAddr = any_port.as_deref().unwrap_or(text).parse()?;
+        let port = if any_port.is_some() { 0 } else { address.port };
+        Ok(Self::new(address.host, port))
+    }
+}
+
+impl ListItem for ScionListener {
+    /// At spaces, and at commas outside of an address, where a bracket follows the comma.
+    fn split(text: &str) -> Vec<&str> {
+        let mut items = Vec::new();
+        for part in text.split_whitespace() {
+            let mut start = 0;
+            for (comma, _) in part.match_indices(',') {
+                if !part[comma + 1..].starts_with('[') {
+                    items.push(&part[start..comma]);
+                    start = comma + 1;
+                }
+            }
+            items.push(&part[start..]);
+        }
+        items
+    }
+}
+
+impl Settings for ScionListener {}
+
+impl<'de> Deserialize<'de> for ScionListener {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            #[serde(deserialize_with = "value::text")]
+            address: ScionListener,
+            #[serde(default)]
+            transports: ScionTransports,
+        }
+        text_or_table(deserializer, |table: Table| Self {
+            transports: table.transports,
+            ..table.address
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for ScionTransports {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        enum Transport {
+            Udp,
+            Quic,
+        }
+        let list = Vec::<Transport>::deserialize(deserializer)?;
+        match list.as_slice() {
+            [Transport::Udp] => Ok(Self::Udp),
+            [Transport::Udp, Transport::Quic] | [Transport::Quic, Transport::Udp] => {
+                Ok(Self::UdpAndQuic)
+            }
+            _ => Err(D::Error::custom(
+                "expected [\"udp\"] or [\"udp\", \"quic\"]: a SCION listener always serves UDP",
+            )),
+        }
+    }
+}
+
+/// Reads a listener that is written as a text, or as a table.
+fn text_or_table<'de, D, L, T>(deserializer: D, from_table: fn(T) -> L) -> Result<L, D::Error>
+where
+    D: Deserializer<'de>,
+    L: FromStr<Err: fmt::Display>,
+    T: Deserialize<'de>,
+{
+    struct TextOrTable<L, T>(fn(T) -> L);
+
+    impl<'de, L, T> Visitor<'de> for TextOrTable<L, T>
+    where
+        L: FromStr<Err: fmt::Display>,
+        T: Deserialize<'de>,
+    {
+        type Value = L;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an address with a port, or a table with such an `address`")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<L, E> {
+            text.parse().map_err(E::custom)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<L, A::Error> {
+            T::deserialize(de::value::MapAccessDeserializer::new(map)).map(self.0)
+        }
+    }
+
+    deserializer.deserialize_any(TextOrTable(from_table))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listeners() {
+        let address = |text: &str| text.parse::<UdpListener>().map(|it| it.address.to_string());
+        assert_eq!(address("192.0.2.1:80").as_deref(), Ok("192.0.2.1:80"));
+        assert_eq!(address("[::1]:0").as_deref(), Ok("[::1]:0"));
+        assert_eq!(address("6969").as_deref(), Ok("[::]:6969"));
+        for bad in ["", "::1", "localhost:80", "[::]:65536", "192.0.2.1"] {
+            assert_eq!(address(bad), Err(ListenerError), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lists_of_the_environment_take_commas_and_spaces() {
+        for text in [
+            "1-ff00:0:110,[10.0.0.1]:1 1-ff00:0:111,[10.0.0.1]:2",
+            "1-ff00:0:110,[10.0.0.1]:1,1-ff00:0:111,[10.0.0.1]:2",
+            " 1-ff00:0:110,[10.0.0.1]:1, 1-ff00:0:111,[10.0.0.1]:2 ",
+        ] {
+            let ports = value::list::<ScionListener>(text)
+                .map(|list| list.iter().map(|it| it.port).collect::<Vec<_>>());
+            assert_eq!(ports.unwrap(), [1, 2], "{text}");
+        }
+        let listeners = value::list::<UdpListener>("[::1]:1, [::1]:2 3").unwrap();
+        assert_eq!(listeners.len(), 3);
+        for empty in ["", " ", ","] {
+            assert!(value::list::<UdpListener>(empty).is_err(), "{empty:?}");
+        }
+    }
+
+    #[test]
+    fn a_scion_listener_is_a_text_or_a_table() {
+        #[derive(Deserialize)]
+        struct File {
+            scion: Vec<ScionListener>,
+        }
+        let text = "scion = ['1-ff00:0:110,[10.0.0.1]:1', { address = '1-ff00:0:110,[10.0.0.1]:2', transports = ['udp'] }]";
+        let File { scion } = toml::from_str(text).unwrap();
+        let transports = scion.iter().map(|it| it.transports).collect::<Vec<_>>();
+        assert_eq!(
+            transports,
+            [ScionTransports::UdpAndQuic, ScionTransports::Udp]
+        );
+        for bad in ["[]", "['quic']", "['tcp']", "'udp'", "['udp', 'udp']"] {
+            let text = format!(
+                "scion = [{{ address = '1-ff00:0:110,[10.0.0.1]:2', transports = {bad} }}]"
+            );
+            assert!(toml::from_str::<File>(&text).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! The table of listeners: one row per kind, one file per kind in this folder.
+//!
+//! The configuration section `listen`, its environment variables, the flags of `serve`, [`Kind`] and
+//! the loop that binds are all generated from the rows of [`listeners!`]. To add a kind, write a file
+//! with a type that implements [`Listener`] and [`Run`], and add a row that names it.
+
+mod quic;
+mod scion;
+mod tcp;
+mod udp;
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use scion_tracker_core::address::ScionAddr;
+use tokio_util::sync::CancellationToken;
+
+use super::{BindError, RunError, tasks::Tasks};
+use crate::config::Config;
+use crate::service::Service;
+use crate::tls::{Certificates, MakeError, TlsError};
+use crate::transport::connections::Connections;
+use crate::transport::http::origin::Proxies;
+use crate::transport::{Limits, Options};
+
+/// The rows, handed to the macro that generates something from them.
+///
+/// - The doc comment documents the key in `config print` and the variant of [`Kind`].
+/// - The name is the key under `listen` and the flag.
+/// - `settings` is the type of one listener in the configuration (see `config::listener`).
+/// - `env` and `default` are the environment variable and the addresses without configuration.
+/// - `flag` is the help of the flag, with the placeholder of its value.
+/// - `besides`: whether naming one of these leaves the listeners of other kinds alone.
+macro_rules! listeners {
+    ($generate:ident) => {
+        $generate! {
+            {
+                /// UDP trackers (BEP 15).
+                udp: Udp = udp::Udp,
+                settings: UdpListener,
+                env: "SCION_TRACKER_UDP",
+                default: ["[::]:6969"],
+                flag: "Serve UDP here. Naming any listener turns off all that are not named. Repeatable", "ADDR:PORT",
+                besides: false,
+            }
+            {
+                /// HTTP/1.1 and HTTP/2 without TLS.
+                http: Http = tcp::Http,
+                settings: Listener,
+                env: "SCION_TRACKER_HTTP",
+                default: ["[::]:6969"],
+                flag: "Serve HTTP/1.1 and HTTP/2 here. Repeatable", "ADDR:PORT",
+                besides: false,
+            }
+            {
+                /// HTTP/1.1 and HTTP/2 over TLS.
+                https: Https = tcp::Https,
+                settings: Listener,
+                env: "SCION_TRACKER_HTTPS",
+                default: ["[::]:6443"],
+                flag: "Serve HTTP/1.1 and HTTP/2 over TLS here. Repeatable", "ADDR:PORT",
+                besides: false,
+            }
+            {
+                /// HTTP/3.
+                http3: Http3 = quic::Http3,
+                settings: Http3Listener,
+                env: "SCION_TRACKER_HTTP3",
+                default: ["[::]:6443"],
+                flag: "Serve HTTP/3 here. Repeatable", "ADDR:PORT",
+                besides: false,
+            }
+            {
+                /// UDP trackers and HTTP/3 over SCION, on one port: "1-ff00:0:110,[10.0.0.1]:31969". The
+                /// border routers of the AS must deliver to this port (dispatched_ports in its
+                /// topology.json).
+                scion: Scion = scion::Scion,
+                settings: ScionListener,
+                env: "SCION_TRACKER_SCION",
+                default: [],
+                flag: "Serve UDP and HTTP/3 over SCION here, besides the other listeners. Repeatable", "ISD-AS,[IP]:PORT",
+                besides: true,
+            }
+        }
+    };
+}
+pub(crate) use listeners;
+
+/// What a kind of listener does with its part of the configuration.
+trait Listener: Run {
+    /// One listener in the configuration.
+    type Settings;
+
+    /// Binds the listeners that the configuration names.
+    fn bind(listeners: &[Self::Settings], config: &Config) -> Result<Vec<Bound>, BindError>;
+
+    /// What a client on this host announces to, of the first listener that it can reach. `None` if
+    /// the configuration does not tell, for example because the system picks the port.
+    fn url(listeners: &[Self::Settings], config: &Config) -> Result<Option<String>, BindError>;
+}
+
+/// A listener that has all it needs to run: its sockets, and a certificate if it uses TLS.
+pub(super) trait Run: fmt::Debug + Send + Sync {
+    /// Where it listens.
+    fn listening(&self) -> Listening;
+
+    /// The same, with an entry for each transport of a listener that serves several.
+    fn transports(&self) -> Vec<Listening> {
+        vec![self.listening()]
+    }
+
+    /// Starts its workers as tasks of the server.
+    fn run(self: Box<Self>, start: &mut Start<'_>) -> io::Result<()>;
+}
+
+/// A listener whose addresses are taken.
+enum Bound {
+    /// It runs as it is.
+    Ready(Box<dyn Run>),
+    /// It runs once it has a certificate.
+    NeedsCertificate {
+        /// Names and addresses for the self-signed certificate, besides the configured ones.
+        names: Vec<String>,
+        run: Box<dyn FnOnce(Arc<Certificates>) -> Box<dyn Run>>,
+    },
+}
+
+impl Bound {
+    fn ready(run: impl Run + 'static) -> Self {
+        Self::Ready(Box::new(run))
+    }
+
+    fn needs_certificate<R: Run + 'static>(
+        names: Vec<String>,
+        run: impl FnOnce(Arc<Certificates>) -> R + 'static,
+    ) -> Self {
+        Self::NeedsCertificate {
+            names,
+            run: Box::new(|certificates| Box::new(run(certificates))),
+        }
+    }
+}
+
+macro_rules! generate {
+    ($({
+        $(#[doc = $doc:tt])+
+        $name:ident: $kind:ident = $listener:ty,
+        settings: $settings:ident,
+        env: $env:tt,
+        default: $default:tt,
+        flag: $flag:tt, $value:tt,
+        besides: $besides:tt,
+    })+) => {
+        /// A kind of listener.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Kind {
+            $( $(#[doc = $doc])+ $kind, )+
+        }
+
+        impl Kind {
+            /// The name in the configuration and among the flags.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $( Self::$kind => stringify!($name), )+
+                }
+            }
+        }
+
+        /// Binds all listeners, in the order of the table.
+        fn bind_each(config: &Config) -> Result<Vec<Bound>, BindError> {
+            let mut bound = Vec::new();
+            $( bound.extend(<$listener>::bind(&config.listen.$name, config)?); )+
+            Ok(bound)
+        }
+
+        /// What a client on this host announces to: the first listener of the table that the
+        /// configuration tells enough about. Binds nothing. Reads the topology or asks the SCION
+        /// daemon only if no other listener will do.
+        pub(crate) fn first_url(config: &Config) -> Result<Option<String>, BindError> {
+            $(
+                if let Some(url) = <$listener>::url(&config.listen.$name, config)? {
+                    return Ok(Some(url));
+                }
+            )+
+            Ok(None)
+        }
+    };
+}
+listeners!(generate);
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A bound address and what is served there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Listening {
+    /// The kind of listener.
+    pub kind: Kind,
+    /// The address, with the port that the system picked if the configuration says 0. The address on
+    /// the underlay if it listens over SCION.
+    pub address: SocketAddr,
+    /// The SCION address, if it listens over SCION.
+    pub scion: Option<ScionAddr>,
+    scheme: &'static str,
+}
+
+impl Listening {
+    /// A listener on IP, announced to with this scheme.
+    const fn on_ip(kind: Kind, scheme: &'static str, address: SocketAddr) -> Self {
+        Self {
+            kind,
+            address,
+            scion: None,
+            scheme,
+        }
+    }
+
+    /// The URL that clients announce to. It names this host if the address is a wildcard.
+    pub fn url(&self) -> String {
+        let Self {
+            mut address,
+            scion,
+            scheme,
+            ..
+        } = *self;
+        if let Some(scion) = scion {
+            return format!("{scheme}://{}/announce", scion.url_authority());
+        }
+        if address.ip().is_unspecified() {
+            address.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
+        format!("{scheme}://{address}/announce")
+    }
+
+    /// [`Listening::url`] of a configured address, unless the system picks its port.
+    fn url_of(kind: Kind, scheme: &'static str, address: SocketAddr) -> Option<String> {
+        (address.port() != 0).then(|| Self::on_ip(kind, scheme, address).url())
+    }
+}
+
+/// As in "udp \[::\]:6969"; over SCION with the scheme, as two transports share the address.
+impl fmt::Display for Listening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            kind,
+            address,
+            scion,
+            scheme,
+        } = self;
+        match scion {
+            Some(scion) => write!(f, "{kind} {scion} ({scheme})"),
+            None => write!(f, "{kind} {address}"),
+        }
+    }
+}
+
+/// Binds every listener, and loads the certificate if one of them needs it.
+pub(super) fn bind(
+    config: &Config,
+) -> Result<(Vec<Box<dyn Run>>, Option<Arc<Certificates>>), BindError> {
+    let bound = bind_each(config)?;
+    let names = bound.iter().filter_map(|bound| match bound {
+        Bound::NeedsCertificate { names, .. } => Some(names.as_slice()),
+        Bound::Ready(_) => None,
+    });
+    let names = names.flatten().cloned().collect::<Vec<_>>();
+    let mut loaded = None;
+    let mut listeners = Vec::new();
+    for bound in bound {
+        listeners.push(match bound {
+            Bound::Ready(listener) => listener,
+            Bound::NeedsCertificate { run, .. } => {
+                let certificates = match &loaded {
+                    Some(certificates) => Arc::clone(certificates),
+                    None => Arc::new(certificates(config, &names)?),
+                };
+                run(Arc::clone(loaded.insert(certificates)))
+            }
+        });
+    }
+    Ok((listeners, loaded))
+}
+
+/// Loads the configured certificate, or the self-signed one, which also gets `names`. The self-signed
+/// one is not kept if no directory is configured and none of the usual ones can be written.
+fn certificates(config: &Config, names: &[String]) -> Result<Certificates, TlsError> {
+    let directory = config.data_dir.clone().or_else(usual_data_dir);
+    let mut tls = config.tls.clone();
+    tls.names.extend_from_slice(names);
+    let mut loaded = Certificates::load(&tls, directory.as_deref());
+    let mut kept = directory.is_some();
+    if let Err(TlsError::Make(error @ MakeError::Write { .. })) = &loaded
+        && config.data_dir.is_none()
+    {
+        tracing::debug!("{error}");
+        loaded = Certificates::load(&tls, None);
+        kept = false;
+    }
+    let loaded = loaded?;
+    if loaded.is_self_signed() {
+        let fingerprint = loaded.fingerprint();
+        tracing::info!("HTTPS and HTTP/3 serve a self-signed certificate, SHA-256 {fingerprint}");
+        if !kept {
+            tracing::warn!(
+                "the self-signed certificate cannot be kept and will be another one after a restart: name a directory with --data-dir or data_dir"
+            );
+        }
+    }
+    Ok(loaded)
+}
+
+/// See [`Config::data_dir`].
+fn usual_data_dir() -> Option<PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    // systemd separates several directories by colons; the first is ours.
+    variable("STATE_DIRECTORY")
+        .and_then(|list| std::env::split_paths(&list).next())
+        .or_else(|| Some(PathBuf::from(variable("XDG_STATE_HOME")?).join("scion-tracker")))
+        .or_else(|| Some(PathBuf::from(variable("HOME")?).join(".local/state/scion-tracker")))
+}
+
+/// What a listener needs to start.
+pub(super) struct Start<'a> {
+    service: Arc<Service>,
+    config: &'a Config,
+    limits: Limits,
+    /// The count that all listeners share.
+    connections: Arc<Connections>,
+    /// Port of the first HTTP/3 listener on IP, which HTTPS tells its clients about.
+    http3_port: Option<u16>,
+    tasks: &'a mut Tasks,
+    /// The listener that is being started.
+    listening: Listening,
+}
+
+/// Starts every listener. If one fails, those before it run and have to be stopped.
+pub(super) fn start(
+    listeners: Vec<Box<dyn Run>>,
+    config: &Config,
+    service: &Arc<Service>,
+    tasks: &mut Tasks,
+) -> Result<(), RunError> {
+    let limits = config.connections.limits();
+    let connections = Arc::new(Connections::new(&limits));
+    let http3_port = listeners
+        .iter()
+        .map(|listener| listener.listening())
+        .find(|listening| listening.kind == Kind::Http3)
+        .map(|listening| listening.address.port());
+    for listener in listeners {
+        let listening = listener.listening();
+        let mut start = Start {
+            service: Arc::clone(service),
+            config,
+            limits: limits.clone(),
+            connections: Arc::clone(&connections),
+            http3_port,
+            tasks,
+            listening,
+        };
+        listener
+            .run(&mut start)
+            .map_err(|source| RunError::Listener {
+                listener: listening,
+                source,
+            })?;
+    }
+    Ok(())
+}
+
+impl Start<'_> {
+    /// How connections are served behind these proxies.
+    fn options(&self, proxies: Proxies) -> Options {
+        Options {
+            limits: self.limits.clone(),
+            connections: Arc::clone(&self.connections),
+            proxies,
+            alt_svc: None,
+        }
+    }
+
+    /// Tells a worker to stop.
+    fn stop(&self) -> CancellationToken {
+        self.tasks.stop_token()
+    }
+
+    /// Runs a worker as a task.
+    fn spawn(&mut self, worker: impl Future<Output = io::Result<()>> + Send + 'static) {
+        let listener = self.listening;
+        self.tasks.spawn(async move {
+            worker
+                .await
+                .map_err(|source| RunError::Listener { listener, source })
+        });
+    }
+
+    /// Waits for a worker that is a thread.
+    fn join(&mut self, worker: JoinHandle<()>) {
+        let listener = self.listening;
+        self.tasks
+            .spawn_blocking(move || worker.join().map_err(|_| RunError::Ended(listener)));
+    }
+}

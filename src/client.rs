@@ -56,10 +56,11 @@ const USER_AGENT: &str = concat!("scion-tracker/", env!("CARGO_PKG_VERSION"));
 
 /// How a client asks.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Options {
-    /// For a request as a whole: name, connection, handshake, retransmissions, reply.
+    /// Time for a whole request: name, connection, handshake, retransmissions, reply.
     pub timeout: Duration,
-    /// Whose certificates are taken, over HTTPS and HTTP/3.
+    /// Which certificates are trusted, over HTTPS and HTTP/3.
     pub trust: Trust,
     /// How trackers over SCION are found and reached.
     pub scion: ScionOptions,
@@ -78,6 +79,7 @@ impl Default for Options {
 
 /// An address of a tracker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum TrackerAddr {
     /// On plain IP.
     Ip(SocketAddr),
@@ -94,22 +96,22 @@ impl fmt::Display for TrackerAddr {
     }
 }
 
-/// Why a request brings no answer.
+/// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
     /// The host has no address.
     #[error("cannot find the address of {host}")]
     Resolve {
-        /// As the URL has it.
+        /// The host in the URL.
         host: String,
-        /// Why; none if there is a name without addresses.
+        /// Why; `None` if the name exists and has no address.
         source: Option<io::Error>,
     },
-    /// There is no way over SCION.
+    /// The tracker cannot be reached over SCION.
     #[error(transparent)]
     Scion(#[from] ScionError),
-    /// No connection, or it broke.
+    /// There is no connection, or it failed.
     #[error("cannot talk to {addr}")]
     Io {
         /// The last address that was tried.
@@ -117,71 +119,88 @@ pub enum RequestError {
         /// Why.
         source: io::Error,
     },
-    /// The TLS library has no use for the host's name.
-    #[error("{0} is no name for a certificate")]
+    /// The host of the URL cannot be the name in a certificate.
+    #[error("{0} cannot be the name in a certificate")]
     ServerName(String),
-    /// The TLS library has no cipher suite for QUIC.
-    #[error("TLS cannot be used over QUIC")]
-    QuicSetup(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
-    /// No QUIC connection can be attempted.
-    #[error("cannot connect to {addr} over QUIC")]
-    QuicConnect {
-        /// The last address that was tried.
-        addr: TrackerAddr,
-        /// Why.
-        source: quinn::ConnectError,
-    },
-    /// No QUIC connection, or it broke.
+    /// TLS cannot be used over QUIC.
+    #[error("cannot use TLS over QUIC")]
+    QuicSetup(#[source] Cause),
+    /// The QUIC connection failed.
     #[error("cannot talk to {addr} over QUIC")]
     Quic {
         /// The last address that was tried.
         addr: TrackerAddr,
         /// Why.
-        source: quinn::ConnectionError,
+        source: Cause,
     },
-    /// The HTTP/3 connection broke.
-    #[error("HTTP/3 connection failed")]
-    Http3Connection(#[from] h3::error::ConnectionError),
-    /// The HTTP/3 request broke.
-    #[error("HTTP/3 request failed")]
-    Http3(#[from] h3::error::StreamError),
-    /// The HTTP request broke.
-    #[error("HTTP request failed")]
-    Http(#[from] hyper::Error),
-    /// The URL makes no HTTP request.
-    #[error("the URL makes no HTTP request")]
-    Request(#[from] ::http::Error),
+    /// The HTTP/3 request failed.
+    #[error("the HTTP/3 request failed")]
+    Http3(#[source] Cause),
+    /// The HTTP/1.1 request failed.
+    #[error("the HTTP request failed")]
+    Http(#[source] Cause),
+    /// The URL cannot be put into an HTTP request.
+    #[error("the URL cannot be put into an HTTP request")]
+    Request(#[source] Cause),
     /// A status other than 200.
     #[error("the tracker answers with status {status}{}", Excerpt(.body))]
     Status {
         /// The status.
-        status: ::http::StatusCode,
+        status: u16,
         /// How the body begins.
         body: Bytes,
     },
     /// A reply longer than [`MAX_REPLY`].
     #[error("the reply is longer than {MAX_REPLY} bytes")]
     TooLong,
-    /// Nothing, or not all, within the time.
+    /// There is no answer, or only part of it, within the time.
     #[error("no answer within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
     /// A reply over HTTP that cannot be read.
-    #[error("cannot make sense of the reply")]
+    #[error("cannot read the reply")]
     Reply(#[source] ReplyError),
-    /// A reply over UDP that cannot be read, or is not one to what was asked.
-    #[error("cannot make sense of the reply")]
+    /// A reply over UDP that cannot be read.
+    #[error("cannot read the reply")]
     Malformed(#[from] Malformed),
-    /// A reply over UDP to something else than what was asked.
-    #[error("the reply is not one to what was asked")]
+    /// A reply over UDP to another kind of request.
+    #[error("the reply is to another kind of request")]
     Unexpected,
-    /// The tracker refuses.
+    /// The tracker refuses the request.
     #[error("the tracker refuses: {0}")]
     Refused(Failure),
 }
 
+/// What a library of HTTP or QUIC says about a failure. Its text is for people and may change with the
+/// library, whose types are not part of this crate's interface.
+#[derive(Debug)]
+pub struct Cause(Box<dyn std::error::Error + Send + Sync>);
+
+impl Cause {
+    fn new(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self(Box::new(error))
+    }
+
+    /// The error of the library, if it is of this type.
+    fn downcast_ref<E: std::error::Error + 'static>(&self) -> Option<&E> {
+        self.0.downcast_ref()
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
 impl RequestError {
-    /// Whether the tracker's certificate comes from an authority that [`Options::trust`] does not have,
-    /// as one that it has signed itself does.
+    /// Whether the tracker's certificate is from an authority that [`Options::trust`] does not have, for
+    /// example because it is self-signed.
     pub fn is_of_unknown_authority(&self) -> bool {
         match self {
             Self::Io { source, .. } => {
@@ -193,13 +212,14 @@ impl RequestError {
                     ))
                 )
             }
-            // quinn keeps no more of it than the alert that it sent (RFC 9001 section 4.8).
-            Self::Quic {
-                source: quinn::ConnectionError::TransportError(error),
-                ..
-            } => {
+            // quinn keeps only the alert that it sent (RFC 9001 section 4.8).
+            Self::Quic { source, .. } => {
                 let alert = u8::from(rustls::AlertDescription::UnknownCA);
-                error.code == quinn::TransportErrorCode::crypto(alert)
+                matches!(
+                    source.downcast_ref(),
+                    Some(quinn::ConnectionError::TransportError(error))
+                        if error.code == quinn::TransportErrorCode::crypto(alert)
+                )
             }
             _ => false,
         }
@@ -229,7 +249,10 @@ impl fmt::Display for Excerpt<'_> {
     }
 }
 
-/// Asks trackers. Remembers UDP connection ids for the minute for which they may be used.
+/// Announces to trackers and scrapes them.
+///
+/// It keeps the socket and the connection id of a UDP tracker for the minute for which the id may be
+/// used, and then closes the socket.
 #[derive(Debug)]
 pub struct Client {
     timeout: Duration,
@@ -320,6 +343,7 @@ impl Client {
         };
         let (status, body) = reply;
         if status != ::http::StatusCode::OK {
+            let status = status.as_u16();
             return Err(RequestError::Status { status, body });
         }
         Ok(body)

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
-use super::{MAX_REPLY, RequestError, TrackerAddr, TrackerUrl, USER_AGENT, resolve};
+use super::{Cause, MAX_REPLY, RequestError, TrackerAddr, TrackerUrl, USER_AGENT, resolve};
 
 /// Asks for `target`, path and query. With a TLS configuration, over TLS.
 pub(super) async fn get(
@@ -71,7 +71,10 @@ async fn exchange(
     url: &TrackerUrl,
     target: &str,
 ) -> Result<(StatusCode, Bytes), RequestError> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let failed = |error: hyper::Error| RequestError::Http(Cause::new(error));
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(failed)?;
     // Ends with this set, at the latest when this function does.
     let mut tasks = JoinSet::new();
     tasks.spawn(connection);
@@ -79,15 +82,16 @@ async fn exchange(
         .header(header::HOST, url.authority())
         .header(header::USER_AGENT, USER_AGENT)
         .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())?;
-    let reply = sender.send_request(request).await?;
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| RequestError::Request(Cause::new(error)))?;
+    let reply = sender.send_request(request).await.map_err(failed)?;
     let status = reply.status();
     let body = Limited::new(reply.into_body(), MAX_REPLY).collect().await;
     match body {
         Ok(body) => Ok((status, body.to_bytes())),
         Err(error) if error.is::<LengthLimitError>() => Err(RequestError::TooLong),
         Err(error) => match error.downcast::<hyper::Error>() {
-            Ok(error) => Err(RequestError::Http(*error)),
+            Ok(error) => Err(failed(*error)),
             // The body has no other errors.
             Err(_) => Err(RequestError::TooLong),
         },

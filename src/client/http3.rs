@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::scion::{Call, Silence};
-use super::{MAX_REPLY, RequestError, TrackerAddr, TrackerUrl, USER_AGENT, resolve};
+use super::{Cause, MAX_REPLY, RequestError, TrackerAddr, TrackerUrl, USER_AGENT, resolve};
 use crate::scion::socket::INITIAL_RTT;
 
 /// H3_NO_ERROR (RFC 9114, section 8.1).
@@ -49,8 +49,7 @@ pub(super) async fn get(
                 continue;
             }
             Err(_) => {
-                let (addr, source) = (tracker, quinn::ConnectionError::TimedOut);
-                failure = RequestError::Quic { addr, source };
+                failure = quic(tracker, quinn::ConnectionError::TimedOut);
                 continue;
             }
         };
@@ -83,15 +82,17 @@ pub(super) async fn get_over_scion(
         let lost = connection.clone();
         let reply = ask(connection, url, target).await;
         reply.map_err(|error| match lost.close_reason() {
-            Some(source) if is_lost(&source) => RequestError::Quic { addr, source },
+            Some(reason) if is_lost(&reason) => quic(addr, reason),
             _ => error,
         })
     };
     let request = async {
         for n in 0..ATTEMPTS - 1 {
             match timeout(FIRST_ATTEMPT * (1 << n), attempt()).await {
-                Ok(Err(RequestError::Quic { source, .. })) if is_lost(&source) => {
-                    tracing::debug!("attempt {n} to ask {addr}: {source}");
+                Ok(Err(RequestError::Quic { source, .. }))
+                    if source.downcast_ref().is_some_and(is_lost) =>
+                {
+                    tracing::debug!("attempt {n} to ask {addr} failed: {source}");
                 }
                 Ok(done) => return done,
                 Err(_) => tracing::debug!("attempt {n} to ask {addr} takes too long"),
@@ -118,7 +119,9 @@ fn is_lost(reason: &quinn::ConnectionError) -> bool {
 fn crypto(tls: &Arc<ClientConfig>) -> Result<Arc<QuicClientConfig>, RequestError> {
     let mut config = ClientConfig::clone(tls);
     config.alpn_protocols = vec![b"h3".to_vec()];
-    Ok(Arc::new(QuicClientConfig::try_from(config)?))
+    let config = QuicClientConfig::try_from(config)
+        .map_err(|error| RequestError::QuicSetup(Cause::new(error)))?;
+    Ok(Arc::new(config))
 }
 
 fn open(addr: SocketAddr) -> Result<Endpoint, RequestError> {
@@ -140,9 +143,18 @@ async fn connect(
 ) -> Result<Connection, RequestError> {
     endpoint
         .connect_with(config, name, url.host())
-        .map_err(|source| RequestError::QuicConnect { addr, source })?
+        .map_err(|error| quic(addr, error))?
         .await
-        .map_err(|source| RequestError::Quic { addr, source })
+        .map_err(|error| quic(addr, error))
+}
+
+fn quic(addr: TrackerAddr, error: impl std::error::Error + Send + Sync + 'static) -> RequestError {
+    let source = Cause::new(error);
+    RequestError::Quic { addr, source }
+}
+
+fn http3(error: impl std::error::Error + Send + Sync + 'static) -> RequestError {
+    RequestError::Http3(Cause::new(error))
 }
 
 async fn ask(
@@ -176,18 +188,19 @@ async fn exchange(
     target: &str,
 ) -> Result<(StatusCode, Bytes), RequestError> {
     let connection = h3_quinn::Connection::new(connection);
-    let (mut driver, mut sender) = h3::client::new(connection).await?;
+    let (mut driver, mut sender) = h3::client::new(connection).await.map_err(http3)?;
     // Ends with this set, at the latest when this function does.
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { std::future::poll_fn(|cx| driver.poll_close(cx)).await });
     let request = Request::get(format!("https://{}{target}", url.authority()))
         .header(header::USER_AGENT, USER_AGENT)
-        .body(())?;
-    let mut stream = sender.send_request(request).await?;
-    stream.finish().await?;
-    let status = stream.recv_response().await?.status();
+        .body(())
+        .map_err(|error| RequestError::Request(Cause::new(error)))?;
+    let mut stream = sender.send_request(request).await.map_err(http3)?;
+    stream.finish().await.map_err(http3)?;
+    let status = stream.recv_response().await.map_err(http3)?.status();
     let mut body = BytesMut::new();
-    while let Some(data) = stream.recv_data().await? {
+    while let Some(data) = stream.recv_data().await.map_err(http3)? {
         if body.len() + data.remaining() > MAX_REPLY {
             return Err(RequestError::TooLong);
         }

@@ -171,6 +171,25 @@ async fn udp() {
 }
 
 #[tokio::test]
+async fn an_unused_udp_socket_is_closed() {
+    let mut tasks = JoinSet::new();
+    let (port, seen) = udp_tracker(&mut tasks, 0).await;
+    let client = client(Trust::Anyone);
+    let url = localhost("udp", port, "/announce");
+    client.announce(&url, &announce()).await.unwrap();
+    // Until it runs again, the clock moves only to the next timer that somebody waits for.
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_secs(58)).await;
+    assert_eq!(client.udp.idle(), 1);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(client.udp.idle(), 0);
+    tokio::time::resume();
+    client.announce(&url, &announce()).await.unwrap();
+    assert_eq!(seen.connects.load(Ordering::Relaxed), 2);
+    assert_eq!(client.udp.idle(), 1);
+}
+
+#[tokio::test]
 async fn udp_repeats_what_is_not_answered() {
     let mut tasks = JoinSet::new();
     let (port, seen) = udp_tracker(&mut tasks, 2).await;
@@ -314,7 +333,7 @@ async fn check_http(client: &Client, scheme: &str, port: u16) {
 
     for (path, message) in [
         ("/refused", "the tracker refuses: no"),
-        ("/html", "cannot make sense of the reply"),
+        ("/html", "cannot read the reply"),
         ("/long", "the reply is longer than 1048576 bytes"),
         (
             "/",

@@ -2,9 +2,10 @@
 //! retransmissions.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use scion_tracker_core::codec::bep15::{
@@ -17,7 +18,8 @@ use scion_tracker_core::codec::reply::{AnnounceAnswer, AnswerPeer, Failure, Scra
 use scion_tracker_core::request::AnnounceRequest;
 use scion_tracker_core::types::InfoHash;
 use tokio::net::UdpSocket;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::scion::{Call, Scion, Silence};
 use super::{RequestError, ScionError, TrackerAddr, TrackerUrl, resolve};
@@ -27,19 +29,26 @@ const FIRST_WAIT: Duration = Duration::from_secs(15);
 /// Over SCION the first wait is this part of it: what is lost there is mostly lost with a link, and
 /// the next packet takes another.
 const SCION_SHARE: u32 = 5;
-/// BEP 15: n counts up to 8, and then it is over.
+/// BEP 15: n counts up to 8, and then the request has failed.
 const LAST_WAIT: u32 = 8;
-/// BEP 15: for so long a client may use a connection id.
+/// BEP 15: how long a client may use a connection id. A socket that is not used for as long is closed.
 const ID_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Sockets with a connection id, by tracker.
 #[derive(Debug)]
 pub(super) struct Sessions {
-    /// Those that are not in use.
-    idle: Mutex<HashMap<TrackerAddr, Session>>,
+    idle: Arc<Mutex<HashMap<TrackerAddr, Idle>>>,
     scion: Arc<Scion>,
     /// [`FIRST_WAIT`], but for tests.
     pub(super) first_wait: Duration,
+}
+
+/// A session that no request uses. Dropping it ends the timer that closes it.
+#[derive(Debug)]
+struct Idle {
+    session: Session,
+    since: Instant,
+    _close: AbortOnDropHandle<()>,
 }
 
 /// A way to one tracker. The id is bound to the address from which it was asked for, so the two stay
@@ -52,7 +61,7 @@ struct Session {
     id: Option<(ConnectionId, Instant)>,
 }
 
-/// What datagrams go over.
+/// What carries the datagrams.
 #[derive(Debug)]
 enum Line {
     Ip(UdpSocket),
@@ -133,7 +142,7 @@ fn read_announce(reply: Reply<'_>) -> Result<AnnounceAnswer, RequestError> {
 impl Sessions {
     pub(super) fn new(scion: Arc<Scion>) -> Self {
         Self {
-            idle: Mutex::default(),
+            idle: Arc::default(),
             scion,
             first_wait: FIRST_WAIT,
         }
@@ -175,7 +184,7 @@ impl Sessions {
                 Err(AskError::Io(error)) => failure = io(error),
                 Err(AskError::Request(error)) => return Err(error),
                 Ok(answer) => {
-                    self.lock().insert(addr, session);
+                    self.keep(addr, session);
                     return Ok(answer);
                 }
             }
@@ -183,9 +192,9 @@ impl Sessions {
         Err(failure)
     }
 
-    /// The one that is there and of use, or a new one.
+    /// An idle session that can still be used, or a new one.
     async fn session(&self, addr: TrackerAddr) -> Result<Session, AskError> {
-        let known = self.lock().remove(&addr);
+        let known = lock(&self.idle).remove(&addr).map(|idle| idle.session);
         if let Some(session) = known.filter(|session| !session.line.is_stale()) {
             return Ok(session);
         }
@@ -208,9 +217,40 @@ impl Sessions {
         })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<TrackerAddr, Session>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Keeps a session for the next request, and closes it if there is none in [`ID_LIFETIME`].
+    fn keep(&self, addr: TrackerAddr, session: Session) {
+        let sessions = Arc::downgrade(&self.idle);
+        let close = tokio::spawn(async move {
+            sleep(ID_LIFETIME).await;
+            if let Some(sessions) = sessions.upgrade() {
+                // Not one that took its place while this waited for the lock.
+                let mut sessions = lock(&sessions);
+                if let Entry::Occupied(idle) = sessions.entry(addr)
+                    && idle.get().since.elapsed() >= ID_LIFETIME
+                {
+                    idle.remove();
+                }
+            }
+        });
+        let idle = Idle {
+            session,
+            since: Instant::now(),
+            _close: AbortOnDropHandle::new(close),
+        };
+        lock(&self.idle).insert(addr, idle);
     }
+
+    /// Number of sockets that are open and not in use.
+    #[cfg(test)]
+    pub(super) fn idle(&self) -> usize {
+        lock(&self.idle).len()
+    }
+}
+
+fn lock(
+    sessions: &Mutex<HashMap<TrackerAddr, Idle>>,
+) -> MutexGuard<'_, HashMap<TrackerAddr, Idle>> {
+    sessions.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A socket to an address on plain IP.
@@ -305,7 +345,7 @@ impl Session {
                     reply => return Ok(read(reply)?),
                 }
             }
-            // The client as a whole knows for how long it has waited.
+            // The caller knows how long it has waited.
             std::future::pending().await
         };
         match line {
@@ -336,7 +376,7 @@ impl Line {
         }
     }
 
-    /// Waits for the reply to this transaction. Whatever else comes in is left to lie.
+    /// Waits for the reply to this transaction. Other datagrams are ignored.
     async fn receive(
         &self,
         transaction: TransactionId,
@@ -367,8 +407,8 @@ impl Line {
     }
 }
 
-/// Not to be guessed by those who do not see the request.
+/// A number that nobody can guess who does not see the request.
 fn transaction() -> TransactionId {
-    // Without entropy any number serves, if less well.
+    // Without entropy any number works, and can be guessed.
     TransactionId(getrandom::u32().unwrap_or_default())
 }

@@ -29,9 +29,9 @@ pub use connections::Connections;
 pub use listener::{
     Http3Listener, Listen, Listener, ListenerError, ScionListener, ScionTransports, UdpListener,
 };
-pub(crate) use load::strangers;
-pub use load::{ConfigError, template};
+pub use load::{ConfigError, template, unknown_variables};
 pub use sections::{Announce, Log, Places, Registry, Scion, Selection, Tls, Udp};
+#[cfg(feature = "cli")]
 pub(crate) use value::parse_duration;
 pub use value::{ClientHeader, ClientHeaderError, LogFormat, LogFormatError};
 
@@ -50,6 +50,7 @@ pub type Layer = <Config as confique::Config>::Layer;
     layer_attr(derive(Debug, Clone)),
     layer_attr(serde(deny_unknown_fields))
 )]
+#[non_exhaustive]
 pub struct Config {
     /// Where the tracker keeps what has to survive a restart: today its self-signed certificate.
     ///

@@ -22,7 +22,7 @@ use crate::scion::daemon::DaemonError;
 use crate::service::Service;
 use crate::tls::{Certificates, TlsError};
 use listener::Run;
-pub use listener::{Kind, Listening};
+pub use listener::{Kind, Listening, local_url};
 use tasks::Tasks;
 
 /// Why a server could not be set up.
@@ -128,6 +128,7 @@ pub enum RunError {
 
 /// What a tracker has done since its start, and what it holds.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Stats {
     /// Events since the start.
     pub counters: Snapshot,

@@ -9,7 +9,7 @@ use scion_tracker_core::types::InfoHash;
 use super::serve;
 use crate::client::{Client, Options, ScionOptions, TrackerUrl, Trust};
 use crate::config::Config;
-use crate::server::listener::first_url;
+use crate::server::local_url;
 
 /// Asking for the counts of a torrent leaves nothing behind in the tracker, whether it has the
 /// torrent or not.
@@ -70,7 +70,7 @@ fn ask(url: &TrackerUrl, timeout: Duration) -> anyhow::Result<()> {
 /// The first listener that can be asked: one with a port, that does not wait for the header of a
 /// proxy.
 fn listener(config: &Config) -> anyhow::Result<TrackerUrl> {
-    let url = first_url(config)?
+    let url = local_url(config)?
         .context("no listener of the configuration can be asked: name a URL to ask")?;
     Ok(url.parse()?)
 }

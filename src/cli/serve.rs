@@ -151,7 +151,7 @@ impl Args {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let config = self.config()?;
         start_log(&config.log)?;
-        for (name, meant) in config::strangers() {
+        for (name, meant) in config::unknown_variables() {
             let hint = meant
                 .map(|name| format!("; did you mean {name}?"))
                 .unwrap_or_default();

@@ -6,6 +6,7 @@ use scion_tracker_core::types::PeerId;
 
 /// A client program, as far as a peer id tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Software {
     /// Its name, or the code it goes by if that is not known here.
     pub name: String,

@@ -28,6 +28,7 @@ pub use policy::{Acl, AclError, AclErrorKind};
 /// How a client finds its way over SCION. Nothing of it is looked at for trackers on plain IP, but for
 /// the names of hosts.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ScionOptions {
     /// The SCION daemon, which knows our ISD-AS and the paths.
     pub daemon: DaemonAddr,
@@ -177,6 +178,7 @@ impl From<PathError> for ScionError {
 
 /// The paths to a tracker.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ScionPaths {
     /// Our AS.
     pub from: IsdAs,

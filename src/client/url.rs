@@ -8,6 +8,7 @@ use scion_tracker_core::address::{AddressError, ScionAddr};
 
 /// Over what a tracker is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Scheme {
     /// `udp`: BEP 15.
     Udp,

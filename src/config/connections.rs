@@ -11,6 +11,7 @@ use crate::transport::Limits;
     layer_attr(derive(Debug, Clone)),
     layer_attr(serde(deny_unknown_fields))
 )]
+#[non_exhaustive]
 pub struct Connections {
     /// TCP connections (HTTP, HTTPS) open at once.
     #[config(env = "SCION_TRACKER_TCP_CONNECTIONS", default = 32768)]

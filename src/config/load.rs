@@ -94,9 +94,9 @@ pub fn template() -> String {
     lines.flat_map(|line| [line, "\n"]).collect()
 }
 
-/// Names of variables in the environment that look like settings and are none, each with what may
-/// have been meant.
-pub(crate) fn strangers() -> Vec<(String, Option<&'static str>)> {
+/// Variables of the environment that look like settings and are none, each with the name that may have
+/// been meant.
+pub fn unknown_variables() -> Vec<(String, Option<&'static str>)> {
     let mut known = Vec::new();
     env_keys(&Config::META, &mut known);
     env::vars_os()

@@ -19,6 +19,7 @@ use crate::client::DaemonAddr;
     layer_attr(derive(Debug, Clone)),
     layer_attr(serde(deny_unknown_fields))
 )]
+#[non_exhaustive]
 pub struct Announce {
     /// How long a client waits between announces. Up to a tenth is added at random, so that clients
     /// that came together do not return together.
@@ -56,6 +57,7 @@ pub struct Announce {
     layer_attr(derive(Debug, Clone)),
     layer_attr(serde(deny_unknown_fields))
 )]
+#[non_exhaustive]
 pub struct Selection {
     /// "prefer": the reserves below, then nearest first. "cap": near peers up to a quota, the
     /// reserves as the limit on far ones. "random": regardless of place.
@@ -98,6 +100,7 @@ pub struct Selection {
     layer_attr(derive(Debug, Clone)),
     layer_attr(serde(deny_unknown_fields))
 )]
+#[non_exhaustive]
 pub struct Places {
     /// Whether to believe the ISD-AS that clients on plain IP claim: "accept", "prefix-only" (only the
     /// table below gives places) or "ignore" (nobody on plain IP has a place).
@@ -140,6 +143,7 @@ pub struct Places {
     layer_attr(derive(Debug, Clone)),
     layer_attr(serde(deny_unknown_fields))
 )]
+#[non_exhaustive]
 pub struct Registry {
     /// Torrents.
     #[config(env = "SCION_TRACKER_TORRENTS", default = 4_000_000)]
@@ -175,6 +179,7 @@ pub struct Registry {
     layer_attr(derive(Debug, Clone)),
     layer_attr(serde(deny_unknown_fields))
 )]
+#[non_exhaustive]
 pub struct Scion {
     /// The topology file of the AS, usually /etc/scion/topology.json. Replies leave by the border
     /// routers that are named in it, and the ports of listen.scion are checked against it. With it
@@ -201,6 +206,7 @@ pub struct Scion {
     layer_attr(derive(Debug, Clone)),
     layer_attr(serde(deny_unknown_fields))
 )]
+#[non_exhaustive]
 pub struct Udp {
     /// Packets that wait for a worker, also on the sockets of HTTP/3. The kernel may allow less
     /// (net.core.rmem_max).
@@ -231,6 +237,7 @@ pub struct Udp {
     layer_attr(derive(Debug, Clone)),
     layer_attr(serde(deny_unknown_fields))
 )]
+#[non_exhaustive]
 pub struct Tls {
     /// Certificate chain, a PEM file. It is read again on SIGHUP and when it has changed.
     ///
@@ -252,12 +259,24 @@ pub struct Tls {
     pub names: Vec<String>,
 }
 
+impl Tls {
+    /// A certificate chain and its key in PEM files.
+    pub fn files(cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        Self {
+            cert: Some(cert.into()),
+            key: Some(key.into()),
+            names: Vec::new(),
+        }
+    }
+}
+
 /// See [`Config::log`](super::Config::log).
 #[derive(Debug, Clone, PartialEq, Eq, confique::Config)]
 #[config(
     layer_attr(derive(Debug, Clone)),
     layer_attr(serde(deny_unknown_fields))
 )]
+#[non_exhaustive]
 pub struct Log {
     /// What is logged: error, warn, info, debug or trace, also by module, as in
     /// "info,scion_tracker::tls=debug".

@@ -112,6 +112,7 @@ pub(super) fn networks_from_env(text: &str) -> Result<Vec<IpNet>, ListError> {
 
 /// How the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum LogFormat {
     /// Lines for people.
     #[default]
@@ -161,6 +162,7 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dur
 }
 
 /// A duration as it is written on the command line.
+#[cfg(any(test, feature = "cli"))]
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, de::value::Error> {
     duration(de::value::StrDeserializer::new(text))
 }

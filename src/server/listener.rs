@@ -182,7 +182,7 @@ macro_rules! generate {
         /// What a client on this host announces to: the first listener of the table that the
         /// configuration tells enough about. Binds nothing. Reads the topology or asks the SCION
         /// daemon only if no other listener will do.
-        pub(crate) fn first_url(config: &Config) -> Result<Option<String>, BindError> {
+        pub fn local_url(config: &Config) -> Result<Option<String>, BindError> {
             $(
                 if let Some(url) = <$listener>::url(&config.listen.$name, config)? {
                     return Ok(Some(url));

@@ -28,12 +28,9 @@ pub(crate) fn announce(hash: u8, port: u16, event: Event) -> AnnounceQuery {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_transports_share_their_swarms() {
     let running = common::start(common::config());
-    let trust = Trust::Anyone;
-    let client = Client::new(&Options {
-        trust,
-        ..Options::default()
-    })
-    .unwrap();
+    let mut options = Options::default();
+    options.trust = Trust::Anyone;
+    let client = Client::new(&options).unwrap();
     let mut known = Vec::new();
     for (i, kind) in KINDS.into_iter().enumerate() {
         let url: TrackerUrl = running.url(kind).parse().unwrap();
@@ -67,12 +64,9 @@ async fn all_transports_share_their_swarms() {
 #[tokio::test(flavor = "multi_thread")]
 async fn claimed_places_are_sent_to_requesters_with_a_claim() {
     let running = common::start(common::config());
-    let trust = Trust::Anyone;
-    let client = Client::new(&Options {
-        trust,
-        ..Options::default()
-    })
-    .unwrap();
+    let mut options = Options::default();
+    options.trust = Trust::Anyone;
+    let client = Client::new(&options).unwrap();
     for (i, kind) in KINDS.into_iter().enumerate() {
         let url: TrackerUrl = running.url(kind).parse().unwrap();
         let hash = 10 + i as u8;

@@ -90,14 +90,9 @@ fn certificate(connection: &Https) -> CertificateDer<'_> {
 fn a_reload_changes_the_certificate_under_open_connections() {
     let lab = TempDir::new().unwrap();
     tls::authority(lab.path(), &[]).unwrap();
-    let tracker = common::start(Config {
-        tls: Tls {
-            cert: Some(lab.path().join("cert.pem")),
-            key: Some(lab.path().join("key.pem")),
-            names: vec![],
-        },
-        ..common::config()
-    });
+    let mut config = common::config();
+    config.tls = Tls::files(lab.path().join("cert.pem"), lab.path().join("key.pem"));
+    let tracker = common::start(config);
     let mut old = connect(&tracker, &lab);
     ask(&mut old);
 

@@ -24,11 +24,7 @@ fn lab(names: &[&str]) -> TempDir {
 }
 
 fn files(dir: &Path) -> Tls {
-    Tls {
-        cert: Some(dir.join("cert.pem")),
-        key: Some(dir.join("key.pem")),
-        ..Config::default().tls
-    }
+    Tls::files(dir.join("cert.pem"), dir.join("key.pem"))
 }
 
 fn roots(dir: &Path) -> RootCertStore {
@@ -178,10 +174,8 @@ fn a_reload_that_fails_keeps_the_certificate() {
 #[test]
 fn a_key_of_another_certificate_is_refused() {
     let (one, other) = (lab(&[]), lab(&[]));
-    let mixed = Tls {
-        key: files(other.path()).key,
-        ..files(one.path())
-    };
+    let mut mixed = files(one.path());
+    mixed.key = files(other.path()).key;
     assert!(matches!(
         Certificates::load(&mixed, None),
         Err(TlsError::Unusable { .. })

@@ -32,6 +32,7 @@ impl fmt::Display for PathInterface {
 
 /// Whether a path is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum PathStatus {
     /// It is. Whether it works is seen when it is used.
     Usable,

@@ -118,16 +118,11 @@ pub(super) fn all(network: &Config, tracker: &Tracker) -> anyhow::Result<Vec<Arc
 }
 
 fn client(place: Option<&As>) -> anyhow::Result<Arc<Client>> {
-    let mut options = Options {
-        timeout: TIMEOUT,
-        trust: Trust::Anyone,
-        ..Options::default()
-    };
+    let mut options = Options::default();
+    options.timeout = TIMEOUT;
+    options.trust = Trust::Anyone;
     if let Some(it) = place {
-        options.scion = ScionOptions {
-            daemon: it.daemon.into(),
-            ..ScionOptions::default()
-        };
+        options.scion.daemon = it.daemon.into();
     }
     Ok(Arc::new(Client::new(&options)?))
 }

@@ -100,16 +100,12 @@ impl Tracker {
     pub(crate) fn client(&self, topology: &Topology, ia: IsdAs) -> Client {
         let ases = &topology.config().ases;
         let it = ases.iter().find(|it| it.ia == ia).unwrap();
-        Client::new(&Options {
-            timeout: PATIENCE,
-            trust: Trust::File(self.authority()),
-            scion: ScionOptions {
-                daemon: it.daemon.into(),
-                hosts: "/nonexistent".into(),
-                ..ScionOptions::default()
-            },
-        })
-        .unwrap()
+        let mut options = Options::default();
+        options.timeout = PATIENCE;
+        options.trust = Trust::File(self.authority());
+        options.scion.daemon = it.daemon.into();
+        options.scion.hosts = "/nonexistent".into();
+        Client::new(&options).unwrap()
     }
 
     pub(crate) async fn stop(self) {

@@ -1,7 +1,7 @@
-//! The command line: one file a subcommand.
+//! The command line: one file per subcommand.
 //!
-//! Exit codes: 0 done, 1 failed while running, 2 wrong usage, 78 wrong configuration (EX_CONFIG of
-//! sysexits.h, on which systemd does not restart).
+//! Exit codes: 0 success, 1 failure while running, 2 wrong usage, 78 wrong configuration (EX_CONFIG of
+//! sysexits.h, after which systemd does not restart).
 
 mod announce;
 mod asking;
@@ -27,10 +27,10 @@ const WRONG_CONFIGURATION: u8 = 78;
 
 /// A BitTorrent tracker for SCION and for the ordinary Internet.
 ///
-/// Without a subcommand it serves. Defaults: UDP and HTTP on port 6969, HTTPS and HTTP/3 on port
-/// 6443.
+/// Without a subcommand it runs the tracker, as `serve` does. By default it serves UDP and HTTP on
+/// port 6969, HTTPS and HTTP/3 on port 6443.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, max_term_width = 100)]
+#[command(version, propagate_version = true, max_term_width = 80)]
 pub struct Cli {
     #[command(flatten)]
     serve: serve::Args,
@@ -42,14 +42,13 @@ pub struct Cli {
 enum Command {
     /// Run the tracker.
     Serve(serve::Args),
-    /// Announce a peer to a tracker, and show the peers that it hands out.
+    /// Announce a peer to a tracker and print the peers of its reply.
     Announce(announce::Args),
-    /// Ask a tracker for the counts of torrents.
+    /// Scrape a tracker: print how many seeds and leechers torrents have.
     Scrape(scrape::Args),
-    /// Ask the tracker that runs on this host with the same configuration whether it answers. Exit
-    /// code 1 if it does not.
+    /// Check that the tracker on this host answers. Exits with 1 if it does not.
     Health(health::Args),
-    /// Put load on a tracker of one's own, over any transport, and say what it takes.
+    /// Put load on your own tracker over any transport and measure it.
     #[command(args_override_self = true)]
     Bench(Box<bench::Args>),
     /// Print or check the configuration.
@@ -59,9 +58,9 @@ enum Command {
 }
 
 impl Cli {
-    /// Does what the command line says.
+    /// Runs what the command line asks for.
     pub fn run(self) -> Result<(), Failure> {
-        // The first and only one: rustls would guess, and two features would make it panic.
+        // Without a default, rustls panics if features enable two providers.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let Self { serve, command } = self;
         match command {
@@ -71,7 +70,7 @@ impl Cli {
             Some(_) if serve != serve::Args::default() => Self::command()
                 .error(
                     clap::error::ErrorKind::ArgumentConflict,
-                    "flags before the subcommand are for `serve` and `health`",
+                    "flags before the subcommand are only for `serve` and `health`",
                 )
                 .exit(),
             Some(Command::Announce(args)) => Ok(args.run()?),
@@ -116,8 +115,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Data, as against the log: standard output, written out at once. A reader that has gone away is
-/// not an error.
+/// Writes data to standard output at once. The log goes to standard error. A closed pipe is no error.
 fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

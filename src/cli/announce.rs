@@ -1,4 +1,4 @@
-//! `scion-tracker announce`: announces a peer to any tracker and shows what it answers.
+//! `scion-tracker announce`: announces a peer to a tracker and prints the reply.
 
 mod repeat;
 
@@ -22,40 +22,41 @@ use crate::client::{Client, RequestError, TrackerUrl, software};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    #[command(flatten)]
-    asking: Asking,
-    /// The torrent: 40 hexadecimal digits, or 64 for a version 2 torrent.
+    /// Torrent: 40 hexadecimal digits, or 64 for a version 2 torrent.
     #[arg(long, value_name = "HEX", required_unless_present = "show_paths")]
     info_hash: Option<InfoHash>,
-    /// The port on which the peer is said to listen.
+    /// Port the peer listens on.
     #[arg(long, default_value_t = NonZeroU16::MIN.saturating_add(6880))]
     port: NonZeroU16,
-    /// What is said to have happened. `stopped` takes a peer announced before out again.
+    /// Event to announce. `stopped` removes the peer.
     #[arg(long, value_enum, default_value_t = EventName::None)]
     event: EventName,
-    /// Go on announcing, whenever the tracker asks for it, until SIGTERM or SIGINT, which takes the
-    /// peer out. Each answer is printed, with --json on one line.
+    /// Announce again at the tracker's interval until SIGTERM or SIGINT, and then `stopped`. Prints
+    /// each reply, with --json on one line.
     #[arg(long, conflicts_with = "event")]
     repeat: bool,
-    /// How many peers to ask for; without it, as many as the tracker likes.
+    /// Number of peers to ask for. Without it, the tracker decides.
     #[arg(long, value_name = "N")]
     numwant: Option<u32>,
-    /// Bytes left to download. 0 makes a seed, which is given no other seeds.
+    /// Bytes left to download. 0 announces a seed, which gets no other seeds.
     #[arg(long, value_name = "N", default_value_t = 1)]
     left: u64,
-    /// Claim to be in this ISD-AS, at the address that the tracker sees.
+    /// Claim to be in this ISD-AS, at the IP address the tracker sees.
     #[arg(long, value_name = "ISD-AS", value_parser = IsdAs::parse_place)]
     ia: Option<IsdAs>,
-    /// Claim this SCION address, as in 1-ff00:0:110,[192.0.2.1]:6881; or 1 to claim none and ask
-    /// for SCION peers all the same.
+    /// Claim this SCION address, as in 1-ff00:0:110,[192.0.2.1]:6881. Or 1 to ask for SCION peers
+    /// without claiming an address.
     #[arg(long, value_name = "ADDRESS|1", value_parser = parse_scion)]
     scion: Option<ScionClaim>,
-    /// The 20 characters by which the peer calls itself; without it, anew each time.
+    /// Peer id of 20 characters. Without it, a random one.
     #[arg(long, value_name = "ID", value_parser = parse_peer_id)]
     peer_id: Option<PeerId>,
-    /// Ask for compact lists of peers over HTTP, which have no peer ids in them.
+    /// Ask for a compact list of peers over HTTP, which has no peer ids.
     #[arg(long)]
     compact: bool,
+    // The last, as it ends with a heading.
+    #[command(flatten)]
+    asking: Asking,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -159,7 +160,7 @@ impl Args {
     }
 }
 
-/// Once more for compact lists, if the tracker has no others: opentracker answers 400 to
+/// Announces, and asks again for a compact list if the tracker has no other: opentracker answers 400 to
 /// `compact=0`.
 async fn announce(
     client: &Client,
@@ -179,7 +180,7 @@ async fn announce(
     }
 }
 
-/// An answer as it is printed.
+/// A reply as it is printed.
 #[derive(Debug, Serialize)]
 struct Shown {
     interval: u64,

@@ -1,4 +1,4 @@
-//! What the subcommands that ask a tracker have in common.
+//! Flags and output that `announce` and `scrape` share.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,21 +9,22 @@ use serde::Serialize;
 
 use super::scion;
 use crate::client::{Client, Options, RequestError, TrackerUrl, Trust};
+use crate::config;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Asking {
-    /// The tracker: udp://, http://, https:// or h3:// (HTTP/3). Over SCION udp:// or https:// (HTTP/3)
-    /// and an address as in [1-ff00:0:110,10.0.0.1]:31969; or 1-ff00:0:110,[10.0.0.1]:31969 alone.
+    /// Tracker: udp://, http://, https:// or h3:// (HTTP/3). Over SCION: udp:// or https:// (HTTP/3)
+    /// with an address as in [1-ff00:0:110,10.0.0.1]:31969, or 1-ff00:0:110,[10.0.0.1]:31969 alone.
     url: TrackerUrl,
-    /// Trust the certificate authorities in this PEM file, and no other.
+    /// Trust only the certificate authorities in this PEM file.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Take any certificate, whosever it is.
+    /// Do not verify the certificate.
     #[arg(long, conflicts_with = "ca")]
     insecure: bool,
-    /// How long to wait for the answer. Over UDP the request is repeated after 15 s (over SCION 3 s),
-    /// then after twice as long, and so on.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    /// Time to wait for the answer. Over UDP the request is repeated after 15 s (3 s over SCION), and
+    /// then each time after twice as long.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = config::parse_duration)]
     timeout: Duration,
     /// Print JSON.
     #[arg(long)]
@@ -33,7 +34,7 @@ pub(super) struct Asking {
 }
 
 impl Asking {
-    /// Asks, while a terminal is shown that something is under way.
+    /// Asks, and shows a spinner on a terminal meanwhile.
     pub(super) fn ask<T>(
         &self,
         ask: impl AsyncFnOnce(&Client, &TrackerUrl) -> Result<T, RequestError>,
@@ -48,7 +49,7 @@ impl Asking {
         answer?.map_err(explained)
     }
 
-    /// Gives the work a client and the tracker's URL.
+    /// Runs work that needs a client and the tracker's URL.
     pub(super) fn work<T>(
         &self,
         work: impl AsyncFnOnce(&Client, &TrackerUrl) -> T,
@@ -68,12 +69,12 @@ impl Asking {
             .build()
             .context("cannot start the runtime")?;
         let done = runtime.block_on(work(&client, &self.url));
-        // A name that is still being looked up is not waited for.
+        // Does not wait for a name lookup that still runs.
         runtime.shutdown_background();
         Ok(done)
     }
 
-    /// Lists the paths to the tracker if that is what is wanted. Returns whether it was.
+    /// Prints the paths to the tracker if --show-paths asks for it. Returns whether it does.
     pub(super) fn shows_paths(&self) -> anyhow::Result<bool> {
         if self.scion.show_paths() {
             let paths = self.ask(async |client, url| client.paths(url).await)?;
@@ -95,7 +96,7 @@ impl Asking {
         Ok(super::print(&text)?)
     }
 
-    /// One of several: JSON on a line, text with an empty line behind it.
+    /// Prints one of several results: JSON on one line, text with an empty line after it.
     pub(super) fn print_next(
         &self,
         json: &impl Serialize,
@@ -109,13 +110,15 @@ impl Asking {
     }
 }
 
-/// With what can be done about it, if that is a flag.
+/// Adds the flags that help, if there are any.
 pub(super) fn explained(error: RequestError) -> anyhow::Error {
     if !error.is_of_unknown_authority() {
         return error.into();
     }
     let error = anyhow::Error::from(error);
-    anyhow!("{error:#} (--ca FILE takes another authority, --insecure any certificate)")
+    anyhow!(
+        "{error:#} (trust another authority with --ca FILE, or any certificate with --insecure)"
+    )
 }
 
 /// Columns as wide as their widest cell, two spaces between them.

@@ -1,4 +1,4 @@
-//! `scion-tracker bench`: puts load on a tracker of one's own and says what it takes.
+//! `scion-tracker bench`: puts load on a tracker and measures it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,47 +13,46 @@ use crate::bench::report::Report;
 use crate::bench::target::{Over, parse_host};
 use crate::bench::{self, Options, Progress};
 use crate::client::{TrackerUrl, Trust};
+use crate::config;
 
 /// Steps of the progress bar.
 const STEPS: u64 = 1000;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The tracker: udp://, http://, https:// (HTTP/1.1) or h3:// (HTTP/3). Over SCION
-    /// udp://[ISD-AS,ip]:port or https://[ISD-AS,ip]:port (HTTP/3); packets go straight to that IP
+    /// Tracker: udp://, http://, https:// (HTTP/1.1) or h3:// (HTTP/3). Over SCION:
+    /// udp://[ISD-AS,ip]:port or https://[ISD-AS,ip]:port (HTTP/3). Packets go straight to that IP
     /// address and port, without routers or a daemon.
     url: TrackerUrl,
 
-    /// Connections, each with peers of its own. Over UDP: sockets.
+    /// Connections, or sockets over UDP. Each has its own peers.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     connections: u32,
-    /// Requests on their way at once, a connection: datagrams over UDP, pipelined requests over
-    /// HTTP/1.1, streams over HTTP/3. Default: 16 over UDP, else 1.
+    /// Requests in flight per connection: datagrams over UDP, pipelined requests over HTTP/1.1, streams
+    /// over HTTP/3 [default: 16 over UDP, otherwise 1].
     #[arg(long, alias = "streams", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     in_flight: Option<u16>,
-    /// A new connection for each request, with a full handshake; --connections of them at once.
+    /// Open a new connection with a full handshake for each request, --connections at a time.
     #[arg(long)]
     new_connections: bool,
-    /// Requests a second, sent by the clock whether or not replies come (open loop); latency counts
-    /// from when a request was due. Without it, each reply makes room for the next request (closed
-    /// loop).
+    /// Requests per second, sent on time whether or not replies come (open loop). Latency counts from
+    /// the time a request is due. Without it, the next request follows a reply (closed loop).
     #[arg(long, value_name = "N", value_parser = parse_rate)]
     rate: Option<f64>,
-    /// Time that is measured.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_time)]
+    /// Measured time.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = config::parse_duration)]
     duration: Duration,
-    /// Replies after which it ends before that.
+    /// Stop earlier, after this number of replies.
     #[arg(long, value_name = "N")]
     requests: Option<u64>,
-    /// Time before that, of the same load, which does not count.
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
+    /// Time before the measured time, under the same load. 0 for none.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_warmup)]
     warmup: Duration,
-    /// First of all, let each peer announce itself once. Without it the tracker fills up as peers
-    /// come to announce.
+    /// First announce each peer once. Without it, the tracker fills as peers announce.
     #[arg(long)]
     fill: bool,
-    /// How long to wait for a reply.
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_time)]
+    /// Time to wait for a reply.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = config::parse_duration)]
     timeout: Duration,
     /// Threads.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
@@ -62,55 +61,55 @@ pub(super) struct Args {
     /// Torrents.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     torrents: u32,
-    /// Exponent of the torrents' popularity by rank: 0 for all alike.
+    /// Zipf exponent of the popularity of torrents. 0 makes all alike.
     #[arg(long, value_name = "EXPONENT", default_value_t = 1.0, value_parser = parse_zipf)]
     zipf: f64,
-    /// Peers, each in one torrent, with a peer id and port of its own.
+    /// Peers. Each is in one torrent and has its own peer id and port.
     #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     peers: u32,
-    /// Percentage of the peers that are seeds.
+    /// Seeds, in percent of the peers.
     #[arg(long, value_name = "PERCENT", default_value_t = 25, value_parser = clap::value_parser!(u8).range(0..=100))]
     seeds: u8,
-    /// Peers that an announce asks for; without it, as many as the tracker likes.
+    /// Peers an announce asks for. Without it, the tracker decides.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000))]
     numwant: Option<u32>,
-    /// Weights of the kinds of requests: announce, scrape, stopped, completed.
+    /// Shares of the requests: announce, scrape, stopped, completed.
     #[arg(
         long,
         value_name = "MIX",
         default_value = "announce=90,scrape=8,stopped=1,completed=1"
     )]
     mix: Mix,
-    /// ASes in which peers are. Over IP peers claim them (ia=), over SCION each source address is in
-    /// one; 0 for no places, over SCION the AS of the tracker.
+    /// ASes of the peers. Over IP peers claim them (ia=), over SCION each source address is in one. 0:
+    /// none over IP, the AS of the tracker over SCION.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=65_536))]
     ases: u32,
-    /// ISDs over which the ASes are spread.
+    /// ISDs of these ASes.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
     isds: u16,
-    /// Over SCION: the host that all connections come from, as in 1-ff00:0:111,[10.0.0.1]. In the AS of
-    /// the tracker packets have the empty path.
+    /// Over SCION: host of all connections, as in 1-ff00:0:111,[10.0.0.1]. In the AS of the tracker
+    /// packets have the empty path.
     #[arg(long, value_name = "ISD-AS,[IP]", value_parser = parse_host, conflicts_with = "ases")]
     scion_local: Option<Host>,
-    /// Source addresses, from 127.1.0.1 on towards loopback over IPv4. Default there: 8, and no fewer
-    /// than ASes over SCION. A tracker that allows a source only so many peers or connections
-    /// (peers_per_source, per_source) needs more of them or higher limits.
+    /// Source addresses from 127.1.0.1 on, for a tracker on the IPv4 loopback [default: 8; over SCION at
+    /// least the number of ASes]. The tracker limits peers and connections per source
+    /// (registry.peers_per_source, connections.per_source): use more sources or raise the limits.
     #[arg(long, value_name = "N")]
     sources: Option<u32>,
-    /// Number from which peers, torrents and requests are made. Runs with the same one ask the same.
+    /// Seed of the random numbers. Runs with the same seed send the same requests.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
-    /// Process id of the tracker, if it runs on this machine: the CPU time that it uses is measured.
+    /// Process id of the tracker on this machine, to measure its CPU time.
     #[arg(long, value_name = "PID")]
     server_pid: Option<u32>,
-    /// Trust the certificate authorities in this PEM file, and no other.
+    /// Trust only the certificate authorities in this PEM file.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Take any certificate, whosever it is.
+    /// Do not verify the certificate.
     #[arg(long, conflicts_with = "ca")]
     insecure: bool,
-    /// The tracker is yours, though it is not on this machine.
+    /// Confirm that a tracker on another machine is yours.
     #[arg(long)]
     i_own_this_target: bool,
     /// Print JSON.
@@ -134,11 +133,11 @@ fn parse_zipf(text: &str) -> Result<f64, &'static str> {
     exponent.ok_or("an exponent is a number from 0 to 4")
 }
 
-fn parse_time(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(time) if time.is_zero() => Err("it has to be longer than nothing".into()),
-        Ok(time) => Ok(time),
-        Err(error) => Err(error.to_string()),
+/// A duration that may be zero.
+fn parse_warmup(text: &str) -> Result<Duration, serde::de::value::Error> {
+    match text {
+        "0" | "0s" => Ok(Duration::ZERO),
+        _ => config::parse_duration(text),
     }
 }
 
@@ -158,7 +157,7 @@ impl Args {
         };
         super::print(&text)?;
         if report.replies == 0 {
-            bail!("{url} has answered no request");
+            bail!("{url} answered no request");
         }
         Ok(())
     }
@@ -208,7 +207,7 @@ fn show(bar: &ProgressBar, progress: Progress) {
     match progress {
         Progress::Filling(filled, of) => {
             bar.set_position(u64::from(filled) * STEPS / u64::from(of.max(1)));
-            bar.set_message("peers announce themselves");
+            bar.set_message("announcing peers");
         }
         Progress::WarmingUp => {
             bar.set_position(0);

@@ -1,4 +1,4 @@
-//! `scion-tracker cert`: a certificate authority and a certificate for tests and labs.
+//! `scion-tracker cert`: makes a certificate authority and a certificate for tests and labs.
 
 use std::path::PathBuf;
 
@@ -8,11 +8,11 @@ use crate::tls;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where ca.pem, ca.key, cert.pem and key.pem are written.
+    /// Directory to write ca.pem, ca.key, cert.pem and key.pem to.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// A host name or IP address that the certificate is for, besides localhost, 127.0.0.1, ::1
-    /// and the name of this host. Repeatable.
+    /// Host name or IP address for the certificate, in addition to localhost, 127.0.0.1, ::1 and the
+    /// name of this host. Repeatable.
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
 }

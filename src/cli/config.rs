@@ -1,4 +1,4 @@
-//! `scion-tracker config`: prints the settings with their defaults, or checks a file.
+//! `scion-tracker config`: prints all settings with their defaults, or checks a configuration file.
 
 use std::path::PathBuf;
 
@@ -15,12 +15,11 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Print all settings with their documentation and defaults, as a configuration file.
+    /// Print a configuration file with all settings, their documentation and defaults.
     Print,
-    /// Check a configuration file, with what the environment adds to it. Exit code 78 if it is
-    /// wrong.
+    /// Check a configuration file together with the environment. Exits with 78 if it is wrong.
     Check {
-        /// The file.
+        /// Configuration file.
         file: PathBuf,
     },
 }

@@ -1,5 +1,5 @@
-//! `scion-tracker health`: whether the tracker that runs on this host answers, for supervisors such
-//! as Docker that run a command to find out.
+//! `scion-tracker health`: checks that the tracker on this host answers, for supervisors such as Docker
+//! that run a command for this.
 
 use std::time::Duration;
 
@@ -8,28 +8,27 @@ use scion_tracker_core::types::InfoHash;
 
 use super::serve;
 use crate::client::{Client, Options, ScionOptions, TrackerUrl, Trust};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::server::local_url;
 
-/// Asking for the counts of a torrent leaves nothing behind in the tracker, whether it has the
-/// torrent or not.
+/// A scrape changes nothing in the tracker, whether it has the torrent or not.
 const ANY_TORRENT: InfoHash = InfoHash([0; 20]);
 
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct Args {
-    /// What to ask, on this host. Without it, the first UDP listener of the configuration; if there is
-    /// none, the first for HTTP, HTTPS or HTTP/3, and then UDP over SCION.
+    /// URL to scrape. Without it, the first listener of the configuration, in the order UDP, HTTP,
+    /// HTTPS, HTTP/3, UDP over SCION.
     url: Option<TrackerUrl>,
-    /// How long to wait for the answer.
-    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = humantime::parse_duration)]
+    /// Time to wait for the answer.
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = config::parse_duration)]
     timeout: Duration,
     #[command(flatten)]
     serve: serve::Args,
 }
 
 impl Args {
-    /// These flags, and where they say nothing those before the subcommand.
+    /// These flags, and those before the subcommand that are not among them.
     pub(super) fn over(self, before: serve::Args) -> Self {
         let serve = self.serve.over(before);
         Self { serve, ..self }
@@ -45,13 +44,13 @@ impl Args {
     }
 }
 
-/// Anybody's certificate will do: whether there is an answer is all that is asked.
+/// Scrapes. Any certificate will do: only the answer counts.
 fn ask(url: &TrackerUrl, timeout: Duration) -> anyhow::Result<()> {
     let client = Client::new(&Options {
         timeout,
         trust: Trust::Anyone,
         scion: ScionOptions {
-            // To ourselves, for which nobody is asked for a path.
+            // The tracker is on this host, so that no daemon is asked for a path.
             local: url.scion().map(|tracker| tracker.host),
             ..ScionOptions::default()
         },
@@ -61,14 +60,13 @@ fn ask(url: &TrackerUrl, timeout: Duration) -> anyhow::Result<()> {
         .build()
         .context("cannot start the runtime")?;
     let answer = runtime.block_on(client.scrape(url, &[ANY_TORRENT]));
-    // A name that is still being looked up is not waited for.
+    // Does not wait for a name lookup that still runs.
     runtime.shutdown_background();
     answer?;
     Ok(())
 }
 
-/// The first listener that can be asked: one with a port, that does not wait for the header of a
-/// proxy.
+/// The first listener that can be asked: it has a port, and does not wait for the header of a proxy.
 fn listener(config: &Config) -> anyhow::Result<TrackerUrl> {
     let url = local_url(config)?
         .context("no listener of the configuration can be asked: name a URL to ask")?;

@@ -1,4 +1,4 @@
-//! Flags of the subcommands that ask a tracker, for trackers over SCION, and the list of paths.
+//! Flags of `announce` and `scrape` for trackers over SCION, and the list of paths.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -14,26 +14,26 @@ use crate::scion::daemon;
 #[group(skip)]
 #[command(next_help_heading = "Over SCION")]
 pub(super) struct Args {
-    /// The SCION daemon [env: SCION_DAEMON or SCION_DAEMON_ADDRESS] [default: 127.0.0.1:30255].
+    /// SCION daemon [env: SCION_DAEMON or SCION_DAEMON_ADDRESS] [default: 127.0.0.1:30255].
     #[arg(long, value_name = "ADDR:PORT")]
     scion_daemon: Option<DaemonAddr>,
-    /// This host's SCION address. Without it, the ISD-AS is the daemon's, and the address the one
-    /// from which the next hop is reached.
+    /// SCION address of this host. Without it, the daemon tells the ISD-AS, and the IP address is the
+    /// one that leads to the next hop.
     #[arg(long, value_name = "ISD-AS,[IP]", value_parser = parse_host)]
     scion_local: Option<Host>,
-    /// Names of SCION hosts, a line each, as in 1-ff00:0:110,[10.0.0.1] tracker.lab [env: SCION_HOSTS]
-    /// [default: /etc/scion/hosts].
+    /// Names of SCION hosts, one per line, as in 1-ff00:0:110,[10.0.0.1] tracker.lab [env:
+    /// SCION_HOSTS] [default: /etc/scion/hosts].
     #[arg(long, value_name = "FILE")]
     scion_hosts: Option<PathBuf>,
-    /// Take this path and no other, by its number in --show-paths. Without it the first usable one
-    /// is taken, and another when it fails.
+    /// Use only the path with this number in --show-paths. Without it, the first usable path is used,
+    /// and another one if it fails.
     #[arg(long, value_name = "N")]
     path: Option<usize>,
-    /// Which paths may be taken: rules of the form +|- ISD-AS#IF, separated by commas, of which the
-    /// first that fits decides for each interface, as in "- 2, - 1-ff00:0:111, +".
+    /// Allowed paths: rules of the form +|- ISD-AS#IF, separated by commas, as in
+    /// "- 2, - 1-ff00:0:111, +". For each interface the first matching rule decides.
     #[arg(long, value_name = "ACL", allow_hyphen_values = true)]
     path_policy: Option<Acl>,
-    /// List the paths to the tracker, and do nothing else.
+    /// Only list the paths to the tracker.
     #[arg(long)]
     show_paths: bool,
 }

@@ -1,4 +1,4 @@
-//! `scion-tracker scrape`: asks any tracker for the counts of torrents.
+//! `scion-tracker scrape`: asks a tracker how many seeds and leechers torrents have.
 
 use scion_tracker_core::codec::reply::ScrapeAnswer;
 use scion_tracker_core::types::InfoHash;
@@ -9,11 +9,12 @@ use crate::client::Scheme;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    #[command(flatten)]
-    asking: Asking,
-    /// The torrents: 40 hexadecimal digits each, or 64 for a version 2 torrent. Repeatable.
+    /// Torrents: 40 hexadecimal digits each, or 64 for a version 2 torrent. Repeatable.
     #[arg(long = "info-hash", value_name = "HEX", required_unless_present = "show_paths", num_args = 1..)]
     info_hashes: Vec<InfoHash>,
+    // The last, as it ends with a heading.
+    #[command(flatten)]
+    asking: Asking,
 }
 
 /// A torrent as it is printed.
@@ -22,7 +23,7 @@ struct Shown {
     info_hash: String,
     complete: u32,
     incomplete: u32,
-    /// Nothing over UDP, which has no room for it.
+    /// `None` over UDP, which does not carry it.
     downloaders: Option<u32>,
     downloaded: u32,
 }

@@ -18,38 +18,39 @@ use crate::config::{self, Config, ConfigError, Layer, LogFormat};
 use crate::server::listener::listeners;
 use crate::server::{Handle, Server};
 
-/// Flags of `serve`, each of which beats the environment, which beats the file.
+/// Flags of `serve`. A flag overrides the environment, which overrides the file.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args)]
 pub(super) struct Args {
     /// Configuration file [env: SCION_TRACKER_CONFIG].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where the tracker keeps what has to survive a restart.
+    /// Directory for what must survive a restart.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     #[command(flatten)]
     listen: Listeners,
-    /// The topology file of our AS, usually /etc/scion/topology.json. Alone it has the tracker listen
-    /// on SCION port 31969.
+    /// Topology file of this AS, usually /etc/scion/topology.json. Without --scion, the tracker then
+    /// listens on SCION port 31969.
     #[arg(long, value_name = "FILE")]
     scion_topology: Option<PathBuf>,
-    /// The SCION daemon, usually 127.0.0.1:30255, which is asked at the start for what the topology
-    /// file says, if none is given. Alone it has the tracker listen on SCION port 31969.
+    /// SCION daemon, usually 127.0.0.1:30255. Without --scion-topology, it is asked at the start for
+    /// what that file says. Without --scion, the tracker then listens on SCION port 31969.
     #[arg(long, value_name = "ADDR:PORT")]
     scion_daemon: Option<DaemonAddr>,
-    /// How long clients wait between announces.
+    /// Time that clients wait between announces, as in 30m or 1800.
     #[arg(long, value_name = "DURATION", value_parser = config::parse_duration)]
     interval: Option<Duration>,
-    /// How soon clients may announce again without an event.
+    /// Shortest time between announces of a client without an event.
     #[arg(long, value_name = "DURATION", value_parser = config::parse_duration)]
     min_interval: Option<Duration>,
-    /// What becomes of places that clients claim: accept, prefix-only or ignore.
+    /// Whether to believe the ISD-AS that clients claim: accept, prefix-only or ignore.
     #[arg(long, value_name = "POLICY")]
     place_policy: Option<PlacePolicy>,
-    /// What is logged: error, warn, info, debug or trace, also by module.
+    /// Log level: error, warn, info, debug or trace, or by module as in
+    /// info,scion_tracker::tls=debug.
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
-    /// How the log is written: text or json.
+    /// Log format: text or json.
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
 }
@@ -108,7 +109,7 @@ macro_rules! generate {
 listeners!(generate);
 
 impl Args {
-    /// These flags, and where they say nothing the others.
+    /// These flags, and those of `other` that are not among them.
     pub(super) fn over(self, other: Self) -> Self {
         Self {
             listen: self.listen.over(other.listen),
@@ -138,7 +139,7 @@ impl Args {
         layer
     }
 
-    /// What these flags, the environment and the file come to.
+    /// Joins these flags, the environment and the file.
     pub(super) fn config(self) -> Result<Config, ConfigError> {
         let file = self
             .config
@@ -155,7 +156,7 @@ impl Args {
             let hint = meant
                 .map(|name| format!("; did you mean {name}?"))
                 .unwrap_or_default();
-            tracing::warn!("the environment variable {name} sets nothing{hint}");
+            tracing::warn!("the environment variable {name} is not a setting{hint}");
         }
         raise_file_limit();
         tokio::runtime::Builder::new_multi_thread()
@@ -169,7 +170,7 @@ impl Args {
 
 async fn serve(config: Config) -> anyhow::Result<()> {
     let server = Server::bind(config)?;
-    // Before anybody is told that we are there: a signal right after that has to be heard.
+    // Before the URLs are printed: a signal right after them must not be lost.
     let stop = stop_signal()?;
     let hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
 
@@ -220,14 +221,17 @@ async fn reload_on(mut hangup: Signal, handle: Handle) {
         match handle.reload() {
             Ok(()) => tracing::info!("certificate reloaded"),
             Err(error) => {
-                tracing::error!("{:#}; the old certificate stays", anyhow::Error::new(error))
+                tracing::error!(
+                    "{:#}; the old certificate stays in use",
+                    anyhow::Error::new(error)
+                )
             }
         }
         notify(&[NotifyState::Ready]);
     }
 }
 
-/// Tells systemd, if it started us.
+/// Notifies systemd, if it started this process.
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!("cannot notify the service manager: {error}");
@@ -254,7 +258,7 @@ pub(super) fn log_filter(log: &config::Log) -> Result<EnvFilter, ConfigError> {
     })
 }
 
-/// A connection is a file, and the soft limit is 1024 on most systems.
+/// Raises the soft limit of open files, which is 1024 on most systems: each connection is one.
 fn raise_file_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

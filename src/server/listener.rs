@@ -45,7 +45,7 @@ macro_rules! listeners {
                 settings: UdpListener,
                 env: "SCION_TRACKER_UDP",
                 default: ["[::]:6969"],
-                flag: "Serve UDP here. Naming any listener turns off all that are not named. Repeatable", "ADDR:PORT",
+                flag: "Serve UDP here. Naming any listener turns off those that are not named. Repeatable", "ADDR:PORT",
                 besides: false,
             }
             {
@@ -83,7 +83,7 @@ macro_rules! listeners {
                 settings: ScionListener,
                 env: "SCION_TRACKER_SCION",
                 default: [],
-                flag: "Serve UDP and HTTP/3 over SCION here, besides the other listeners. Repeatable", "ISD-AS,[IP]:PORT",
+                flag: "Serve UDP and HTTP/3 over SCION here, in addition to the other listeners. Repeatable", "ISD-AS,[IP]:PORT",
                 besides: true,
             }
         }

@@ -321,7 +321,7 @@ fn a_strange_variable_is_pointed_out() {
     tracker.line();
     let (_, stderr) = tracker.stop(Signal::TERM);
     assert!(
-        stderr.contains("SCION_TRACKER_INTERVALL sets nothing"),
+        stderr.contains("SCION_TRACKER_INTERVALL is not a setting"),
         "{stderr}"
     );
     assert!(

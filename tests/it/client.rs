@@ -157,12 +157,12 @@ fn failures_of_the_subcommands() {
         (
             vec!["scrape", &https, "--info-hash", &hash],
             1,
-            "UnknownIssuer (--ca FILE takes another authority, --insecure any certificate)",
+            "UnknownIssuer (trust another authority with --ca FILE, or any certificate with --insecure)",
         ),
         (
             vec!["announce", &http3, "--info-hash", &hash],
             1,
-            "UnknownIssuer (--ca FILE takes another authority, --insecure any certificate)",
+            "UnknownIssuer (trust another authority with --ca FILE, or any certificate with --insecure)",
         ),
         (
             vec!["scrape", &https, "--info-hash", "11"],

@@ -1,5 +1,5 @@
-//! Announcing again and again until told to stop, as a BitTorrent client does. Knows no transport
-//! and prints nothing.
+//! Announces again and again until it is stopped, as a BitTorrent client does. Independent of
+//! transports and output.
 
 use std::future::Future;
 use std::pin::pin;
@@ -14,12 +14,11 @@ const SHORTEST: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 /// The longest wait after a failure.
 const LAST_RETRY: Duration = Duration::from_secs(30 * 60);
-/// For the last announce: those who stop a program do not wait for long.
+/// Time for the last announce, for which the end of the program waits.
 const FAREWELL: Duration = Duration::from_secs(3);
 
 /// Announces `started`, then without an event after each interval that `announce` returns, and
-/// `stopped` when `stop` ends. A failure, which `failed` is told with the time until the next
-/// announce, changes no more than that time.
+/// `stopped` when `stop` ends. After a failure it waits longer; `failed` gets the error and the wait.
 pub(super) async fn repeat<E>(
     mut announce: impl AsyncFnMut(Event) -> Result<Duration, E>,
     failed: impl Fn(&E, Duration),
@@ -53,8 +52,8 @@ pub(super) async fn repeat<E>(
             () = sleep(wait) => {}
         }
     }
-    // Also if no announce has been answered: one of them may have arrived. Trackers forget those who
-    // say nothing, so nobody is told if this one is lost.
+    // Even if no announce was answered: one of them may have arrived. Failure is ignored, as trackers
+    // forget peers that do not announce.
     let _ = timeout(FAREWELL, announce(Event::Stopped)).await;
 }
 

@@ -21,6 +21,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::ConfigError;
 use crate::server::BindError;
+use crate::tls::TlsError;
 
 /// EX_CONFIG.
 const WRONG_CONFIGURATION: u8 = 78;
@@ -89,10 +90,19 @@ impl Failure {
     /// See [`crate::cli`].
     pub fn exit_code(&self) -> ExitCode {
         let Self(error) = self;
-        if error.is::<ConfigError>() || matches!(error.downcast_ref(), Some(BindError::Config(_))) {
-            return WRONG_CONFIGURATION.into();
+        let wrong_configuration = error.is::<ConfigError>()
+            || matches!(
+                error.downcast_ref(),
+                Some(
+                    BindError::Config(_)
+                        | BindError::Topology { .. }
+                        | BindError::Tls(TlsError::Pem { .. } | TlsError::Unusable { .. })
+                )
+            );
+        match wrong_configuration {
+            true => WRONG_CONFIGURATION.into(),
+            false => ExitCode::FAILURE,
         }
-        ExitCode::FAILURE
     }
 }
 

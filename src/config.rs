@@ -1,8 +1,10 @@
-//! The configuration: TOML file, environment and flags, in that order of precedence upward.
+//! The configuration: from a TOML file, the environment and flags. Flags override the environment, which
+//! overrides the file.
 //!
-//! The doc comments of these structs are the reference: `scion-tracker config print` prints them
-//! with the defaults, so they speak to operators. The defaults run as they are.
+//! The doc comments of these structs are the reference for operators: `scion-tracker config print` prints
+//! them with the defaults. The defaults run as they are.
 
+mod check;
 mod connections;
 #[expect(
     unnameable_types,
@@ -25,6 +27,7 @@ use scion_tracker_core::registry::memory::Ceilings;
 use scion_tracker_core::select::Policy;
 use scion_tracker_core::tracker::Terms;
 
+use check::Sources;
 pub use connections::Connections;
 pub use listener::{
     Http3Listener, Listen, Listener, ListenerError, ScionListener, ScionTransports, UdpListener,
@@ -35,13 +38,13 @@ pub use sections::{Announce, Log, Places, Registry, Scion, Selection, Tls, Udp};
 pub(crate) use value::parse_duration;
 pub use value::{ClientHeader, ClientHeaderError, LogFormat, LogFormatError};
 
-/// Settings that one source (file, environment, flags) makes; the rest is left to the others.
+/// Settings of one source (file, environment, flags). Those it does not set are left to the others.
 pub type Layer = <Config as confique::Config>::Layer;
 
 /// Configuration of scion-tracker.
 ///
-/// A flag beats an environment variable, which beats this file. Every value may be left out. The
-/// values shown are the defaults.
+/// A flag overrides an environment variable, which overrides this file. An empty variable counts as not
+/// set. Every value may be left out. The values shown are the defaults.
 ///
 /// Durations are a number of seconds or a text such as "30m" or "1h 30m"; sizes a number of bytes
 /// or a text such as "512MiB"; networks are written as 10.1.0.0/16 or 2001:db8::/32.
@@ -52,15 +55,15 @@ pub type Layer = <Config as confique::Config>::Layer;
 )]
 #[non_exhaustive]
 pub struct Config {
-    /// Where the tracker keeps what has to survive a restart: today its self-signed certificate.
+    /// Directory for what must survive a restart: today the self-signed certificate.
     ///
     /// Without it: $STATE_DIRECTORY (set by systemd), else $XDG_STATE_HOME/scion-tracker, else
     /// ~/.local/state/scion-tracker. If none of these can be written, nothing is kept.
-    #[config(env = "SCION_TRACKER_DATA_DIR")]
+    #[config(env = "SCION_TRACKER_DATA_DIR", parse_env = value::path)]
     pub data_dir: Option<PathBuf>,
 
-    /// Workers for each UDP, HTTP and HTTPS listener, each with a socket of its own. Without it, one
-    /// a core.
+    /// Workers per UDP, HTTP, HTTPS and HTTP/3 listener, each with its own socket. Without it, one per
+    /// core.
     #[config(env = "SCION_TRACKER_WORKERS")]
     pub workers: Option<NonZeroUsize>,
 
@@ -96,25 +99,24 @@ pub struct Config {
     #[config(nested)]
     pub listen: Listen,
 
-    /// What announcing clients are told.
+    /// Intervals and numbers of peers for clients.
     #[config(nested)]
     pub announce: Announce,
 
-    /// Which peers a requester gets, by place: its own AS, its own ISD, other ISDs, no place.
+    /// Which peers a client gets, by their place (ISD-AS): its own AS, its own ISD, other ISDs, no place.
     #[config(nested)]
     pub selection: Selection,
 
-    /// Where requesters over plain IP are in the SCION Internet. Requests over SCION prove it
-    /// themselves.
+    /// The ISD-AS of clients over plain IP. Requests over SCION prove their own.
     #[config(nested)]
     pub places: Places,
 
-    /// What the tracker holds in memory at most, and for how long. Newcomers are refused at a
-    /// ceiling; those who are in are served as ever.
+    /// Limits of what the tracker holds in memory, and how long. At a limit new peers are refused; known
+    /// peers are still served.
     #[config(nested)]
     pub registry: Registry,
 
-    /// What a client may use of connections, bytes and time, over TCP and QUIC.
+    /// Limits of connections, bytes and time for clients over TCP and QUIC.
     #[config(nested)]
     pub connections: Connections,
 
@@ -134,9 +136,6 @@ pub struct Config {
     #[config(nested)]
     pub log: Log,
 }
-
-/// The longest that the registry can measure.
-const LONGEST_LIFETIME: Duration = Duration::from_secs(72 * 3600);
 
 impl Default for Config {
     fn default() -> Self {
@@ -216,36 +215,9 @@ impl Config {
         named || topology.is_some() || !self.listen.scion.is_empty()
     }
 
-    /// What no single value shows to be wrong.
+    /// Finds settings that contradict each other.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let Self { announce, tls, .. } = self;
-        if announce.min_interval > announce.interval {
-            return Err("announce.min_interval is longer than announce.interval".into());
-        }
-        if announce.numwant > announce.numwant_max {
-            return Err("announce.numwant is more than announce.numwant_max".into());
-        }
-        let longest = Ceilings::longest_silence(seconds(announce.interval));
-        if seconds(self.peer_lifetime()) < longest {
-            return Err(format!(
-                "registry.peer_lifetime is {}s, but with announce.interval {}s it must be at least {longest}s (the interval, the tenth added at random, and 8 s of clock granularity): peers would be forgotten before they return",
-                seconds(self.peer_lifetime()),
-                seconds(announce.interval),
-            ));
-        }
-        if self.peer_lifetime() > LONGEST_LIFETIME {
-            return Err(
-                "registry.peer_lifetime is longer than 72h: set it, or a shorter announce.interval"
-                    .into(),
-            );
-        }
-        if tls.cert.is_some() != tls.key.is_some() {
-            return Err("tls.cert and tls.key go together".into());
-        }
-        if self.listen.is_none() && !self.asks_for_scion() {
-            return Err("no listener is named in listen".into());
-        }
-        self.listen.check()
+        check::check(self, &Sources::default())
     }
 }
 
@@ -274,8 +246,13 @@ mod tests {
             .collect()
     }
 
+    fn from_layers(layers: impl IntoIterator<Item = Layer>) -> Result<Config, ConfigError> {
+        let layers = layers.into_iter();
+        Config::from_layers(layers.map(|layer| (check::Source::Flags, layer)))
+    }
+
     fn from_toml(text: &str) -> Result<Config, ConfigError> {
-        load::from_toml("test.toml".as_ref(), text).and_then(|layer| Config::from_layers([layer]))
+        load::from_toml("test.toml".as_ref(), text).and_then(|layer| from_layers([layer]))
     }
 
     #[test]
@@ -321,14 +298,14 @@ mod tests {
     fn a_source_that_names_a_listener_names_them_all() {
         let layer = |text| load::from_toml("test.toml".as_ref(), text).unwrap();
         let file = layer("listen.udp = ['[::]:1', { address = '[::]:2' }]");
-        let config = Config::from_layers([Layer::empty(), file.clone()]).unwrap();
+        let config = from_layers([Layer::empty(), file.clone()]).unwrap();
         assert_eq!(config.listen.udp.len(), 2);
         assert!(config.listen.http.is_empty());
         let scion = layer("listen.scion = ['1-ff00:0:110,[10.0.0.1]:31969']");
-        let config = Config::from_layers([scion, Layer::empty()]).unwrap();
+        let config = from_layers([scion, Layer::empty()]).unwrap();
         assert_eq!((config.listen.scion.len(), config.listen.udp.len()), (1, 1));
         let flags = layer("listen.http = ['[::]:3']");
-        let config = Config::from_layers([flags, file]).unwrap();
+        let config = from_layers([flags, file]).unwrap();
         assert!(config.listen.udp.is_empty());
         assert_eq!(config.listen.http.len(), 1);
     }
@@ -381,14 +358,21 @@ mod tests {
             ),
             (
                 "announce.interval = '1h'\nregistry.peer_lifetime = '1h'",
-                "registry.peer_lifetime is 3600s, but with announce.interval 3600s it must be at least 3968s",
+                "registry.peer_lifetime = 1h (set by a flag) is shorter than 1h 6m 8s",
             ),
             (
                 "announce.interval = '30m'\nregistry.peer_lifetime = '33m'",
-                "must be at least 1988s",
+                "registry.peer_lifetime = 33m (set by a flag) is shorter than 33m 8s",
             ),
-            ("announce.numwant = 201", "announce.numwant is more than"),
-            ("tls.cert = 'cert.pem'", "tls.cert and tls.key go together"),
+            (
+                "announce.numwant = 201",
+                "is more than announce.numwant_max",
+            ),
+            ("tls.cert = 'cert.pem'", "needs tls.key, which is not set"),
+            ("registry.torrents = 0", ":1:21: "),
+            ("registry.memory = 1", ":1:19: "),
+            ("announce.numwant_max = 0", ":1:24: "),
+            ("connections.tcp = 0", ":1:19: "),
             ("[listen]\nudp = []", "no listener"),
             ("a = ", ":1:5: "),
         ] {

@@ -185,6 +185,13 @@ pub struct Server {
 }
 
 impl Server {
+    /// Checks what [`Server::bind`] checks before it binds: the settings together, the certificate files
+    /// and the topology file. Takes no address, asks no SCION daemon and writes nothing.
+    pub fn check(config: &Config) -> Result<(), BindError> {
+        config.check().map_err(BindError::Config)?;
+        listener::check(config)
+    }
+
     /// Binds every listener. From then on the addresses are taken, and clients wait for
     /// [`Server::run`]. If a SCION daemon has to be asked, this blocks until it has answered, at most
     /// ten seconds.

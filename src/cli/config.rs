@@ -1,11 +1,9 @@
-//! `scion-tracker config`: prints all settings with their defaults, or checks a configuration file.
+//! `scion-tracker config`: prints all settings with their defaults, or checks a configuration.
 
 use std::path::PathBuf;
 
-use confique::Layer as _;
-
-use crate::config::{Config, ConfigError, Layer, template};
-use crate::tls::Certificates;
+use super::serve;
+use crate::config::template;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -17,33 +15,37 @@ pub(super) struct Args {
 enum Command {
     /// Print a configuration file with all settings, their documentation and defaults.
     Print,
-    /// Check a configuration file together with the environment. Exits with 78 if it is wrong.
-    Check {
-        /// Configuration file.
-        file: PathBuf,
-    },
+    /// Check a configuration: the file, the environment and the flags that `serve` would use. Exits
+    /// with 78 if it is wrong.
+    Check(Box<Check>),
+}
+
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+struct Check {
+    /// Configuration file.
+    #[arg(conflicts_with = "config")]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    serve: serve::Args,
 }
 
 impl Args {
     pub(super) fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Print => super::print(&template())?,
-            Command::Check { file } => {
-                let config = Config::load(Some(&file), Layer::empty())?;
-                super::serve::log_filter(&config.log)?;
-                if config.tls.cert.is_some() {
-                    Certificates::load(&config.tls, None)
-                        .map_err(|error| wrong(&anyhow::Error::new(error)))?;
+            Command::Check(check) => {
+                let Check { file, serve } = *check;
+                for warning in serve::unknown_variables() {
+                    eprintln!("scion-tracker: {warning}");
                 }
-                super::print(&format!("{}: ok\n", file.display()))?;
+                let name = file
+                    .as_ref()
+                    .map_or_else(|| "configuration".into(), |file| file.display().to_string());
+                serve.check(file)?;
+                super::print(&format!("{name}: ok\n"))?;
             }
         }
         Ok(())
-    }
-}
-
-fn wrong(error: &anyhow::Error) -> ConfigError {
-    ConfigError::Contradiction {
-        message: format!("{error:#}"),
     }
 }

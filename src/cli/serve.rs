@@ -149,14 +149,19 @@ impl Args {
         Config::load(file.as_deref(), self.layer())
     }
 
+    /// Checks all that `serve` checks before it binds. A file goes before --config.
+    pub(super) fn check(self, file: Option<PathBuf>) -> anyhow::Result<()> {
+        let config = file.or(self.config);
+        let config = Self { config, ..self }.config()?;
+        log_filter(&config.log)?;
+        Ok(Server::check(&config)?)
+    }
+
     pub(super) fn run(self) -> anyhow::Result<()> {
         let config = self.config()?;
         start_log(&config.log)?;
-        for (name, meant) in config::unknown_variables() {
-            let hint = meant
-                .map(|name| format!("; did you mean {name}?"))
-                .unwrap_or_default();
-            tracing::warn!("the environment variable {name} is not a setting{hint}");
+        for warning in unknown_variables() {
+            tracing::warn!("{warning}");
         }
         raise_file_limit();
         tokio::runtime::Builder::new_multi_thread()
@@ -166,6 +171,18 @@ impl Args {
             .context("cannot start the runtime")?
             .block_on(serve(config))
     }
+}
+
+/// Warnings of variables in the environment that look like settings and are none.
+pub(super) fn unknown_variables() -> impl Iterator<Item = String> {
+    config::unknown_variables()
+        .into_iter()
+        .map(|(name, meant)| {
+            let hint = meant
+                .map(|name| format!("; did you mean {name}?"))
+                .unwrap_or_default();
+            format!("the environment variable {name} is not a setting{hint}")
+        })
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
@@ -253,9 +270,72 @@ fn start_log(log: &config::Log) -> anyhow::Result<()> {
 }
 
 pub(super) fn log_filter(log: &config::Log) -> Result<EnvFilter, ConfigError> {
-    EnvFilter::try_new(&log.level).map_err(|error| ConfigError::Contradiction {
-        message: format!("log.level {:?}: {error}", log.level),
-    })
+    let wrong = |why: &dyn std::fmt::Display| ConfigError::Contradiction {
+        message: format!("log.level = {:?}: {why}", log.level),
+    };
+    let directives = log.level.split(',').map(directive);
+    let directives = directives.collect::<Option<Vec<_>>>().ok_or_else(|| {
+        wrong(&"expected error, warn, info, debug, trace or off, or a list such as info,scion_tracker::tls=debug")
+    })?;
+    EnvFilter::try_new(directives.join(",")).map_err(|error| wrong(&error))
+}
+
+/// A level, or a module and its level. The filter would take another word for a module, and log nothing
+/// of the others.
+fn directive(text: &str) -> Option<String> {
+    let (module, level) = match text.trim().rsplit_once('=') {
+        Some((module, level)) => (Some(module), level),
+        None => (None, text.trim()),
+    };
+    let level = match level.to_ascii_lowercase().as_str() {
+        "warning" => "warn".to_owned(),
+        level @ ("error" | "warn" | "info" | "debug" | "trace" | "off") => level.to_owned(),
+        _ => return None,
+    };
+    match module {
+        None => Some(level),
+        Some("") => None,
+        Some(module) => Some(format!("{module}={level}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_level_is_a_level_or_a_list_of_them() {
+        let filter = |level: &str| {
+            let mut log = Config::default().log;
+            log.level = level.into();
+            log_filter(&log).map(|filter| filter.to_string())
+        };
+        for (level, expected) in [
+            ("info", "info"),
+            ("warning", "warn"),
+            ("WARN", "warn"),
+            ("off", "off"),
+            ("scion_tracker::tls=warning", "scion_tracker::tls=warn"),
+        ] {
+            assert_eq!(filter(level).unwrap(), expected);
+        }
+        assert!(filter("info, scion_tracker::tls=debug").is_ok());
+        for bad in [
+            "",
+            "verbose",
+            "info,",
+            "=info",
+            "scion_tracker",
+            "a=b=c",
+            "info;debug",
+        ] {
+            let error = filter(bad).unwrap_err().to_string();
+            assert!(
+                error.contains("log.level") && error.contains("error, warn, info"),
+                "{error}"
+            );
+        }
+    }
 }
 
 /// Raises the soft limit of open files, which is 1024 on most systems: each connection is one.

@@ -1,4 +1,4 @@
-//! What a client may use of connections, bytes and time, over TCP and QUIC.
+//! The section `connections`: limits of connections, bytes and time for clients over TCP and QUIC.
 
 use std::time::Duration;
 
@@ -13,29 +13,45 @@ use crate::transport::Limits;
 )]
 #[non_exhaustive]
 pub struct Connections {
-    /// TCP connections (HTTP, HTTPS) open at once.
-    #[config(env = "SCION_TRACKER_TCP_CONNECTIONS", default = 32768)]
+    /// Most open TCP connections (HTTP, HTTPS).
+    #[config(
+        env = "SCION_TRACKER_TCP_CONNECTIONS",
+        default = 32768,
+        validate(*tcp > 0, "tcp is at least 1")
+    )]
     pub tcp: usize,
 
-    /// QUIC connections (HTTP/3) open at once. An idle one takes some 45 KB.
-    #[config(env = "SCION_TRACKER_QUIC_CONNECTIONS", default = 16384)]
+    /// Most open QUIC connections (HTTP/3).
+    #[config(
+        env = "SCION_TRACKER_QUIC_CONNECTIONS",
+        default = 16384,
+        validate(*quic > 0, "quic is at least 1")
+    )]
     pub quic: usize,
 
-    /// Connections of one host (IPv6: of one /64) open at once, TCP and QUIC together. Trusted
-    /// proxies are exempt.
-    #[config(env = "SCION_TRACKER_CONNECTIONS_PER_SOURCE", default = 1024)]
+    /// Most open connections of one host (IPv6: of one /64), TCP and QUIC together. Trusted proxies are
+    /// exempt.
+    #[config(
+        env = "SCION_TRACKER_CONNECTIONS_PER_SOURCE",
+        default = 1024,
+        validate(*per_source > 0, "per_source is at least 1")
+    )]
     pub per_source: u32,
 
-    /// QUIC handshakes in flight above which clients first have to show, at the cost of a round
-    /// trip, that they receive at their address.
+    /// QUIC handshakes in flight above which clients must first prove their address, which takes a round
+    /// trip. 0: always.
     #[config(env = "SCION_TRACKER_HANDSHAKES_BEFORE_RETRY", default = 256)]
     pub handshakes_before_retry: usize,
 
-    /// QUIC handshakes in flight above which newcomers are refused.
-    #[config(env = "SCION_TRACKER_HANDSHAKES", default = 4096)]
+    /// Most QUIC handshakes in flight. More are refused.
+    #[config(
+        env = "SCION_TRACKER_HANDSHAKES",
+        default = 4096,
+        validate(*handshakes > 0, "handshakes is at least 1")
+    )]
     pub handshakes: usize,
 
-    /// Request line and headers. A scrape of 100 torrents takes 7,100 bytes.
+    /// Largest request line and headers together. A scrape of 100 torrents takes 7,100 bytes.
     #[config(
         env = "SCION_TRACKER_HEAD_SIZE",
         default = "10KiB",
@@ -44,7 +60,7 @@ pub struct Connections {
     )]
     pub head_size: usize,
 
-    /// Requests in flight on one connection of HTTP/2 or HTTP/3.
+    /// Most requests in flight per connection of HTTP/2 or HTTP/3.
     #[config(
         env = "SCION_TRACKER_STREAMS",
         default = 16,
@@ -52,7 +68,7 @@ pub struct Connections {
     )]
     pub streams: u32,
 
-    /// Time for a TLS or QUIC handshake, and for the PROXY protocol header.
+    /// Time limit of a TLS or QUIC handshake, and of the PROXY protocol header.
     #[config(
         env = "SCION_TRACKER_HANDSHAKE_TIMEOUT",
         default = "10s",
@@ -60,8 +76,8 @@ pub struct Connections {
     )]
     pub handshake_timeout: Duration,
 
-    /// Time for a request's head to arrive, from its first byte on; for the first one over TCP, from
-    /// when the connection was accepted.
+    /// Time limit of a request line and headers, from the first byte on; of the first request over TCP,
+    /// from the start of the connection.
     #[config(
         env = "SCION_TRACKER_HEAD_TIMEOUT",
         default = "10s",
@@ -69,7 +85,7 @@ pub struct Connections {
     )]
     pub head_timeout: Duration,
 
-    /// Time for a client to take a reply.
+    /// Time limit for a client to take a reply.
     #[config(
         env = "SCION_TRACKER_REPLY_TIMEOUT",
         default = "10s",

@@ -1,4 +1,4 @@
-//! Where the configuration comes from, and what is said when it is wrong.
+//! Loads the configuration from its sources, and reports what is wrong with it.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
@@ -6,6 +6,7 @@ use std::{env, fs, io};
 use confique::meta::{FieldKind, Meta};
 use confique::{Config as _, Layer as _};
 
+use super::check::{self, Source, Sources};
 use super::{Config, Layer, listener};
 use crate::scion::daemon;
 
@@ -14,7 +15,7 @@ const PREFIX: &str = "SCION_TRACKER_";
 /// Variables that are not settings: the file itself.
 const OTHERS: [&str; 1] = ["SCION_TRACKER_CONFIG"];
 
-/// Why there is no configuration.
+/// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -26,7 +27,7 @@ pub enum ConfigError {
         /// Why.
         source: io::Error,
     },
-    /// The file is not what it should be.
+    /// The file has an error.
     #[error("{}:{line}:{column}: {message}", path.display())]
     File {
         /// Which file.
@@ -38,13 +39,13 @@ pub enum ConfigError {
         /// What is wrong there.
         message: String,
     },
-    /// A variable of the environment is not what it should be.
+    /// An environment variable has an error.
     #[error("{message}")]
     Environment {
         /// Which, and why.
         message: String,
     },
-    /// The values are good one by one and not together.
+    /// Values are valid one by one and contradict each other.
     #[error("{message}")]
     Contradiction {
         /// Which, and why.
@@ -53,40 +54,39 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads the file, if one is given, and the environment; `flags` go before both. The SCION daemon
-    /// that the environment names for every program of the host comes last.
+    /// Reads the file, if one is given, and the environment. `flags` override both. The SCION daemon that
+    /// the environment names for all programs of the host comes last.
     pub fn load(file: Option<&Path>, flags: Layer) -> Result<Self, ConfigError> {
-        let mut layers = vec![flags, from_env()?];
+        let mut layers = vec![(Source::Flags, flags), (Source::Environment, from_env()?)];
         if let Some(path) = file {
             let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
                 path: path.into(),
                 source,
             })?;
-            layers.push(from_toml(path, &text)?);
+            layers.push((Source::File(path.into()), from_toml(path, &text)?));
         }
         let mut host = Layer::empty();
         host.scion.daemon = daemon::from_env();
-        layers.push(host);
+        layers.push((Source::Host, host));
         Self::from_layers(layers)
     }
 
     /// Joins layers, the strongest first, over the defaults.
-    pub(crate) fn from_layers(
-        layers: impl IntoIterator<Item = Layer>,
+    pub(super) fn from_layers(
+        layers: impl IntoIterator<Item = (Source, Layer)>,
     ) -> Result<Self, ConfigError> {
         let contradiction = |message| ConfigError::Contradiction { message };
-        let layer = layers
-            .into_iter()
-            .map(listener::complete)
-            .chain([Layer::default_values()])
-            .fold(Layer::empty(), Layer::with_fallback);
-        let config = Self::from_layer(layer).map_err(|error| contradiction(error.to_string()))?;
-        config.check().map_err(contradiction)?;
+        let layers = layers.into_iter();
+        let layers = layers.map(|(source, layer)| (source, listener::complete(layer)));
+        let sources = Sources::new(layers.collect());
+        let config =
+            Self::from_layer(sources.join()).map_err(|error| contradiction(error.to_string()))?;
+        check::check(&config, &sources).map_err(contradiction)?;
         Ok(config)
     }
 }
 
-/// The settings as a TOML file, with their documentation and their defaults.
+/// A TOML file with all settings, their documentation and their defaults.
 pub fn template() -> String {
     let template = confique::toml::template::<Config>(confique::toml::FormatOptions::default());
     // The fences of examples in the documentation.

@@ -1,4 +1,4 @@
-//! The sections of the configuration that are no more than their values.
+//! Sections of the configuration that hold only values.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,8 +21,8 @@ use crate::client::DaemonAddr;
 )]
 #[non_exhaustive]
 pub struct Announce {
-    /// How long a client waits between announces. Up to a tenth is added at random, so that clients
-    /// that came together do not return together.
+    /// Time that clients wait between announces. Up to a tenth is added at random, so that clients that
+    /// start together do not all announce at the same time.
     #[config(
         env = "SCION_TRACKER_INTERVAL",
         default = "30m",
@@ -30,7 +30,7 @@ pub struct Announce {
     )]
     pub interval: Duration,
 
-    /// How soon a client may announce again without an event.
+    /// Shortest time between announces of a client without an event.
     #[config(
         env = "SCION_TRACKER_MIN_INTERVAL",
         default = "5m",
@@ -38,15 +38,18 @@ pub struct Announce {
     )]
     pub min_interval: Duration,
 
-    /// Peers for a client that does not say how many it wants.
+    /// Peers in a reply to a client that does not ask for a number.
     #[config(env = "SCION_TRACKER_NUMWANT", default = 50)]
     pub numwant: u32,
 
-    /// Peers for any client at most.
+    /// Most peers in a reply, from 1 to 500.
     #[config(
         env = "SCION_TRACKER_NUMWANT_MAX",
         default = 200,
-        validate(*numwant_max <= MAX_NUMWANT as u32, "numwant_max is at most 500")
+        validate(
+            (1..=MAX_NUMWANT as u32).contains(numwant_max),
+            "numwant_max is from 1 to 500"
+        )
     )]
     pub numwant_max: u32,
 }
@@ -59,8 +62,8 @@ pub struct Announce {
 )]
 #[non_exhaustive]
 pub struct Selection {
-    /// "prefer": the reserves below, then nearest first. "cap": near peers up to a quota, the
-    /// reserves as the limit on far ones. "random": regardless of place.
+    /// "prefer": the reserves below, then the nearest first. "cap": near peers up to a quota, far peers up
+    /// to the reserves. "random": regardless of place.
     #[config(
         env = "SCION_TRACKER_SELECTION_MODE",
         default = "prefer",
@@ -68,20 +71,20 @@ pub struct Selection {
     )]
     pub mode: Mode,
 
-    /// Peers of a reply that are kept for the other ASes of the requester's ISD.
+    /// Peers of a reply that are reserved for other ASes of the client's ISD.
     #[config(env = "SCION_TRACKER_SELECTION_RESERVE_ISD", default = 4)]
     pub reserve_isd: u16,
 
-    /// Peers of a reply that are kept for other ISDs; half of it in mode "prefer" where the requester's
-    /// own ISD has a seed.
+    /// Peers of a reply that are reserved for other ISDs. In mode "prefer", half of it if the client's own
+    /// ISD has a seed.
     #[config(env = "SCION_TRACKER_SELECTION_RESERVE_WORLD", default = 2)]
     pub reserve_world: u16,
 
-    /// Peers of a reply that are kept for those without a place.
+    /// Peers of a reply that are reserved for peers without an ISD-AS.
     #[config(env = "SCION_TRACKER_SELECTION_RESERVE_UNPLACED", default = 2)]
     pub reserve_unplaced: u16,
 
-    /// Mode "cap": peers of the requester's own AS, in percent of the reply.
+    /// Mode "cap": most peers of the client's own AS, in percent of the reply.
     #[config(
         env = "SCION_TRACKER_SELECTION_CAP_PERCENT",
         default = 80,
@@ -89,7 +92,7 @@ pub struct Selection {
     )]
     pub cap_percent: u16,
 
-    /// Mode "cap": a reply with fewer peers is filled up to this many, nearest first.
+    /// Mode "cap": a reply with fewer peers than this is filled up, nearest first.
     #[config(env = "SCION_TRACKER_SELECTION_CAP_FLOOR", default = 15)]
     pub cap_floor: u16,
 }
@@ -102,8 +105,8 @@ pub struct Selection {
 )]
 #[non_exhaustive]
 pub struct Places {
-    /// Whether to believe the ISD-AS that clients on plain IP claim: "accept", "prefix-only" (only the
-    /// table below gives places) or "ignore" (nobody on plain IP has a place).
+    /// Whether to believe the ISD-AS that a client claims: "accept", "prefix-only" (only the table below
+    /// gives an ISD-AS) or "ignore" (clients over plain IP have no ISD-AS).
     #[config(
         env = "SCION_TRACKER_PLACE_POLICY",
         default = "accept",
@@ -111,8 +114,8 @@ pub struct Places {
     )]
     pub policy: PlacePolicy,
 
-    /// Networks whose hosts may name another address than their own: with `ip=`, or with another host
-    /// in `scion=`.
+    /// Networks that are trusted to announce other addresses: `ip=`, and `scion=` with another host than
+    /// the source of the request.
     #[config(
         env = "SCION_TRACKER_PLACES_TRUSTED",
         parse_env = value::networks_from_env,
@@ -121,8 +124,7 @@ pub struct Places {
     )]
     pub trusted: Vec<IpNet>,
 
-    /// Networks whose ISD-AS is known. The longest prefix wins, and overrides a claim that
-    /// contradicts it. For example:
+    /// ISD-AS of networks. The longest prefix wins. It overrides a claim. For example:
     ///
     /// ```toml
     /// [places.prefixes]
@@ -145,30 +147,55 @@ pub struct Places {
 )]
 #[non_exhaustive]
 pub struct Registry {
-    /// Torrents.
-    #[config(env = "SCION_TRACKER_TORRENTS", default = 4_000_000)]
+    /// Most torrents.
+    #[config(
+        env = "SCION_TRACKER_TORRENTS",
+        default = 4_000_000,
+        validate(*torrents > 0, "torrents is at least 1")
+    )]
     pub torrents: usize,
 
-    /// Peers of one torrent.
-    #[config(env = "SCION_TRACKER_PEERS_PER_TORRENT", default = 2_000_000)]
+    /// Most peers of one torrent.
+    #[config(
+        env = "SCION_TRACKER_PEERS_PER_TORRENT",
+        default = 2_000_000,
+        validate(*peers_per_torrent > 0, "peers_per_torrent is at least 1")
+    )]
     pub peers_per_torrent: usize,
 
-    /// Peers of one host (IPv6: of one /64) in all torrents together. Seedboxes with 12,000 torrents
-    /// are usual, some have 100,000.
-    #[config(env = "SCION_TRACKER_PEERS_PER_SOURCE", default = 100_000)]
+    /// Most peers of one host (IPv6: of one /64) in all torrents together. Seedboxes with 12,000
+    /// torrents are usual, some have 100,000.
+    #[config(
+        env = "SCION_TRACKER_PEERS_PER_SOURCE",
+        default = 100_000,
+        validate(*peers_per_source > 0, "peers_per_source is at least 1")
+    )]
     pub peers_per_source: u32,
 
-    /// Peers of one host (IPv6: of one /64) in one torrent, so that no host can fill replies with
+    /// Most peers of one host (IPv6: of one /64) in one torrent, so that no host can fill replies with
     /// ports of its own. 255 or more is no limit.
-    #[config(env = "SCION_TRACKER_PEERS_PER_SOURCE_IN_TORRENT", default = 32)]
+    #[config(
+        env = "SCION_TRACKER_PEERS_PER_SOURCE_IN_TORRENT",
+        default = 32,
+        validate(
+            *peers_per_source_in_torrent > 0,
+            "peers_per_source_in_torrent is at least 1"
+        )
+    )]
     pub peers_per_source_in_torrent: u32,
 
-    /// Memory for torrents and peers.
-    #[config(env = "SCION_TRACKER_MEMORY", default = "2GiB", deserialize_with = value::size)]
+    /// Most memory for torrents and peers.
+    #[config(
+        env = "SCION_TRACKER_MEMORY",
+        default = "2GiB",
+        deserialize_with = value::size,
+        validate(*memory >= 1 << 20, "memory is at least 1MiB")
+    )]
     pub memory: usize,
 
-    /// How long a peer is kept after its last announce. Without it, one and a half announce
-    /// intervals; never less than an interval and the tenth that is added to it.
+    /// How long a peer is kept after its last announce. It must be at least 1.1 announce intervals and 8
+    /// seconds.
+    /// Without it, one and a half announce intervals.
     #[config(env = "SCION_TRACKER_PEER_LIFETIME", deserialize_with = value::duration)]
     pub peer_lifetime: Option<Duration>,
 }
@@ -181,21 +208,21 @@ pub struct Registry {
 )]
 #[non_exhaustive]
 pub struct Scion {
-    /// The topology file of the AS, usually /etc/scion/topology.json. Replies leave by the border
-    /// routers that are named in it, and the ports of listen.scion are checked against it. With it
-    /// and nothing in listen.scion, the tracker listens on port 31969.
+    /// Topology file of the AS, usually /etc/scion/topology.json. Replies leave through the border
+    /// routers that it names, and the ports of listen.scion are checked against it. Without
+    /// listen.scion, the tracker then listens on SCION port 31969.
     ///
     /// Without it, replies go back to the router that the request came from.
-    #[config(env = "SCION_TRACKER_SCION_TOPOLOGY")]
+    #[config(env = "SCION_TRACKER_SCION_TOPOLOGY", parse_env = value::path)]
     pub topology: Option<PathBuf>,
 
-    /// The SCION daemon, usually "127.0.0.1:30255". It is asked once, at the start, for what the
-    /// topology file says, if there is none: the ISD-AS, the border routers and the ports. With it
-    /// and nothing in listen.scion, the tracker listens on port 31969.
+    /// SCION daemon, usually "127.0.0.1:30255". Without a topology file, it is asked once at the start
+    /// for the ISD-AS, the border routers and the ports. Without listen.scion, the tracker then listens
+    /// on SCION port 31969.
     ///
-    /// SCION_DAEMON or SCION_DAEMON_ADDRESS in the environment, which a host may have for all its
-    /// programs, names one where nothing else does. When that daemon cannot help and nothing else
-    /// asks for SCION, the tracker says so and does without SCION.
+    /// Without it, SCION_DAEMON or SCION_DAEMON_ADDRESS in the environment, which a host may set for all
+    /// its programs. If that daemon cannot be used and nothing else asks for SCION, the tracker logs a
+    /// warning and runs without SCION.
     #[config(env = "SCION_TRACKER_SCION_DAEMON", deserialize_with = value::text)]
     pub daemon: Option<DaemonAddr>,
 }
@@ -208,7 +235,7 @@ pub struct Scion {
 )]
 #[non_exhaustive]
 pub struct Udp {
-    /// Packets that wait for a worker, also on the sockets of HTTP/3. The kernel may allow less
+    /// Receive buffer of each UDP socket, also those of HTTP/3 and SCION. The kernel may allow less
     /// (net.core.rmem_max).
     #[config(
         env = "SCION_TRACKER_UDP_RECEIVE_BUFFER",
@@ -217,8 +244,8 @@ pub struct Udp {
     )]
     pub receive_buffer: usize,
 
-    /// How long a connection id is good, from two minutes to an hour. BEP 15 says two minutes; real
-    /// clients go on using theirs for longer, and are answered with silence when it has expired.
+    /// How long a connection id is valid, from 2m to 60m. BEP 15 says two minutes, but clients use
+    /// theirs for longer. Packets with an expired id get no answer.
     #[config(
         env = "SCION_TRACKER_UDP_CONNECTION_VALIDITY",
         default = "10m",
@@ -239,17 +266,18 @@ pub struct Udp {
 )]
 #[non_exhaustive]
 pub struct Tls {
-    /// Certificate chain, a PEM file. It is read again on SIGHUP and when it has changed.
+    /// Certificate chain, a PEM file. It is read again on SIGHUP and when it changes.
     ///
     /// Without it, the tracker makes a self-signed certificate and keeps it in the data directory.
-    #[config(env = "SCION_TRACKER_TLS_CERT")]
+    #[config(env = "SCION_TRACKER_TLS_CERT", parse_env = value::path)]
     pub cert: Option<PathBuf>,
 
     /// Private key of the certificate, a PEM file.
-    #[config(env = "SCION_TRACKER_TLS_KEY")]
+    #[config(env = "SCION_TRACKER_TLS_KEY", parse_env = value::path)]
     pub key: Option<PathBuf>,
 
-    /// Names and addresses for the self-signed certificate, besides localhost and the host's name.
+    /// Names and addresses in the self-signed certificate, in addition to localhost and the name of the
+    /// host.
     #[config(
         env = "SCION_TRACKER_TLS_NAMES",
         parse_env = value::list,
@@ -278,9 +306,9 @@ impl Tls {
 )]
 #[non_exhaustive]
 pub struct Log {
-    /// What is logged: error, warn, info, debug or trace, also by module, as in
+    /// Log level: error, warn, info, debug, trace or off, or by module as in
     /// "info,scion_tracker::tls=debug".
-    #[config(env = "SCION_TRACKER_LOG", default = "info")]
+    #[config(env = "SCION_TRACKER_LOG", parse_env = value::non_empty, default = "info")]
     pub level: String,
 
     /// "text" or "json".

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -221,7 +222,7 @@ impl<T> Visitor<'_> for NumberOrText<T> {
 /// Why a list in the environment cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ListError {
-    /// A variable that is set to nothing counts as not set, if it cannot be read.
+    /// confique ignores an empty variable that has an error, so that it counts as not set.
     #[error("the list is empty")]
     Empty,
     #[error("{item:?}: {message}")]
@@ -313,7 +314,30 @@ pub(super) fn prefixes_from_env(list: &str) -> Result<BTreeMap<IpNet, IsdAs>, Pr
         let ia = IsdAs::parse_place(ia.trim()).map_err(|_| unreadable())?;
         Ok((net, ia))
     };
-    list.split(',').map(read).collect()
+    let items = list.split([',', ' ', '\t', '\n']);
+    let items = items.filter(|item| !item.is_empty());
+    match items.map(read).collect::<Result<BTreeMap<_, _>, _>>() {
+        Ok(table) if table.is_empty() => Err(PrefixError::Unreadable(list.into())),
+        table => table,
+    }
+}
+
+/// A value that may not be empty is empty.
+#[derive(Debug, thiserror::Error)]
+#[error("the value is empty")]
+pub(super) struct Empty;
+
+/// A path in the environment. An empty one is an error, so that it counts as not set.
+pub(super) fn path(text: &str) -> Result<PathBuf, Empty> {
+    non_empty(text).map(PathBuf::from)
+}
+
+/// A text in the environment, with the same rule.
+pub(super) fn non_empty(text: &str) -> Result<String, Empty> {
+    match text.is_empty() {
+        true => Err(Empty),
+        false => Ok(text.into()),
+    }
 }
 
 #[cfg(test)]
@@ -396,8 +420,12 @@ mod tests {
 
     #[test]
     fn prefixes_of_the_environment() {
-        let table = prefixes_from_env("10.1.0.0/16=1-ff00:0:110, 2001:db8::/32=64-559").unwrap();
-        assert_eq!(table.len(), 2);
+        for text in [
+            "10.1.0.0/16=1-ff00:0:110, 2001:db8::/32=64-559",
+            "10.1.0.0/16=1-ff00:0:110 2001:db8::/32=64-559",
+        ] {
+            assert_eq!(prefixes_from_env(text).unwrap().len(), 2, "{text}");
+        }
         for bad in ["", "10.1.0.0/16", "10.1.0.0/16=1-0", "10.1.0.0/33=1-1"] {
             assert!(prefixes_from_env(bad).is_err(), "{bad}");
         }

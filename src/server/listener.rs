@@ -264,7 +264,15 @@ impl fmt::Display for Listening {
     }
 }
 
-/// Binds every listener, and loads the certificate if one of them needs it.
+/// Checks the files that the configuration names.
+pub(super) fn check(config: &Config) -> Result<(), BindError> {
+    if config.tls.cert.is_some() {
+        Certificates::load(&config.tls, None)?;
+    }
+    scion::check(config)
+}
+
+/// Binds every listener, and loads the certificate if one is configured or a listener needs it.
 pub(super) fn bind(
     config: &Config,
 ) -> Result<(Vec<Box<dyn Run>>, Option<Arc<Certificates>>), BindError> {
@@ -274,7 +282,11 @@ pub(super) fn bind(
         Bound::Ready(_) => None,
     });
     let names = names.flatten().cloned().collect::<Vec<_>>();
-    let mut loaded = None;
+    let load = || Ok::<_, TlsError>(Arc::new(certificates(config, &names)?));
+    let mut loaded = match config.tls.cert {
+        Some(_) => Some(load()?),
+        None => None,
+    };
     let mut listeners = Vec::new();
     for bound in bound {
         listeners.push(match bound {
@@ -282,7 +294,7 @@ pub(super) fn bind(
             Bound::NeedsCertificate { run, .. } => {
                 let certificates = match &loaded {
                     Some(certificates) => Arc::clone(certificates),
-                    None => Arc::new(certificates(config, &names)?),
+                    None => load()?,
                 };
                 run(Arc::clone(loaded.insert(certificates)))
             }

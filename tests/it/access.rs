@@ -28,11 +28,9 @@ fn reason<T: std::fmt::Debug>(answer: Result<T, RequestError>) -> String {
 async fn a_private_tracker_serves_its_passkeys_alone() {
     let running = common::start(common::config());
     private(&running);
-    let client = Client::new(&Options {
-        trust: Trust::Anyone,
-        ..Options::default()
-    })
-    .unwrap();
+    let mut options = Options::default();
+    options.trust = Trust::Anyone;
+    let client = Client::new(&options).unwrap();
     let hashes = [InfoHash([1; 20])];
     for (i, kind) in KINDS.into_iter().enumerate() {
         let plain = running.url(kind);

@@ -314,6 +314,79 @@ fn the_printed_configuration_is_good() {
 }
 
 #[test]
+fn an_empty_variable_is_not_set() {
+    let home = home();
+    let printed = program(home.path(), &["config", "print"]).output().unwrap();
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    let word = |char: char| !(char.is_ascii_alphanumeric() || char == '_');
+    let variables = printed
+        .split(word)
+        .filter(|word| word.starts_with("SCION_TRACKER_"))
+        .chain([
+            "SCION_TRACKER_CONFIG",
+            "SCION_DAEMON",
+            "SCION_DAEMON_ADDRESS",
+        ])
+        .collect::<Vec<_>>();
+    assert!(variables.len() > 30, "{variables:?}");
+    let mut command = program(home.path(), &["--udp", "127.0.0.1:0"]);
+    command.envs(variables.iter().map(|name| (name, "")));
+    let log = check_serves(&mut command, "udp://127.0.0.1:");
+    assert!(log.contains("INFO"), "{log}");
+    assert!(!log.contains("WARN"), "{log}");
+    let check = program(home.path(), &["config", "check"])
+        .envs(variables.iter().map(|name| (name, "")))
+        .output()
+        .unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&check.stdout),
+        "configuration: ok\n"
+    );
+}
+
+#[test]
+fn config_check_fails_as_serve_does() {
+    let dir = home();
+    let missing = dir.path().join("missing");
+    let missing = missing.to_str().unwrap();
+    let topology = dir.path().join("topology.json");
+    fs::write(&topology, "{}").unwrap();
+    let topology = topology.to_str().unwrap();
+    for (flags, env, expected) in [
+        (
+            &["--interval", "1m"][..],
+            &[][..],
+            "announce.min_interval = 5m (the default)",
+        ),
+        (&["--log", "verbose"], &[], "error, warn, info"),
+        (
+            &[],
+            &[("SCION_TRACKER_MEMORY", "0")],
+            "memory is at least 1MiB",
+        ),
+        (&["--config", missing], &[], missing),
+        (
+            &[],
+            &[
+                ("SCION_TRACKER_TLS_CERT", missing),
+                ("SCION_TRACKER_TLS_KEY", missing),
+            ],
+            missing,
+        ),
+        (&["--scion-topology", topology], &[], "isd_as"),
+    ] {
+        let udp = [flags, &["--udp", "127.0.0.1:0"]].concat();
+        check_fails(&udp, env, 78, expected);
+        check_fails(
+            &[&["config", "check"], &udp[..]].concat(),
+            env,
+            78,
+            expected,
+        );
+    }
+}
+
+#[test]
 fn a_strange_variable_is_pointed_out() {
     let home = home();
     let mut command = program(home.path(), &["--udp", "127.0.0.1:0"]);

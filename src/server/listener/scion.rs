@@ -155,20 +155,7 @@ impl Port {
             BindError::scion((host, port), source)
         };
         if let Some(topology) = &topology {
-            if topology.isd_as() != host.ia {
-                let source = match config.scion.topology {
-                    Some(_) => "the topology file is that",
-                    None => "the SCION daemon is one",
-                };
-                let other = format!("{source} of {}", topology.isd_as());
-                return Err(failed(other.into()));
-            }
-            // Port 0 is for tests: nobody knows the port before the system picks it.
-            if port != 0 {
-                topology
-                    .check_port(port)
-                    .map_err(|error| failed(error.into()))?;
-            }
+            check_address((host, port), topology, config)?;
         }
         let socket = ip::udp(
             SocketAddr::new(host.ip(), port),
@@ -189,6 +176,40 @@ impl Port {
             topology,
         })
     }
+}
+
+/// Checks the topology file, if there is one, and the listeners against it.
+pub(super) fn check(config: &Config) -> Result<(), BindError> {
+    let Some(file) = &config.scion.topology else {
+        return Ok(());
+    };
+    let topology = topology(file)?;
+    named_or_default(&config.listen.scion, Some(&topology))?
+        .iter()
+        .try_for_each(|it| check_address((it.host, it.port), &topology, config))
+}
+
+/// Checks that an address is in our AS and that border routers deliver to its port.
+fn check_address(
+    (host, port): (Host, u16),
+    topology: &Topology,
+    config: &Config,
+) -> Result<(), BindError> {
+    if topology.isd_as() != host.ia {
+        let source = match config.scion.topology {
+            Some(_) => "the topology file is that",
+            None => "the SCION daemon is one",
+        };
+        let other = format!("{source} of {}", topology.isd_as());
+        return Err(BindError::scion((host, port), other));
+    }
+    // Port 0 is for tests: nobody knows the port before the system picks it.
+    if port != 0 {
+        topology
+            .check_port(port)
+            .map_err(|error| BindError::scion((host, port), error))?;
+    }
+    Ok(())
 }
 
 const fn listening(scheme: &'static str, address: SocketAddr, scion: ScionAddr) -> Listening {

@@ -1,0 +1,223 @@
+//! Finds settings that are valid one by one and contradict each other. An error names the keys, their
+//! values and where each was set.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use confique::meta::{FieldKind, Meta};
+use confique::{Config as _, Layer as _};
+use humantime::format_duration;
+use scion_tracker_core::registry::memory::Ceilings;
+
+use super::{Config, Layer};
+
+/// The longest lifetime that the registry can measure.
+const LONGEST_LIFETIME: Duration = Duration::from_secs(72 * 3600);
+
+/// Where a setting can come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Source {
+    Flags,
+    Environment,
+    File(PathBuf),
+    /// Variables that a host has for all its programs.
+    Host,
+}
+
+/// All layers of a configuration, the strongest first. Empty if a program made the configuration.
+#[derive(Debug, Default)]
+pub(super) struct Sources(Vec<(Source, Layer)>);
+
+impl Sources {
+    pub(super) const fn new(layers: Vec<(Source, Layer)>) -> Self {
+        Self(layers)
+    }
+
+    /// The layers joined, over the defaults.
+    pub(super) fn join(&self) -> Layer {
+        let layers = self.0.iter().map(|(_, layer)| layer.clone());
+        layers
+            .chain([Layer::default_values()])
+            .fold(Layer::empty(), Layer::with_fallback)
+    }
+
+    /// "KEY = VALUE", and where it was set.
+    fn setting(
+        &self,
+        key: &str,
+        value: impl fmt::Display,
+        is_set: impl Fn(&Layer) -> bool,
+    ) -> String {
+        let Self(layers) = self;
+        if layers.is_empty() {
+            return format!("{key} = {value}");
+        }
+        let source = layers.iter().find(|(_, layer)| is_set(layer));
+        let source = match source.map(|(source, _)| source) {
+            None => "the default".into(),
+            Some(Source::Flags) => "set by a flag".into(),
+            Some(Source::Environment) => match variable(&Config::META, key) {
+                Some(variable) => format!("set by {variable}"),
+                None => "set in the environment".into(),
+            },
+            Some(Source::File(path)) => format!("set in {}", path.display()),
+            Some(Source::Host) => "set in the environment".into(),
+        };
+        format!("{key} = {value} ({source})")
+    }
+}
+
+/// The environment variable of a key, as in "announce.interval".
+fn variable(meta: &Meta, key: &str) -> Option<&'static str> {
+    let (name, rest) = match key.split_once('.') {
+        Some((section, rest)) => (section, Some(rest)),
+        None => (key, None),
+    };
+    let field = meta.fields.iter().find(|field| field.name == name)?;
+    match (field.kind, rest) {
+        (FieldKind::Nested { meta }, Some(rest)) => variable(meta, rest),
+        (FieldKind::Leaf { env, .. }, None) => env,
+        _ => None,
+    }
+}
+
+/// Checks a whole configuration.
+pub(super) fn check(config: &Config, sources: &Sources) -> Result<(), String> {
+    let Config {
+        announce,
+        registry,
+        tls,
+        ..
+    } = config;
+    let duration = |key: &str, value: Duration, is_set: fn(&Layer) -> bool| {
+        sources.setting(key, format_duration(value), is_set)
+    };
+    let interval = || {
+        duration("announce.interval", announce.interval, |layer| {
+            layer.announce.interval.is_some()
+        })
+    };
+    if announce.min_interval > announce.interval {
+        let min_interval = duration("announce.min_interval", announce.min_interval, |layer| {
+            layer.announce.min_interval.is_some()
+        });
+        return Err(format!("{min_interval} is longer than {}", interval()));
+    }
+    if announce.numwant > announce.numwant_max {
+        let numwant = sources.setting("announce.numwant", announce.numwant, |layer| {
+            layer.announce.numwant.is_some()
+        });
+        let numwant_max = sources.setting("announce.numwant_max", announce.numwant_max, |layer| {
+            layer.announce.numwant_max.is_some()
+        });
+        return Err(format!("{numwant} is more than {numwant_max}"));
+    }
+    let lifetime = config.peer_lifetime();
+    let shown_lifetime = || match registry.peer_lifetime {
+        Some(lifetime) => duration("registry.peer_lifetime", lifetime, |layer| {
+            layer.registry.peer_lifetime.is_some()
+        }),
+        None => format!(
+            "registry.peer_lifetime = {} (one and a half of announce.interval)",
+            format_duration(lifetime)
+        ),
+    };
+    let least = Ceilings::longest_silence(super::seconds(announce.interval));
+    let least = Duration::from_secs(least.into());
+    if lifetime < least {
+        return Err(format!(
+            "{} is shorter than {}, the longest time between two announces with {}: peers would expire before they announce again",
+            shown_lifetime(),
+            format_duration(least),
+            interval()
+        ));
+    }
+    if lifetime > LONGEST_LIFETIME {
+        return Err(format!(
+            "{} is longer than {}: shorten it, or {}",
+            shown_lifetime(),
+            format_duration(LONGEST_LIFETIME),
+            interval()
+        ));
+    }
+    let file = |key: &str, path: &PathBuf, is_set: fn(&Layer) -> bool| {
+        sources.setting(key, path.display(), is_set)
+    };
+    let (set, missing) = match (&tls.cert, &tls.key) {
+        (Some(cert), None) => (
+            file("tls.cert", cert, |layer| layer.tls.cert.is_some()),
+            "tls.key",
+        ),
+        (None, Some(key)) => (
+            file("tls.key", key, |layer| layer.tls.key.is_some()),
+            "tls.cert",
+        ),
+        _ => (String::new(), ""),
+    };
+    if !set.is_empty() {
+        return Err(format!("{set} needs {missing}, which is not set"));
+    }
+    if config.listen.is_none() && !config.asks_for_scion() {
+        return Err("no listener is named in listen, and nothing asks for SCION".into());
+    }
+    config.listen.check()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::load::from_toml;
+    use super::*;
+
+    #[test]
+    fn a_contradiction_names_keys_values_and_sources() {
+        let layer = |text| from_toml("test.toml".as_ref(), text).unwrap();
+        let file = Source::File("test.toml".into());
+        for (flags, environment, in_file, expected) in [
+            (
+                "",
+                "announce.interval = '5m'",
+                "announce.min_interval = '10m'",
+                "announce.min_interval = 10m (set in test.toml) is longer than announce.interval = 5m (set by SCION_TRACKER_INTERVAL)",
+            ),
+            (
+                "announce.min_interval = '40m'",
+                "",
+                "",
+                "announce.min_interval = 40m (set by a flag) is longer than announce.interval = 30m (the default)",
+            ),
+            (
+                "",
+                "",
+                "announce.numwant = 201",
+                "announce.numwant = 201 (set in test.toml) is more than announce.numwant_max = 200 (the default)",
+            ),
+            (
+                "announce.interval = '2h'",
+                "registry.peer_lifetime = '1h'",
+                "",
+                "registry.peer_lifetime = 1h (set by SCION_TRACKER_PEER_LIFETIME) is not longer than 1.1 times announce.interval = 2h (set by a flag)",
+            ),
+            (
+                "announce.interval = '50h'",
+                "",
+                "",
+                "registry.peer_lifetime = 3days 3h (one and a half of announce.interval) is longer than 3days",
+            ),
+            (
+                "",
+                "tls.key = 'key.pem'",
+                "",
+                "tls.key = key.pem (set by SCION_TRACKER_TLS_KEY) needs tls.cert, which is not set",
+            ),
+        ] {
+            let layers = [
+                (Source::Flags, layer(flags)),
+                (Source::Environment, layer(environment)),
+                (file.clone(), layer(in_file)),
+            ];
+            let error = Config::from_layers(layers).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+}

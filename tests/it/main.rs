@@ -11,6 +11,7 @@ mod bench;
 mod cli;
 mod client;
 mod health;
+mod help;
 mod hostile_http;
 mod hostile_http3;
 mod http;

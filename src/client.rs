@@ -146,7 +146,7 @@ pub enum RequestError {
     #[error("the tracker answers with status {status}{}", Excerpt(.body))]
     Status {
         /// The status.
-        status: u16,
+        status: ::http::StatusCode,
         /// How the body begins.
         body: Bytes,
     },
@@ -343,7 +343,6 @@ impl Client {
         };
         let (status, body) = reply;
         if status != ::http::StatusCode::OK {
-            let status = status.as_u16();
             return Err(RequestError::Status { status, body });
         }
         Ok(body)

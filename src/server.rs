@@ -197,7 +197,10 @@ impl Server {
     /// ten seconds.
     pub fn bind(config: Config) -> Result<Self, BindError> {
         config.check().map_err(BindError::Config)?;
-        let (listeners, certificates) = listener::bind(&config)?;
+        let listener::BoundAll {
+            listeners,
+            certificates,
+        } = listener::bind(&config)?;
         let keys = [
             getrandom::u64()?,
             getrandom::u64()?,

@@ -169,7 +169,7 @@ async fn announce(
 ) -> Result<AnnounceAnswer, RequestError> {
     match client.announce(url, query).await {
         Err(RequestError::Status { status, .. })
-            if status == StatusCode::BAD_REQUEST.as_u16() && query.compact == Some(false) =>
+            if status == StatusCode::BAD_REQUEST && query.compact == Some(false) =>
         {
             let compact = Some(true);
             client

@@ -299,6 +299,15 @@ fn directive(text: &str) -> Option<String> {
     }
 }
 
+/// Raises the soft limit of open files, which is 1024 on most systems: each connection is one.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!("cannot raise the limit of open files: {error}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -335,14 +344,5 @@ mod tests {
                 "{error}"
             );
         }
-    }
-}
-
-/// Raises the soft limit of open files, which is 1024 on most systems: each connection is one.
-fn raise_file_limit() {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::debug!("cannot raise the limit of open files: {error}");
     }
 }

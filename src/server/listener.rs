@@ -264,6 +264,13 @@ impl fmt::Display for Listening {
     }
 }
 
+/// All listeners of a server.
+pub(super) struct BoundAll {
+    pub(super) listeners: Vec<Box<dyn Run>>,
+    /// The certificate that those with TLS share.
+    pub(super) certificates: Option<Arc<Certificates>>,
+}
+
 /// Checks the files that the configuration names.
 pub(super) fn check(config: &Config) -> Result<(), BindError> {
     if config.tls.cert.is_some() {
@@ -273,9 +280,7 @@ pub(super) fn check(config: &Config) -> Result<(), BindError> {
 }
 
 /// Binds every listener, and loads the certificate if one is configured or a listener needs it.
-pub(super) fn bind(
-    config: &Config,
-) -> Result<(Vec<Box<dyn Run>>, Option<Arc<Certificates>>), BindError> {
+pub(super) fn bind(config: &Config) -> Result<BoundAll, BindError> {
     let bound = bind_each(config)?;
     let names = bound.iter().filter_map(|bound| match bound {
         Bound::NeedsCertificate { names, .. } => Some(names.as_slice()),
@@ -300,7 +305,10 @@ pub(super) fn bind(
             }
         });
     }
-    Ok((listeners, loaded))
+    Ok(BoundAll {
+        listeners,
+        certificates: loaded,
+    })
 }
 
 /// Loads the configured certificate, or the self-signed one, which also gets `names`. The self-signed

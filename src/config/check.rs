@@ -196,7 +196,7 @@ mod tests {
                 "announce.interval = '2h'",
                 "registry.peer_lifetime = '1h'",
                 "",
-                "registry.peer_lifetime = 1h (set by SCION_TRACKER_PEER_LIFETIME) is not longer than 1.1 times announce.interval = 2h (set by a flag)",
+                "registry.peer_lifetime = 1h (set by SCION_TRACKER_PEER_LIFETIME) is shorter than 2h 12m 8s, the longest time between two announces with announce.interval = 2h (set by a flag)",
             ),
             (
                 "announce.interval = '50h'",

@@ -9,6 +9,7 @@
 
 mod address;
 mod addressed;
+#[cfg(any(test, feature = "cli"))]
 mod connected;
 mod control;
 mod messages;
@@ -16,6 +17,7 @@ mod requests;
 mod slots;
 
 pub(crate) use addressed::{ReceiveBatch, SendBatch};
+#[cfg(any(test, feature = "cli"))]
 pub(crate) use connected::{ConnectedReceiver, ConnectedSender};
 pub(crate) use requests::RequestBatch;
 

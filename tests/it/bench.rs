@@ -32,6 +32,8 @@ fn bench(url: &str, args: &[&str]) -> Output {
 fn start() -> Running {
     let mut config = common::config();
     config.listen.scion = vec!["1-ff00:0:110,[127.0.0.1]:0".parse().unwrap()];
+    // The load comes from a few addresses.
+    config.registry.peers_per_source_in_torrent = u32::MAX;
     common::start(config)
 }
 

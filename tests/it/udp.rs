@@ -137,6 +137,7 @@ fn peers_find_each_other() {
     assert!((1800..=1980).contains(&first.interval), "{first:?}");
     assert!(first.peers.is_empty());
     let mut seed = peer(1002);
+    two.announce(&seed);
     seed.left = 0;
     seed.event = Event::Completed;
     let second = two.announce(&seed);
@@ -185,7 +186,11 @@ fn each_family_gets_its_own_form() {
 
 #[test]
 fn url_data_places_a_peer() {
-    let (_running, tracker) = start();
+    let mut config = common::config();
+    // All peers have one address.
+    config.registry.peers_per_source_in_torrent = u32::MAX;
+    let running = common::start(config);
+    let tracker = running.address(Kind::Udp);
     let client = Client::connect(tracker, "127.0.0.1");
     for port in 0..60 {
         client.announce(&at(2000 + port, "1-ff00:0:111"));

@@ -66,7 +66,7 @@ impl<'a> UrlData<'a> {
         let target = std::str::from_utf8(path)
             .ok()
             .and_then(|path| Target::of(path, ""));
-        Ok((claim, in_query.or(target.and_then(|it| it.passkey))))
+        Ok((claim, in_query.or_else(|| target.and_then(|it| it.passkey))))
     }
 
     /// Joins all URL data. An unknown option that is cut short ends the options, as bytes behind an

@@ -210,7 +210,9 @@ impl Config {
 
     /// Whether a tracker that cannot listen over SCION fails.
     pub(crate) fn asks_for_scion(&self) -> bool {
-        let Scion { topology, daemon } = &self.scion;
+        let Scion {
+            topology, daemon, ..
+        } = &self.scion;
         let named = daemon.as_ref().is_some_and(|it| !it.is_of_host());
         named || topology.is_some() || !self.listen.scion.is_empty()
     }

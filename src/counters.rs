@@ -79,6 +79,8 @@ counters! {
     ScionElsewhere = "scion_elsewhere",
     /// SCION: dropped packets over a path that does not fit their source.
     ScionWrongPath = "scion_wrong_path",
+    /// SCION: dropped packets that did not come from the border router of their path, or from their own host.
+    ScionWrongUnderlay = "scion_wrong_underlay",
     /// SCION: dropped packets to which no answer is possible.
     ScionUnanswerable = "scion_unanswerable",
     /// SCION: packets taken although their checksum is wrong.

@@ -158,7 +158,7 @@ fn open(plan: &Plan, connection: u32) -> Result<(UdpSocket, Wire), BenchError> {
     let path = super::target::path(host.ia, tracker.host.ia);
     let template = Template::new(ScionAddr { host, port }, tracker, Path::parse(&path)?)?;
     let wire = Wire {
-        layout: Layout::of(&Origin { host }),
+        layout: Layout::of(&Origin::scion(host)),
         scion: Some(template),
     };
     Ok((socket, wire))

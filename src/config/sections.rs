@@ -216,6 +216,20 @@ pub struct Scion {
     #[config(env = "SCION_TRACKER_SCION_TOPOLOGY", parse_env = value::path)]
     pub topology: Option<PathBuf>,
 
+    /// Networks of the border routers inside the AS, as in "10.0.0.254/32". For hosts without a topology
+    /// file and a daemon, which name the routers otherwise. Packets from other ASes are then accepted from
+    /// these addresses only.
+    ///
+    /// Without any of the three, packets are accepted from every address, and the ISD-AS of a client over
+    /// SCION is a claim and never proven.
+    #[config(
+        env = "SCION_TRACKER_SCION_ROUTERS",
+        parse_env = value::networks_from_env,
+        deserialize_with = value::networks,
+        default = []
+    )]
+    pub routers: Vec<IpNet>,
+
     /// SCION daemon, usually "127.0.0.1:30255". Without a topology file, it is asked once at the start
     /// for the ISD-AS, the border routers and the ports. Without listen.scion, the tracker then listens
     /// on SCION port 31969.

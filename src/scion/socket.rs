@@ -7,7 +7,7 @@
 //! [`transport::scion`](crate::transport::scion) says who answers them. SCMP errors concern the paths in
 //! use and stay here. A client's QUIC endpoint takes the socket as its
 //! [`AsyncUdpSocket`](::quinn::AsyncUdpSocket) ([`ScionSocket::endpoint`]). QUIC knows remotes by synthetic
-//! IPv6 addresses, which [`ScionSocket::origin`] turns back.
+//! IPv6 addresses, which [`ScionSocket::endpoint_of`] turns back.
 //!
 //! [`underlay`] is the UDP socket. [`filter`], [`remotes`], [`sent`] and [`quic`] decide, without sockets and
 //! clocks.
@@ -38,14 +38,14 @@ use scion_tracker_core::address::{Host, ScionAddr};
 use scion_tracker_core::codec::scion::{
     BuildError, Message, Packet, PacketError, Path, Scmp, Template, Unsealed,
 };
+use scion_tracker_core::request::Origin;
 use tokio::sync::broadcast;
 
 use crate::counters::{Counter, Counters};
 use crate::scion::rate::RateLimiter;
-use crate::scion::topology::Topology;
 pub(crate) use batch::{EchoRequest, Incoming, PacketBatch};
-pub(crate) use filter::Datagram;
 use filter::{Admitted, Filter};
+pub(crate) use filter::{Datagram, Routers};
 use quinn::Unread;
 use remotes::{Arrival, Change, Now, Remotes, Report, Returned, Route};
 pub(crate) use remotes::{Cause, Failure, Limits};
@@ -105,26 +105,29 @@ impl ScionSocket {
     /// routers deliver there. Needs a tokio runtime.
     pub(crate) fn client(underlay: UdpSocket, host: Host) -> io::Result<Arc<Self>> {
         let sent = Some(Mutex::default());
-        Self::new(
-            underlay,
-            host,
-            None,
-            Limits::default(),
-            Arc::default(),
-            sent,
-        )
+        let (limits, counters) = (Limits::default(), Arc::default());
+        // Packets matter only if QUIC or BEP 15 expects them, wherever they come from.
+        Self::new(underlay, host, Routers::Unknown, limits, counters, sent)
     }
 
-    /// A server endpoint, as [`ScionSocket::client`]. With a topology, answers go to the border routers
-    /// named in it. It counts into `counters`.
+    /// A server endpoint, as [`ScionSocket::client`]. Packets from other ASes are taken from these border
+    /// routers only. Events are counted in `counters`.
     pub(crate) fn server(
         underlay: UdpSocket,
         host: Host,
-        topology: Option<Topology>,
+        routers: Routers,
         limits: Limits,
         counters: Arc<Counters>,
     ) -> io::Result<Arc<Self>> {
-        Self::new(underlay, host, topology, limits, counters, None)
+        if matches!(routers, Routers::Unknown) {
+            tracing::warn!(
+                "the ISD-AS of clients from other ASes is not proven over SCION: the border routers of {} are \
+                 unknown. Name a topology file, a daemon or the routers (scion.topology, scion.daemon, \
+                 scion.routers)",
+                host.ia
+            );
+        }
+        Self::new(underlay, host, routers, limits, counters, None)
     }
 
     /// A client endpoint on a new underlay socket.
@@ -135,7 +138,7 @@ impl ScionSocket {
     fn new(
         underlay: UdpSocket,
         host: Host,
-        topology: Option<Topology>,
+        routers: Routers,
         limits: Limits,
         counters: Arc<Counters>,
         sent: Option<Mutex<Sent>>,
@@ -146,7 +149,7 @@ impl ScionSocket {
         Ok(Arc::new(Self {
             underlay: Underlay::new(underlay)?,
             underlay_addr,
-            filter: Filter::new(local, topology),
+            filter: Filter::new(local, routers),
             addrs: SyntheticAddrs::default(),
             remotes: Mutex::new(Remotes::new(limits)),
             resends: Mutex::new(RateLimiter::new(RESENDS)),
@@ -260,7 +263,7 @@ impl ScionSocket {
         let addr = self.addrs.of(datagram.source);
         let arrival = Arrival {
             path: datagram.path,
-            via: self.filter.via(datagram.underlay),
+            via: self.filter.via(datagram.path, datagram.underlay),
             token: quic::addressed_to(datagram.payload),
             now: batch.now(),
         };
@@ -291,7 +294,7 @@ impl ScionSocket {
             ..
         } = *datagram;
         let template = Template::between(self.local(), source, path)?;
-        let next_hop = self.filter.next_hop(source, template.path(), underlay);
+        let next_hop = self.filter.next_hop(template.path(), underlay);
         Ok(Route { template, next_hop })
     }
 
@@ -353,8 +356,16 @@ impl ScionSocket {
     /// The endpoint behind a synthetic address of this socket. To be asked when a connection opens. For
     /// addresses of other sockets the answer has no meaning. `None` if it is an IPv6 host that others
     /// have pushed out of the table.
-    pub(crate) fn origin(&self, remote: SocketAddr) -> Option<ScionAddr> {
+    pub(crate) fn endpoint_of(&self, remote: SocketAddr) -> Option<ScionAddr> {
         self.remotes.lock().endpoint(remote)
+    }
+
+    /// The origin of requests from this host, whose packets were admitted.
+    pub(crate) fn origin(&self, host: Host) -> Origin {
+        Origin {
+            host,
+            isd_as: self.filter.proves(host.ia),
+        }
     }
 
     /// Sets the paths to a remote: `path` (as daemons give it, with its border router; no bytes for a

@@ -215,7 +215,7 @@ async fn announces_over_scion_are_where_their_packets_come_from() {
     assert_eq!(answer.incomplete, 2);
     assert_eq!(answer.peers, [peer("1-ff00:0:111", "10.0.0.1", 6881)]);
     let mut answer = tracker
-        .announce("1-ff00:0:110,[fd00::7]", &[], 7000, "")
+        .announce("1-ff00:0:110,[127.0.0.1]", &[], 7000, "")
         .await;
     answer.peers.sort();
     assert_eq!(

@@ -111,8 +111,8 @@ impl Listener {
     ) -> Driver {
         let remotes = Arc::clone(socket);
         let origin_of = move |remote| {
-            let ScionAddr { host, .. } = remotes.origin(remote)?;
-            Some(Origin { host })
+            let ScionAddr { host, .. } = remotes.endpoint_of(remote)?;
+            Some(remotes.origin(host))
         };
         let socket = Arc::<ScionSocket>::clone(socket);
         self.driver(socket, ScionSocket::endpoint_config(), origin_of, shutdown)

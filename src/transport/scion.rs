@@ -192,7 +192,8 @@ impl Udp {
         handler.begin_batch(requests);
         let mut unsealed: ArrayVec<Unsealed, BATCH> = ArrayVec::new();
         for request in requests {
-            let serve = |reply: &mut [u8]| handler.answer(request, reply);
+            let origin = socket.origin(request.source.host);
+            let serve = |reply: &mut [u8]| handler.answer(request, &origin, reply);
             unsealed.extend(socket.queue_reply(request, replies, serve));
         }
         handler.end_batch();

@@ -102,15 +102,17 @@ impl OverScion {
     }
 
     /// Answers one request: writes the reply into the buffer and returns its length, 0 for no reply.
-    pub(super) fn answer(&mut self, request: &Datagram<'_>, reply: &mut [u8]) -> usize {
-        let origin = Origin {
-            host: request.source.host,
-        };
+    pub(super) fn answer(
+        &mut self,
+        request: &Datagram<'_>,
+        origin: &Origin,
+        reply: &mut [u8],
+    ) -> usize {
         // Every path carries this much.
         let room = reply.len().min(usize::from(MIN_PAYLOAD));
         let reply = &mut reply[..room];
         self.handler
-            .answer(request.payload, &origin, self.now, reply)
+            .answer(request.payload, origin, self.now, reply)
     }
 
     /// To be called when a batch is answered, before its replies are sent: whoever has a reply finds it

@@ -1,7 +1,8 @@
 //! Decides the place of a requester, its ISD-AS, and the address that other peers are given.
 //!
 //! Rules, in this order:
-//! 1. The place of a request over SCION is the source ISD-AS of its packet. It is proven.
+//! 1. The place of a request over SCION is the source ISD-AS of its packet. It is proven, unless the
+//!    transport says that the packet may have come from any host ([`OriginIsdAs`]).
 //! 2. The operator's prefix table gives places to requests over IP. It overrides a claim that
 //!    contradicts it. Such a place counts as proven, because the operator vouches for it.
 //! 3. With [`PlacePolicy::Accept`], the place that a client claims is used. It is not proven: in each
@@ -15,7 +16,7 @@ use ipnet::IpNet;
 use crate::address::{CompactAddr, Host, IsdAs};
 use crate::prefix::{PrefixMap, PrefixSet};
 use crate::registry::{Accepts, Classes};
-use crate::request::{AnnounceRequest, Carries, Family, Origin, ScionClaim};
+use crate::request::{AnnounceRequest, Carries, Family, Origin, OriginIsdAs, ScionClaim};
 use crate::response::{Reach, Warning};
 
 /// Whether to believe the place that an announce over plain IP claims.
@@ -100,7 +101,7 @@ impl Places {
                 ia,
                 addr: CompactAddr::new(origin.host.ip(), port),
                 reach: Reach::Scion,
-                verified: true,
+                verified: origin.isd_as == OriginIsdAs::Proven,
                 accepts: over_scion(carries),
                 warning: None,
             };
@@ -206,5 +207,26 @@ fn over_ip(ip: IpAddr, carries: Carries, speaks_scion: bool) -> Accepts {
     Accepts {
         first: scion.with(own, Reach::Ip),
         then: Classes::NONE.with(other, Reach::Ip),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU16;
+
+    use super::*;
+    use crate::types::{InfoHash, PeerId};
+
+    #[test]
+    fn a_request_over_scion_is_as_sure_as_its_origin() {
+        let host = Host::new("1-ff00:0:110".parse().unwrap(), [10, 0, 0, 1].into());
+        let port = NonZeroU16::new(6881).unwrap();
+        let announce = AnnounceRequest::new(InfoHash([1; 20]), PeerId([2; 20]), port, 1);
+        for (isd_as, verified) in [(OriginIsdAs::Proven, true), (OriginIsdAs::Claimed, false)] {
+            let origin = Origin { host, isd_as };
+            let resolved = Places::default().resolve(&origin, &announce, Carries::All);
+            assert_eq!((resolved.ia, resolved.verified), (host.ia, verified));
+            assert_eq!(resolved.reach, Reach::Scion);
+        }
     }
 }

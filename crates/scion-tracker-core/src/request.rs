@@ -12,12 +12,25 @@ pub use passkey::{Passkey, PasskeyError};
 
 /// What the transport saw of the requester.
 ///
-/// For SCION the packet's source, proven by the QUIC handshake or the UDP connection id; for IP the
-/// socket's source, or the client that a trusted proxy named.
+/// For SCION the packet's source, which has shown by the QUIC handshake or the UDP connection id that it
+/// receives answers; for IP the socket's source, or the client that a trusted proxy named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Origin {
     /// The host; its ISD-AS is [`IsdAs::NONE`] for a request over plain IP.
     pub host: Host,
+    /// How sure its ISD-AS is. Has no meaning without one.
+    pub isd_as: OriginIsdAs,
+}
+
+/// How sure the ISD-AS of a request over SCION is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum OriginIsdAs {
+    /// The packet came from a border router of the own AS, which checks where packets come from, or from
+    /// the very host inside the own AS.
+    #[default]
+    Proven,
+    /// The packet says so. Whoever reaches the underlay port may have sent it.
+    Claimed,
 }
 
 impl Origin {
@@ -25,6 +38,15 @@ impl Origin {
     pub fn ip(ip: IpAddr) -> Self {
         Self {
             host: Host::ip_only(ip),
+            isd_as: OriginIsdAs::Proven,
+        }
+    }
+
+    /// A request over SCION whose ISD-AS is proven.
+    pub const fn scion(host: Host) -> Self {
+        Self {
+            host,
+            isd_as: OriginIsdAs::Proven,
         }
     }
 

@@ -3,10 +3,12 @@
 
 use std::net::SocketAddr;
 
-use scion_tracker_core::address::ScionAddr;
+use ipnet::IpNet;
+use scion_tracker_core::address::{Host, IsdAs, ScionAddr};
 use scion_tracker_core::codec::scion::{
     Answer, Message, Packet, PacketError, Path, Unsealed, parse, write_echo_reply,
 };
+use scion_tracker_core::request::OriginIsdAs;
 
 use super::batch::EchoRequest;
 use crate::counters::Counter;
@@ -24,6 +26,9 @@ pub(crate) enum Reject {
     /// An empty path from another AS, or a path through others from one's own.
     #[error("path does not fit the source")]
     Path,
+    /// From another underlay address than the border router of its path, or than its own host.
+    #[error("not sent by the border router of its path")]
+    Underlay,
     /// From port 0.
     #[error("source cannot be answered")]
     Unanswerable,
@@ -35,6 +40,7 @@ impl From<Reject> for Counter {
             Reject::Packet(_) => Self::ScionMalformed,
             Reject::Elsewhere => Self::ScionElsewhere,
             Reject::Path => Self::ScionWrongPath,
+            Reject::Underlay => Self::ScionWrongUnderlay,
             Reject::Unanswerable => Self::ScionUnanswerable,
         }
     }
@@ -62,16 +68,51 @@ pub(crate) struct Datagram<'a> {
     pub(super) underlay: SocketAddr,
 }
 
-/// The own address, and what is known of the own AS.
+/// UDP port of the dispatcher, which forwards packets for ports that border routers do not deliver to.
+const DISPATCHER: u16 = 30041;
+
+/// What is known of the border routers of the own AS. They check that packets from other ASes come from there,
+/// so a packet from elsewhere may come from anybody.
+#[derive(Debug, Clone)]
+pub(crate) enum Routers {
+    /// The router of each interface, from topology.json or a daemon. Packets have to come from the router of
+    /// the interface by which their path enters the AS; answers go there.
+    Topology(Topology),
+    /// The networks of the routers. Answers go back to the underlay source.
+    Networks(Vec<IpNet>),
+    /// Nothing: packets are taken from every address, and prove nothing about their ISD-AS.
+    Unknown,
+}
+
+impl Routers {
+    /// The topology decides, if there is one; otherwise the networks.
+    pub(crate) fn new(topology: Option<Topology>, networks: Vec<IpNet>) -> Self {
+        match topology {
+            Some(topology) => Self::Topology(topology),
+            None if networks.is_empty() => Self::Unknown,
+            None => Self::Networks(networks),
+        }
+    }
+}
+
+/// The own address, and the border routers of the own AS.
 #[derive(Debug, Clone)]
 pub(super) struct Filter {
     local: ScionAddr,
-    topology: Option<Topology>,
+    routers: Routers,
 }
 
 impl Filter {
-    pub(crate) const fn new(local: ScionAddr, topology: Option<Topology>) -> Self {
-        Self { local, topology }
+    pub(super) const fn new(local: ScionAddr, routers: Routers) -> Self {
+        Self { local, routers }
+    }
+
+    /// How sure the ISD-AS of an admitted packet from this AS is.
+    pub(super) fn proves(&self, ia: IsdAs) -> OriginIsdAs {
+        match self.routers {
+            Routers::Unknown if ia != self.local.host.ia => OriginIsdAs::Claimed,
+            _ => OriginIsdAs::Proven,
+        }
     }
 
     /// The own address.
@@ -90,12 +131,20 @@ impl Filter {
         if packet.destination != self.local.host {
             return Err(Reject::Elsewhere);
         }
-        // Routers see to it that nobody outside pretends to be inside; so do we. What routers of our own
-        // AS have to say of a packet of ours comes with its path, reversed.
+        // Border routers drop packets from outside that claim to be from inside; so do we. SCMP errors of
+        // routers of the own AS are the exception: they have the path of the quoted packet, reversed.
         let inside = packet.source.ia == self.local.host.ia;
         let quotes = matches!(packet.message, Message::Scmp(scmp) if scmp.quote().is_some());
         if packet.path.is_empty() != inside && !(inside && quotes) {
             return Err(Reject::Path);
+        }
+        let fits = match (inside, quotes) {
+            (true, true) => self.is_router(underlay),
+            (true, false) => self.is_host(packet.source, underlay),
+            (false, _) => self.is_router_of(packet.path, underlay),
+        };
+        if !fits {
+            return Err(Reject::Underlay);
         }
         let udp = match packet.message {
             Message::Udp(udp) => udp,
@@ -115,22 +164,54 @@ impl Filter {
         Ok(Admitted::Datagram(datagram, packet))
     }
 
-    /// The next hop of an answer along this path: the underlay source of the packet, which is a border router
-    /// or a host of the own AS. If the topology is known, it decides: then the answer arrives even when a
-    /// dispatcher on this host has forwarded the packet.
-    pub(super) fn next_hop(
-        &self,
-        source: ScionAddr,
-        answer: Path<'_>,
-        underlay: SocketAddr,
-    ) -> SocketAddr {
-        let Some(topology) = &self.topology else {
-            return underlay;
-        };
-        if answer.is_empty() {
-            return SocketAddr::new(source.host.ip(), source.port);
+    /// Whether this is the underlay address of a host of the own AS, or of the dispatcher for the own host.
+    ///
+    /// Packets without a path are answered to where they came from, so this keeps anybody from having
+    /// answers sent to others.
+    fn is_host(&self, host: Host, underlay: SocketAddr) -> bool {
+        host.ip() == underlay.ip().to_canonical()
+            || (host == self.local.host && self.is_dispatcher(underlay))
+    }
+
+    /// Whether this is the router of the interface by which a path enters the own AS. Ports are not compared: a
+    /// router may send from several.
+    fn is_router_of(&self, path: Path<'_>, underlay: SocketAddr) -> bool {
+        match &self.routers {
+            Routers::Topology(topology) => {
+                let router = path.last_ingress().and_then(|it| topology.next_hop(it));
+                let ip = underlay.ip().to_canonical();
+                router.is_some_and(|it| it.ip() == ip || self.is_dispatcher(underlay))
+            }
+            _ => self.is_router(underlay),
         }
-        router(topology, answer).unwrap_or(underlay)
+    }
+
+    /// Whether this is any of the routers.
+    fn is_router(&self, underlay: SocketAddr) -> bool {
+        let ip = underlay.ip().to_canonical();
+        let known = match &self.routers {
+            Routers::Topology(topology) => topology.border_routers().any(|it| it == ip),
+            Routers::Networks(networks) => networks.iter().any(|it| it.contains(&ip)),
+            Routers::Unknown => true,
+        };
+        known || self.is_dispatcher(underlay)
+    }
+
+    /// Whether this is the dispatcher of this host. It forwards what routers send, and also what anybody else
+    /// does: the firewall has to keep its port to the routers, as that of the tracker.
+    fn is_dispatcher(&self, underlay: SocketAddr) -> bool {
+        let ip = underlay.ip().to_canonical();
+        underlay.port() == DISPATCHER && (ip.is_loopback() || ip == self.local.host.ip())
+    }
+
+    /// The next hop of an answer along this path: the underlay source of the packet, which is a border router
+    /// or a host of the own AS. If the topology is known, it names the router: then the answer arrives
+    /// even when the dispatcher of this host has forwarded the packet.
+    pub(super) fn next_hop(&self, answer: Path<'_>, underlay: SocketAddr) -> SocketAddr {
+        match &self.routers {
+            Routers::Topology(topology) => router(topology, answer).unwrap_or(underlay),
+            _ => underlay,
+        }
     }
 
     /// Writes the answer to an echo request, which is no longer than the request. Returns its next hop.
@@ -145,15 +226,13 @@ impl Filter {
             underlay,
         } = request;
         write_echo_reply(packet, echo, out).map_err(|_| Reject::Unanswerable)?;
-        let path = parse(out)?.path;
-        let topology = self.topology.as_ref();
-        let router = topology.and_then(|topology| router(topology, path));
-        Ok(router.unwrap_or(*underlay))
+        Ok(self.next_hop(parse(out)?.path, *underlay))
     }
 
     /// The underlay source of a packet, if answers go there.
-    pub(super) fn via(&self, underlay: SocketAddr) -> Option<SocketAddr> {
-        self.topology.is_none().then_some(underlay)
+    pub(super) fn via(&self, path: Path<'_>, underlay: SocketAddr) -> Option<SocketAddr> {
+        let named = matches!(self.routers, Routers::Topology(_)) && !path.is_empty();
+        (!named).then_some(underlay)
     }
 
     /// Writes the answer to one datagram without any state. It takes the path of the request, so that no
@@ -177,7 +256,7 @@ impl Filter {
         if length == 0 {
             return Ok(None);
         }
-        let next_hop = self.next_hop(source, answer.path(), request.underlay);
+        let next_hop = self.next_hop(answer.path(), request.underlay);
         let unsealed = answer.written(length).map_err(|_| Reject::Unanswerable)?;
         Ok(Some((unsealed, next_hop)))
     }
@@ -254,8 +333,8 @@ mod tests {
 
     #[test]
     fn only_what_is_for_us_and_can_be_answered_comes_in() {
-        let filter = Filter::new(addr(SERVER), None);
-        let underlay = "127.0.0.1:1".parse().unwrap();
+        let filter = Filter::new(addr(SERVER), Routers::Unknown);
+        let underlay = "10.0.0.2:1".parse().unwrap();
         let admit = |bytes: &[u8]| filter.admit(bytes, underlay).map(|_| ());
         assert_eq!(admit(&packet(NEAR, SERVER, &[])), Ok(()));
         assert_eq!(admit(&packet(FAR, SERVER, &path())), Ok(()));
@@ -283,11 +362,12 @@ mod tests {
     #[test]
     fn answers_go_back_where_packets_come_from_unless_the_topology_knows_better() {
         let underlay: SocketAddr = "127.0.0.1:30041".parse().unwrap();
+        let host: SocketAddr = "10.0.0.2:7".parse().unwrap();
         let topology = r#"{"isd_as": "1-ff00:0:110", "border_routers":
             {"br": {"internal_addr": "10.0.0.254:30001", "interfaces": {"7": {}}}}}"#;
-        let known = Filter::new(addr(SERVER), Some(topology.parse().unwrap()));
-        let unknown = Filter::new(addr(SERVER), None);
-        let next_hop = |filter: &Filter, from: &str, path: &[u8]| {
+        let known = Filter::new(addr(SERVER), Routers::Topology(topology.parse().unwrap()));
+        let unknown = Filter::new(addr(SERVER), Routers::Unknown);
+        let next_hop = |filter: &Filter, from: &str, path: &[u8], underlay| {
             let request = packet(from, SERVER, path);
             let mut reply = [0; 256];
             let serve = |request: &Datagram<'_>, out: &mut [u8]| {
@@ -304,19 +384,96 @@ mod tests {
             assert_eq!(reply.destination, addr(from).host);
             next_hop.to_string()
         };
-        assert_eq!(next_hop(&unknown, NEAR, &[]), "127.0.0.1:30041");
-        assert_eq!(next_hop(&unknown, FAR, &path()), "127.0.0.1:30041");
-        assert_eq!(next_hop(&known, NEAR, &[]), "10.0.0.2:40000");
-        assert_eq!(next_hop(&known, FAR, &path()), "10.0.0.254:30001");
-        let mut by_another_router = path();
-        by_another_router[27] = 8;
-        assert_eq!(next_hop(&known, FAR, &by_another_router), "127.0.0.1:30041");
+        assert_eq!(next_hop(&unknown, NEAR, &[], host), "10.0.0.2:7");
+        assert_eq!(
+            next_hop(&unknown, FAR, &path(), underlay),
+            "127.0.0.1:30041"
+        );
+        assert_eq!(next_hop(&known, NEAR, &[], host), "10.0.0.2:7");
+        assert_eq!(next_hop(&known, FAR, &path(), underlay), "10.0.0.254:30001");
+    }
+
+    #[test]
+    fn packets_come_from_the_router_of_their_path_or_from_their_own_host() {
+        let topology = r#"{"isd_as": "1-ff00:0:110", "border_routers": {
+            "br-1": {"internal_addr": "10.0.0.254:30001", "interfaces": {"7": {}}},
+            "br-2": {"internal_addr": "10.0.0.253:30001", "interfaces": {"8": {}}}}}"#;
+        let topology = Routers::Topology(topology.parse().unwrap());
+        let networks = Routers::Networks(vec!["10.0.0.252/30".parse().unwrap()]);
+        let by = |interface| {
+            let mut path = path();
+            path[27] = interface;
+            path
+        };
+        let (far, other, unknown) = (
+            packet(FAR, SERVER, &by(7)),
+            packet(FAR, SERVER, &by(8)),
+            packet(FAR, SERVER, &by(9)),
+        );
+        let near = packet(NEAR, SERVER, &[]);
+        let mapped = "[::ffff:10.0.0.254]:30001";
+        let own = packet("1-ff00:0:110,[10.0.0.1]:40000", SERVER, &[]);
+        let echo = control(FAR, SERVER, 128);
+        let down = control(NEAR, SERVER, 5);
+        for (routers, bytes, underlay, fits) in [
+            (&topology, &far, "10.0.0.254:30001", true),
+            (&topology, &far, "10.0.0.254:5", true),
+            (&topology, &far, mapped, true),
+            (&topology, &far, "10.0.0.253:30001", false),
+            (&topology, &far, "10.0.0.66:30001", false),
+            (&topology, &far, "127.0.0.1:30041", true),
+            (&topology, &far, "10.0.0.1:30041", true),
+            (&topology, &far, "10.0.0.66:30041", false),
+            (&topology, &far, "127.0.0.1:30042", false),
+            (&topology, &other, "10.0.0.253:30001", true),
+            (&topology, &unknown, "10.0.0.254:30001", false),
+            (&topology, &unknown, "127.0.0.1:30041", false),
+            (&topology, &echo, "10.0.0.254:30001", true),
+            (&topology, &echo, "10.0.0.66:30001", false),
+            (&topology, &down, "10.0.0.253:30001", true),
+            (&topology, &down, "10.0.0.66:30001", false),
+            (&networks, &far, "10.0.0.254:30001", true),
+            (&networks, &unknown, "10.0.0.253:30001", true),
+            (&networks, &far, "10.0.0.66:30001", false),
+            (&networks, &down, "10.0.0.66:30001", false),
+            (&Routers::Unknown, &far, "10.0.0.66:1", true),
+            (&topology, &near, "10.0.0.2:1", true),
+            (&topology, &near, "10.0.0.66:40000", false),
+            (&topology, &near, "10.0.0.254:30001", false),
+            (&topology, &near, "127.0.0.1:30041", false),
+            (&networks, &near, "10.0.0.66:40000", false),
+            (&Routers::Unknown, &near, "10.0.0.66:40000", false),
+            (&Routers::Unknown, &near, "10.0.0.2:1", true),
+            (&topology, &own, "127.0.0.1:30041", true),
+            (&topology, &own, "127.0.0.1:30042", false),
+        ] {
+            let filter = Filter::new(addr(SERVER), routers.clone());
+            let admitted = filter.admit(bytes, underlay.parse().unwrap()).map(|_| ());
+            let expected = if fits { Ok(()) } else { Err(Reject::Underlay) };
+            assert_eq!(admitted, expected, "{routers:?}, {underlay}, {bytes:02x?}");
+        }
+    }
+
+    #[test]
+    fn only_known_routers_and_the_own_as_prove_an_isd_as() {
+        let topology = Routers::Topology(r#"{"isd_as": "1-ff00:0:110"}"#.parse().unwrap());
+        let networks = Routers::Networks(vec!["10.0.0.252/30".parse().unwrap()]);
+        let (near, far) = (addr(NEAR).host.ia, addr(FAR).host.ia);
+        for (routers, expected) in [
+            (topology, OriginIsdAs::Proven),
+            (networks, OriginIsdAs::Proven),
+            (Routers::Unknown, OriginIsdAs::Claimed),
+        ] {
+            let filter = Filter::new(addr(SERVER), routers);
+            assert_eq!(filter.proves(far), expected);
+            assert_eq!(filter.proves(near), OriginIsdAs::Proven);
+        }
     }
 
     #[test]
     fn no_answer_and_no_room_are_no_packet() {
-        let filter = Filter::new(addr(SERVER), None);
-        let underlay: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let filter = Filter::new(addr(SERVER), Routers::Unknown);
+        let underlay: SocketAddr = "10.0.0.2:1".parse().unwrap();
         let request = packet(NEAR, SERVER, &[]);
         let silent = answer(&filter, &request, underlay, &mut [0; 100], |_, _| 0);
         assert_eq!(silent, Ok(None));

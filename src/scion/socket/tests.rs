@@ -47,7 +47,7 @@ async fn check_exchange(server: &str, client: &str, path: &[u8], validation: Val
         .unwrap();
     let connection = connect(&endpoint, &identity, to).await;
     assert_eq!(
-        client.origin(connection.remote_address()),
+        client.endpoint_of(connection.remote_address()),
         Some(server.local())
     );
     let long = "x".repeat(50_000);
@@ -72,7 +72,7 @@ macro_rules! exchanges {
 }
 
 exchanges! {
-    quic_inside_an_as: "1-ff00:0:110,[10.0.0.1]", "1-ff00:0:110,[10.0.0.2]", &[], Handshake;
+    quic_inside_an_as: "1-ff00:0:110,[127.0.0.1]", "1-ff00:0:110,[127.0.0.1]", &[], Handshake;
     quic_between_ases: "1-ff00:0:110,[10.0.0.1]", "2-ff00:0:210,[10.0.0.1]", &path(1), Handshake;
     quic_between_ipv6_hosts: "1-ff00:0:110,[fd00::1]", "2-64,[fd00::1]", &path(1), Handshake;
     quic_from_ipv4_to_ipv6: "1-ff00:0:110,[fd00::1]", "2-64,[10.0.0.1]", &path(1), Handshake;
@@ -276,7 +276,14 @@ async fn a_flood_of_forged_initials_leaves_the_table_bounded_and_connections_ali
         established: 64,
     };
     let underlay = UdpSocket::bind(loopback()).unwrap();
-    let server = ScionSocket::server(underlay, host(SERVER), None, limits, Arc::default()).unwrap();
+    let server = ScionSocket::server(
+        underlay,
+        host(SERVER),
+        Routers::Unknown,
+        limits,
+        Arc::default(),
+    )
+    .unwrap();
     serve(&server, identity.server(), Validation::Retry);
     let client = ScionSocket::bind(host(CLIENT), loopback()).unwrap();
     let endpoint = client.endpoint(None).unwrap();

@@ -13,7 +13,7 @@ use scion_tracker_core::address::{Host, ScionAddr};
 use super::{Bound, Kind, Listener, Listening, Run, Start, udp};
 use crate::config::{Config, ScionListener, ScionTransports};
 use crate::scion::daemon::{Daemon, DaemonAddr, DaemonError};
-use crate::scion::socket::{self, ScionSocket};
+use crate::scion::socket::{self, Routers, ScionSocket};
 use crate::scion::topology::{Topology, TopologyError};
 use crate::server::BindError;
 use crate::socket::ip;
@@ -127,7 +127,7 @@ impl Run for Scion {
         let socket = ScionSocket::server(
             port.socket,
             port.host,
-            port.topology,
+            Routers::new(port.topology, start.config.scion.routers.clone()),
             socket::Limits::default(),
             Arc::clone(&service.counters),
         )?;

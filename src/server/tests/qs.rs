@@ -138,7 +138,7 @@ async fn a_connection_serves_announces_until_its_client_closes_it() {
     );
     // HTTP/3 is there as well, and the same swarm.
     let by_http3 = tracker
-        .announce("1-ff00:0:110,[10.0.0.9]", &[], 7000, "")
+        .announce("1-ff00:0:110,[127.0.0.1]", &[], 7000, "")
         .await;
     assert_eq!(by_http3.peers.len(), 2);
 

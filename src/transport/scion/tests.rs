@@ -15,9 +15,9 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::scion::socket::Limits;
 use crate::scion::socket::tests::forge;
 use crate::scion::socket::tests::net::{host, loopback, path};
+use crate::scion::socket::{Limits, Routers};
 use crate::service::Service;
 use crate::transport::connections::Connections;
 use crate::transport::http::origin::Proxies;
@@ -48,8 +48,14 @@ fn start(serves: Serves) -> Running {
     let service = Arc::new(Service::new(tracker, Rules::default()));
     let underlay = StdUdpSocket::bind(loopback()).unwrap();
     let counters = Arc::clone(&service.counters);
-    let socket =
-        ScionSocket::server(underlay, host(SERVER), None, Limits::default(), counters).unwrap();
+    let socket = ScionSocket::server(
+        underlay,
+        host(SERVER),
+        Routers::Unknown,
+        Limits::default(),
+        counters,
+    )
+    .unwrap();
     let udp = (serves != Serves::Quic)
         .then(|| udp::OverScion::new(&service, udp::Options::default()).unwrap());
     let quic = (serves != Serves::Udp).then(|| listener(&service));
@@ -220,7 +226,7 @@ async fn echo_requests_are_answered_and_replies_are_no_longer() {
     let mut elsewhere = request(CLIENT, &path(1), 2);
     elsewhere[31] ^= 1;
     port.send(&raw, &elsewhere).await;
-    for (from, path) in [("1-ff00:0:110,[fd00::1]", vec![]), (CLIENT, path(1))] {
+    for (from, path) in [("1-ff00:0:110,[127.0.0.1]", vec![]), (CLIENT, path(1))] {
         let request = request(from, &path, 1);
         port.send(&raw, &request).await;
         let bytes = receive(&raw).await;

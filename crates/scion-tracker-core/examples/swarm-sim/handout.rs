@@ -176,9 +176,7 @@ impl<'w> Handout<'w> {
         let port = const { NonZeroU16::new(6881).unwrap() };
         let mut announce = AnnounceRequest::new(InfoHash([7; 20]), PeerId(id), port, left);
         announce.event = event;
-        let origin = Origin {
-            host: self.world.peers[me].host,
-        };
+        let origin = Origin::scion(self.world.peers[me].host);
         let mut got = Numbers(Vec::new());
         let mut context = Context {
             rules: &self.rules,

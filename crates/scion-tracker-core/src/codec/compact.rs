@@ -253,7 +253,7 @@ mod tests {
             ("1-1", "::1", Layout::Scion6),
         ] {
             let host = Host::new(ia.parse().unwrap(), ip.parse().unwrap());
-            assert_eq!(Layout::of(&Origin { host }), layout);
+            assert_eq!(Layout::of(&Origin::scion(host)), layout);
         }
     }
 

@@ -82,9 +82,7 @@ fn unhex(text: &str) -> Vec<u8> {
 fn origin(text: &str) -> Origin {
     let (ia, ip) = text.split_once(',').unwrap_or(("0-0", text));
     let ip = ip.trim_matches(['[', ']']).parse().unwrap();
-    Origin {
-        host: Host::new(ia.parse().unwrap(), ip),
-    }
+    Origin::scion(Host::new(ia.parse().unwrap(), ip))
 }
 
 fn place(text: Option<&str>) -> IsdAs {

@@ -93,7 +93,7 @@ pub(super) fn serve(socket: &Arc<ScionSocket>, config: ServerConfig, validation:
                 incoming.retry().unwrap();
                 continue;
             }
-            let origin = socket.origin(incoming.remote_address()).unwrap();
+            let origin = socket.endpoint_of(incoming.remote_address()).unwrap();
             tokio::spawn(async move {
                 let Ok(connection) = incoming.await else {
                     return;

@@ -179,7 +179,7 @@ fn no_peers_snapshot() {
 fn form_of_each_requester() {
     let ip = Origin::ip("10.0.0.1".parse().unwrap());
     let host = Host::new("1-ff00:0:110".parse().unwrap(), ip.host.ip());
-    let scion = Origin { host };
+    let scion = Origin::scion(host);
     let none = Claim::default();
     let ia = Claim {
         ia: Some(host.ia),

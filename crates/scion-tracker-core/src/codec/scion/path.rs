@@ -184,6 +184,12 @@ impl<'a> Path<'a> {
         self.interfaces().next()
     }
 
+    /// The interface through which a packet on this path enters its last AS: it says which border router
+    /// delivers the packet there.
+    pub fn last_ingress(self) -> Option<u16> {
+        self.interfaces().last()
+    }
+
     /// Whether both are the same path, issued at the same time. Ignores the position and the
     /// SegIDs, which routers change in transit. Use it to compare with the packet that an SCMP
     /// error quotes.

@@ -13,6 +13,7 @@
 //! clocks.
 
 mod batch;
+mod cids;
 mod filter;
 pub(crate) mod quic;
 mod quinn;
@@ -44,6 +45,8 @@ use tokio::sync::broadcast;
 use crate::counters::{Counter, Counters};
 use crate::scion::rate::RateLimiter;
 pub(crate) use batch::{EchoRequest, Incoming, PacketBatch};
+pub(crate) use cids::Recipient;
+use cids::{ConnectionIds, Generator};
 use filter::{Admitted, Filter};
 pub(crate) use filter::{Datagram, Routers};
 use quinn::Unread;
@@ -78,6 +81,7 @@ pub(crate) struct ScionSocket {
     underlay_addr: SocketAddr,
     filter: Filter,
     addrs: SyntheticAddrs,
+    ids: ConnectionIds,
     remotes: Mutex<Remotes>,
     resends: Mutex<RateLimiter>,
     /// What a QUIC endpoint of quinn has not read yet.
@@ -146,12 +150,14 @@ impl ScionSocket {
         let underlay_addr = underlay.local_addr()?;
         let local = ScionAddr::new(host.ia, host.ip(), underlay_addr.port())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let ids = ConnectionIds::default();
         Ok(Arc::new(Self {
             underlay: Underlay::new(underlay)?,
             underlay_addr,
             filter: Filter::new(local, routers),
             addrs: SyntheticAddrs::default(),
-            remotes: Mutex::new(Remotes::new(limits)),
+            remotes: Mutex::new(Remotes::new(limits, ids.clone())),
+            ids,
             resends: Mutex::new(RateLimiter::new(RESENDS)),
             unread: Mutex::default(),
             sent,
@@ -190,6 +196,16 @@ impl ScionSocket {
         // The bit that QUIC always sets, unless both sides agree not to, tells it from BEP 15.
         config.grease_quic_bit(false).supported_versions(vec![1]);
         config
+    }
+
+    /// The configuration for an endpoint whose connection ids prove to this socket to whom they were given,
+    /// and where to name that remote.
+    pub(crate) fn proving_endpoint_config(&self) -> (EndpointConfig, Recipient) {
+        let mut config = Self::endpoint_config();
+        let (ids, recipient) = (self.ids.clone(), Recipient::new());
+        let named = recipient.clone();
+        config.cid_generator(move || Box::new(Generator::new(ids.clone(), named.clone())));
+        (config, recipient)
     }
 
     /// Waits for packets and receives as many as are there.

@@ -32,7 +32,7 @@ use tokio_util::task::TaskTracker;
 use super::http::qs;
 use super::http::three::EXTRA_BYTES;
 use super::{Limits, Options, Shared};
-use crate::scion::socket::ScionSocket;
+use crate::scion::socket::{Recipient, ScionSocket};
 use crate::service::Service;
 pub(super) use driver::{Driver, Received};
 use udp::Receiver;
@@ -89,7 +89,7 @@ impl Listener {
         let endpoint = EndpointConfig::default();
         let origin_of = |remote: SocketAddr| Some(Origin::ip(remote.ip()));
         let mut receiver = Receiver::new(Arc::clone(&socket), &endpoint);
-        let mut driver = self.driver(socket, endpoint, origin_of, shutdown.clone());
+        let mut driver = self.driver(socket, endpoint, None, origin_of, shutdown.clone());
         let mut stopping = pin!(shutdown.cancelled());
         let mut stopped = false;
         poll_fn(|cx| {
@@ -114,14 +114,16 @@ impl Listener {
             let ScionAddr { host, .. } = remotes.endpoint_of(remote)?;
             Some(remotes.origin(host))
         };
+        let (endpoint, recipient) = socket.proving_endpoint_config();
         let socket = Arc::<ScionSocket>::clone(socket);
-        self.driver(socket, ScionSocket::endpoint_config(), origin_of, shutdown)
+        self.driver(socket, endpoint, Some(recipient), origin_of, shutdown)
     }
 
     fn driver(
         &self,
         socket: Arc<dyn AsyncUdpSocket>,
         endpoint: EndpointConfig,
+        recipient: Option<Recipient>,
         origin_of: impl Fn(SocketAddr) -> Option<Origin> + Send + 'static,
         shutdown: CancellationToken,
     ) -> Driver {
@@ -135,6 +137,7 @@ impl Listener {
         Driver::new(
             socket,
             endpoint,
+            recipient,
             config,
             Box::new(origin_of),
             shared,

@@ -2,13 +2,13 @@
 
 /// QUIC version 1, the only one spoken here.
 pub(crate) const V1: u32 = 1;
-/// The length of the connection ids that quinn issues.
-const OWN_ID: usize = 8;
+/// Length of the connection ids of our endpoints.
+pub(super) const OWN_ID: usize = 8;
 
 /// A connection id of ours, as far as one needs to recognize it. Chosen at random by the endpoint
 /// and told to the remote alone: who sends it back has received what we sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Token(u64);
+pub(super) struct Token(pub(super) u64);
 
 /// A long header: `flags (1) | version (4) | length (1) and DCID | length (1) and SCID`.
 pub(crate) struct LongHeader<'a> {

@@ -5,6 +5,8 @@
 //! - The table has a size limit. A remote that has proven nothing is *fresh*; the oldest fresh ones are
 //!   removed first. A remote that has sent back a connection id that we gave it is *established*: it
 //!   has received our packets, so it is where it says. Fresh ones never push out established ones.
+//! - A connection id proves something only if we gave it to this very remote ([`ConnectionIds`]). Ids that
+//!   are merely seen in packets are not kept.
 //! - An answer to a fresh remote takes the path of its latest packet: it goes back where the request
 //!   came from. An established remote keeps its path while that works.
 //! - An SCMP error counts only if it quotes a packet to an established remote over the path in use. Only
@@ -19,6 +21,7 @@ use scion_tracker_core::address::{IsdAs, ScionAddr};
 use scion_tracker_core::codec::scion::{BuildError, Packet, Path, Quoted, Scmp, Template};
 
 use super::MIN_PAYLOAD;
+use super::cids::ConnectionIds;
 use super::quic::{self, Token};
 use super::synthetic::SyntheticAddrs;
 
@@ -39,7 +42,8 @@ const FORGET_WHEN_FULL: Duration = Duration::from_secs(30);
 /// How often silent remotes are removed, and the same when the table is full.
 const SWEEP: Duration = Duration::from_secs(30);
 const SWEEP_WHEN_FULL: Duration = Duration::from_secs(1);
-/// Connection ids per remote.
+/// Connection ids per remote that our handshake packets show. Endpoints that make no [`ConnectionIds`] are known
+/// by these.
 const TOKENS: usize = 4;
 /// SCMP parameter problem: path expired.
 const PATH_EXPIRED: u8 = 52;
@@ -189,6 +193,7 @@ pub(super) enum Returned<'a> {
 #[derive(Debug)]
 pub(super) struct Remotes {
     limits: Limits,
+    ids: ConnectionIds,
     by_addr: HashMap<SocketAddr, Remote>,
     /// Fresh remotes, the oldest first, with the id of their entry. May contain some that are gone or
     /// established.
@@ -199,9 +204,11 @@ pub(super) struct Remotes {
 }
 
 impl Remotes {
-    pub(super) fn new(limits: Limits) -> Self {
+    /// `ids` checks the connection ids that packets have.
+    pub(super) fn new(limits: Limits, ids: ConnectionIds) -> Self {
         Self {
             limits,
+            ids,
             by_addr: HashMap::new(),
             fresh_queue: VecDeque::new(),
             fresh: 0,
@@ -242,7 +249,11 @@ impl Remotes {
             self.add(name, addr, way, arrival.now);
             return Ok(Change::Added);
         };
-        let known = arrival.token.is_some_and(|token| remote.knows(token));
+        // Costs more than all the rest, and most packets come over a path that is proven.
+        let known = remote.is_open_question(arrival)
+            && arrival
+                .token
+                .is_some_and(|token| remote.knows(token) || self.ids.given_to(name, token));
         let change = remote.packet_received(arrival, known, answer)?;
         if known && remote.standing == Standing::Fresh {
             self.establish(name, arrival.now);
@@ -443,15 +454,6 @@ impl Remote {
         }
         if self.current.is_of(arrival) {
             self.current.packet_received(known, now);
-            // Who uses the path of somebody that we know, with an id that we have not seen in the
-            // open, has been told it under encryption.
-            if let Some(token) = arrival.token
-                && !known
-                && self.current.proven
-                && self.standing == Standing::Established
-            {
-                self.learn(token);
-            }
             return Ok(Change::None);
         }
         let adopts = self.adopts(arrival.path.expiry(), known, now);
@@ -499,6 +501,16 @@ impl Remote {
     fn swap(&mut self) {
         if let Some(other) = &mut self.other {
             std::mem::swap(&mut self.current, other);
+        }
+    }
+
+    /// Whether it matters that a packet has an id of ours: not if the path in use is proven and is that of the
+    /// packet.
+    fn is_open_question(&self, arrival: &Arrival<'_>) -> bool {
+        match self.standing {
+            Standing::Fresh => true,
+            Standing::Established => !(self.current.proven && self.current.is_of(arrival)),
+            Standing::Dialed => false,
         }
     }
 

@@ -28,6 +28,7 @@ use super::out::Out;
 use super::state::{ConnectionState, NO_ERROR};
 use super::timers::Timers;
 use crate::counters::Counter;
+use crate::scion::socket::Recipient;
 use crate::transport::Shared;
 use crate::transport::connections::Over;
 use crate::transport::http::qs::WakeQueue;
@@ -55,6 +56,8 @@ pub(in crate::transport) struct Driver {
     endpoint: Endpoint,
     /// Longer datagrams are dropped.
     max_datagram: usize,
+    /// For whom the endpoint makes connection ids, where the socket wants to know.
+    recipient: Option<Recipient>,
     out: Out,
     /// What the endpoint itself answers, when a datagram belongs to no connection.
     response: Vec<u8>,
@@ -85,6 +88,7 @@ impl Driver {
     pub(super) fn new(
         socket: Arc<dyn AsyncUdpSocket>,
         endpoint: EndpointConfig,
+        recipient: Option<Recipient>,
         server: Arc<ServerConfig>,
         origin_of: OriginOf,
         shared: Arc<Shared>,
@@ -94,6 +98,7 @@ impl Driver {
         Self {
             max_datagram: max_datagram(&endpoint),
             endpoint: Endpoint::new(Arc::new(endpoint), Some(server), !may_fragment, None),
+            recipient,
             out: Out::new(socket),
             response: Vec::new(),
             origin_of,
@@ -210,12 +215,14 @@ impl Driver {
         }
         if !validated && (full || in_flight >= limits.handshakes_before_retry) {
             service.counters.count(Counter::QuicRetries);
+            self.name_recipient(incoming.remote_address());
             // Fails only for a validated address.
             if let Ok(transmit) = self.endpoint.retry(incoming, &mut self.response) {
                 self.out.send_or_drop(&transmit, &self.response);
             }
             return;
         }
+        self.name_recipient(incoming.remote_address());
         let accepted = self
             .endpoint
             .accept(incoming, now, &mut self.response, None);
@@ -246,6 +253,12 @@ impl Driver {
         self.connections[handle.0] = Some(Box::new(connection));
         self.held += 1;
         mark(&mut self.connections, &mut self.ready, handle);
+    }
+
+    fn name_recipient(&self, remote: SocketAddr) {
+        if let Some(recipient) = &self.recipient {
+            recipient.set(remote);
+        }
     }
 
     /// Processes the connections with something to do.
@@ -316,6 +329,9 @@ impl Driver {
             let mut again = false;
             while let Some(event) = quic.poll_endpoint_events() {
                 let drained = event.is_drained();
+                if let Some(recipient) = &self.recipient {
+                    recipient.set(quic.remote_address());
+                }
                 let answer = self.endpoint.handle_event(handle, event);
                 if drained {
                     self.timers.set(handle, None);

@@ -52,14 +52,17 @@ fn handshake(id: &[u8; 8]) -> Option<Token> {
 
 struct Bench {
     addrs: SyntheticAddrs,
+    ids: ConnectionIds,
     remotes: Remotes,
 }
 
 impl Bench {
     fn new(fresh: usize, established: usize) -> Self {
-        let remotes = Remotes::new(Limits { fresh, established });
+        let ids = ConnectionIds::default();
+        let remotes = Remotes::new(Limits { fresh, established }, ids.clone());
         Self {
             addrs: SyntheticAddrs::default(),
+            ids,
             remotes,
         }
     }
@@ -294,13 +297,52 @@ fn an_expiring_path_gives_way_to_one_that_lasts() {
 }
 
 #[test]
-fn ids_told_under_encryption_are_learnt_on_the_path_of_the_connection() {
+fn ids_told_under_encryption_prove_a_path() {
     let mut bench = Bench::new(10, 10);
     let client = addr(CLIENT);
     bench.established(client);
-    bench.packet(client, &path(1), short(b"ours-two"), at(30));
-    bench.packet(client, &path(2), short(b"ours-two"), at(340));
+    let told = Some(bench.ids.some(bench.name(client)));
+    bench.packet(client, &path(1), told, at(30));
+    bench.packet(client, &path(2), told, at(340));
     assert_eq!(bench.way_to(client), Some(2));
+    // That of somebody else does not.
+    let foreign = Some(bench.ids.some(bench.name(addr(SERVER))));
+    bench.packet(client, &path(2), told, at(350));
+    bench.packet(client, &path(3), foreign, at(800));
+    assert_eq!(bench.way_to(client), Some(2));
+}
+
+#[test]
+fn an_id_told_under_encryption_establishes() {
+    let mut bench = Bench::new(10, 10);
+    let client = addr(CLIENT);
+    let told = Some(bench.ids.some(bench.name(client)));
+    let foreign = Some(bench.ids.some(bench.name(addr(SERVER))));
+    bench.packet(client, &path(1), short(b"unknown!"), at(0));
+    bench.packet(client, &path(1), foreign, at(1));
+    assert_eq!(bench.standing(client), Some(Standing::Fresh));
+    bench.packet(client, &path(1), told, at(2));
+    assert_eq!(bench.standing(client), Some(Standing::Established));
+}
+
+/// A neighbour of the client who knows its path, but sees none of its packets.
+#[test]
+fn ids_that_are_merely_seen_prove_nothing_and_push_none_out() {
+    let mut bench = Bench::new(10, 10);
+    let client = addr(CLIENT);
+    bench.established(client);
+    for nth in 0..10_u64 {
+        let forged = short(&nth.to_be_bytes());
+        bench.packet(client, &path(1), forged, at(30 + nth));
+    }
+    let forged = short(&9_u64.to_be_bytes());
+    for millis in 40..1000 {
+        bench.packet(client, &path(2), forged, at(millis));
+        assert_eq!(bench.way_to(client), Some(1), "{millis}");
+    }
+    // The client is known as before, and at once.
+    bench.packet(client, &path(3), short(b"ours-one"), at(1001));
+    assert_eq!(bench.way_to(client), Some(3));
 }
 
 #[test]

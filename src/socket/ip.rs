@@ -140,7 +140,6 @@ fn no_ipv6(error: &io::Error) -> bool {
 mod tests {
     use std::io::{ErrorKind, Write as _};
     use std::net::{Ipv6Addr, TcpStream};
-    use std::time::Duration;
 
     use super::*;
 
@@ -163,9 +162,8 @@ mod tests {
         let mut received = [0; 3];
         for (socket, received) in sockets.iter().zip(&mut received) {
             assert_eq!(socket.local_addr().unwrap().port(), port);
-            socket
-                .set_read_timeout(Some(Duration::from_millis(50)))
-                .unwrap();
+            // Over loopback, what was sent has arrived.
+            socket.set_nonblocking(true).unwrap();
             while socket.recv_from(&mut [0; 8]).is_ok() {
                 *received += 1;
             }

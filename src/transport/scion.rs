@@ -7,6 +7,18 @@
 //! - SCMP echo requests are answered here, so many per second.
 //!
 //! A port has either or both of BEP 15 and QUIC. Without QUIC it needs no certificate.
+//!
+//! # Why a port has one socket and one task
+//!
+//! Listeners on IP have a socket per worker, and the kernel spreads clients over them by the hash of their
+//! address and port (SO_REUSEPORT). Over SCION that spreads nothing: the kernel sees only the border router,
+//! which sends the packets of all clients from one address and port, so they all reach one socket. Several
+//! border routers would keep as many sockets busy at most, and clients whose paths change would find themselves
+//! at a socket that does not know their connection.
+//!
+//! To spread clients the kernel would have to hash the SCION source inside of the packet (a filter with
+//! SO_ATTACH_REUSEPORT_CBPF), and SCMP errors, which come from routers, would have to reach the socket whose path
+//! they are about. Until then a port is limited to one core, which QUIC handshakes fill first.
 
 mod version;
 

@@ -1,8 +1,8 @@
-//! BEP 15 over UDP: one thread and one socket a worker, the reply made where the request came in.
+//! BEP 15 over UDP: a thread and a socket per worker.
 //!
-//! A datagram that is no request, or whose connection id was not given to its source, gets no
-//! answer: nobody can have the tracker send anything to a third party but the 16 bytes of a connect
-//! reply for the 16 bytes of a connect request.
+//! Packets that are not BEP 15, or whose connection id was not given to their source, are dropped. So nobody can
+//! have the tracker send anything to a third party but a connect reply of 16 bytes for a connect request of 16
+//! bytes.
 
 mod handler;
 
@@ -33,16 +33,16 @@ const REQUEST: usize = 2048;
 /// tunnels.
 const REPLY: usize = 1432;
 
-/// How often an idle worker looks whether it is to stop.
+/// How often an idle worker checks whether it has to stop.
 const WAKE: Duration = Duration::from_millis(200);
 
 /// How the UDP transport serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Options {
-    /// Seconds for which a connection id is good. BEP 15 says two minutes; real clients use theirs
-    /// for longer.
+    /// Seconds for which a connection id is valid. BEP 15 says two minutes; real clients use theirs for
+    /// longer.
     pub(crate) connection_validity: u32,
-    /// Torrents a scrape; BEP 15 has room for 74.
+    /// Torrents per scrape; BEP 15 has room for 74.
     pub(crate) max_scrape: usize,
 }
 
@@ -158,7 +158,7 @@ fn run(mut handler: Handler, socket: &UdpSocket, shutdown: &CancellationToken) {
             Ok(()) => {
                 let datagrams = batch.requests();
                 handler.prefetch(datagrams.map(|(it, source)| (it, Host::ip_only(source.ip()))));
-                // One look at the clock a batch.
+                // The clock is read once per batch.
                 let now = handler.service.now();
                 batch.answer(|datagram, source, reply| {
                     // A reply to port 0 goes nowhere.
@@ -167,14 +167,14 @@ fn run(mut handler: Handler, socket: &UdpSocket, shutdown: &CancellationToken) {
                     }
                     handler.answer(datagram, &Origin::ip(source.ip()), now, reply)
                 });
-                // Counted before it is answered: whoever has an answer finds it counted.
+                // Counted before the replies are sent: whoever has a reply finds it counted.
                 handler.service.counters.flush(&mut handler.counts);
                 let failed = batch.send(socket) as u64;
                 handler.counts.add(Counter::UdpSendFailures, failed);
             }
             Err(error) if is_pause(&error) => {}
             Err(error) => {
-                // ENOMEM and the like pass; a socket that fails at once again must not spin.
+                // ENOMEM and the like pass. A socket that fails again at once must not spin.
                 tracing::warn!(%error, "cannot receive from UDP");
                 thread::sleep(Duration::from_millis(20));
             }

@@ -6,7 +6,7 @@ mod retry;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -119,18 +119,11 @@ async fn a_connection_survives_that_its_client_alternates_between_paths() {
         client.set_paths(server.local(), path, None).unwrap()
     };
     let connection = connect(&endpoint, &identity, call(0)).await;
-    // Faster than the server follows, and then slower.
+    // Faster than the server follows. What it does when it can follow is a test of `remotes`.
     for nth in 0..30 {
         call(nth);
         ask(&connection, "ping").await;
     }
-    for nth in 0..4 {
-        call(nth);
-        ask(&connection, "ping").await;
-        tokio::time::sleep(Duration::from_millis(320)).await;
-        ask(&connection, "ping").await;
-    }
-    assert!(count(&server, Counter::ScionPathsAdopted) >= 3);
     assert_eq!(server.remotes(), 1);
     assert_eq!(count(&server, Counter::ScionRemotesAdded), 1);
 }
@@ -236,7 +229,8 @@ async fn forged_packets_do_not_divert_a_connection() {
 
     let forger = UdpSocket::bind(loopback()).unwrap();
     let done = Arc::new(AtomicBool::new(false));
-    let stop = Arc::clone(&done);
+    let forged = Arc::new(AtomicU64::new(0));
+    let (stop, counted) = (Arc::clone(&done), Arc::clone(&forged));
     let (from, target, at) = (client.local(), server.local(), server.underlay_addr());
     let forging = thread::spawn(move || {
         let mut sent = 0_u64;
@@ -246,24 +240,24 @@ async fn forged_packets_do_not_divert_a_connection() {
             let packet = forge(from, target, &path(3 + (sent % 3) as u8), &junk);
             forger.send_to(&packet, at).unwrap();
             sent += 1;
+            counted.store(sent, Ordering::Relaxed);
+            // Not so many that the socket drops those of the client.
             thread::sleep(Duration::from_micros(200));
         }
         forger.set_nonblocking(true).unwrap();
-        (
-            sent,
-            forger.recv(&mut [0; 2048]).map_err(|error| error.kind()),
-        )
+        forger.recv(&mut [0; 2048]).map_err(|error| error.kind())
     });
-    for round in 0..8 {
+    for round in 1..=8 {
+        while forged.load(Ordering::Relaxed) < 20 * round {
+            tokio::task::yield_now().await;
+        }
         assert!(
             ask(&connection, "during").await.ends_with("during"),
             "round {round}"
         );
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     done.store(true, Ordering::Relaxed);
-    let (sent, diverted) = forging.join().unwrap();
-    assert!(sent > 100);
+    let diverted = forging.join().unwrap();
     assert_eq!(diverted, Err(ErrorKind::WouldBlock));
     assert_eq!(count(&server, Counter::ScionPathsAdopted), 0);
 }

@@ -8,7 +8,7 @@ use libc::{sockaddr_in, sockaddr_in6};
 /// An IPv4 or IPv6 socket address in the kernel's form, or zeros.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C, align(8))]
-pub(super) struct RawAddr([u8; RawAddr::SIZE]);
+pub(super) struct RawAddr([u8; Self::SIZE]);
 
 impl RawAddr {
     /// The larger of the two forms.

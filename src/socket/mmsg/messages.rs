@@ -165,6 +165,7 @@ impl<const LEN: usize> Incoming<LEN> {
 
     /// The control block of a datagram, and its length.
     pub(super) fn control(&self, at: usize) -> (Control, usize) {
+        #[allow(clippy::unnecessary_cast, reason = "another type with musl")]
         let length = self.headers[at].msg_hdr.msg_controllen as usize;
         (self.controls[at], length.min(Control::ROOM))
     }

@@ -37,7 +37,7 @@ use crate::transport::http::three::RequestQueue;
 /// Batches of datagrams that are received before other tasks get their turn.
 const BATCHES: usize = 8;
 /// Requests that are answered together. More make their clients wait for each other: with 64, server and
-/// clients took turns at having nothing to do.
+/// clients idled in turn.
 const TOGETHER: usize = 8;
 /// Says who is behind a remote address of the socket, if that is known.
 type OriginOf = Box<dyn Fn(SocketAddr) -> Option<Origin> + Send>;
@@ -66,7 +66,7 @@ pub(in crate::transport) struct Driver {
     handshakes: Arc<AtomicUsize>,
     /// By handle.
     connections: Vec<Option<Box<Connection>>>,
-    /// How many these are, closed ones that are not yet forgotten included.
+    /// Number of connections, including closed ones that are not removed yet.
     held: usize,
     /// Connections with something to do.
     ready: Vec<ConnectionHandle>,
@@ -190,23 +190,23 @@ impl Driver {
         }
     }
 
-    /// Begins a connection, or answers with Retry, or not at all.
+    /// Opens a connection, or answers with Retry, or refuses.
     ///
-    /// What comes from an address that is not validated may be forged, so it counts against nobody's
-    /// share of connections; handshakes in flight have a limit of their own.
+    /// An address that is not validated may be forged, so such a packet does not count against the connections
+    /// of that address. Handshakes in flight have their own limit.
     fn admit(&mut self, incoming: Incoming, now: Instant) {
         let Shared {
             service, options, ..
         } = &*self.shared;
         let limits = &options.limits;
         let Some(origin) = (self.origin_of)(incoming.remote_address()) else {
-            // Pushed out of the table of remotes by others: it comes again.
+            // Others have pushed it out of the table of remotes. The client tries again.
             return self.endpoint.ignore(incoming);
         };
         let validated = incoming.remote_address_validated();
         let in_flight = self.handshakes.load(Ordering::Relaxed);
         let full = options.connections.is_full(Over::Quic, origin.host);
-        // Closed ones stay for some round trips more, and how long those take is the client's to say.
+        // Closed ones stay for some more round trips, whose length the client decides.
         let crowded = self.held >= limits.quic_connections + limits.handshakes;
         if in_flight >= limits.handshakes || crowded || (full && validated) {
             service.counters.count(Counter::QuicRefused);
@@ -229,7 +229,7 @@ impl Driver {
         let (handle, quic) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Not a first packet of QUIC, after all.
+                // Not a first packet of QUIC.
                 service.counters.count(Counter::QuicAborted);
                 if let Some(transmit) = error.response {
                     self.out.send_or_drop(&transmit, &self.response);
@@ -276,7 +276,7 @@ impl Driver {
             }
             self.serve(now);
             for handle in &ready[flushed..=at] {
-                // Those that cannot send any more are in line again, for when that is possible.
+                // Those that cannot send any more are queued again, for when that is possible.
                 self.flush(*handle, cx, now);
             }
             flushed = at + 1;
@@ -318,7 +318,7 @@ impl Driver {
     /// Sends what a connection has to send.
     fn flush(&mut self, handle: ConnectionHandle, cx: &mut Context<'_>, now: Instant) {
         loop {
-            // Having sent something or been answered by the endpoint may be news, too.
+            // Sending, or an answer of the endpoint, may cause events, too.
             self.process_events(handle, now);
             self.serve(now);
             let Some(Some(connection)) = self.connections.get_mut(handle.0) else {
@@ -369,7 +369,7 @@ impl Driver {
         self.timers.set(handle, deadline);
     }
 
-    /// Tells the connections whose time has come.
+    /// Processes the connections whose deadline has passed.
     fn expire(&mut self) {
         let now = Instant::now();
         while let Some(handle) = self.timers.expired(now) {
@@ -426,7 +426,7 @@ fn mark(
 }
 
 impl Drop for Driver {
-    /// Whoever drops a server instead of stopping it leaves nobody waiting.
+    /// Closes the connections of a server that is dropped and not stopped.
     fn drop(&mut self) {
         let now = Instant::now();
         for connection in self.connections.iter_mut().flatten() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustls::pki_types::PrivateKeyDer;
 use scion_tracker_core::Tracker;
-use scion_tracker_core::address::ScionAddr;
+use scion_tracker_core::address::{Host, ScionAddr};
 use scion_tracker_core::codec::bep15::{TransactionId, write_connect_request};
 use scion_tracker_core::codec::scion::{Echo, Message, Path, Scmp, parse, write_echo_request};
 use scion_tracker_core::registry::memory::{Ceilings, Memory};
@@ -44,18 +44,15 @@ enum Serves {
 }
 
 fn start(serves: Serves) -> Running {
+    start_at(host(SERVER), Routers::Unknown, serves)
+}
+
+fn start_at(host: Host, routers: Routers, serves: Serves) -> Running {
     let tracker = Tracker::new(Memory::new(Ceilings::default(), [1, 2, 3, 4]));
     let service = Arc::new(Service::new(tracker, Rules::default()));
     let underlay = StdUdpSocket::bind(loopback()).unwrap();
     let counters = Arc::clone(&service.counters);
-    let socket = ScionSocket::server(
-        underlay,
-        host(SERVER),
-        Routers::Unknown,
-        Limits::default(),
-        counters,
-    )
-    .unwrap();
+    let socket = ScionSocket::server(underlay, host, routers, Limits::default(), counters).unwrap();
     let udp = (serves != Serves::Quic)
         .then(|| udp::OverScion::new(&service, udp::Options::default()).unwrap());
     let quic = (serves != Serves::Udp).then(|| listener(&service));
@@ -132,6 +129,11 @@ fn client(socket: &UdpSocket) -> ScionAddr {
         host: host(CLIENT),
         port: socket.local_addr().unwrap().port(),
     }
+}
+
+/// A socket at this address of the loopback network.
+async fn at(ip: &str) -> UdpSocket {
+    UdpSocket::bind(format!("{ip}:0")).await.unwrap()
 }
 
 async fn receive(socket: &UdpSocket) -> Vec<u8> {
@@ -246,6 +248,59 @@ async fn echo_requests_are_answered_and_replies_are_no_longer() {
     assert_eq!(port.count(Counter::ScionElsewhere), 1);
     assert_eq!(port.count(Counter::ScionEchoes), 2);
     assert_eq!(port.socket.remotes(), 0);
+    port.stop().await;
+}
+
+/// With a topology: a host on plain IP pretends to be a host of another AS, or has answers sent to a third one.
+#[tokio::test]
+async fn only_the_router_of_a_path_and_hosts_themselves_are_answered() {
+    let topology = r#"{"isd_as": "1-ff00:0:110", "border_routers":
+        {"br": {"internal_addr": "ROUTER", "interfaces": {"2": {}}}}}"#;
+    let (router, attacker, victim) = (
+        at("127.0.0.17").await,
+        at("127.0.0.66").await,
+        at("127.0.0.99").await,
+    );
+    let internal_addr = router.local_addr().unwrap().to_string();
+    let topology = topology.replace("ROUTER", &internal_addr).parse().unwrap();
+    let own = host("1-ff00:0:110,[127.0.0.1]");
+    let port = start_at(own, Routers::Topology(topology), Serves::Both);
+    let to = port.socket.local();
+    let of = |text: &str, socket: &UdpSocket| ScionAddr {
+        host: host(text),
+        port: socket.local_addr().unwrap().port(),
+    };
+    let far = of(CLIENT, &attacker);
+    let named = of("1-ff00:0:110,[127.0.0.99]", &victim);
+    for payload in [&connect_request(1), &other_version()] {
+        for (from, way) in [(far, path(1)), (far, path(8)), (named, vec![])] {
+            port.send(&attacker, &forge(from, to, &way, payload)).await;
+        }
+        // The router has no such interface.
+        port.send(&router, &forge(far, to, &path(8), payload)).await;
+    }
+    // Handled in this order, so all of the above are when these are answered.
+    port.send(&router, &forge(far, to, &path(1), &connect_request(2)))
+        .await;
+    port.send(&victim, &forge(named, to, &[], &connect_request(3)))
+        .await;
+    for (socket, client) in [(&router, far), (&victim, named)] {
+        let answer = receive(socket).await;
+        let answer = parse(&answer).unwrap();
+        assert_eq!(answer.destination, client.host);
+        assert!(matches!(answer.message, Message::Udp(udp) if udp.payload.len() == 16));
+        let more = socket
+            .try_recv(&mut [0; 2048])
+            .map_err(|error| error.kind());
+        assert_eq!(more, Err(io::ErrorKind::WouldBlock));
+    }
+    let nothing = attacker
+        .try_recv(&mut [0; 2048])
+        .map_err(|error| error.kind());
+    assert_eq!(nothing, Err(io::ErrorKind::WouldBlock));
+    assert_eq!(port.count(Counter::ScionWrongUnderlay), 8);
+    assert_eq!(port.count(Counter::UdpConnects), 2);
+    assert_eq!(port.count(Counter::ScionVersionsNegotiated), 0);
     port.stop().await;
 }
 

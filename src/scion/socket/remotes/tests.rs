@@ -1,11 +1,14 @@
 //! Forgers, floods, failing links and clients that change paths, against the table alone.
 
+mod scmp;
+
 use std::net::Ipv4Addr;
 
 use scion_tracker_core::codec::scion::{Message, Udp, parse};
 
 use super::*;
 use crate::scion::socket::quic;
+use scmp::{interface_down, sent};
 
 const SERVER: &str = "1-ff00:0:110,[10.0.0.1]:31969";
 const CLIENT: &str = "2-ff00:0:210,[10.0.0.2]:40000";
@@ -265,6 +268,20 @@ fn another_path_is_adopted_when_the_current_one_is_silent() {
 }
 
 #[test]
+fn a_client_that_alternates_slowly_is_followed_from_path_to_path() {
+    let mut bench = Bench::new(10, 10);
+    let client = addr(CLIENT);
+    bench.established(client);
+    let known = short(b"ours-one");
+    for nth in 1..=12 {
+        let (interface, millis) = (1 + nth % 3, 20 + 320 * u64::from(nth));
+        let change = bench.packet(client, &path(interface), known, at(millis));
+        assert_eq!(change, Change::PathAdopted, "{nth}");
+        assert_eq!(bench.way_to(client), Some(interface.into()), "{nth}");
+    }
+}
+
+#[test]
 fn an_expiring_path_gives_way_to_one_that_lasts() {
     let mut bench = Bench::new(10, 10);
     let client = addr(CLIENT);
@@ -393,168 +410,6 @@ fn established_ones_are_forgotten_when_silent_and_sooner_when_there_is_no_room()
     bench.packet(clients[4], &path(1), None, at(200_000));
     assert_eq!(bench.remotes.len(), 1);
     assert_eq!(bench.remotes.fresh, 1);
-}
-
-/// What a router says of this packet.
-fn down(quote: &[u8]) -> Scmp<'_> {
-    Scmp::ExternalInterfaceDown {
-        ia: "1-ff00:0:120".parse().unwrap(),
-        interface: 1,
-        quote,
-    }
-}
-
-fn interface_down(bench: &mut Bench, quote: &[u8], now: Now) -> Option<Failure> {
-    told(bench, &down(quote), now)
-}
-
-fn told(bench: &mut Bench, scmp: &Scmp<'_>, now: Now) -> Option<Failure> {
-    report(bench, scmp, now)?.failure
-}
-
-fn report<'a>(bench: &mut Bench, scmp: &Scmp<'a>, now: Now) -> Option<Report<'a>> {
-    let mut bytes = Vec::new();
-    Template::new(addr("1-ff00:0:110,[10.0.0.9]:1"), addr(SERVER), Path::EMPTY)
-        .unwrap()
-        .write(b"x", &mut bytes)
-        .unwrap();
-    let packet = parse(&bytes).unwrap();
-    let addrs = bench.addrs.clone();
-    bench
-        .remotes
-        .scmp_error(&addrs, addr(SERVER), &packet, scmp, now)
-}
-
-/// A packet that goes there.
-fn sent(bench: &mut Bench, to: ScionAddr) -> Vec<u8> {
-    sent_with(&[0x40; 100], bench, to)
-}
-
-fn sent_with(payload: &[u8], bench: &mut Bench, to: ScionAddr) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let route = bench.remotes.route(bench.name(to), None).unwrap();
-    route.template.write(payload, &mut bytes).unwrap();
-    bytes
-}
-
-#[test]
-fn an_interface_that_is_down_moves_the_connection_to_the_other_path() {
-    let mut bench = Bench::new(10, 10);
-    let client = addr(CLIENT);
-    bench.established(client);
-    let known = short(b"ours-one");
-    bench.packet(client, &path(2), known, at(30));
-    let quote = sent(&mut bench, client);
-    let failure = interface_down(&mut bench, &quote, at(40)).unwrap();
-    assert_eq!((failure.remote, failure.switched), (client, true));
-    assert_eq!(bench.way_to(client), Some(2));
-    // The same report again is about a path that is not in use.
-    assert_eq!(interface_down(&mut bench, &quote, at(41)), None);
-    assert_eq!(bench.way_to(client), Some(2));
-}
-
-/// Sends `payload` to a client with two paths, which fail one after the other; `length` bytes of it are
-/// quoted. Returns over which path it is to be sent again each time.
-fn sent_again(payload: &[u8], length: usize) -> [Option<u16>; 3] {
-    let mut bench = Bench::new(10, 10);
-    let client = addr(CLIENT);
-    bench.established(client);
-    bench.packet(client, &path(2), short(b"ours-one"), at(30));
-    let one = sent_with(payload, &mut bench, client);
-    let mut again = |quote: &[u8], now| {
-        let scmp = down(&quote[..quote.len() - payload.len() + length]);
-        let (route, given_back) = report(&mut bench, &scmp, now)?.again?;
-        let quoted = &payload[..length];
-        let expected = match length == payload.len() {
-            true => Returned::Whole(quoted),
-            false => Returned::Beginning(quoted),
-        };
-        assert_eq!(given_back, expected);
-        let mut bytes = Vec::new();
-        route.template.write(payload, &mut bytes).unwrap();
-        Some((route.template.path().first_egress(), bytes))
-    };
-    let first = again(&one, at(40));
-    let second = again(&one, at(41));
-    let third = first.as_ref().map(|(_, bytes)| again(bytes, at(42)));
-    [first, second, third.flatten()].map(|it| it.and_then(|(way, _)| way))
-}
-
-#[test]
-fn what_is_given_back_takes_the_other_path_as_long_as_that_works() {
-    let quic = [0x40; 100];
-    assert_eq!(sent_again(&quic, 100), [Some(2), Some(2), None]);
-    assert_eq!(sent_again(&quic, 99), [Some(2), Some(2), None]);
-    // An announce reply of BEP 15, made up by who forged the error.
-    assert_eq!(sent_again(&[0; 20], 20), [None, None, None]);
-}
-
-#[test]
-fn a_path_too_narrow_for_quic_is_left_and_attempts_at_more_are_not_believed_in() {
-    let mut bench = Bench::new(10, 10);
-    let client = addr(CLIENT);
-    bench.established(client);
-    bench.packet(client, &path(2), short(b"ours-one"), at(30));
-    let quote = sent(&mut bench, client);
-    let overhead = (quote.len() - 100) as u16;
-    let too_big = |mtu| Scmp::PacketTooBig { mtu, quote: &quote };
-    assert_eq!(told(&mut bench, &too_big(overhead + 1200), at(40)), None);
-    assert_ne!(bench.way_to(client), Some(2));
-    let failure = told(&mut bench, &too_big(overhead + 1199), at(41)).unwrap();
-    assert_eq!((failure.cause, failure.switched), (Cause::Narrow, true));
-    assert_eq!(bench.way_to(client), Some(2));
-}
-
-#[test]
-fn without_another_path_the_next_packet_brings_it() {
-    let mut bench = Bench::new(10, 10);
-    let client = addr(CLIENT);
-    bench.established(client);
-    let quote = sent(&mut bench, client);
-    let failure = interface_down(&mut bench, &quote, at(40)).unwrap();
-    assert!(!failure.switched);
-    assert_eq!(
-        bench.packet(client, &path(2), short(b"ours-one"), at(41)),
-        Change::PathAdopted
-    );
-}
-
-#[test]
-fn scmp_that_quotes_what_we_did_not_send_is_not_believed() {
-    let mut bench = Bench::new(10, 10);
-    let client = addr(CLIENT);
-    bench.established(client);
-    bench.packet(client, &path(2), short(b"ours-one"), at(30));
-    let quote = sent(&mut bench, client);
-    let changed = |at: usize| {
-        let mut quote = quote.clone();
-        quote[at] ^= 1;
-        quote
-    };
-    let mac = quote.len() - 100 - 8 - 1;
-    for (what, quote) in [
-        ("destination AS", changed(19)),
-        ("source AS", changed(27)),
-        ("destination host", changed(31)),
-        ("source host", changed(35)),
-        ("MAC of a hop field", changed(mac)),
-        ("source port", changed(mac + 2)),
-        ("destination port", changed(mac + 4)),
-        ("cut", quote[..mac].to_vec()),
-    ] {
-        assert_eq!(interface_down(&mut bench, &quote, at(40)), None, "{what}");
-        assert_eq!(bench.way_to(client), Some(1), "{what}");
-    }
-    let fresh = addr("2-ff00:0:210,[10.0.0.3]:40000");
-    bench.packet(fresh, &path(1), None, at(50));
-    let to_fresh = sent(&mut bench, fresh);
-    assert_eq!(interface_down(&mut bench, &to_fresh, at(51)), None, "fresh");
-
-    // Position and SegID change under way.
-    let mut under_way = quote;
-    under_way[36] ^= 1;
-    under_way[36 + 4 + 3] ^= 1;
-    assert!(interface_down(&mut bench, &under_way, at(52)).is_some());
 }
 
 #[test]

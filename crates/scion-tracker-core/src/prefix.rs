@@ -130,6 +130,9 @@ trait Bits: Copy + Ord {
 
     /// The next address. `None` after the last one.
     fn next(self) -> Option<Self>;
+
+    /// The previous address. `None` before the first one.
+    fn previous(self) -> Option<Self>;
 }
 
 impl Bits for u32 {
@@ -138,6 +141,10 @@ impl Bits for u32 {
     fn next(self) -> Option<Self> {
         self.checked_add(1)
     }
+
+    fn previous(self) -> Option<Self> {
+        self.checked_sub(1)
+    }
 }
 
 impl Bits for u128 {
@@ -145,6 +152,10 @@ impl Bits for u128 {
 
     fn next(self) -> Option<Self> {
         self.checked_add(1)
+    }
+
+    fn previous(self) -> Option<Self> {
+        self.checked_sub(1)
     }
 }
 
@@ -162,11 +173,11 @@ const NO_VALUE: u32 = u32::MAX;
 /// The address space of one family, cut into ranges that share their longest prefix.
 ///
 /// Both arrays are in Eytzinger order: the children of entry `n` are `2n` and `2n + 1`, and entry 0 is
-/// the range before the first start. So a step of the search is one comparison without a branch.
+/// the range before all others. So a step of the search is one comparison without a branch.
 #[derive(Debug, Clone)]
 struct Ranges<K> {
-    /// First address of each range. Entry 0 is not used.
-    starts: Vec<K>,
+    /// Last address before each range. Entry 0 is not used.
+    before: Vec<K>,
     /// Index of the range's value, or [`NO_VALUE`].
     values: Vec<u32>,
 }
@@ -174,22 +185,30 @@ struct Ranges<K> {
 impl<K: Bits> Ranges<K> {
     fn new(prefixes: Vec<Prefix<K>>) -> Self {
         let sorted = cut(prefixes);
+        let mut first = NO_VALUE;
+        let mut later = Vec::with_capacity(sorted.len());
+        for (start, value) in sorted {
+            match start.previous() {
+                Some(before) => later.push((before, value)),
+                None => first = value,
+            }
+        }
         let mut ranges = Self {
-            starts: vec![K::ZERO; sorted.len() + 1],
-            values: vec![NO_VALUE; sorted.len() + 1],
+            before: vec![K::ZERO; later.len() + 1],
+            values: vec![first; later.len() + 1],
         };
-        ranges.fill(1, &mut sorted.into_iter());
+        ranges.fill(1, &mut later.into_iter());
         ranges
     }
 
     /// Fills the subtree at `node` with the next ranges of a sorted sequence.
     fn fill(&mut self, node: usize, sorted: &mut impl Iterator<Item = (K, u32)>) {
-        if node >= self.starts.len() {
+        if node >= self.before.len() {
             return;
         }
         self.fill(2 * node, sorted);
-        if let Some((start, value)) = sorted.next() {
-            (self.starts[node], self.values[node]) = (start, value);
+        if let Some((before, value)) = sorted.next() {
+            (self.before[node], self.values[node]) = (before, value);
         }
         self.fill(2 * node + 1, sorted);
     }
@@ -198,10 +217,11 @@ impl<K: Bits> Ranges<K> {
     #[inline]
     fn find(&self, address: K) -> u32 {
         let mut node = 1;
-        while let Some(start) = self.starts.get(node) {
-            node = 2 * node + usize::from(*start <= address);
+        while let Some(before) = self.before.get(node) {
+            // A comparison and an addition with carry.
+            node = node + node + usize::from(*before < address);
         }
-        // The bits of `node` are the way that the search took, 1 for a start at or before the address.
+        // The bits of `node` are the way that the search took, 1 for a range that starts at or before the address.
         // Going back to the last 1 gives the node where it turned right for the last time, or 0.
         self.values[node >> (node.trailing_zeros() + 1)]
     }

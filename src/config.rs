@@ -4,6 +4,7 @@
 //! The doc comments of these structs are the reference for operators: `scion-tracker config print` prints
 //! them with the defaults. The defaults run as they are.
 
+mod changes;
 mod check;
 mod connections;
 #[expect(
@@ -27,6 +28,7 @@ use scion_tracker_core::registry::memory::Ceilings;
 use scion_tracker_core::select::Policy;
 use scion_tracker_core::tracker::Terms;
 
+pub use changes::Changes;
 use check::Sources;
 pub use connections::Connections;
 pub use listener::{

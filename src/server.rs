@@ -11,12 +11,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use scion_tracker_core::Tracker;
 use scion_tracker_core::address::Host;
 use scion_tracker_core::registry::memory::{Memory, Totals};
 use scion_tracker_core::tracker::Rules;
 
-use crate::config::Config;
+use crate::config::{Changes, Config};
 use crate::counters::Snapshot;
 use crate::scion::daemon::DaemonError;
 use crate::service::Service;
@@ -106,6 +107,18 @@ fn hint(kind: Kind, error: &io::Error) -> String {
     }
 }
 
+/// Why a configuration was not put in force.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReloadError {
+    /// The configuration contradicts itself.
+    #[error("{0}")]
+    Config(String),
+    /// The certificate files cannot be used.
+    #[error("cannot reload the certificate")]
+    Tls(#[from] TlsError),
+}
+
 /// Why a running server ended before it was told to.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -140,6 +153,8 @@ pub struct Stats {
 #[derive(Debug, Clone)]
 pub struct Handle {
     service: Arc<Service>,
+    /// The configuration that was put in force last.
+    config: Arc<Mutex<Config>>,
     certificates: Option<Arc<Certificates>>,
 }
 
@@ -162,9 +177,33 @@ impl Handle {
         self.service.rules()
     }
 
+    /// Puts another configuration in force, as far as that needs no restart, and reads the certificate
+    /// files again. Returns what has changed since the last one, and what needs a restart.
+    ///
+    /// Requests that are being answered and times of open connections keep the old settings. What the
+    /// registry holds above a lower limit stays until it expires or is evicted. If anything is wrong,
+    /// nothing changes.
+    ///
+    /// Rules that were set with [`Handle::set_rules`] keep their access rules.
+    pub fn reload(&self, config: Config) -> Result<Changes, ReloadError> {
+        config.check().map_err(ReloadError::Config)?;
+        // Last, as it is the last thing that can fail.
+        let mut current = self.config.lock();
+        self.reload_certificates()?;
+        let mut rules = self.rules();
+        rules.terms = config.terms();
+        self.set_rules(rules);
+        let registry = self.service.tracker.registry();
+        registry.set_ceilings(config.ceilings());
+        self.service.set_limits(config.connections.limits());
+        let changes = Changes::between(&current, &config);
+        *current = config;
+        Ok(changes)
+    }
+
     /// Reads the certificate files again. New connections get the new certificate; open connections
     /// keep theirs. If it fails, the current certificate stays in use.
-    pub fn reload(&self) -> Result<(), TlsError> {
+    pub fn reload_certificates(&self) -> Result<(), TlsError> {
         self.certificates
             .as_ref()
             .map_or(Ok(()), |certificates| certificates.reload())
@@ -209,11 +248,13 @@ impl Server {
         ];
         let tracker = Tracker::new(Memory::new(config.ceilings(), keys));
         let rules = Rules::public(config.terms());
+        let limits = config.connections.limits();
         Ok(Self {
-            config,
+            config: config.clone(),
             listeners,
             handle: Handle {
-                service: Arc::new(Service::new(tracker, rules)),
+                service: Arc::new(Service::new(tracker, rules, limits)),
+                config: Arc::new(Mutex::new(config)),
                 certificates,
             },
         })

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
+use arc_swap::{ArcSwap, Guard};
 use scion_tracker_core::Tracker;
 use scion_tracker_core::registry::memory::Memory;
 use scion_tracker_core::tracker::Rules;
@@ -11,12 +11,17 @@ use scion_tracker_core::types::{Rng, Time};
 
 use crate::clock::Clock;
 use crate::counters::Counters;
+use crate::transport::Limits;
+use crate::transport::connections::Connections;
 
 /// Shared by all transports behind an `Arc`.
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) tracker: Tracker<Memory>,
     rules: Arc<ArcSwap<Rules>>,
+    limits: ArcSwap<Limits>,
+    /// The connections of all listeners.
+    pub(crate) connections: Arc<Connections>,
     pub(crate) clock: Clock,
     /// Those of the sockets are in it.
     pub(crate) counters: Arc<Counters>,
@@ -27,10 +32,12 @@ pub(crate) struct Service {
 pub(crate) type RulesCache = Cache<Arc<ArcSwap<Rules>>, Arc<Rules>>;
 
 impl Service {
-    pub(crate) fn new(tracker: Tracker<Memory>, rules: Rules) -> Self {
+    pub(crate) fn new(tracker: Tracker<Memory>, rules: Rules, limits: Limits) -> Self {
         Self {
             tracker,
             rules: Arc::new(ArcSwap::from_pointee(rules)),
+            connections: Arc::new(Connections::new(&limits)),
+            limits: ArcSwap::from_pointee(limits),
             clock: Clock::start(),
             counters: Arc::default(),
         }
@@ -48,6 +55,23 @@ impl Service {
     /// Whether a cache is of this service's rules.
     pub(crate) fn owns(&self, cache: &RulesCache) -> bool {
         std::ptr::eq(cache.arc_swap(), &*self.rules)
+    }
+
+    /// The limits of connections in force. Do not keep the guard: for the life of a connection, take
+    /// [`Service::limits_for_connection`].
+    pub(crate) fn limits(&self) -> Guard<Arc<Limits>> {
+        self.limits.load()
+    }
+
+    /// The limits in force when a connection begins.
+    pub(crate) fn limits_for_connection(&self) -> Arc<Limits> {
+        self.limits.load_full()
+    }
+
+    /// Puts other limits in force. Connections that are open keep the times they began with.
+    pub(crate) fn set_limits(&self, limits: Limits) {
+        self.connections.set_limits(&limits);
+        self.limits.store(Arc::new(limits));
     }
 
     pub(crate) fn rules(&self) -> Rules {

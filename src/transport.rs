@@ -10,7 +10,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::service::Service;
-use connections::Connections;
 use http::origin::Proxies;
 
 pub(crate) mod connections;
@@ -25,9 +24,6 @@ pub(crate) mod udp;
 /// How the connections of a listener are served.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
-    pub(crate) limits: Limits,
-    /// The count that all listeners of a server share.
-    pub(crate) connections: Arc<Connections>,
     /// Whom to believe about where requests come from. There is no PROXY protocol over QUIC.
     pub(crate) proxies: Proxies,
     /// Where else the server is, as HTTP/1.1 and HTTP/2 say (RFC 7838): see [`tcp::alt_svc`].

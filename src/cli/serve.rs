@@ -11,10 +11,12 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use scion_tracker_core::place::PlacePolicy;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt, reload};
 
 use crate::client::DaemonAddr;
-use crate::config::{self, Config, ConfigError, Layer, LogFormat};
+use crate::config::{self, Changes, Config, ConfigError, Layer, LogFormat};
 use crate::server::listener::listeners;
 use crate::server::{Handle, Server};
 
@@ -158,8 +160,8 @@ impl Args {
     }
 
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let config = self.config()?;
-        start_log(&config.log)?;
+        let config = self.clone().config()?;
+        let log = start_log(&config.log)?;
         for warning in unknown_variables() {
             tracing::warn!("{warning}");
         }
@@ -169,7 +171,7 @@ impl Args {
             .enable_all()
             .build()
             .context("cannot start the runtime")?
-            .block_on(serve(config))
+            .block_on(serve(self, config, log))
     }
 }
 
@@ -185,11 +187,11 @@ pub(super) fn unknown_variables() -> impl Iterator<Item = String> {
         })
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(args: Args, config: Config, log: LogReload) -> anyhow::Result<()> {
     let server = Server::bind(config)?;
     // Before the URLs are printed: a signal right after them must not be lost.
     let stop = stop_signal()?;
-    let hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    let signals = Signals::listen()?;
 
     let mut urls = String::new();
     for listening in server.listeners() {
@@ -200,7 +202,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     super::print(&urls).context("cannot write to standard output")?;
     notify(&[NotifyState::Ready]);
 
-    let reloads = reload_on(hangup, server.handle());
+    let reloads = reload_on(signals, args, server.handle(), log);
     let running = server.run(async {
         stop.await;
         tracing::info!("stopping");
@@ -224,28 +226,75 @@ pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Reloads the certificate on each SIGHUP. Never ends.
-async fn reload_on(mut hangup: Signal, handle: Handle) {
-    loop {
-        if hangup.recv().await.is_none() {
-            return std::future::pending().await;
+/// Signals that reload the configuration, and one that is ignored instead of ending the program.
+struct Signals {
+    hangup: Signal,
+    user1: Signal,
+    user2: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?,
+            user1: signal(SignalKind::user_defined1()).context("cannot listen for SIGUSR1")?,
+            user2: signal(SignalKind::user_defined2()).context("cannot listen for SIGUSR2")?,
+        })
+    }
+
+    /// Waits for SIGHUP or SIGUSR1.
+    async fn reload(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.hangup.recv() => return,
+                _ = self.user1.recv() => return,
+                _ = self.user2.recv() => tracing::info!("SIGUSR2 is ignored; SIGHUP and SIGUSR1 reload"),
+            }
         }
+    }
+}
+
+/// Reloads configuration and certificate on each SIGHUP and SIGUSR1. Never ends.
+async fn reload_on(mut signals: Signals, args: Args, handle: Handle, log: LogReload) {
+    loop {
+        signals.reload().await;
         let started = NotifyState::monotonic_usec_now();
         notify(&[
             NotifyState::Reloading,
             started.unwrap_or(NotifyState::Status("reloading")),
         ]);
-        match handle.reload() {
-            Ok(()) => tracing::info!("certificate reloaded"),
+        match apply(&args, &handle, &log) {
+            Ok(changes) => {
+                let list = |keys: &[&str]| match keys {
+                    [] => "nothing".to_owned(),
+                    keys => keys.join(", "),
+                };
+                tracing::info!(
+                    changed = list(&changes.reloaded),
+                    "configuration and certificate reloaded"
+                );
+                if !changes.need_restart.is_empty() {
+                    tracing::warn!(
+                        settings = list(&changes.need_restart),
+                        "these settings have changed and need a restart"
+                    );
+                }
+            }
             Err(error) => {
-                tracing::error!(
-                    "{:#}; the old certificate stays in use",
-                    anyhow::Error::new(error)
-                )
+                tracing::error!("reload failed, all old settings stay in force: {error:#}");
             }
         }
         notify(&[NotifyState::Ready]);
     }
+}
+
+/// Puts the file, the environment and the flags in force again. Changes nothing if any of it is wrong.
+fn apply(args: &Args, handle: &Handle, log: &LogReload) -> anyhow::Result<Changes> {
+    let config = args.clone().config()?;
+    let filter = log_filter(&config.log)?;
+    let changes = handle.reload(config)?;
+    log(filter)?;
+    Ok(changes)
 }
 
 /// Notifies systemd, if it started this process.
@@ -255,18 +304,23 @@ fn notify(state: &[NotifyState<'_>]) {
     }
 }
 
-fn start_log(log: &config::Log) -> anyhow::Result<()> {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(log_filter(log)?)
+/// Changes what is logged.
+type LogReload = Box<dyn Fn(EnvFilter) -> anyhow::Result<()> + Send + Sync>;
+
+fn start_log(log: &config::Log) -> anyhow::Result<LogReload> {
+    let (filter, handle) = reload::Layer::new(log_filter(log)?);
+    let lines = fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::registry().with(filter);
     let started = match log.format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Text => subscriber.with(lines).try_init(),
+        LogFormat::Json => subscriber
+            .with(lines.json().fmt_fields(fmt::format::JsonFields::new()))
+            .try_init(),
     };
-    started
-        .map_err(anyhow::Error::from_boxed)
-        .context("cannot start the log")
+    started.context("cannot start the log")?;
+    Ok(Box::new(move |filter| Ok(handle.reload(filter)?)))
 }
 
 pub(super) fn log_filter(log: &config::Log) -> Result<EnvFilter, ConfigError> {

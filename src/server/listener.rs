@@ -24,9 +24,8 @@ use super::{BindError, RunError, tasks::Tasks};
 use crate::config::Config;
 use crate::service::Service;
 use crate::tls::{Certificates, MakeError, TlsError};
-use crate::transport::connections::Connections;
+use crate::transport::Options;
 use crate::transport::http::origin::Proxies;
-use crate::transport::{Limits, Options};
 
 /// The rows, handed to the macro that generates something from them.
 ///
@@ -353,9 +352,6 @@ fn usual_data_dir() -> Option<PathBuf> {
 pub(super) struct Start<'a> {
     service: Arc<Service>,
     config: &'a Config,
-    limits: Limits,
-    /// The count that all listeners share.
-    connections: Arc<Connections>,
     /// Port of the first HTTP/3 listener on IP, which HTTPS tells its clients about.
     http3_port: Option<u16>,
     tasks: &'a mut Tasks,
@@ -370,8 +366,6 @@ pub(super) fn start(
     service: &Arc<Service>,
     tasks: &mut Tasks,
 ) -> Result<(), RunError> {
-    let limits = config.connections.limits();
-    let connections = Arc::new(Connections::new(&limits));
     let http3_port = listeners
         .iter()
         .map(|listener| listener.listening())
@@ -382,8 +376,6 @@ pub(super) fn start(
         let mut start = Start {
             service: Arc::clone(service),
             config,
-            limits: limits.clone(),
-            connections: Arc::clone(&connections),
             http3_port,
             tasks,
             listening,
@@ -402,8 +394,6 @@ impl Start<'_> {
     /// How connections are served behind these proxies.
     fn options(&self, proxies: Proxies) -> Options {
         Options {
-            limits: self.limits.clone(),
-            connections: Arc::clone(&self.connections),
             proxies,
             alt_svc: None,
         }

@@ -22,6 +22,9 @@ const SWEEPS_PER_LIFETIME: u32 = 32;
 /// Peers that the sweep visits per step, under one lock.
 const SWEEP_STEP: usize = 1024;
 /// Pause between steps of the sweep, in which requests get the locks.
+/// How often to check whether a round of the sweep is due.
+const SWEEP_TICK: Duration = Duration::from_secs(1);
+/// Time between two steps of the sweep.
 const SWEEP_PAUSE: Duration = Duration::from_millis(1);
 
 /// All tasks of a server. None of them outlives [`Tasks::stop`].
@@ -43,14 +46,16 @@ impl Tasks {
         let Server {
             config,
             listeners,
-            handle: Handle {
-                service,
-                certificates,
-            },
+            handle:
+                Handle {
+                    service,
+                    certificates,
+                    ..
+                },
         } = server;
         listener::start(listeners, &config, &service, self)?;
         let stop = self.stop_token();
-        self.spawn(sweep(service, config.peer_lifetime(), stop));
+        self.spawn(sweep(service, stop));
         if let Some(certificates) = certificates {
             let stop = self.stop_token();
             self.spawn(watch(certificates, stop));
@@ -110,18 +115,22 @@ impl Drop for Tasks {
 }
 
 /// Removes peers that have not announced again, a few at a time, until it is stopped.
-async fn sweep(
-    service: Arc<Service>,
-    lifetime: Duration,
-    stop: CancellationToken,
-) -> Result<(), RunError> {
+async fn sweep(service: Arc<Service>, stop: CancellationToken) -> Result<(), RunError> {
+    let registry = service.tracker.registry();
     let mut sweep = Sweep::default();
-    let mut rounds = time::interval((lifetime / SWEEPS_PER_LIFETIME).max(Duration::from_secs(1)));
-    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The lifetime may change while the sweep waits, so it looks again at every tick.
+    let mut ticks = time::interval(SWEEP_TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = None;
     let endless = async {
         loop {
-            rounds.tick().await;
-            let registry = service.tracker.registry();
+            let now = ticks.tick().await;
+            let lifetime = Duration::from_secs(registry.ceilings().peer_lifetime.into());
+            let pause = lifetime / SWEEPS_PER_LIFETIME;
+            if last.is_some_and(|last| now.duration_since(last) < pause) {
+                continue;
+            }
+            last = Some(now);
             while !registry.sweep(&mut sweep, service.now(), SWEEP_STEP) {
                 time::sleep(SWEEP_PAUSE).await;
             }

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use scion_tracker_core::address::Host;
@@ -31,8 +31,8 @@ pub(crate) struct Full;
 /// Counts connections. One for all listeners of a server.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    limits: [usize; 2],
-    per_source: u32,
+    limits: [AtomicUsize; 2],
+    per_source: AtomicU32,
     open: [AtomicUsize; 2],
     sources: [Mutex<HashMap<Source, u32>>; SHARDS],
 }
@@ -70,18 +70,30 @@ impl Source {
 impl Connections {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
-            limits: [limits.tcp_connections, limits.quic_connections],
-            per_source: limits.connections_per_source,
+            limits: [limits.tcp_connections, limits.quic_connections].map(AtomicUsize::new),
+            per_source: limits.connections_per_source.into(),
             open: [const { AtomicUsize::new(0) }; 2],
             sources: std::array::from_fn(|_| Mutex::default()),
         }
+    }
+
+    /// Changes the limits. Connections that are open stay.
+    pub(crate) fn set_limits(&self, limits: &Limits) {
+        self.limits[Over::Tcp as usize].store(limits.tcp_connections, Ordering::Relaxed);
+        self.limits[Over::Quic as usize].store(limits.quic_connections, Ordering::Relaxed);
+        self.per_source
+            .store(limits.connections_per_source, Ordering::Relaxed);
+    }
+
+    fn limit(&self, over: Over) -> usize {
+        self.limits[over as usize].load(Ordering::Relaxed)
     }
 
     /// Counts a connection in, until the returned guard is dropped. `None` for the host stands for a
     /// trusted proxy, which speaks for many.
     pub(crate) fn enter(self: &Arc<Self>, over: Over, host: Option<Host>) -> Result<Open, Full> {
         let open = &self.open[over as usize];
-        if open.fetch_add(1, Ordering::Relaxed) >= self.limits[over as usize] {
+        if open.fetch_add(1, Ordering::Relaxed) >= self.limit(over) {
             open.fetch_sub(1, Ordering::Relaxed);
             return Err(Full);
         }
@@ -96,7 +108,7 @@ impl Connections {
         };
         let mut shard = self.shard(&source);
         let count = shard.entry(source).or_insert(0);
-        if *count >= self.per_source {
+        if *count >= self.per_source.load(Ordering::Relaxed) {
             if *count == 0 {
                 shard.remove(&source);
             }
@@ -110,12 +122,12 @@ impl Connections {
 
     /// Whether a further connection of this host would be one too many.
     pub(crate) fn is_full(&self, over: Over, host: Host) -> bool {
-        if self.open(over) >= self.limits[over as usize] {
+        if self.open(over) >= self.limit(over) {
             return true;
         }
         let source = Source::of(host);
         let count = self.shard(&source).get(&source).copied().unwrap_or(0);
-        count >= self.per_source
+        count >= self.per_source.load(Ordering::Relaxed)
     }
 
     /// How many are open.

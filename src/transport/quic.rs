@@ -66,7 +66,7 @@ impl Listener {
         options: Arc<Options>,
         service: Arc<Service>,
     ) -> io::Result<Self> {
-        let config = server_config(tls, &options.limits, initial_rtt)
+        let config = server_config(tls, &service.limits(), initial_rtt)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         Ok(Self {
             config: Arc::new(config),

@@ -128,7 +128,7 @@ fn admit(
     let origin = Origin::ip(peer.ip());
     let proxied = shared.options.proxies.trusts(peer.ip());
     let source = (!proxied).then_some(origin.host);
-    let Ok(open) = shared.options.connections.enter(Over::Tcp, source) else {
+    let Ok(open) = shared.service.connections.enter(Over::Tcp, source) else {
         shared.service.counters.count(Counter::TcpRefused);
         return;
     };
@@ -176,7 +176,7 @@ async fn with_preamble(
     mut open: Open,
     shared: Arc<Shared>,
 ) {
-    let deadline = Instant::now() + shared.options.limits.handshake;
+    let deadline = Instant::now() + shared.service.limits().handshake;
     let mut read = Vec::new();
     if proxied && shared.options.proxies.proxy_protocol {
         let header = tokio::select! {
@@ -191,7 +191,7 @@ async fn with_preamble(
         if let Some(client) = client {
             origin = Origin::ip(client.ip());
             // The proxy is no source, but the client that it names is one.
-            let connections = &shared.options.connections;
+            let connections = &shared.service.connections;
             let Ok(client) = connections.enter(Over::Tcp, Some(origin.host)) else {
                 shared.service.counters.count(Counter::TcpRefused);
                 return;

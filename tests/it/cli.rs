@@ -1,7 +1,7 @@
 //! The program as a black box: what it prints, how it exits, what beats what.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead, BufReader, Read as _};
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
@@ -524,5 +524,75 @@ fn a_peer_that_repeats_stays_until_it_is_stopped() {
     assert_eq!(leechers(), Some(1));
     peer.stop(Signal::TERM);
     assert_eq!(leechers(), Some(0));
+    tracker.stop(Signal::TERM);
+}
+
+/// Reads the log up to a line that contains this text.
+fn await_log(log: &mut impl BufRead, text: &str) -> String {
+    let mut read = String::new();
+    loop {
+        let start = read.len();
+        assert_ne!(
+            log.read_line(&mut read).unwrap(),
+            0,
+            "no {text:?} in {read}"
+        );
+        if read[start..].contains(text) {
+            return read;
+        }
+    }
+}
+
+#[test]
+fn signals_reload_the_configuration() {
+    let home = home();
+    let file = home.path().join("config.toml");
+    let write = |min_interval: &str, more: &str| {
+        let text = format!("[announce]\nmin_interval = {min_interval}\n{more}");
+        fs::write(&file, text).unwrap();
+    };
+    write("100", "");
+    let flags = ["--http", "127.0.0.1:0", "--config", file.to_str().unwrap()];
+    let mut tracker = Tracker::start(&mut program(home.path(), &flags));
+    let url = tracker.line();
+    let mut log = BufReader::new(tracker.child.stderr.take().unwrap());
+    let address = url
+        .strip_prefix("http://")
+        .unwrap()
+        .strip_suffix("/announce");
+    let address = address.unwrap().parse().unwrap();
+    let min_interval = |seconds: u32| {
+        let target = format!("/announce?{}", crate::http::announce(1));
+        let body = crate::http::Client::connect(address).get(&target).body;
+        let text = String::from_utf8_lossy(&body);
+        let expected = format!("12:min intervali{seconds}e");
+        assert!(text.contains(&expected), "{text}");
+    };
+    min_interval(100);
+
+    write("200", "");
+    tracker.signal(Signal::HUP);
+    let line = await_log(&mut log, "reloaded");
+    assert!(line.contains("announce.min_interval"), "{line}");
+    min_interval(200);
+
+    write(
+        "300",
+        "[udp]\nreceive_buffer = \"1MiB\"\n[log]\nlevel = \"debug\"",
+    );
+    tracker.signal(Signal::USR1);
+    let line = await_log(&mut log, "need a restart");
+    assert!(line.contains("udp.receive_buffer"), "{line}");
+    min_interval(300);
+
+    write("'soon'", "");
+    tracker.signal(Signal::HUP);
+    let line = await_log(&mut log, "all old settings stay in force");
+    assert!(line.contains("config.toml:2:16"), "{line}");
+    min_interval(300);
+
+    tracker.signal(Signal::USR2);
+    await_log(&mut log, "SIGUSR2 is ignored");
+    tracker.child.stderr = Some(log.into_inner());
     tracker.stop(Signal::TERM);
 }

@@ -3,16 +3,19 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpStream, UdpSocket};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
 use scion_tracker::config::Tls;
+use scion_tracker::core::response::Refusal;
 use scion_tracker::server::{BindError, Kind};
 use scion_tracker::{Config, Server, tls};
 use tempfile::TempDir;
 
 use crate::common::{self, Running};
+use crate::http::{self, Client};
 
 #[test]
 fn a_server_starts_and_stops() {
@@ -97,7 +100,7 @@ fn a_reload_changes_the_certificate_under_open_connections() {
     ask(&mut old);
 
     tls::authority(lab.path(), &[]).unwrap();
-    tracker.handle.reload().unwrap();
+    tracker.handle.reload_certificates().unwrap();
 
     let mut new = connect(&tracker, &lab);
     ask(&mut new);
@@ -121,4 +124,43 @@ fn idle_connections_do_not_hold_up_the_end() {
     tracker.stop();
     assert!(started.elapsed().as_secs() < 5);
     drop(idle);
+}
+
+#[test]
+fn a_reload_changes_rules_ceilings_and_limits_while_connections_are_open() {
+    let tracker = common::start(common::config());
+    let mut client = Client::connect(tracker.address(Kind::Http));
+    let mut announce = |port: u16| {
+        let reply = client.get(&format!("/announce?{}", http::announce(port)));
+        String::from_utf8_lossy(&reply.body).into_owned()
+    };
+    assert!(announce(1).contains("12:min intervali300e"));
+
+    let mut config = common::config();
+    config.announce.min_interval = Duration::from_secs(7);
+    config.registry.peers_per_torrent = 1;
+    config.connections.per_source = 1;
+    config.workers = 3.try_into().ok();
+    let changes = tracker.handle.reload(config.clone()).unwrap();
+    let changed = [
+        "announce.min_interval",
+        "registry.peers_per_torrent",
+        "connections.per_source",
+    ];
+    assert_eq!(changes.reloaded, changed);
+    assert_eq!(changes.need_restart, ["workers"]);
+    assert!(announce(1).contains("12:min intervali7e"));
+    assert!(announce(2).contains(Refusal::SwarmLimit.message()));
+    let mut second = Client::connect(tracker.address(Kind::Http));
+    assert!(
+        second.receive(false).is_none(),
+        "a second connection of one host"
+    );
+
+    let mut wrong = config;
+    wrong.announce.min_interval = Duration::from_secs(8);
+    wrong.announce.numwant = wrong.announce.numwant_max + 1;
+    let error = tracker.handle.reload(wrong).unwrap_err().to_string();
+    assert!(error.contains("announce.numwant = 201"), "{error}");
+    assert!(announce(1).contains("12:min intervali7e"));
 }

@@ -197,6 +197,8 @@ impl Tracker {
         let data = tempfile::tempdir()?;
         let mut config = scion_tracker::Config::default();
         config.data_dir = Some(data.path().into());
+        // All peers of an AS have one address.
+        config.registry.peers_per_source_in_torrent = u32::MAX;
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         config.listen.udp = vec![any.into()];
         config.listen.http = vec![any.into()];
@@ -220,7 +222,12 @@ impl Tracker {
     /// The announce URL of the listener of this kind.
     fn url(&self, kind: Kind, over_scion: bool) -> anyhow::Result<String> {
         let mut listeners = self.listeners.iter();
-        let found = listeners.find(|it| it.kind == kind && it.scion.is_some() == over_scion);
+        // A SCION port is one listener with a URL for each transport.
+        let scheme = if kind == Kind::Udp { "udp:" } else { "https:" };
+        let found = listeners.find(|it| match over_scion {
+            true => it.kind == Kind::Scion && it.url().starts_with(scheme),
+            false => it.kind == kind,
+        });
         match found {
             Some(listener) => Ok(listener.url()),
             None => bail!("the tracker has no listener for {kind}"),

@@ -132,7 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
 
     /// Serves requests until the connection ends.
     pub(in crate::transport) async fn serve(&mut self, shared: &Shared) -> Ended {
-        let limits = &shared.options.limits;
+        let limits = shared.service.limits_for_connection();
         let mut deadline = Deadline::after(limits.head);
         let mut shutdown = pin!(shared.shutdown.cancelled());
         let mut draining = false;
@@ -300,7 +300,7 @@ impl Buffers {
 
     /// Answers the requests in the read buffer into `out`.
     fn answer(&mut self, origin: Origin, shared: &Shared, draining: bool) -> Answered {
-        let head_bytes = shared.options.limits.head_bytes;
+        let head_bytes = shared.service.limits().head_bytes;
         loop {
             let unread = &self.read[self.start..self.end];
             if unread.is_empty() {

@@ -125,7 +125,7 @@ impl Session {
             theirs: None,
             acknowledged: false,
             state: State::Opening,
-            until: Some(now + shared.options.limits.head),
+            until: Some(now + shared.service.limits().head),
             waker: Arc::new(ConnectionWaker {
                 handle,
                 wakeups: Arc::clone(wakeups),
@@ -189,7 +189,7 @@ impl Session {
                     let patience = if shared.shutdown.is_cancelled() {
                         LAST_WAIT
                     } else {
-                        shared.options.limits.reply
+                        shared.service.limits().reply
                     };
                     self.until.get_or_insert(now + patience);
                     if !served.outward_ended {

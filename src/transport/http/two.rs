@@ -48,7 +48,7 @@ pub(in crate::transport) async fn serve<S>(stream: S, origin: Origin, shared: &A
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let limits = &shared.options.limits;
+    let limits = shared.service.limits_for_connection();
     let requests = Arc::new(AtomicU64::new(0));
     let service = Requests {
         shared: Arc::clone(shared),

@@ -195,17 +195,15 @@ impl Driver {
     /// An address that is not validated may be forged, so such a packet does not count against the connections
     /// of that address. Handshakes in flight have their own limit.
     fn admit(&mut self, incoming: Incoming, now: Instant) {
-        let Shared {
-            service, options, ..
-        } = &*self.shared;
-        let limits = &options.limits;
+        let Shared { service, .. } = &*self.shared;
+        let limits = service.limits();
         let Some(origin) = (self.origin_of)(incoming.remote_address()) else {
             // Others have pushed it out of the table of remotes. The client tries again.
             return self.endpoint.ignore(incoming);
         };
         let validated = incoming.remote_address_validated();
         let in_flight = self.handshakes.load(Ordering::Relaxed);
-        let full = options.connections.is_full(Over::Quic, origin.host);
+        let full = service.connections.is_full(Over::Quic, origin.host);
         // Closed ones stay for some more round trips, whose length the client decides.
         let crowded = self.held >= limits.quic_connections + limits.handshakes;
         if in_flight >= limits.handshakes || crowded || (full && validated) {

@@ -93,7 +93,7 @@ impl ConnectionState {
         } = &**shared;
         let proxied = options.proxies.trusts(origin.host.ip()) && !origin.is_scion();
         let source = (!proxied).then_some(origin.host);
-        let Ok(open) = options.connections.enter(Over::Quic, source) else {
+        let Ok(open) = service.connections.enter(Over::Quic, source) else {
             service.counters.count(Counter::QuicRefused);
             quic.close(now, EXCESSIVE_LOAD, Bytes::new());
             *self = Self::Over;

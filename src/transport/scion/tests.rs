@@ -19,7 +19,6 @@ use crate::scion::socket::tests::forge;
 use crate::scion::socket::tests::net::{host, loopback, path};
 use crate::scion::socket::{Limits, Routers};
 use crate::service::Service;
-use crate::transport::connections::Connections;
 use crate::transport::http::origin::Proxies;
 use crate::transport::{self, quic};
 
@@ -49,7 +48,11 @@ fn start(serves: Serves) -> Running {
 
 fn start_at(host: Host, routers: Routers, serves: Serves) -> Running {
     let tracker = Tracker::new(Memory::new(Ceilings::default(), [1, 2, 3, 4]));
-    let service = Arc::new(Service::new(tracker, Rules::default()));
+    let service = Arc::new(Service::new(
+        tracker,
+        Rules::default(),
+        transport::Limits::default(),
+    ));
     let underlay = StdUdpSocket::bind(loopback()).unwrap();
     let counters = Arc::clone(&service.counters);
     let socket = ScionSocket::server(underlay, host, routers, Limits::default(), counters).unwrap();
@@ -79,10 +82,7 @@ fn listener(service: &Arc<Service>) -> quic::Listener {
         .with_single_cert(vec![made.cert.der().clone()], key)
         .unwrap();
     tls.alpn_protocols = vec![b"h3".to_vec()];
-    let limits = transport::Limits::default();
     let options = transport::Options {
-        connections: Arc::new(Connections::new(&limits)),
-        limits,
         proxies: Proxies::default(),
         alt_svc: None,
     };

@@ -166,10 +166,11 @@ mod tests {
     use scion_tracker_core::types::{InfoHash, PeerId};
 
     use super::*;
+    use crate::transport::Limits;
 
     fn handler(ceilings: Ceilings) -> Handler {
         let tracker = Tracker::new(Memory::new(ceilings, [1, 2, 3, 4]));
-        let service = Arc::new(Service::new(tracker, Rules::default()));
+        let service = Arc::new(Service::new(tracker, Rules::default(), Limits::default()));
         Handler {
             rules: service.rules_cache(),
             service,

@@ -1,5 +1,8 @@
 //! Limits of the memory registry, and the rules by which it makes room.
 
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, AtomicUsize};
+
 use crate::registry::table::record::Tick;
 
 /// What the registry may hold at most, and for how long.
@@ -54,6 +57,16 @@ pub struct Ceilings {
 }
 
 impl Ceilings {
+    /// These ceilings, with times that the clock of the records can measure.
+    fn measurable(self) -> Self {
+        let peer_lifetime = self.peer_lifetime.min(Tick::MAX_SPAN);
+        Self {
+            peer_lifetime,
+            evict_after: self.evict_after.min(peer_lifetime),
+            ..self
+        }
+    }
+
     /// The longest time in seconds that the registry can measure between two announces of a peer
     /// that announces on time: the interval, the tenth that is added at random, and the 8 seconds
     /// between two ticks of the clock of the records.
@@ -61,6 +74,61 @@ impl Ceilings {
         interval
             .saturating_add(interval / 10)
             .saturating_add(Tick::SECONDS)
+    }
+}
+
+/// Ceilings that may change while announces read them, each by itself: an announce that sees some old
+/// and some new ones is decided by limits that were in force a moment ago.
+#[derive(Debug)]
+pub(super) struct AtomicCeilings {
+    torrents: AtomicUsize,
+    peers_per_torrent: AtomicUsize,
+    peers_per_source: AtomicU32,
+    peers_per_source_in_torrent: AtomicU32,
+    memory: AtomicUsize,
+    peer_lifetime: AtomicU32,
+    evict_after: AtomicU32,
+}
+
+impl AtomicCeilings {
+    pub(super) fn new(ceilings: Ceilings) -> Self {
+        let ceilings = ceilings.measurable();
+        Self {
+            torrents: ceilings.torrents.into(),
+            peers_per_torrent: ceilings.peers_per_torrent.into(),
+            peers_per_source: ceilings.peers_per_source.into(),
+            peers_per_source_in_torrent: ceilings.peers_per_source_in_torrent.into(),
+            memory: ceilings.memory.into(),
+            peer_lifetime: ceilings.peer_lifetime.into(),
+            evict_after: ceilings.evict_after.into(),
+        }
+    }
+
+    pub(super) fn store(&self, ceilings: Ceilings) {
+        let ceilings = ceilings.measurable();
+        self.torrents.store(ceilings.torrents, Relaxed);
+        self.peers_per_torrent
+            .store(ceilings.peers_per_torrent, Relaxed);
+        self.peers_per_source
+            .store(ceilings.peers_per_source, Relaxed);
+        self.peers_per_source_in_torrent
+            .store(ceilings.peers_per_source_in_torrent, Relaxed);
+        self.memory.store(ceilings.memory, Relaxed);
+        self.peer_lifetime.store(ceilings.peer_lifetime, Relaxed);
+        self.evict_after.store(ceilings.evict_after, Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn load(&self) -> Ceilings {
+        Ceilings {
+            torrents: self.torrents.load(Relaxed),
+            peers_per_torrent: self.peers_per_torrent.load(Relaxed),
+            peers_per_source: self.peers_per_source.load(Relaxed),
+            peers_per_source_in_torrent: self.peers_per_source_in_torrent.load(Relaxed),
+            memory: self.memory.load(Relaxed),
+            peer_lifetime: self.peer_lifetime.load(Relaxed),
+            evict_after: self.evict_after.load(Relaxed),
+        }
     }
 }
 

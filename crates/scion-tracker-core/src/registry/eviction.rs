@@ -243,7 +243,7 @@ mod tests {
     fn refused_newcomers_find_the_only_idle_swarm() {
         for torrents in [100, 4000, 200_000] {
             let memory = full(torrents);
-            let now = idle_from(memory.ceilings());
+            let now = idle_from(&memory.ceilings());
             for torrent in 1..torrents {
                 announce(&memory, &peer(torrent, torrent), now).unwrap();
             }

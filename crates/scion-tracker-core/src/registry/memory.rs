@@ -12,6 +12,7 @@ use parking_lot::MutexGuard;
 
 use crate::address::CompactAddr;
 use crate::observe::Change;
+use crate::registry::ceilings::AtomicCeilings;
 pub use crate::registry::ceilings::Ceilings;
 use crate::registry::clients::Clients;
 use crate::registry::eviction::Hand;
@@ -80,7 +81,7 @@ impl Default for Sweep {
 /// Swarms in memory.
 #[derive(Debug)]
 pub struct Memory {
-    ceilings: Ceilings,
+    ceilings: AtomicCeilings,
     keys: RandomState,
     pub(super) shards: Box<[Aligned]>,
     sources: Sources,
@@ -97,13 +98,8 @@ impl Memory {
     /// An empty registry. `keys` seed its hash functions and have to be unpredictable to peers.
     pub fn new(ceilings: Ceilings, keys: [u64; 4]) -> Self {
         let [a, b, c, d] = keys;
-        let peer_lifetime = ceilings.peer_lifetime.min(Tick::MAX_SPAN);
         Self {
-            ceilings: Ceilings {
-                peer_lifetime,
-                evict_after: ceilings.evict_after.min(peer_lifetime),
-                ..ceilings
-            },
+            ceilings: AtomicCeilings::new(ceilings),
             keys: RandomState::with_seeds(a, b, c, d),
             shards: (0..SHARDS).map(|_| Aligned::default()).collect(),
             sources: Sources::new(RandomState::with_seeds(d, c, b, a)),
@@ -115,9 +111,16 @@ impl Memory {
         }
     }
 
-    /// The ceilings.
-    pub const fn ceilings(&self) -> &Ceilings {
-        &self.ceilings
+    /// The ceilings in force.
+    #[inline]
+    pub fn ceilings(&self) -> Ceilings {
+        self.ceilings.load()
+    }
+
+    /// Puts other ceilings in force. What the registry holds above them stays until it expires or is
+    /// evicted.
+    pub fn set_ceilings(&self, ceilings: Ceilings) {
+        self.ceilings.store(ceilings);
     }
 
     /// Swarms now.
@@ -187,9 +190,9 @@ impl Memory {
         let before = entry.swarm.heap_bytes();
         let (mut seeders, mut leechers) = (0, 0);
         let lifetime = if self.is_nearly_full() {
-            self.ceilings.evict_after
+            self.ceilings().evict_after
         } else {
-            self.ceilings.peer_lifetime
+            self.ceilings().peer_lifetime
         };
         let finished = entry.swarm.expire(
             &mut sweep.cursor,
@@ -245,7 +248,7 @@ impl Memory {
             self.sources.remove(source);
             shard.leave(seed);
         });
-        if entry.completed > 0 && self.bytes() < self.ceilings.memory {
+        if entry.completed > 0 && self.bytes() < self.ceilings().memory {
             let past = shard.past.get_or_insert_default();
             let before = past.heap_bytes();
             let limit = self.past_counts_per_shard();
@@ -256,8 +259,8 @@ impl Memory {
 
     /// How many download counts of empty swarms one shard keeps: see [`Ceilings`].
     fn past_counts_per_shard(&self) -> usize {
-        let by_torrents = self.ceilings.torrents / 8;
-        let by_memory = self.ceilings.memory / 16 / past::COUNT_BYTES;
+        let by_torrents = self.ceilings().torrents / 8;
+        let by_memory = self.ceilings().memory / 16 / past::COUNT_BYTES;
         by_torrents.min(by_memory).div_ceil(SHARDS)
     }
 
@@ -319,7 +322,7 @@ impl Memory {
 
     /// Whether a peer that is not here may enter.
     fn admit(&self, peer: &PeerEntry, swarm: Option<&Swarm>) -> Result<(), Refusal> {
-        let ceilings = &self.ceilings;
+        let ceilings = self.ceilings();
         if swarm.is_some_and(|swarm| swarm.len() >= ceilings.peers_per_torrent) {
             return Err(Refusal::SwarmLimit);
         }

@@ -62,6 +62,8 @@ impl Tracker {
         let data = tempfile::tempdir().unwrap();
         authority(data.path(), &[]).unwrap();
         let mut config = scion_tracker::Config::default();
+        // All peers of an AS have one address.
+        config.registry.peers_per_source_in_torrent = u32::MAX;
         config.tls.cert = Some(data.path().join("cert.pem"));
         config.tls.key = Some(data.path().join("key.pem"));
         config.listen.udp.clear();

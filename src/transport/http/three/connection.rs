@@ -84,7 +84,7 @@ impl Session {
         shared: &Shared,
         now: Instant,
     ) -> Result<Self, Code> {
-        let limits = &shared.options.limits;
+        let limits = shared.service.limits();
         let mut control = Control::new(limits.head_bytes, now + limits.handshake);
         control.open(quic)?;
         Ok(Self {
@@ -191,7 +191,7 @@ impl Session {
     ) -> Result<(), Code> {
         if !self.going {
             self.going = true;
-            self.latest = Some(now + shared.options.limits.drain);
+            self.latest = Some(now + shared.service.limits().drain);
             self.await_quiet(quic, shared, now);
             self.control.go_away(self.next, quic)?;
         }
@@ -213,7 +213,7 @@ impl Session {
             return Ok(());
         }
         self.next = u64::from(id) + 4;
-        self.deadline = now + shared.options.limits.idle;
+        self.deadline = now + shared.service.limits().idle;
         match stream::start(id, self.origin, quic, shared, now) {
             Progress::Done => Ok(()),
             Progress::Waiting(waiting) => {
@@ -264,7 +264,7 @@ impl Session {
         let wait = if self.waiting.is_empty() {
             (quic.rtt() * QUIET_ROUND_TRIPS).max(QUIET)
         } else {
-            shared.options.limits.drain
+            shared.service.limits().drain
         };
         let at = now + wait;
         self.deadline = self.latest.map_or(at, |latest| at.min(latest));

@@ -1,11 +1,8 @@
 //! Checks of the streams of an HTTP/3 client, for fuzzing and tests.
 
-use std::sync::Arc;
-
 use super::control;
 use super::frame::Code;
 use super::message::{self, Buffers, Stop};
-use crate::transport::connections::Connections;
 use crate::transport::fuzz::{cuts, origins, proxies};
 use crate::transport::http::origin::Client;
 use crate::transport::{Limits, Options};
@@ -13,14 +10,11 @@ use crate::transport::{Limits, Options};
 /// Checks a request stream: more bytes never change a result, the contents of reused buffers make
 /// no difference, and an untrusted client cannot set its origin.
 pub fn http3_request(bytes: &[u8]) {
-    let limits = Limits::default();
     let options = Options {
-        connections: Arc::new(Connections::new(&limits)),
         proxies: proxies(),
         alt_svc: None,
-        limits,
     };
-    let head_bytes = options.limits.head_bytes;
+    let head_bytes = Limits::default().head_bytes;
     let whole = message::section(bytes, true, head_bytes);
     for (part, _) in cuts(bytes) {
         match message::section(part, false, head_bytes) {
@@ -33,8 +27,8 @@ pub fn http3_request(bytes: &[u8]) {
     let mut used = Buffers::default();
     for origin in origins() {
         let mut fresh = Buffers::default();
-        let head = message::read(&section, origin, &options, &mut fresh);
-        let again = message::read(&section, origin, &options, &mut used);
+        let head = message::read(&section, origin, &options, head_bytes, &mut fresh);
+        let again = message::read(&section, origin, &options, head_bytes, &mut used);
         assert_eq!(format!("{head:?}"), format!("{again:?}"));
         if let Ok(head) = head {
             assert_eq!(fresh.path, used.path);

@@ -45,9 +45,9 @@ pub(super) fn decode(
     end: bool,
     origin: Origin,
     options: &Options,
+    head_bytes: usize,
     buffers: &mut Buffers,
 ) -> Result<Request, Stop> {
-    let head_bytes = options.limits.head_bytes;
     let rejected = |status| Ok(Request::rejected(Method::Get, status));
     let section = match section(bytes, end, head_bytes) {
         Ok(section) => section,
@@ -57,7 +57,7 @@ pub(super) fn decode(
         Err(Stop::TooLong) => return rejected(Status::HeadTooLarge),
         Err(stop) => return Err(stop),
     };
-    let head = match read(&section, origin, options, buffers) {
+    let head = match read(&section, origin, options, head_bytes, buffers) {
         Ok(head) => head,
         Err(SectionError::Qpack) => return Err(Stop::Close(Code::QPACK_DECOMPRESSION_FAILED)),
         Err(SectionError::Field(Fault::Malformed)) => {
@@ -185,13 +185,14 @@ pub(super) fn read<'a>(
     section: &Section<'_>,
     origin: Origin,
     options: &'a Options,
+    head_bytes: usize,
     buffers: &mut Buffers,
 ) -> Result<Head<'a>, SectionError<Fault>> {
     buffers.path.clear();
     buffers.authority.clear();
     let mut fields = Fields {
         size: 0,
-        size_max: options.limits.head_bytes,
+        size_max: head_bytes,
         pseudo: 0,
         regular: false,
         method: Method::Other,

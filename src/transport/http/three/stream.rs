@@ -74,7 +74,7 @@ pub(super) fn start(
         decode(id, bytes, &read, origin, quic, shared, buffers).unwrap_or_else(|| {
             Progress::Waiting(Waiting {
                 id,
-                until: now + shared.options.limits.head,
+                until: now + shared.service.limits().head,
                 state: State::Request(bytes.as_slice().into()),
             })
         })
@@ -167,7 +167,15 @@ fn decode(
             return Some(Progress::Done);
         }
     };
-    match message::decode(bytes, finished, origin, &shared.options, buffers) {
+    let head_bytes = shared.service.limits().head_bytes;
+    match message::decode(
+        bytes,
+        finished,
+        origin,
+        &shared.options,
+        head_bytes,
+        buffers,
+    ) {
         Ok(request) => {
             if !finished {
                 // Section 4.1: the rest of a request that is answered makes no difference.
@@ -199,7 +207,7 @@ fn reply(
     let written = write(id, bytes, quic)?;
     Some(Waiting {
         id,
-        until: now + shared.options.limits.reply,
+        until: now + shared.service.limits().reply,
         state: State::Reply(bytes[written..].into(), 0),
     })
 }

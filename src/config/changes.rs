@@ -1,0 +1,143 @@
+//! Compares two configurations: which settings differ, and which of these take effect without a restart.
+
+use super::Config;
+
+/// When a setting takes effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// On reload.
+    Reload,
+    /// When the program starts again.
+    Restart,
+}
+
+/// The settings that differ between two configurations, as keys of the configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Changes {
+    /// Those that a reload puts in force.
+    pub reloaded: Vec<&'static str>,
+    /// Those that need a restart.
+    pub need_restart: Vec<&'static str>,
+}
+
+/// Every setting: its key, and when it takes effect.
+macro_rules! settings {
+    ($($when:ident { $($key:literal: $($field:ident).+,)* })*) => {
+        #[cfg(test)]
+        const KEYS: &[&str] = &[$($($key,)*)*];
+
+        impl Changes {
+            /// Compares two configurations.
+            pub(crate) fn between(old: &Config, new: &Config) -> Self {
+                let mut changes = Self::default();
+                $($(
+                    if old.$($field).+ != new.$($field).+ {
+                        match When::$when {
+                            When::Reload => changes.reloaded.push($key),
+                            When::Restart => changes.need_restart.push($key),
+                        }
+                    }
+                )*)*
+                changes
+            }
+        }
+    };
+}
+
+settings! {
+    Reload {
+        "announce.interval": announce.interval,
+        "announce.min_interval": announce.min_interval,
+        "announce.numwant": announce.numwant,
+        "announce.numwant_max": announce.numwant_max,
+        "selection.mode": selection.mode,
+        "selection.reserve_isd": selection.reserve_isd,
+        "selection.reserve_world": selection.reserve_world,
+        "selection.reserve_unplaced": selection.reserve_unplaced,
+        "selection.cap_percent": selection.cap_percent,
+        "selection.cap_floor": selection.cap_floor,
+        "places.policy": places.policy,
+        "places.trusted": places.trusted,
+        "places.prefixes": places.prefixes,
+        "registry.torrents": registry.torrents,
+        "registry.peers_per_torrent": registry.peers_per_torrent,
+        "registry.peers_per_source": registry.peers_per_source,
+        "registry.peers_per_source_in_torrent": registry.peers_per_source_in_torrent,
+        "registry.memory": registry.memory,
+        "registry.peer_lifetime": registry.peer_lifetime,
+        "connections.tcp": connections.tcp,
+        "connections.quic": connections.quic,
+        "connections.per_source": connections.per_source,
+        "connections.handshakes_before_retry": connections.handshakes_before_retry,
+        "connections.handshakes": connections.handshakes,
+        "connections.head_size": connections.head_size,
+        "connections.handshake_timeout": connections.handshake_timeout,
+        "connections.head_timeout": connections.head_timeout,
+        "connections.reply_timeout": connections.reply_timeout,
+        "connections.idle_timeout": connections.idle_timeout,
+        "log.level": log.level,
+    }
+    Restart {
+        "data_dir": data_dir,
+        "workers": workers,
+        "listen.udp": listen.udp,
+        "listen.http": listen.http,
+        "listen.https": listen.https,
+        "listen.http3": listen.http3,
+        "listen.scion": listen.scion,
+        "connections.streams": connections.streams,
+        "udp.receive_buffer": udp.receive_buffer,
+        "udp.connection_validity": udp.connection_validity,
+        "scion.topology": scion.topology,
+        "scion.routers": scion.routers,
+        "scion.daemon": scion.daemon,
+        "tls.cert": tls.cert,
+        "tls.key": tls.key,
+        "tls.names": tls.names,
+        "log.format": log.format,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use confique::Config as _;
+    use confique::meta::{FieldKind, Meta};
+
+    use super::*;
+
+    fn keys(meta: &Meta, prefix: &str, into: &mut Vec<String>) {
+        for field in meta.fields {
+            let key = format!("{prefix}{}", field.name);
+            match field.kind {
+                FieldKind::Leaf { .. } => into.push(key),
+                FieldKind::Nested { meta } => keys(meta, &format!("{key}."), into),
+            }
+        }
+    }
+
+    #[test]
+    fn every_setting_is_compared() {
+        let mut all = Vec::new();
+        keys(&Config::META, "", &mut all);
+        all.sort();
+        let mut compared = KEYS.to_vec();
+        compared.sort_unstable();
+        assert_eq!(all, compared);
+    }
+
+    #[test]
+    fn changes_are_told_apart_by_when_they_take_effect() {
+        let old = Config::default();
+        assert_eq!(Changes::between(&old, &old), Changes::default());
+        let mut new = old.clone();
+        new.announce.numwant = 7;
+        new.log.level = "debug".into();
+        new.workers = std::num::NonZeroUsize::new(3);
+        let expected = Changes {
+            reloaded: vec!["announce.numwant", "log.level"],
+            need_restart: vec!["workers"],
+        };
+        assert_eq!(Changes::between(&old, &new), expected);
+    }
+}

@@ -11,7 +11,7 @@ use scion_tracker_core::registry::MAX_NUMWANT;
 use scion_tracker_core::select::Mode;
 
 use super::value::{self, LogFormat};
-use crate::client::DaemonAddr;
+use crate::scion::daemon::DaemonAddr;
 
 /// See [`Config::announce`](super::Config::announce).
 #[derive(Debug, Clone, PartialEq, Eq, confique::Config)]

@@ -135,6 +135,7 @@ impl ScionSocket {
     }
 
     /// A client endpoint on a new underlay socket.
+    #[cfg(any(test, feature = "cli"))]
     pub(crate) fn bind(host: Host, underlay: SocketAddr) -> io::Result<Arc<Self>> {
         Self::client(UdpSocket::bind(underlay)?, host)
     }

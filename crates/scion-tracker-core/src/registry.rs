@@ -21,7 +21,7 @@ mod table;
 
 use crate::address::{CompactAddr, IsdAs};
 use crate::observe::Change;
-use crate::request::{Event, Family};
+use crate::request::{Event, Family, PeerKey};
 use crate::response::{PeerSink, Reach, Refusal, SwarmCounts};
 use crate::select::Policy;
 use crate::types::{InfoHash, PeerId, Rng, Time};
@@ -53,17 +53,6 @@ pub struct PeerEntry {
     pub seeder: bool,
     /// What has happened.
     pub event: Event,
-}
-
-/// What a peer is found by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct PeerKey {
-    /// The swarm.
-    pub info_hash: InfoHash,
-    /// The place, [`IsdAs::NONE`] if it has none.
-    pub ia: IsdAs,
-    /// Address and port.
-    pub addr: CompactAddr,
 }
 
 /// Which peers the requester asks for.

@@ -5,7 +5,7 @@ mod passkey;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
-use crate::address::{Host, IsdAs, ScionAddr};
+use crate::address::{CompactAddr, Host, IsdAs, ScionAddr};
 use crate::types::{InfoHash, PeerId};
 
 pub use passkey::{Passkey, PasskeyError};
@@ -167,6 +167,17 @@ impl AnnounceRequest {
             passkey: None,
         }
     }
+}
+
+/// What a peer is found by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PeerKey {
+    /// The swarm.
+    pub info_hash: InfoHash,
+    /// The place, [`IsdAs::NONE`] if it has none.
+    pub ia: IsdAs,
+    /// Address and port.
+    pub addr: CompactAddr,
 }
 
 /// An IP address family, by which compact peer lists are told apart.

@@ -9,8 +9,8 @@
 use crate::access::{Access, Query};
 use crate::observe::{Announced, Observer, Refused};
 use crate::place::Places;
-use crate::registry::{PeerEntry, PeerKey, Registry, Selection};
-use crate::request::{AnnounceRequest, Carries, Origin, Passkey};
+use crate::registry::{PeerEntry, Registry, Selection};
+use crate::request::{AnnounceRequest, Carries, Origin, Passkey, PeerKey};
 use crate::response::{AnnounceReply, PeerSink, Refusal, SwarmCounts};
 use crate::select::Policy;
 use crate::types::{InfoHash, Rng, Time};

@@ -21,6 +21,7 @@ use super::slots::Slots;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
     /// Nothing: the socket is connected.
+    #[cfg(any(test, feature = "cli"))]
     Nothing,
     /// Its source address.
     Source,
@@ -88,6 +89,7 @@ impl<const LEN: usize> Incoming<LEN> {
         let vectors = vectors(&buffers);
         let mut headers = headers(&vectors);
         let (address_room, control_room) = match ask {
+            #[cfg(any(test, feature = "cli"))]
             Ask::Nothing => (0, 0),
             Ask::Source => (RawAddr::ROOM, 0),
             Ask::SourceAndDestination => (RawAddr::ROOM, Control::ROOM),

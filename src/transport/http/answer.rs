@@ -17,7 +17,7 @@ use scion_tracker_core::address::{CompactAddr, IsdAs};
 use scion_tracker_core::codec::query::{self, AnnounceQuery, QueryError, ScrapeQuery};
 use scion_tracker_core::codec::reply::{self, Form, Peers};
 use scion_tracker_core::codec::target::{self, Target};
-use scion_tracker_core::registry::PeerKey;
+use scion_tracker_core::request::PeerKey;
 use scion_tracker_core::request::{Carries, Event, Origin, Passkey};
 use scion_tracker_core::response::Refusal;
 use scion_tracker_core::tracker::{Context, Rules};

@@ -9,7 +9,7 @@ use scion_tracker_core::codec::bep15::{
 };
 use scion_tracker_core::codec::compact::Layout;
 use scion_tracker_core::codec::connection::ConnectionIds;
-use scion_tracker_core::registry::PeerKey;
+use scion_tracker_core::request::PeerKey;
 use scion_tracker_core::request::{AnnounceRequest, Carries, Origin};
 use scion_tracker_core::response::Refusal;
 use scion_tracker_core::tracker::Context;

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::address::CompactAddr;
 use crate::registry::memory::Ceilings;
-use crate::registry::{Accepts, Classes, MAX_NUMWANT, PeerEntry, PeerKey, Registry};
-use crate::request::{Event, Family};
+use crate::registry::{Accepts, Classes, MAX_NUMWANT, PeerEntry, Registry};
+use crate::request::{Event, Family, PeerKey};
 use crate::response::{Reach, SwarmCounts};
 use crate::select::Mode;
 use crate::types::{InfoHash, PeerId, Rng, Time};

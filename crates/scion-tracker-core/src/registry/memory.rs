@@ -24,8 +24,8 @@ use crate::registry::shard::{Aligned, ENTRY_BYTES, Entry, Shard};
 use crate::registry::sources::Sources;
 use crate::registry::swarm::Swarm;
 use crate::registry::table::record::{Class, Flags, Tick};
-use crate::registry::{Outcome, PeerEntry, PeerKey, Registry, Selection};
-use crate::request::Event;
+use crate::registry::{Outcome, PeerEntry, Registry, Selection};
+use crate::request::{Event, PeerKey};
 use crate::response::{PeerSink, Refusal, SwarmCounts};
 use crate::types::{InfoHash, Rng, Time};
 

@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use quinn_proto::{Connection, ConnectionHandle, Dir, StreamEvent, StreamId};
-use scion_tracker_core::registry::PeerKey;
 use scion_tracker_core::request::Origin;
+use scion_tracker_core::request::PeerKey;
 
 use super::control::Control;
 use super::frame::Code;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use scion_tracker::client::{Client, Options, ScionOptions, TrackerUrl, Trust};
+use scion_tracker::client::{Client, Options, TrackerUrl, Trust};
 use scion_tracker::server::Kind;
 use scion_tracker_core::address::IsdAs;
 use scion_tracker_core::codec::query::AnnounceQuery;

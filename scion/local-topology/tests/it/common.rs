@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use scion_local_topology::{Config, Topology, install_tls_provider};
 use scion_tracker::Server;
-use scion_tracker::client::{Client, Options, ScionOptions, TrackerUrl, Trust};
+use scion_tracker::client::{Client, Options, TrackerUrl, Trust};
 use scion_tracker::server::Handle;
 use scion_tracker::tls::authority;
 use scion_tracker_core::address::{IsdAs, ScionAddr};

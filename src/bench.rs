@@ -173,6 +173,10 @@ impl Plan {
             .options
             .scion_local
             .unwrap_or_else(|| Host::new(ia, ip));
+        // Inside an AS, trackers take packets only from the host that they name.
+        if scion.ia == tracker.host.ia {
+            ip = scion.ip();
+        }
         Ok(Source {
             ip,
             scion: Some(scion),

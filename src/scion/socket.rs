@@ -236,7 +236,10 @@ impl ScionSocket {
                 }
                 Some(Incoming::Datagram(datagram))
             }
-            Ok(Admitted::Control(packet)) => self.control(packet, underlay, batch.now()),
+            Ok(Admitted::Control(packet)) => {
+                let echo = self.control(&packet, batch.now());
+                echo.then_some(Incoming::Echo(EchoRequest { bytes, underlay }))
+            }
             Err(reject) => {
                 self.counters.count(reject.into());
                 None
@@ -244,30 +247,19 @@ impl ScionSocket {
         }
     }
 
-    fn control<'a>(
-        &self,
-        packet: Packet<'a>,
-        underlay: SocketAddr,
-        now: Now,
-    ) -> Option<Incoming<'a>> {
+    /// Handles a control message. Returns whether it is an echo request, which others answer.
+    fn control(&self, packet: &Packet<'_>, now: Now) -> bool {
         let Message::Scmp(scmp) = packet.message else {
-            return None;
+            return false;
         };
         match scmp {
-            Scmp::EchoRequest(echo) => Some(Incoming::Echo(EchoRequest {
-                packet,
-                echo,
-                underlay,
-            })),
+            Scmp::EchoRequest(_) => return true,
             Scmp::EchoReply(_) | Scmp::Other { .. } => {
                 self.counters.count(Counter::ScionScmpIgnored);
-                None
             }
-            _ => {
-                self.scmp_error(&packet, &scmp, now);
-                None
-            }
+            _ => self.scmp_error(packet, &scmp, now),
         }
+        false
     }
 
     /// Notes the sender of a QUIC packet among the remotes, so that it can be sent to. Returns the

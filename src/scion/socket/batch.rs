@@ -1,9 +1,8 @@
 //! A batch of received packets.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
-
-use scion_tracker_core::codec::scion::{Echo, Packet};
 
 use super::filter::Datagram;
 use super::remotes::Now;
@@ -26,12 +25,12 @@ pub(crate) enum Incoming<'a> {
     Echo(EchoRequest<'a>),
 }
 
-/// An SCMP echo request ("ping") and how it came.
+/// An SCMP echo request ("ping") and how it came. Only its bytes: what each packet is returned in has to be
+/// small.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EchoRequest<'a> {
-    pub(super) packet: Packet<'a>,
-    pub(super) echo: Echo<'a>,
-    pub(super) underlay: std::net::SocketAddr,
+    pub(super) bytes: &'a [u8],
+    pub(super) underlay: SocketAddr,
 }
 
 impl PacketBatch {

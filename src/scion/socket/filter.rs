@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 use scion_tracker_core::address::{Host, IsdAs, ScionAddr};
 use scion_tracker_core::codec::scion::{
-    Answer, Message, Packet, PacketError, Path, Unsealed, parse, write_echo_reply,
+    Answer, Message, Packet, PacketError, Path, Scmp, Unsealed, parse, write_echo_reply,
 };
 use scion_tracker_core::request::OriginIsdAs;
 
@@ -220,13 +220,12 @@ impl Filter {
         request: &EchoRequest<'_>,
         out: &mut Vec<u8>,
     ) -> Result<SocketAddr, Reject> {
-        let EchoRequest {
-            packet,
-            echo,
-            underlay,
-        } = request;
-        write_echo_reply(packet, echo, out).map_err(|_| Reject::Unanswerable)?;
-        Ok(self.next_hop(parse(out)?.path, *underlay))
+        let packet = parse(request.bytes)?;
+        let Message::Scmp(Scmp::EchoRequest(echo)) = packet.message else {
+            return Err(Reject::Unanswerable);
+        };
+        write_echo_reply(&packet, &echo, out).map_err(|_| Reject::Unanswerable)?;
+        Ok(self.next_hop(parse(out)?.path, request.underlay))
     }
 
     /// The underlay source of a packet, if answers go there.

@@ -1,11 +1,11 @@
-//! QUIC endpoints on UDP sockets and SCION ports, and the protocols of their connections: HTTP/3
-//! everywhere, and over SCION also the HTTP/1.1 of the SCION world's Go programs ([`qs`]).
+//! QUIC endpoints on UDP sockets and SCION ports.
 //!
-//! [`Listener::run`] serves a UDP socket, [`Listener::driver_over_scion`] makes what a SCION port needs. QUIC is
-//! quinn's state machine ([`quinn_proto`]); [`driver`] drives it.
+//! Connections speak HTTP/3, and over SCION also HTTP/1.1 over QUIC streams, as Go programs for
+//! SCION do ([`qs`]). [`Listener::run`] serves a UDP socket. [`Listener::driver_over_scion`] makes
+//! the endpoint of a SCION port. [`driver`] drives quinn's state machine ([`quinn_proto`]).
 //!
-//! There is no 0-RTT: its packets come before the handshake has proven where the client is, and a
-//! tracker hands that address to others.
+//! 0-RTT is not offered: its packets arrive before the handshake has validated the address of the
+//! client, and a tracker hands out that address.
 
 mod driver;
 mod out;
@@ -37,18 +37,19 @@ use crate::service::Service;
 pub(super) use driver::{Driver, Received};
 use udp::Receiver;
 
-/// What a UDP listener speaks, by its name in TLS (ALPN).
+/// Protocols of a UDP listener, by their names in TLS (ALPN).
 pub(crate) const PROTOCOLS: &[&[u8]] = &[b"h3"];
-/// What a SCION listener speaks. Of a client that speaks both, the first.
+/// Protocols of a SCION listener, in order of preference.
 pub(crate) const PROTOCOLS_OVER_SCION: &[&[u8]] = &[b"h3", qs::PROTOCOL];
 
-/// Unidirectional streams that a client may have open. HTTP/3: control, QPACK encoder and decoder, and
-/// some to no purpose, which clients open to see whether that is borne. `qs` needs two.
+/// Unidirectional streams that a client may have open. HTTP/3 has a control stream, a QPACK encoder
+/// and a QPACK decoder stream. Clients may open more, of reserved types, to test that servers
+/// ignore them. `qs` needs two.
 const UNI_STREAMS: u32 = 6;
-/// Reply bytes on their way, of all streams of a connection.
+/// Unacknowledged reply bytes of all streams of a connection.
 const SEND_WINDOW: u64 = 128 * 1024;
 
-/// What all endpoints of a listener share.
+/// State shared by all endpoints of a listener.
 #[derive(Debug)]
 pub(crate) struct Listener {
     config: Arc<ServerConfig>,
@@ -58,8 +59,8 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// `tls` has to offer [`PROTOCOLS`], or for SCION [`PROTOCOLS_OVER_SCION`]. `initial_rtt` is the
-    /// round trip that is assumed before one is measured; without it, QUIC's own of 333 ms.
+    /// `tls` must offer [`PROTOCOLS`], or for SCION [`PROTOCOLS_OVER_SCION`]. `initial_rtt` is the
+    /// assumed round trip until one is measured. Without it, QUIC assumes 333 ms.
     pub(crate) fn new(
         tls: rustls::ServerConfig,
         initial_rtt: Option<Duration>,
@@ -76,16 +77,18 @@ impl Listener {
         })
     }
 
-    /// Serves a UDP socket until `shutdown`, and then what is open for the drain time at most.
+    /// Serves a UDP socket until `shutdown`, then drains open connections for at most the drain
+    /// time.
     pub(crate) async fn run(
         &self,
         socket: UdpSocket,
         shutdown: CancellationToken,
     ) -> io::Result<()> {
         let socket = TokioRuntime.wrap_udp_socket(socket)?;
-        // Each socket has keys of its own for connection ids and stateless resets. A client that changes
-        // its port may find itself at another socket, which must not reset a connection that the first
-        // one holds: whoever sees its packets could have that done (RFC 9000 section 21.11).
+        // Each socket has its own keys for connection ids and stateless resets. The packets of a
+        // client that changes its port may reach another socket. With common keys that socket would
+        // reset the connection of the first one, and anyone who sees the packets could cause that
+        // (RFC 9000 section 21.11).
         let endpoint = EndpointConfig::default();
         let origin_of = |remote: SocketAddr| Some(Origin::ip(remote.ip()));
         let mut receiver = Receiver::new(Arc::clone(&socket), &endpoint);
@@ -102,8 +105,8 @@ impl Listener {
         .await
     }
 
-    /// An endpoint on a SCION socket, without what receives: see [`Driver::poll`]. Requests come from where
-    /// their packets come from.
+    /// Makes the endpoint of a SCION socket. It does not receive: see [`Driver::poll`]. The origin
+    /// of a request is the source of its packets.
     pub(super) fn driver_over_scion(
         &self,
         socket: &Arc<ScionSocket>,
@@ -146,8 +149,8 @@ impl Listener {
     }
 }
 
-/// QUIC for a tracker: few streams, small windows, no early data. The keys for tokens are made here, at
-/// random.
+/// Configures QUIC for a tracker: few streams, small windows, no early data. Makes random keys for
+/// tokens.
 fn server_config(
     mut tls: rustls::ServerConfig,
     limits: &Limits,
@@ -156,18 +159,20 @@ fn server_config(
     tls.max_early_data_size = 0;
     let crypto = QuicServerConfig::try_from(tls)?;
     let mut transport = TransportConfig::default();
-    // What a stream may send before it is read; all of them fit, so none can hold up the others.
+    // The receive windows. The connection's window holds those of all streams, so that no stream
+    // can block the others.
     let stream_window = u32::try_from(limits.head_bytes + 2 * EXTRA_BYTES).unwrap_or(u32::MAX);
     let window = stream_window.saturating_mul(limits.streams);
     transport
-        // Each costs an entry at every handshake, used or not.
+        // Every handshake reserves an entry per stream, used or not.
         .max_concurrent_bidi_streams(limits.streams.into())
         .max_concurrent_uni_streams(UNI_STREAMS.into())
         .stream_receive_window(stream_window.into())
         .receive_window(window.into())
         .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(None)
-        // Replies are a packet or two: looking for a larger packet size takes more than it gives.
+        // Replies are one or two packets. A search for a larger packet size would cost more than it
+        // saves.
         .mtu_discovery_config(None)
         .allow_spin(false)
         .max_idle_timeout(Some(
@@ -184,12 +189,12 @@ fn server_config(
     config
         .transport_config(Arc::new(transport))
         .validation_token_config(tokens)
-        // The origin of a connection is proven once, by its handshake.
+        // The handshake validates the origin of a connection. It must not change afterwards.
         .migration(false);
     Ok(config)
 }
 
-/// Whether a connection was lost, and not closed by either side.
+/// Whether a connection was lost instead of closed by either side.
 pub(super) fn is_abort(error: &ConnectionError) -> bool {
     !matches!(
         error,
@@ -200,7 +205,7 @@ pub(super) fn is_abort(error: &ConnectionError) -> bool {
     )
 }
 
-/// A handshake in flight, counted for as long as this lives.
+/// A handshake in progress. Counted until it is dropped.
 #[derive(Debug)]
 struct Handshake(Arc<AtomicUsize>);
 

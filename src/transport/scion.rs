@@ -1,24 +1,26 @@
-//! A SCION port: BEP 15, QUIC and SCMP echo on one UDP socket, because border routers deliver to one port.
+//! Serves a SCION port: BEP 15, QUIC and SCMP echo on one UDP socket, because border routers
+//! deliver to one port.
 //!
-//! The [`Demultiplexer`] reads received packets and says who answers them:
-//! - BEP 15 requests go to the UDP handler, a batch at a time. Their replies are sent together.
-//! - QUIC goes to the QUIC driver. Packets of other QUIC versions are answered here, without an entry for
-//!   their sender.
-//! - SCMP echo requests are answered here, so many per second.
+//! The [`Demultiplexer`] reads received packets:
+//! - BEP 15 requests go to the UDP handler in batches. Their replies are sent together.
+//! - QUIC packets go to the QUIC driver. Packets of other QUIC versions are answered here, without
+//!   an entry for their sender.
+//! - SCMP echo requests are answered here, up to a rate.
 //!
 //! A port has either or both of BEP 15 and QUIC. Without QUIC it needs no certificate.
 //!
 //! # Why a port has one socket and one task
 //!
-//! Listeners on IP have a socket per worker, and the kernel spreads clients over them by the hash of their
-//! address and port (SO_REUSEPORT). Over SCION that spreads nothing: the kernel sees only the border router,
-//! which sends the packets of all clients from one address and port, so they all reach one socket. Several
-//! border routers would keep as many sockets busy at most, and clients whose paths change would find themselves
-//! at a socket that does not know their connection.
+//! A listener on IP has a socket per worker, and the kernel distributes clients among the sockets
+//! by a hash of their address and port (SO_REUSEPORT). Over SCION that has no effect. The kernel
+//! sees only the border router, which sends the packets of all clients from one address and port,
+//! so they all reach one socket. With several border routers at most as many sockets would be busy,
+//! and a client that changes its path could reach a socket that does not know its connection.
 //!
-//! To spread clients the kernel would have to hash the SCION source inside of the packet (a filter with
-//! SO_ATTACH_REUSEPORT_CBPF), and SCMP errors, which come from routers, would have to reach the socket whose path
-//! they are about. Until then a port is limited to one core, which QUIC handshakes fill first.
+//! To distribute clients the kernel would have to hash the SCION source within the packet (a filter
+//! with SO_ATTACH_REUSEPORT_CBPF). SCMP errors come from routers, so they would have to be passed
+//! on to the socket that they concern. Until then a port uses at most one core, and QUIC handshakes
+//! exhaust it first.
 
 mod version;
 
@@ -42,14 +44,15 @@ use crate::scion::socket::{Datagram, Incoming, PacketBatch, Replies, ScionSocket
 use crate::socket::mmsg::BATCH;
 use version::Negotiator;
 
-/// Batches that are received before other tasks get their turn.
+/// Batches received before other tasks get their turn.
 const BATCHES: usize = 16;
-/// SCMP echo requests that are answered at once, and per second.
+/// SCMP echo requests answered in one burst, and per second.
 const ECHOES: u32 = 200;
 
-/// Serves a SCION socket until `shutdown`, and then what is open for the drain time at most.
+/// Serves a SCION socket until `shutdown`, then drains open connections for at most the drain time.
 ///
-/// With `udp` it answers BEP 15, with `quic` HTTP/3 and HTTP/1.1 over QUIC. One of them has to be given.
+/// `udp` serves BEP 15. `quic` serves HTTP/3 and HTTP/1.1 over QUIC. At least one of them is
+/// required.
 pub(crate) async fn run(
     socket: Arc<ScionSocket>,
     udp: Option<udp::OverScion>,
@@ -79,7 +82,7 @@ pub(crate) async fn run(
 /// Requests of a batch.
 type Requests<'a> = ArrayVec<Datagram<'a>, BATCH>;
 
-/// Reads packets and answers them, or hands them to whoever does.
+/// Reads packets, and answers them or passes them on.
 struct Demultiplexer {
     socket: Arc<ScionSocket>,
     batch: PacketBatch,
@@ -88,7 +91,7 @@ struct Demultiplexer {
     echoes: RateLimiter,
 }
 
-/// BEP 15, and its replies that wait to be sent.
+/// The BEP 15 handler and its unsent replies.
 struct Udp {
     handler: udp::OverScion,
     replies: Replies,
@@ -150,7 +153,7 @@ impl Demultiplexer {
             };
             let quic = match &mut quic {
                 Some(quic) if udp.is_none() || !is_bep15(datagram.payload) => quic,
-                // The handler drops and counts what is not BEP 15.
+                // The handler drops and counts packets that are not BEP 15.
                 _ => {
                     requests.push(datagram);
                     continue;
@@ -180,7 +183,8 @@ impl Demultiplexer {
     }
 }
 
-/// Answers a packet of another QUIC version, without an entry for its sender. False if it is none.
+/// Answers a packet of another QUIC version, without an entry for its sender. Returns whether it
+/// was one.
 fn negotiates(
     negotiator: &mut Negotiator,
     socket: &ScionSocket,
@@ -198,7 +202,7 @@ fn negotiates(
 }
 
 impl Udp {
-    /// Answers the requests of a batch. Returns how many replies could not be sent.
+    /// Answers the requests of a batch. Returns the number of replies that could not be sent.
     fn answer(&mut self, socket: &ScionSocket, requests: &[Datagram<'_>]) -> usize {
         let Self { handler, replies } = self;
         handler.begin_batch(requests);
@@ -225,9 +229,9 @@ impl fmt::Debug for Demultiplexer {
     }
 }
 
-/// Whether this is a request of BEP 15 and not QUIC: connect with its magic number, or an announce or
-/// scrape, whose action stands behind the connection id. A QUIC packet looks so once in 2^31; it is
-/// then lost and sent again.
+/// Whether a datagram is a BEP 15 request and not QUIC: a connect request has a magic number, an
+/// announce or a scrape has its action after the connection id. One of 2^31 QUIC packets looks like
+/// that. It is lost, and the client sends it again.
 fn is_bep15(datagram: &[u8]) -> bool {
     const CONNECT: [u8; 12] = [0, 0, 0x04, 0x17, 0x27, 0x10, 0x19, 0x80, 0, 0, 0, 0];
     datagram.len() >= 16

@@ -1,8 +1,8 @@
-//! HTTP/1.1 and HTTP/2 on one TCP port, with TLS or plain.
+//! Serves HTTP/1.1 and HTTP/2 on one TCP port, with TLS or plain.
 //!
-//! HTTP/1.1 is our own ([`one`]): a tracker needs little of it, and its keep-alive path has to cost next
-//! to nothing. HTTP/2 is hyper's ([`two`]). Over TLS, ALPN tells them apart; on a plain port a client
-//! that speaks HTTP/2 begins with its preface (RFC 9113 section 3.3).
+//! HTTP/1.1 is our own ([`one`]): a tracker needs little of it, and requests on a kept connection
+//! must be cheap. HTTP/2 is hyper's ([`two`]). Over TLS, ALPN selects the version. On a plain port
+//! a client that speaks HTTP/2 begins with its preface (RFC 9113 section 3.3).
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -27,24 +27,26 @@ use crate::counters::Counter;
 use crate::service::Service;
 use crate::socket::Readable;
 
-/// How long to wait when the system has no socket left to give, at first and at most.
+/// First and longest wait after the system has run out of sockets.
 const ACCEPT_BACKOFF: [Duration; 2] = [Duration::from_millis(5), Duration::from_secs(1)];
 
-/// Connections that are accepted before the listener looks at anything else.
+/// Connections accepted before the listener checks anything else.
 const ACCEPT_BURST: usize = 64;
 
-/// A timer that is due before all others makes tokio wake itself up with a system call, and each
-/// connection begins with a timer. As long as one ticks faster than any deadline, that does not happen.
+/// Interval of an idle tick. tokio wakes itself with a system call when a new timer is due before
+/// all others, and every connection starts with a timer. A tick shorter than any deadline avoids
+/// that.
 const TICK: Duration = Duration::from_secs(1);
 
-/// What to say of HTTP/3 on this UDP port of the same host, over TLS (RFC 7838).
+/// The `Alt-Svc` header that announces HTTP/3 on this UDP port of the same host, over TLS (RFC
+/// 7838).
 pub(crate) fn alt_svc(port: u16) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).ok()
 }
 
-/// Serves a listener until `shutdown`, and then what is open for the drain time at most.
+/// Serves a listener until `shutdown`, then drains open connections for at most the drain time.
 ///
-/// `tls` has to offer `h2` and `http/1.1`, and no early data.
+/// `tls` must offer `h2` and `http/1.1`, and no early data.
 pub(crate) async fn run(
     listener: TcpListener,
     tls: Option<Arc<rustls::ServerConfig>>,
@@ -52,13 +54,13 @@ pub(crate) async fn run(
     service: Arc<Service>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    // A reply is written at once and in whole. Accepted sockets inherit this on Linux, without a
-    // system call for each.
+    // A reply is written at once and in full, so nothing is to be delayed. Accepted sockets inherit
+    // this option on Linux, without a system call each.
     socket2::SockRef::from(&listener).set_tcp_nodelay(true)?;
-    // Accepting by hand leaves it to us whether a connection is registered with the runtime.
+    // Accepts by hand, so that only connections that have to wait are registered with the runtime.
     let listener = Readable::tcp(listener)?;
     let acceptor = tls.map(TlsAcceptor::from);
-    // Ends every connection when this future is dropped instead of being stopped.
+    // Ends every connection when this future is dropped instead of stopped.
     let stop = shutdown.child_token();
     let _stop_on_drop = stop.clone().drop_guard();
     let shared = Arc::new(Shared {
@@ -84,7 +86,7 @@ pub(crate) async fn run(
                     backoff = ACCEPT_BACKOFF[0];
                     admit(stream, peer, &acceptor, &mut spare, &shared);
                 }
-                // The client has left again.
+                // The client has already closed the connection.
                 Ok(Err(error)) if is_of_one_connection(&error) => {}
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "cannot accept connections");
@@ -95,14 +97,14 @@ pub(crate) async fn run(
                     backoff = (backoff * 2).min(ACCEPT_BACKOFF[1]);
                     break;
                 }
-                // No more of them.
+                // No connection is waiting.
                 Err(_) => break,
             }
         }
     }
     drop(listener);
     shared.tasks.close();
-    // Each connection ends itself within the drain time.
+    // Each connection ends by itself within the drain time.
     shared.tasks.wait().await;
     Ok(())
 }
@@ -117,7 +119,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Serves a connection, in a task of its own if it takes longer, unless there are enough of them.
+/// Serves a connection if the limits allow it, in its own task if it has to wait.
 fn admit(
     stream: TcpStream,
     peer: SocketAddr,
@@ -167,7 +169,7 @@ fn admit(
     }
 }
 
-/// A connection that begins with a PROXY protocol header, a TLS handshake, or one after the other.
+/// Serves a connection that begins with a PROXY protocol header, a TLS handshake, or both.
 async fn with_preamble(
     mut stream: tokio::net::TcpStream,
     proxied: bool,
@@ -221,7 +223,7 @@ async fn with_preamble(
     }
 }
 
-/// Reads a PROXY protocol header: whom it names, and what was read beyond it.
+/// Reads a PROXY protocol header. Returns the client it names, and the bytes after the header.
 async fn proxy_header(
     stream: &mut tokio::net::TcpStream,
 ) -> io::Result<(Option<SocketAddr>, Vec<u8>)> {
@@ -238,7 +240,7 @@ async fn proxy_header(
     }
 }
 
-/// Serves HTTP/1.1, or HTTP/2 if that is what the client begins with.
+/// Serves HTTP/1.1, or HTTP/2 if the client begins with its preface.
 async fn serve<S>(mut incoming: Incoming<S>, origin: Origin, open: Open, shared: Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -246,7 +248,7 @@ where
     match incoming.serve(&shared).await {
         Ended::Http2 => {
             let (stream, read) = incoming.into_parts();
-            // Boxed, so that a connection of HTTP/1.1 does not set aside what one of HTTP/2 needs.
+            // Boxed, so that an HTTP/1.1 connection does not reserve the memory that HTTP/2 needs.
             Box::pin(two::serve(Rewound::new(read, stream), origin, &shared)).await;
         }
         Ended::Aborted => shared.service.counters.count(Counter::TcpAborted),

@@ -1,8 +1,8 @@
 //! BEP 15 over UDP: a thread and a socket per worker.
 //!
-//! Packets that are not BEP 15, or whose connection id was not given to their source, are dropped. So nobody can
-//! have the tracker send anything to a third party but a connect reply of 16 bytes for a connect request of 16
-//! bytes.
+//! Packets that are not BEP 15 are dropped, as are those with a connection id that was not given to
+//! their source. With a forged source, the tracker therefore sends at most a connect reply of 16
+//! bytes for a connect request of 16 bytes.
 
 mod handler;
 
@@ -27,22 +27,22 @@ use crate::socket::mmsg::RequestBatch;
 
 use handler::Handler;
 
-/// The longest request that is looked at: BEP 15's longest scrape has 1,496 bytes.
+/// Longest request that is read, in bytes. The longest scrape of BEP 15 has 1,496 bytes.
 const REQUEST: usize = 2048;
-/// The longest reply: what fits an Ethernet frame over IPv6 without fragments, less a margin for
+/// Longest reply, in bytes: fits an Ethernet frame over IPv6 without fragments, with a margin for
 /// tunnels.
 const REPLY: usize = 1432;
 
-/// How often an idle worker checks whether it has to stop.
+/// How often an idle worker checks whether to stop.
 const WAKE: Duration = Duration::from_millis(200);
 
-/// How the UDP transport serves.
+/// Options of the UDP transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Options {
-    /// Seconds for which a connection id is valid. BEP 15 says two minutes; real clients use theirs for
-    /// longer.
+    /// How long a connection id is valid, in seconds. BEP 15 says two minutes. Real clients use
+    /// theirs for longer.
     pub(crate) connection_validity: u32,
-    /// Torrents per scrape; BEP 15 has room for 74.
+    /// Most torrents in one scrape. BEP 15 has room for 74.
     pub(crate) max_scrape: usize,
 }
 
@@ -55,8 +55,9 @@ impl Default for Options {
     }
 }
 
-/// Serves on these sockets, one thread each, until `shutdown`. The sockets have to be of one
-/// SO_REUSEPORT group: the same source always reaches the same one, but any of them can answer it.
+/// Serves on these sockets, one thread each, until `shutdown`. The sockets must form one
+/// SO_REUSEPORT group: packets of one source always reach the same socket, but any of them can
+/// answer.
 pub(crate) fn spawn(
     service: &Arc<Service>,
     sockets: Vec<UdpSocket>,
@@ -94,29 +95,29 @@ impl OverScion {
         })
     }
 
-    /// To be called with the requests of a batch before they are answered.
+    /// Starts a batch. Call it before the requests of the batch are answered.
     pub(super) fn begin_batch(&mut self, requests: &[Datagram<'_>]) {
         let datagrams = requests.iter().map(|it| (it.payload, it.source.host));
         self.handler.prefetch(datagrams);
         self.now = self.handler.service.now();
     }
 
-    /// Answers one request: writes the reply into the buffer and returns its length, 0 for no reply.
+    /// Answers one request. Writes the reply to the buffer and returns its length, 0 for no reply.
     pub(super) fn answer(
         &mut self,
         request: &Datagram<'_>,
         origin: &Origin,
         reply: &mut [u8],
     ) -> usize {
-        // Every path carries this much.
+        // Every path carries this many bytes.
         let room = reply.len().min(usize::from(MIN_PAYLOAD));
         let reply = &mut reply[..room];
         self.handler
             .answer(request.payload, origin, self.now, reply)
     }
 
-    /// To be called when a batch is answered, before its replies are sent: whoever has a reply finds it
-    /// counted.
+    /// Ends a batch. Call it before the replies are sent, so that a request is counted when its
+    /// reply arrives.
     pub(super) fn end_batch(&mut self) {
         let Handler {
             service, counts, ..
@@ -161,20 +162,20 @@ fn run(mut handler: Handler, socket: &UdpSocket, shutdown: &CancellationToken) {
                 // The clock is read once per batch.
                 let now = handler.service.now();
                 batch.answer(|datagram, source, reply| {
-                    // A reply to port 0 goes nowhere.
+                    // A reply to port 0 cannot be sent.
                     if source.port() == 0 {
                         return handler.silence(Counter::UdpMalformed);
                     }
                     handler.answer(datagram, &Origin::ip(source.ip()), now, reply)
                 });
-                // Counted before the replies are sent: whoever has a reply finds it counted.
+                // Counted before sending, so that a request is counted when its reply arrives.
                 handler.service.counters.flush(&mut handler.counts);
                 let failed = batch.send(socket) as u64;
                 handler.counts.add(Counter::UdpSendFailures, failed);
             }
             Err(error) if is_pause(&error) => {}
             Err(error) => {
-                // ENOMEM and the like pass. A socket that fails again at once must not spin.
+                // Errors such as ENOMEM pass. A socket that fails again at once must not spin.
                 tracing::warn!(%error, "cannot receive from UDP");
                 thread::sleep(Duration::from_millis(20));
             }
@@ -182,7 +183,7 @@ fn run(mut handler: Handler, socket: &UdpSocket, shutdown: &CancellationToken) {
     }
 }
 
-/// Whether this is no error but the end of a wait.
+/// Whether a wait ended without a datagram, which is no error.
 fn is_pause(error: &io::Error) -> bool {
     matches!(
         error.kind(),

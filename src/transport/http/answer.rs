@@ -1,12 +1,12 @@
-//! The door of HTTP: decodes a request and answers it, for HTTP/1.1, HTTP/2, HTTP/3 and qs.
+//! Decodes and answers HTTP requests, for HTTP/1.1, HTTP/2, HTTP/3 and qs.
 //!
-//! [`Request::decode`] turns a request line into an action, [`answer`] turns that into a status and a
-//! body. Nothing in here waits. Framing, header limits and the client's address belong to the
-//! transports.
+//! [`Request::decode`] turns a request line into an action. [`answer`] turns the action into a
+//! status and a body. Nothing here waits. The transports handle framing, header limits and the
+//! address of the client.
 //!
-//! Replies to BitTorrent clients are bencoded with status 200, failures included, because clients read
-//! nothing else. They are sent as `application/octet-stream`. 4xx statuses answer requests that no
-//! BitTorrent client makes.
+//! Replies to BitTorrent clients are bencoded and have status 200, also for failures, because
+//! clients read nothing else. Their type is `application/octet-stream`. Requests that no BitTorrent
+//! client makes get a 4xx status.
 
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
@@ -27,16 +27,16 @@ use crate::counters::Counter;
 use crate::service::{self, RulesCache, Service};
 use crate::transport::http::origin::Client;
 
-/// Info hashes in one scrape.
+/// Most info hashes in one scrape.
 const SCRAPE_MAX: usize = 100;
 
-/// What a browser gets to see.
+/// The page for browsers.
 const INDEX: &str = "scion-tracker, a BitTorrent tracker: /announce, /scrape\n";
 
-/// Which counters a request counts into.
+/// Decides which counters count a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transport {
-    /// HTTP/1.1, on whatever it runs, and HTTP/2.
+    /// HTTP/1.1 over any transport, and HTTP/2.
     Http,
     /// HTTP/3.
     Http3,
@@ -64,7 +64,7 @@ impl Transport {
         }
     }
 
-    /// Requests that got a 4xx status or an error of the protocol.
+    /// Counts requests that got a 4xx status or a protocol error.
     pub(crate) const fn rejected(self) -> Counter {
         match self {
             Self::Http => Counter::HttpRejected,
@@ -77,7 +77,7 @@ impl Transport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Method {
     Get,
-    /// As GET, and the body stays here.
+    /// Like GET, but the reply has no body.
     Head,
     Other,
 }
@@ -92,19 +92,20 @@ impl Method {
     }
 }
 
-/// A request as its transport has read it, not yet decoded.
+/// A request as read by its transport, not yet decoded.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RawRequest<'a> {
     pub(crate) method: Method,
     /// Path and query, or the absolute form that clients send to a proxy (RFC 9112 section 3.2.2).
     pub(crate) target: &'a str,
-    /// Who sent it.
+    /// The client.
     pub(crate) client: Client<'a>,
-    /// Whether it may be a replay: it came as TLS early data, to this server or to a proxy (RFC 8470).
+    /// Whether the request may be a replay: it came as TLS early data, to this server or to a proxy
+    /// (RFC 8470).
     pub(crate) early: bool,
 }
 
-/// A decoded request, of any version of HTTP.
+/// A decoded request of any version of HTTP.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) method: Method,
@@ -123,14 +124,14 @@ enum Action {
     /// An announce or a scrape that is refused before the tracker sees it.
     Refuse(Refusal),
     Index,
-    /// An announce or a scrape with a query that cannot be read: answered with a failure reason.
+    /// An announce or a scrape with an invalid query: answered with a failure reason.
     Invalid(QueryError),
     /// Answered with a 4xx status.
     Reject(Status),
 }
 
 impl Request {
-    /// Decodes a request. One that is at fault is decoded too, into its answer.
+    /// Decodes a request. An invalid request becomes the action that answers it.
     #[inline]
     pub(crate) fn decode(raw: &RawRequest<'_>) -> Self {
         Self {
@@ -139,7 +140,7 @@ impl Request {
         }
     }
 
-    /// A request that is at fault before its target is known: answered with a 4xx status.
+    /// A request that is invalid before its target is known: answered with a 4xx status.
     pub(crate) const fn rejected(method: Method, status: Status) -> Self {
         Self {
             method,
@@ -147,7 +148,8 @@ impl Request {
         }
     }
 
-    /// For an announce, under which key the tracker probably knows the peer.
+    /// For an announce, the key of the peer in the tracker, as far as it can be known before
+    /// answering.
     pub(crate) fn peer(&self) -> Option<PeerKey> {
         let Action::Announce(origin, AnnounceQuery { announce, .. }) = &self.action else {
             return None;
@@ -191,7 +193,7 @@ impl Action {
     #[inline]
     fn announce(raw: &RawRequest<'_>, query: &str, passkey: Option<Passkey>) -> Self {
         match query::parse_announce(query) {
-            // A replayed event would count twice; a replayed regular announce does no harm.
+            // A replayed event would count twice. A replayed regular announce is harmless.
             Ok(query) if raw.early && query.announce.event != Event::None => {
                 Self::Reject(Status::TooEarly)
             }
@@ -205,7 +207,7 @@ impl Action {
         }
     }
 
-    /// An action that needs to know the client.
+    /// Builds an action that needs the client.
     #[inline]
     fn of_client(raw: &RawRequest<'_>, action: impl FnOnce(Origin) -> Self) -> Self {
         match raw.client {
@@ -256,7 +258,7 @@ impl Status {
     }
 }
 
-/// A reply. Its body is in the [`Scratch`] that it was made with.
+/// A reply. Its body is in the [`Scratch`] it was made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub(crate) struct Reply {
@@ -265,7 +267,7 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// The `Allow` header that has to be there (RFC 9110 section 15.5.6).
+    /// The `Allow` header that the status requires (RFC 9110 section 15.5.6).
     pub(crate) const fn allow(&self) -> Option<&'static str> {
         match self.status {
             Status::MethodNotAllowed => Some("GET, HEAD"),
@@ -274,19 +276,20 @@ impl Reply {
     }
 }
 
-/// What is used again from request to request. One for each thread: nothing waits while it is in use.
+/// Buffers that are reused from request to request. One per thread: nothing waits while they are in
+/// use.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     rng: Rng,
     rules: ThreadRules,
     peers: Peers,
-    /// The body of the reply just made.
+    /// The body of the last reply.
     pub(crate) body: Vec<u8>,
     date_at: u64,
     date: String,
 }
 
-/// The rules of the tracker that this thread has last served.
+/// The rules of the tracker that this thread served last.
 struct ThreadRules(Option<RulesCache>);
 
 impl ThreadRules {
@@ -310,7 +313,8 @@ thread_local! {
 impl Scratch {
     fn new() -> Self {
         Self {
-            // Who is handed to whom is no secret: without entropy a hasher's keys will do.
+            // The choice of peers is no secret: without system entropy the keys of a hasher
+            // suffice.
             rng: service::rng()
                 .unwrap_or_else(|_| Rng::with_seed(RandomState::new().build_hasher().finish())),
             rules: ThreadRules(None),
@@ -326,7 +330,7 @@ impl Scratch {
         SCRATCH.with_borrow_mut(f)
     }
 
-    /// The value of the `Date` header, made once a second (RFC 9110 section 6.6.1).
+    /// The value of the `Date` header, formatted once per second (RFC 9110 section 6.6.1).
     pub(crate) fn date(&mut self) -> &str {
         let now = SystemTime::now();
         let secs = now
@@ -335,18 +339,18 @@ impl Scratch {
         if secs != self.date_at || self.date.is_empty() {
             self.date_at = secs;
             self.date.clear();
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = write!(self.date, "{}", httpdate::HttpDate::from(now));
         }
         &self.date
     }
 }
 
-/// Splits a target into path and query. Of the absolute form (RFC 9112 section 3.2.2) the authority is
-/// left out: a tracker answers to any name.
+/// Splits a target into path and query. Drops the authority of the absolute form (RFC 9112 section
+/// 3.2.2): the tracker answers to any name.
 fn path_and_query(target: &str) -> (&str, &str) {
     let absolute = match target.starts_with('/') {
-        // As from all clients that take us for no proxy; the longest of targets need not be searched.
+        // Nearly all targets. This saves searching a long target for a scheme.
         true => None,
         false => target.split_once("://"),
     };
@@ -359,7 +363,7 @@ fn path_and_query(target: &str) -> (&str, &str) {
     target.split_once('?').unwrap_or((target, ""))
 }
 
-/// Answers a request; the body is in `scratch`. The one way from HTTP to the tracker.
+/// Answers a request, and writes the body to `scratch`. All HTTP requests reach the tracker here.
 pub(crate) fn answer(
     service: &Service,
     transport: Transport,
@@ -460,17 +464,17 @@ fn scrape(
     BENCODED
 }
 
-/// Writes why the tracker does not serve a request.
+/// Writes the reason for a refusal.
 fn refuse(service: &Service, transport: Transport, refusal: Refusal, body: &mut Vec<u8>) {
     service.counters.count(transport.failures());
     service.counters.refuse(refusal);
     let retry_in = refusal.retry_in_minutes();
-    // `retry in` is in minutes (BEP 31); `interval`, in seconds, is for clients without it.
+    // `retry in` is in minutes (BEP 31). `interval`, in seconds, is for clients without BEP 31.
     let interval = retry_in.map(|minutes| minutes * 60);
     reply::write_failure(refusal.message(), retry_in, interval, body);
 }
 
-/// A number in decimal digits, written to the end of `digits`.
+/// Formats a number in decimal digits, at the end of `digits`.
 pub(crate) fn decimal(mut number: usize, digits: &mut [u8; 20]) -> &[u8] {
     let mut start = digits.len();
     loop {

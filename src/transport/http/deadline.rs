@@ -1,4 +1,4 @@
-//! A deadline that moves with every request and does not touch the timer for it.
+//! A deadline that moves with every request without setting its timer again.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-/// When a connection has waited long enough.
+/// The deadline of a connection.
 ///
-/// Moving the deadline further away costs nothing: the timer goes off at the old time, sees that the
-/// deadline has moved and sleeps on. Only moving it nearer sets the timer anew.
+/// Moving it further away costs nothing: the timer fires at the old time, finds that the deadline
+/// has moved and sleeps on. Only moving it nearer sets the timer again.
 #[derive(Debug)]
 pub(crate) struct Deadline {
     at: Instant,
@@ -37,7 +37,7 @@ impl Deadline {
         }
     }
 
-    /// Sets a last moment, `duration` from now, beyond which the deadline does not move any more.
+    /// Limits the deadline: from now on it does not move beyond `duration` from now.
     pub(crate) fn limit(&mut self, duration: Duration) {
         self.latest = Some(Instant::now() + duration);
         self.set(self.at.saturating_duration_since(Instant::now()));

@@ -73,7 +73,7 @@ pub(in crate::transport) struct Buffers {
     end: usize,
     /// Replies that have not been written yet.
     out: Vec<u8>,
-    /// Whether no reply has been sent yet.
+    /// Whether a reply has not been sent yet.
     first: bool,
 }
 

@@ -98,7 +98,7 @@ struct Served {
     server: AbortOnDropHandle<Ended>,
     /// How the server ended, once it has.
     ended: Option<Ended>,
-    /// Bytes read from the client's stream that are not yet in the pipe.
+    /// Whether the client's stream has ended, and whether the server knows it.
     inward: Bytes,
     /// Whether the client's stream has ended, and whether the server has been told.
     inward_ended: bool,

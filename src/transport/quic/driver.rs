@@ -1,12 +1,13 @@
-//! Drives the connections of a socket: handles received datagrams, answers requests at once and sends
-//! datagrams, all in one task.
+//! Drives the QUIC connections of a socket in one task: handles received datagrams, answers
+//! requests at once and sends datagrams.
 //!
-//! It does not receive: [`Driver::poll`] is given what does, so that the same connections run on a UDP socket
-//! ([`super::udp`]) and on a SCION port ([`transport::scion`](crate::transport::scion)).
+//! The driver does not receive by itself. [`Driver::poll`] gets a function that receives, so that
+//! the same code serves a UDP socket ([`super::udp`]) and a SCION port
+//! ([`transport::scion`](crate::transport::scion)).
 //!
-//! quinn has a task per socket and two per connection, with channels between them. Here a connection is
-//! processed once when its datagrams are in, so what it sends, acknowledgements included, leaves in as few
-//! datagrams as will hold it.
+//! quinn uses one task per socket and two per connection, with channels between them. Here a
+//! connection is processed once after a batch of datagrams, so its replies and acknowledgements
+//! leave in as few datagrams as possible.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -34,19 +35,19 @@ use crate::transport::connections::Over;
 use crate::transport::http::qs::WakeQueue;
 use crate::transport::http::three::RequestQueue;
 
-/// Batches of datagrams that are received before other tasks get their turn.
+/// Batches received before other tasks get their turn.
 const BATCHES: usize = 8;
-/// Requests that are answered together. More make their clients wait for each other: with 64, server and
-/// clients idled in turn.
+/// Most requests that are answered together. With more, clients wait for each other: with 64,
+/// server and clients were idle in turn.
 const TOGETHER: usize = 8;
-/// Says who is behind a remote address of the socket, if that is known.
+/// Returns the client behind a remote address of the socket, if it is known.
 type OriginOf = Box<dyn Fn(SocketAddr) -> Option<Origin> + Send>;
 
 /// A received datagram.
 pub(in crate::transport) struct Received<'a> {
     pub(in crate::transport) payload: &'a [u8],
     pub(in crate::transport) remote: SocketAddr,
-    /// The address that it was sent to, if the socket says.
+    /// The address it was sent to, if the socket reports it.
     pub(in crate::transport) local: Option<IpAddr>,
     pub(in crate::transport) ecn: Option<EcnCodepoint>,
 }
@@ -56,19 +57,19 @@ pub(in crate::transport) struct Driver {
     endpoint: Endpoint,
     /// Longer datagrams are dropped.
     max_datagram: usize,
-    /// For whom the endpoint makes connection ids, where the socket wants to know.
+    /// Tells the socket the remote that the next connection id is for, if the socket needs that.
     recipient: Option<Recipient>,
     out: Out,
-    /// What the endpoint itself answers, when a datagram belongs to no connection.
+    /// The buffer for packets of the endpoint itself, which belong to no connection.
     response: Vec<u8>,
     origin_of: OriginOf,
     shared: Arc<Shared>,
     handshakes: Arc<AtomicUsize>,
-    /// By handle.
+    /// By connection handle.
     connections: Vec<Option<Box<Connection>>>,
     /// Number of connections, including closed ones that are not removed yet.
     held: usize,
-    /// Connections with something to do.
+    /// Connections that need processing.
     ready: Vec<ConnectionHandle>,
     queue: RequestQueue,
     wakeups: Arc<WakeQueue>,
@@ -80,7 +81,7 @@ pub(in crate::transport) struct Driver {
 struct Connection {
     quic: Quic,
     state: ConnectionState,
-    /// Whether it is among those with something to do.
+    /// Whether it is in `ready`.
     ready: bool,
 }
 
@@ -114,15 +115,15 @@ impl Driver {
         }
     }
 
-    /// Receives with `receive`, which hands a batch of datagrams to [`Driver::handle`], until there are no
-    /// more, and processes the connections. Ready when a stopped driver has no connection left, or when
+    /// Receives until nothing is left, and processes the connections. `receive` passes a batch of
+    /// datagrams to [`Driver::handle`]. Ready when a stopped driver has no connection left, or when
     /// `receive` fails.
     pub(in crate::transport) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         mut receive: impl FnMut(&mut Self, &mut Context<'_>) -> Poll<io::Result<()>>,
     ) -> Poll<io::Result<()>> {
-        // As long as nothing can be sent nothing is read: the replies would have to be sent, too.
+        // While the socket cannot send, nothing is read: replies could not be sent either.
         if self.out.poll_ready(cx).is_pending() {
             return Poll::Pending;
         }
@@ -157,7 +158,7 @@ impl Driver {
         Poll::Pending
     }
 
-    /// Hands a datagram to its connection.
+    /// Passes a datagram to its connection.
     pub(in crate::transport) fn handle(&mut self, datagram: &Received<'_>, now: Instant) {
         if datagram.payload.len() > self.max_datagram {
             return;
@@ -190,15 +191,15 @@ impl Driver {
         }
     }
 
-    /// Opens a connection, or answers with Retry, or refuses.
+    /// Accepts a connection, asks for address validation with Retry, or refuses.
     ///
-    /// An address that is not validated may be forged, so such a packet does not count against the connections
-    /// of that address. Handshakes in flight have their own limit.
+    /// An address that is not validated may be forged, so such a packet does not count against the
+    /// connections of that address. Handshakes in progress have their own limit.
     fn admit(&mut self, incoming: Incoming, now: Instant) {
         let Shared { service, .. } = &*self.shared;
         let limits = service.limits();
         let Some(origin) = (self.origin_of)(incoming.remote_address()) else {
-            // Others have pushed it out of the table of remotes. The client tries again.
+            // The table of remotes was full and has lost this one. The client tries again.
             return self.endpoint.ignore(incoming);
         };
         let validated = incoming.remote_address_validated();
@@ -227,7 +228,7 @@ impl Driver {
         let (handle, quic) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Not a first packet of QUIC.
+                // The packet is not a valid Initial.
                 service.counters.count(Counter::QuicAborted);
                 if let Some(transmit) = error.response {
                     self.out.send_or_drop(&transmit, &self.response);
@@ -259,7 +260,7 @@ impl Driver {
         }
     }
 
-    /// Processes the connections with something to do.
+    /// Processes the ready connections.
     fn drive(&mut self, cx: &mut Context<'_>) {
         if self.ready.is_empty() {
             return;
@@ -274,7 +275,7 @@ impl Driver {
             }
             self.serve(now);
             for handle in &ready[flushed..=at] {
-                // Those that cannot send any more are queued again, for when that is possible.
+                // A connection that cannot send for now is queued again.
                 self.flush(*handle, cx, now);
             }
             flushed = at + 1;
@@ -285,7 +286,7 @@ impl Driver {
         }
     }
 
-    /// Processes the events of a connection. Its requests are queued then.
+    /// Processes the events of a connection and queues its requests.
     fn process_events(&mut self, handle: ConnectionHandle, now: Instant) {
         let Some(Some(connection)) = self.connections.get_mut(handle.0) else {
             return;
@@ -313,10 +314,10 @@ impl Driver {
         });
     }
 
-    /// Sends what a connection has to send.
+    /// Sends the datagrams of a connection.
     fn flush(&mut self, handle: ConnectionHandle, cx: &mut Context<'_>, now: Instant) {
         loop {
-            // Sending, or an answer of the endpoint, may cause events, too.
+            // Sending, or a response of the endpoint, may cause events.
             self.process_events(handle, now);
             self.serve(now);
             let Some(Some(connection)) = self.connections.get_mut(handle.0) else {
@@ -385,7 +386,7 @@ impl Driver {
         }
     }
 
-    /// Accepts no new connections from here on, and ends those that are open.
+    /// Stops accepting connections and closes the open ones.
     pub(in crate::transport) fn stop(&mut self) {
         self.stopping = true;
         self.endpoint.set_server_config(None);
@@ -404,12 +405,12 @@ impl Driver {
     }
 }
 
-/// The longest datagram that an endpoint takes.
+/// The longest datagram that an endpoint accepts.
 pub(super) fn max_datagram(endpoint: &EndpointConfig) -> usize {
     usize::try_from(endpoint.get_max_udp_payload_size()).unwrap_or(usize::MAX)
 }
 
-/// Queues a connection, unless it is queued.
+/// Queues a connection for processing, unless it is already queued.
 fn mark(
     connections: &mut [Option<Box<Connection>>],
     ready: &mut Vec<ConnectionHandle>,
@@ -424,7 +425,7 @@ fn mark(
 }
 
 impl Drop for Driver {
-    /// Closes the connections of a server that is dropped and not stopped.
+    /// Closes the connections of a driver that is dropped instead of stopped.
     fn drop(&mut self) {
         let now = Instant::now();
         for connection in self.connections.iter_mut().flatten() {

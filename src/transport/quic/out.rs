@@ -1,8 +1,9 @@
-//! Sends datagrams.
+//! Sends the datagrams of QUIC endpoints.
 //!
-//! They are not collected: a client that has its reply at once asks again while the replies of others are
-//! still being made. With 64 datagrams per system call, server and clients waited for each other in turn,
-//! and waking up took more CPU time than the saved calls.
+//! Datagrams of several connections are not collected. A client that has its reply at once sends
+//! its next request while the server answers others. With 64 datagrams per system call, server and
+//! clients waited for each other in turn, and waking up cost more CPU time than the system calls
+//! saved.
 
 use std::io;
 use std::pin::Pin;
@@ -13,7 +14,7 @@ use quinn::udp::EcnCodepoint;
 use quinn::{AsyncUdpSocket, UdpPoller};
 use quinn_proto::Transmit;
 
-/// At most so many datagrams of one connection leave with one system call.
+/// Most datagrams of one connection in one system call.
 const SEGMENTS: usize = 10;
 
 /// The sending side of a socket.
@@ -22,7 +23,7 @@ pub(super) struct Out {
     socket: Arc<dyn AsyncUdpSocket>,
     writable: Pin<Box<dyn UdpPoller>>,
     buffer: Vec<u8>,
-    /// The content of the buffer, if the socket has not taken it yet.
+    /// The buffered datagram that the socket has not accepted yet.
     waiting: Option<Transmit>,
 }
 
@@ -36,37 +37,38 @@ impl Out {
         }
     }
 
-    /// How many datagrams of a connection may be sent at once.
+    /// Most datagrams of one connection in one system call.
     pub(super) fn segments(&self) -> usize {
         self.socket.max_transmit_segments().min(SEGMENTS)
     }
 
-    /// Ready when the socket has taken the buffer.
+    /// Ready when the socket has accepted the buffer.
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Some(transmit) = self.waiting.take() {
             if self.send(&transmit).is_err() {
                 self.waiting = Some(transmit);
-                // The next call finds any other error.
+                // The next call reports any other error.
                 let _ = ready!(self.writable.as_mut().poll_writable(cx));
             }
         }
         Poll::Ready(())
     }
 
-    /// Where a datagram is to be written, while this is ready, before [`Out::send_buffer`].
+    /// The buffer to write a datagram to. Call it when [`Out::poll_ready`] is ready, and before
+    /// [`Out::send_buffer`].
     pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
         self.buffer.clear();
         &mut self.buffer
     }
 
-    /// Sends the buffer, or keeps it until the socket takes it.
+    /// Sends the buffer, or keeps it until the socket accepts it.
     pub(super) fn send_buffer(&mut self, transmit: Transmit) {
         if self.send(&transmit).is_err() {
             self.waiting = Some(transmit);
         }
     }
 
-    /// Sends a datagram if that is possible now. For datagrams that the client asks for again.
+    /// Sends a datagram now or drops it. For datagrams that the client requests again.
     pub(super) fn send_or_drop(&mut self, transmit: &Transmit, bytes: &[u8]) {
         if self.waiting.is_none() {
             self.buffer().extend_from_slice(bytes);
@@ -74,8 +76,7 @@ impl Out {
         }
     }
 
-    /// Fails only if the socket takes no more for now. A datagram that cannot be sent at all is lost, as on any
-    /// network.
+    /// Fails only if the socket is full. Other errors lose the datagram, as any network may.
     fn send(&self, transmit: &Transmit) -> Result<(), Full> {
         let sent = self.socket.try_send(&quinn::udp::Transmit {
             destination: transmit.destination,
@@ -93,5 +94,5 @@ impl Out {
     }
 }
 
-/// The socket takes no more for now.
+/// The socket accepts no more for now.
 struct Full;

@@ -1,4 +1,4 @@
-//! The protocol of a connection, from its handshake to its end.
+//! The state of a QUIC connection: its handshake, its protocol, its end.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,8 +15,8 @@ use crate::transport::connections::{Open, Over};
 use crate::transport::http::qs::{self, WakeQueue};
 use crate::transport::http::three::{self, Code, QueuedRequest, RequestQueue};
 
-/// Error codes that end a connection before its protocol is known, or after its end: those of HTTP/3
-/// (RFC 9114 section 8.1).
+/// Error codes that close a connection before its protocol is known: those of HTTP/3 (RFC 9114
+/// section 8.1).
 pub(super) const NO_ERROR: VarInt = VarInt::from_u32(0x100);
 const EXCESSIVE_LOAD: VarInt = VarInt::from_u32(0x107);
 
@@ -36,7 +36,7 @@ pub(super) enum ConnectionState {
         session: Box<qs::Session>,
         _counted: Open,
     },
-    /// Closed, and about to be forgotten.
+    /// Closed, and waiting to be removed.
     Over,
 }
 
@@ -59,7 +59,8 @@ impl ConnectionState {
                     }
                 }
                 Self::Qs { session, .. } => session.handle(&event, quic),
-                // Nothing may be sent before the handshake is done, and nothing counts after the end.
+                // Nothing may be sent before the handshake is complete. Events after the end are
+                // ignored.
                 Self::Handshake { .. } | Self::Over => {}
             },
             Event::ConnectionLost { reason } => {
@@ -77,7 +78,7 @@ impl ConnectionState {
         }
     }
 
-    /// The handshake is done, which proves the address of the client.
+    /// Starts the protocol when the handshake is complete and has validated the client's address.
     fn begin(
         &mut self,
         quic: &mut Quic,
@@ -119,7 +120,7 @@ impl ConnectionState {
         }
     }
 
-    /// Serves an announce that was in line.
+    /// Answers a queued request.
     pub(super) fn answer(
         &mut self,
         queued: &QueuedRequest,
@@ -127,13 +128,13 @@ impl ConnectionState {
         shared: &Shared,
         now: Instant,
     ) {
-        // The connection may have been ended by what came after it.
+        // An event after the request may have ended the connection.
         if let Self::Http3 { session, .. } = self {
             session.answer(queued, quic, shared, now);
         }
     }
 
-    /// Carries what there is between the streams of `qs` and its server.
+    /// Carries bytes between the streams of `qs` and its server.
     pub(super) fn pump(&mut self, quic: &mut Quic, shared: &Arc<Shared>, now: Instant) {
         if let Self::Qs { session, .. } = self
             && let Some(end) = session.pump(quic, shared, now)
@@ -208,7 +209,7 @@ impl ConnectionState {
     }
 }
 
-/// The protocol that both sides have agreed on (ALPN).
+/// The protocol agreed on with ALPN.
 fn protocol(quic: &Quic) -> Option<Vec<u8>> {
     let data = quic.crypto_session().handshake_data()?;
     data.downcast::<HandshakeData>().ok()?.protocol

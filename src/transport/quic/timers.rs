@@ -8,12 +8,12 @@ use std::time::Instant;
 use quinn_proto::ConnectionHandle;
 use tokio::time::Sleep;
 
-/// The deadlines of all connections.
+/// Stores the deadlines of all connections.
 #[derive(Debug)]
 pub(super) struct Timers {
-    /// At most one per connection. It may be too early, never too late.
+    /// The queued times, at most one per connection. A time may be too early, but never too late.
     set: BTreeSet<(Instant, usize)>,
-    /// By handle.
+    /// By connection handle.
     armed: Vec<Option<Instant>>,
     sleep: Option<Pin<Box<Sleep>>>,
 }
@@ -27,8 +27,8 @@ impl Timers {
         }
     }
 
-    /// Sets the deadline of a connection. A later one, as with every datagram, is not stored: it is
-    /// found when the old one has passed.
+    /// Sets the deadline of a connection. A later deadline, as every datagram causes, is not
+    /// queued: it is found when the earlier time has passed.
     pub(super) fn set(&mut self, handle: ConnectionHandle, at: Option<Instant>) {
         if self.armed.len() <= handle.0 {
             self.armed.resize(handle.0 + 1, None);

@@ -11,7 +11,7 @@ use quinn_proto::{EcnCodepoint, EndpointConfig};
 
 use super::driver::{Driver, Received, max_datagram};
 
-/// Room for datagrams that the kernel has coalesced.
+/// Size of a buffer for datagrams that the kernel has coalesced.
 const COALESCED: usize = 1 << 16;
 
 /// A socket and the buffers of a batch.
@@ -30,7 +30,7 @@ impl Receiver {
         }
     }
 
-    /// Receives a batch and hands it to the driver.
+    /// Receives a batch and passes it to the driver.
     pub(super) fn poll(
         &mut self,
         driver: &mut Driver,
@@ -43,7 +43,7 @@ impl Receiver {
             std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
         let count = match self.socket.poll_recv(cx, &mut buffers, &mut metas) {
             Poll::Ready(Ok(count)) => count,
-            // Undefined for UDP, and caused by anybody who sends an ICMP message.
+            // UDP has no such error, but anyone can cause it with an ICMP message.
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => 0,
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             Poll::Pending => return Poll::Pending,

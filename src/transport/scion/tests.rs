@@ -1,4 +1,4 @@
-//! A port on loopback, asked with whole SCION packets; no router, no daemon.
+//! Tests a port on loopback with complete SCION packets, without a router or a daemon.
 
 use std::net::UdpSocket as StdUdpSocket;
 use std::time::Duration;
@@ -26,7 +26,7 @@ const SERVER: &str = "1-ff00:0:110,[10.0.0.1]";
 const CLIENT: &str = "2-ff00:0:210,[10.0.0.2]";
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A port that serves.
+/// A port that is being served.
 struct Running {
     socket: Arc<ScionSocket>,
     service: Arc<Service>,
@@ -34,7 +34,7 @@ struct Running {
     tasks: TaskTracker,
 }
 
-/// What a port is to serve.
+/// The protocols of a port.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Serves {
     Udp,
@@ -131,7 +131,7 @@ fn client(socket: &UdpSocket) -> ScionAddr {
     }
 }
 
-/// A socket at this address of the loopback network.
+/// Binds a socket to this loopback address.
 async fn at(ip: &str) -> UdpSocket {
     UdpSocket::bind(format!("{ip}:0")).await.unwrap()
 }
@@ -161,7 +161,7 @@ fn other_version() -> Vec<u8> {
 async fn a_port_for_udp_alone_needs_no_certificate_and_makes_no_entries() {
     let port = start(Serves::Udp);
     let raw = UdpSocket::bind(loopback()).await.unwrap();
-    // Nobody answers this one. It is handled before the next, which is answered.
+    // This one is not answered. It is handled before the next one, which is.
     let packet = forge(
         client(&raw),
         port.socket.local(),
@@ -224,7 +224,7 @@ async fn echo_requests_are_answered_and_replies_are_no_longer() {
         write_echo_request(host(from), host(SERVER), path, &echo, &mut request).unwrap();
         request
     };
-    // The first one reached the wrong host and is not answered.
+    // The first one was sent to another host and is not answered.
     let mut elsewhere = request(CLIENT, &path(1), 2);
     elsewhere[31] ^= 1;
     port.send(&raw, &elsewhere).await;
@@ -251,7 +251,8 @@ async fn echo_requests_are_answered_and_replies_are_no_longer() {
     port.stop().await;
 }
 
-/// With a topology: a host on plain IP pretends to be a host of another AS, or has answers sent to a third one.
+/// Uses a topology. A host on plain IP pretends to be in another AS, or asks for replies to a third
+/// host.
 #[tokio::test]
 async fn only_the_router_of_a_path_and_hosts_themselves_are_answered() {
     let topology = r#"{"isd_as": "1-ff00:0:110", "border_routers":
@@ -279,7 +280,7 @@ async fn only_the_router_of_a_path_and_hosts_themselves_are_answered() {
         // The router has no such interface.
         port.send(&router, &forge(far, to, &path(8), payload)).await;
     }
-    // Handled in this order, so all of the above are when these are answered.
+    // Packets are handled in order, so all of the above are handled when these are answered.
     port.send(&router, &forge(far, to, &path(1), &connect_request(2)))
         .await;
     port.send(&victim, &forge(named, to, &[], &connect_request(3)))

@@ -1,16 +1,16 @@
-//! QUIC Version Negotiation without an entry for the sender.
+//! Negotiates the QUIC version (Version Negotiation) without an entry for the sender.
 
 use std::time::Duration;
 
 use crate::scion::rate::RateLimiter;
 use crate::scion::socket::quic::{V1, long_header};
 
-/// Version Negotiation packets at once, and per second.
+/// Version Negotiation packets in one burst, and per second.
 const NEGOTIATIONS: u32 = 200;
 
-/// Answers packets of other versions (RFC 9000 section 6). The QUIC endpoint itself does so only for 1200
-/// bytes and more. Here the answer just has to be no longer than the packet: some clients open with 600
-/// bytes of another version and come back with version 1.
+/// Answers packets of other QUIC versions (RFC 9000 section 6). The QUIC endpoint itself does so
+/// only for packets of 1200 bytes and more. Here the answer must only be no longer than the packet:
+/// some clients begin with 600 bytes of another version and then use version 1.
 #[derive(Debug)]
 pub(super) struct Negotiator(RateLimiter);
 
@@ -19,8 +19,8 @@ impl Negotiator {
         Self(RateLimiter::new(NEGOTIATIONS))
     }
 
-    /// Whether the packet is of another version. If so, the answer is in `out`, unless it would be longer
-    /// than the packet or there were too many.
+    /// Returns whether the packet is of another version. Writes the answer to `out`, unless it
+    /// would be longer than the packet or the rate is exceeded.
     pub(super) fn handles(&mut self, packet: &[u8], now: Duration, out: &mut Vec<u8>) -> bool {
         let Some(header) = long_header(packet) else {
             return false;

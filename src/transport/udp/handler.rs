@@ -1,4 +1,4 @@
-//! What becomes of one datagram: the same over IP and over SCION.
+//! Answers BEP 15 datagrams, over IP and over SCION alike.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::counters::{Counter, Snapshot};
 use crate::service::{RulesCache, Service};
 use crate::socket::mmsg::BATCH;
 
-/// Answers requests for one worker, and counts them until the worker flushes.
+/// Answers the requests of one worker, and counts them until the worker flushes the counts.
 pub(super) struct Handler {
     pub(super) service: Arc<Service>,
     pub(super) ids: ConnectionIds,
@@ -30,14 +30,15 @@ pub(super) struct Handler {
 }
 
 impl Handler {
-    /// Tells the tracker of the announces among datagrams that are answered next.
+    /// Prefetches the peers of announces that are answered next.
     pub(super) fn prefetch<'a>(&self, datagrams: impl Iterator<Item = (&'a [u8], Host)>) {
         let mut peers: ArrayVec<PeerKey, BATCH> = ArrayVec::new();
         for (datagram, source) in datagrams.take(BATCH) {
             if let Some((info_hash, port)) = bep15::peek_announce(datagram) {
                 peers.push(PeerKey {
                     info_hash,
-                    // Over IP, most have none, or say so only further on.
+                    // Over IP most clients have no ISD-AS. An ISD-AS in the request is not read
+                    // here.
                     ia: source.ia,
                     addr: CompactAddr::new(source.ip(), port),
                 });
@@ -46,7 +47,7 @@ impl Handler {
         self.service.tracker.prefetch(&peers);
     }
 
-    /// Answers one datagram: returns the length of the reply, zero for silence.
+    /// Answers one datagram. Returns the length of the reply, 0 for no reply.
     pub(super) fn answer(
         &mut self,
         datagram: &[u8],
@@ -98,7 +99,7 @@ impl Handler {
         reply: &mut [u8],
     ) -> usize {
         let layout = Layout::of(origin);
-        // No more than fit, so that those who are left out are left out by choice.
+        // Asks for no more peers than fit, so that the tracker chooses them all.
         let room = ((reply.len() - ANNOUNCE_HEADER) / layout.size()) as u32;
         let rules = self.rules.load();
         let wanted = announce.numwant.unwrap_or(rules.terms.numwant_default);
@@ -120,7 +121,7 @@ impl Handler {
         }
     }
 
-    /// BEP 15 has no place for URL data in a scrape, so there is never a passkey.
+    /// A BEP 15 scrape has no room for URL data, so it never has a passkey.
     fn scrape(
         &mut self,
         origin: &Origin,
@@ -196,8 +197,8 @@ mod tests {
         request
     }
 
-    /// A million datagrams of random bytes, each of a random length, a third of them dressed up as
-    /// announces and scrapes: none is answered, each is counted.
+    /// Sends a million random datagrams of random lengths, a third of them with the headers of
+    /// announces and scrapes. None is answered, each is counted.
     #[test]
     fn a_million_random_datagrams_get_no_answer() {
         let mut handler = handler(Ceilings::default());

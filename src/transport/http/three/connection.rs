@@ -1,5 +1,5 @@
-//! One HTTP/3 connection: what becomes of its streams. Knows QUIC as a state machine, and no socket, no
-//! task and no clock.
+//! Serves the streams of one HTTP/3 connection. Works on QUIC as a state machine: it has no socket,
+//! no task and no clock.
 
 use std::time::{Duration, Instant};
 
@@ -13,20 +13,20 @@ use super::stream::{self, Progress, Waiting};
 use crate::transport::Shared;
 use crate::transport::http::answer::Request;
 
-/// After GOAWAY, how many round trips without a request end the connection, and how long that is at
-/// least: the last replies are under way for half of one.
+/// After GOAWAY, a connection ends after so many round trips without a request, and after no less
+/// than this duration. The last replies need half a round trip.
 const QUIET_ROUND_TRIPS: u32 = 3;
 const QUIET: Duration = Duration::from_millis(50);
 
-/// Requests of all connections of an endpoint, to be answered together: the memory that the tracker
-/// reads for one announce is fetched while it reads for another.
+/// Queues the requests of all connections of an endpoint, to answer them together: the tracker
+/// prefetches the memory for one announce while it handles another.
 #[derive(Debug, Default)]
 pub(in crate::transport) struct RequestQueue {
     queued: Vec<QueuedRequest>,
     peers: Vec<PeerKey>,
 }
 
-/// A request that is to be answered by [`Session::answer`] of its connection.
+/// A request for [`Session::answer`] of its connection.
 #[derive(Debug)]
 pub(in crate::transport) struct QueuedRequest {
     pub(in crate::transport) connection: ConnectionHandle,
@@ -43,7 +43,7 @@ impl RequestQueue {
         self.queued.is_empty()
     }
 
-    /// Empties the queue into `answer`.
+    /// Passes each request to `answer`, and empties the queue.
     pub(in crate::transport) fn answer(
         &mut self,
         shared: &Shared,
@@ -57,7 +57,7 @@ impl RequestQueue {
     }
 }
 
-/// What an HTTP/3 connection is besides QUIC. Errors are the code to end the connection with.
+/// The HTTP/3 state of a connection. Errors are the code to close the connection with.
 #[derive(Debug)]
 pub(in crate::transport) struct Session {
     handle: ConnectionHandle,
@@ -67,16 +67,16 @@ pub(in crate::transport) struct Session {
     waiting: Vec<Waiting>,
     /// The id of the next request.
     next: u64,
-    /// Whether the client was told to send no more requests.
+    /// Whether GOAWAY was sent.
     going: bool,
-    /// When a connection without a request ends.
+    /// When the connection ends unless a request arrives.
     deadline: Instant,
-    /// When it ends in any case.
+    /// When the connection ends in any case.
     latest: Option<Instant>,
 }
 
 impl Session {
-    /// For a connection whose handshake is done.
+    /// Starts a session on a connection whose handshake is complete.
     pub(in crate::transport) fn new(
         handle: ConnectionHandle,
         origin: Origin,
@@ -99,7 +99,7 @@ impl Session {
         })
     }
 
-    /// Handles what has happened to a stream. Requests that have arrived in whole are queued.
+    /// Handles a stream event. Queues requests that have arrived in full.
     pub(in crate::transport) fn handle(
         &mut self,
         event: &StreamEvent,
@@ -135,7 +135,7 @@ impl Session {
         }
     }
 
-    /// Answers a request that was queued.
+    /// Answers a queued request.
     pub(in crate::transport) fn answer(
         &mut self,
         queued: &QueuedRequest,
@@ -150,7 +150,7 @@ impl Session {
         }
     }
 
-    /// When [`Session::time_out`] has something to do.
+    /// When [`Session::time_out`] must be called.
     pub(in crate::transport) fn deadline(&self) -> Instant {
         let waiting = self.waiting.iter().map(|waiting| waiting.until);
         waiting
@@ -158,7 +158,7 @@ impl Session {
             .fold(self.deadline, Instant::min)
     }
 
-    /// Gives up what has taken too long.
+    /// Ends the exchanges, or the connection, whose deadline has passed.
     pub(in crate::transport) fn time_out(
         &mut self,
         quic: &mut Connection,
@@ -166,7 +166,8 @@ impl Session {
         now: Instant,
     ) -> Result<(), Code> {
         if self.control.deadline().is_some_and(|until| until <= now) {
-            // A client that gives us no stream to send settings on is none of HTTP/3 (section 6.2).
+            // Section 6.2: a client that does not let us open our control stream does not speak
+            // HTTP/3.
             return Err(Code::STREAM_CREATION_ERROR);
         }
         let waiting = self.waiting.len();
@@ -182,7 +183,7 @@ impl Session {
         Ok(())
     }
 
-    /// Tells the client to send no more requests, and leaves the replies time to arrive.
+    /// Sends GOAWAY, and leaves the replies time to arrive.
     pub(in crate::transport) fn go_away(
         &mut self,
         quic: &mut Connection,
@@ -198,7 +199,7 @@ impl Session {
         Ok(())
     }
 
-    /// Serves a request, as far as it goes.
+    /// Serves a new request, as far as possible without waiting.
     fn request(
         &mut self,
         id: StreamId,
@@ -208,7 +209,7 @@ impl Session {
         now: Instant,
     ) -> Result<(), Code> {
         if self.going {
-            // Section 5.2: it was told not to.
+            // Section 5.2: requests after GOAWAY are rejected.
             stream::abandon(id, Code::REQUEST_REJECTED, quic);
             return Ok(());
         }
@@ -228,7 +229,7 @@ impl Session {
         }
     }
 
-    /// Goes on with a request that has been waiting; others are over as far as we are concerned.
+    /// Continues a request that waits for the client. Events of other streams are ignored.
     fn resume(
         &mut self,
         id: StreamId,
@@ -259,7 +260,7 @@ impl Session {
         });
     }
 
-    /// After GOAWAY: ends the connection soon, if no request waits for the client.
+    /// After GOAWAY: ends the connection soon if no request waits for the client.
     fn await_quiet(&mut self, quic: &Connection, shared: &Shared, now: Instant) {
         let wait = if self.waiting.is_empty() {
             (quic.rtt() * QUIET_ROUND_TRIPS).max(QUIET)

@@ -1,9 +1,9 @@
-//! One request and its reply, as bytes of a request stream (RFC 9114 section 4).
+//! Decodes a request and encodes its reply, as bytes of a request stream (RFC 9114 section 4).
 //!
-//! A tracker needs so little of HTTP/3 that reading it here is less work than making sure of what a
-//! library reads. In particular these are malformed requests (section 4.1.2) and end their stream with
-//! H3_MESSAGE_ERROR: a pseudo-header field twice or after a regular field, fields of a connection such as
-//! `connection: keep-alive`, and a `content-length` other than the length of the body.
+//! A tracker needs little of HTTP/3. These requests are malformed (section 4.1.2) and end their
+//! stream with H3_MESSAGE_ERROR: a pseudo-header field that is repeated or follows a regular field,
+//! connection-specific fields such as `connection: keep-alive`, and a `content-length` that differs
+//! from the length of the body.
 
 use scion_tracker_core::request::Origin;
 
@@ -16,22 +16,22 @@ use crate::transport::http::answer::{
 };
 use crate::transport::http::origin::{Client, Hops};
 
-/// Bytes of frames besides the header section that a request may come with: unknown ones, which are
-/// there to be ignored, and trailers.
+/// Bytes of frames other than the header section that a request may have: trailers, and unknown
+/// frames, which are ignored.
 pub(in crate::transport) const EXTRA_BYTES: usize = 1024;
 
-/// What is used again from request to request.
+/// Buffers that are reused from request to request.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
-    /// Strings that were Huffman-coded.
+    /// Decoded Huffman strings.
     plain: Vec<u8>,
     pub(super) path: Vec<u8>,
     authority: Vec<u8>,
-    /// The reply of the last request.
+    /// The reply to the last request.
     pub(super) reply: Vec<u8>,
 }
 
-/// Answers a request. The reply goes to `buffers`.
+/// Answers a request. Writes the reply to `buffers`.
 pub(super) fn answer(request: &Request, shared: &Shared, buffers: &mut Buffers) {
     Scratch::with(|scratch| {
         let reply = answer::answer(&shared.service, Transport::Http3, request, scratch);
@@ -39,7 +39,7 @@ pub(super) fn answer(request: &Request, shared: &Shared, buffers: &mut Buffers) 
     });
 }
 
-/// Decodes the request in `bytes`, which begin the stream and, if `end`, are all of it.
+/// Decodes a request from `bytes`, the start of its stream, or all of the stream if `end`.
 pub(super) fn decode(
     bytes: &[u8],
     end: bool,
@@ -79,31 +79,31 @@ pub(super) fn decode(
     }))
 }
 
-/// The frames of a request that matter.
+/// The frames of a request that matter here.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Section<'a> {
     headers: &'a [u8],
     trailers: Option<&'a [u8]>,
-    /// The length of the first frame of a body, if there is one.
+    /// The length of the first DATA frame, if there is one.
     body: Option<u64>,
 }
 
-/// Why there is no request.
+/// Why a request cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// More bytes have to come.
+    /// More bytes are needed.
     More,
     /// The header section is longer than allowed.
     TooLong,
-    /// The stream is at fault.
+    /// The stream is in error.
     Reset(Code),
-    /// The connection is at fault.
+    /// The connection is in error.
     Close(Code),
 }
 
-/// Takes a request stream apart. Stops at the first frame of a body.
+/// Splits a request stream into frames. Stops at the first frame of a body.
 pub(super) fn section(bytes: &[u8], end: bool, head_bytes: usize) -> Result<Section<'_>, Stop> {
-    // A frame that the stream ends in the middle of (section 7.1).
+    // Section 7.1: the stream must not end within a frame.
     let cut = || {
         if end {
             Stop::Close(Code::FRAME_ERROR)
@@ -165,7 +165,7 @@ pub(super) fn section(bytes: &[u8], end: bool, head_bytes: usize) -> Result<Sect
     }
 }
 
-/// A header section that is well-formed. The path is in the buffers.
+/// A well-formed header section. The path is in the buffers.
 #[derive(Debug)]
 pub(super) struct Head<'a> {
     method: Method,
@@ -173,14 +173,14 @@ pub(super) struct Head<'a> {
     early: bool,
 }
 
-/// What is wrong with a header section that is good QPACK.
+/// What is wrong with a header section that is valid QPACK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
     Malformed,
     Refused(Status),
 }
 
-/// Reads the header section, and the trailers for being allowed to ignore them.
+/// Decodes the header section. Decodes the trailers only to check that they are valid QPACK.
 pub(super) fn read<'a>(
     section: &Section<'_>,
     origin: Origin,
@@ -229,11 +229,11 @@ const SCHEME: u8 = 2;
 const AUTHORITY: u8 = 4;
 const PATH: u8 = 8;
 
-/// A header section while it is read.
+/// A header section that is being read.
 struct Fields<'a, 'p> {
     size: usize,
     size_max: usize,
-    /// The pseudo-header fields so far, a bit each.
+    /// The pseudo-header fields so far, one bit each.
     pseudo: u8,
     /// Whether there was a regular field.
     regular: bool,
@@ -252,7 +252,7 @@ struct Fields<'a, 'p> {
 
 impl Fields<'_, '_> {
     fn take(&mut self, name: &[u8], value: &[u8]) -> Result<(), Fault> {
-        // Section 4.2.2: 32 bytes for each field beside its own.
+        // Section 4.2.2: each field counts 32 bytes more than its name and value.
         self.size += name.len() + value.len() + 32;
         if self.size > self.size_max {
             return Err(Fault::Refused(Status::HeadTooLarge));
@@ -310,10 +310,12 @@ impl Fields<'_, '_> {
                 self.path.extend_from_slice(value);
                 PATH
             }
-            // `:status` is for replies, `:protocol` for those who said that they know it.
+            // `:status` is for replies. `:protocol` needs an extension (RFC 8441), which is not
+            // supported.
             _ => return Err(Fault::Malformed),
         };
-        // Section 4.3: all of them before the regular fields, and (section 4.3.1) each once.
+        // Section 4.3: pseudo-header fields come before all regular fields. Section 4.3.1: each
+        // only once.
         if self.regular || self.pseudo & bit != 0 || !is_field_value(value) {
             return Err(Fault::Malformed);
         }
@@ -321,7 +323,7 @@ impl Fields<'_, '_> {
         Ok(())
     }
 
-    /// What can only be said at the end: whether all is there, and of the right length.
+    /// Checks the section as a whole: its mandatory fields, and the length of the body.
     fn check(&self, body: Option<u64>) -> Result<(), Fault> {
         let has = |bits| self.pseudo & bits == bits;
         let complete = if self.connect {
@@ -329,9 +331,9 @@ impl Fields<'_, '_> {
         } else {
             has(METHOD | SCHEME | PATH) && !self.path.is_empty()
         };
-        // Section 4.3.1: the web's schemes have an authority, without user information.
+        // Section 4.3.1: `http` and `https` need an authority without user information.
         let named = !self.web || (!self.authority.is_empty() && !self.authority.contains(&b'@'));
-        // Section 4.1.2. Of a body no more than the first frame is known.
+        // Section 4.1.2. Only the first frame of the body is known.
         let length = match (self.content_length, body) {
             (None, _) | (Some(0), None) => true,
             (Some(_), None) => false,
@@ -345,7 +347,7 @@ impl Fields<'_, '_> {
     }
 }
 
-/// Whether a regular field may be there (sections 4.2 and 10.3).
+/// Whether a regular field is allowed (sections 4.2 and 10.3).
 fn regular_field(name: &[u8], value: &[u8]) -> Result<(), Fault> {
     let of_the_connection = match name {
         b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"upgrade" => {
@@ -361,7 +363,8 @@ fn regular_field(name: &[u8], value: &[u8]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// A byte of a token (RFC 9110 section 5.6.2), and no upper case (RFC 9114 section 4.2).
+/// Whether a byte may be in a field name: a token (RFC 9110 section 5.6.2) without upper case (RFC
+/// 9114 section 4.2).
 const fn is_name_byte(byte: u8) -> bool {
     matches!(
         byte,
@@ -370,7 +373,8 @@ const fn is_name_byte(byte: u8) -> bool {
     )
 }
 
-/// RFC 9110 section 5.5: no control character but the tabulator, and no white space at the ends.
+/// Whether a field value is valid (RFC 9110 section 5.5): no control character except the tab, and
+/// no white space at either end.
 fn is_field_value(value: &[u8]) -> bool {
     let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     !blank(value.first())
@@ -389,10 +393,11 @@ fn decimal(value: &[u8]) -> Option<u64> {
         .ok()
 }
 
-/// Writes a reply: a HEADERS frame and, unless it was for HEAD, a DATA frame.
+/// Writes a reply: a HEADERS frame and, except for HEAD, a DATA frame.
 fn write(reply: &Reply, method: Method, scratch: &mut Scratch, out: &mut Vec<u8>) {
     out.clear();
-    // The length of the section is less than 2^14, so it takes two bytes; patched in below.
+    // The section is shorter than 2^14 bytes, so its length takes two bytes, which are patched in
+    // below.
     out.extend_from_slice(&[frame::HEADERS as u8, 0, 0]);
     let start = out.len();
     qpack::push_status(reply.status.code(), out);

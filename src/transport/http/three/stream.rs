@@ -1,5 +1,7 @@
-//! One request stream. Most requests are there in whole when the stream is, and are answered on the
-//! spot. Those that are not wait for the client, with a deadline, and hold up nobody.
+//! Serves one request stream.
+//!
+//! Most requests have arrived in full when their stream appears, and are answered at once. The
+//! others wait for the client, with a deadline. They delay no other request.
 
 use std::cell::RefCell;
 use std::time::Instant;
@@ -13,24 +15,24 @@ use crate::transport::Shared;
 use crate::transport::http::answer::{Request, Transport};
 
 thread_local! {
-    /// The bytes of a request, and what it takes to answer it.
+    /// The bytes of a request, and the buffers for answering it.
     static BUFFERS: RefCell<(Vec<u8>, Buffers)> = RefCell::default();
 }
 
-/// How far an exchange has come.
+/// The progress of an exchange.
 #[derive(Debug)]
 #[allow(
     clippy::large_enum_variant,
-    reason = "one at a time, and moved on at once"
+    reason = "only one exists at a time, and it is moved at once"
 )]
 pub(super) enum Progress {
-    /// To its end.
+    /// The exchange is complete.
     Done,
-    /// It has to wait for the client.
+    /// It waits for the client.
     Waiting(Waiting),
-    /// The request is there, to be answered by [`answer`].
+    /// The request has arrived, and [`answer`] is to answer it.
     Request(Request),
-    /// To the end of the whole connection.
+    /// The connection must be closed.
     Close(Code),
 }
 
@@ -38,29 +40,29 @@ pub(super) enum Progress {
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) id: StreamId,
-    /// How long the client may take.
+    /// Deadline of the client.
     pub(super) until: Instant,
     state: State,
 }
 
 #[derive(Debug)]
 enum State {
-    /// For the rest of the request, which began with these bytes.
+    /// Waits for the rest of the request, which begins with these bytes.
     Request(Vec<u8>),
-    /// For the client to take the rest of the reply: the bytes from here on.
+    /// Waits for the client to take the rest of the reply: the bytes from this index on.
     Reply(Vec<u8>, usize),
 }
 
-/// What there is to read.
+/// The state of a stream after reading.
 enum Read {
     /// The client may send more.
     Open,
     Finished,
-    /// The client has thought better of it.
+    /// The client has reset the stream.
     Reset,
 }
 
-/// Goes as far with a new request as it goes without waiting.
+/// Serves a new request as far as possible without waiting.
 pub(super) fn start(
     id: StreamId,
     origin: Origin,
@@ -81,7 +83,7 @@ pub(super) fn start(
     })
 }
 
-/// Answers a request. Returns what has to wait.
+/// Answers a request. Returns the exchange if it has to wait.
 pub(super) fn answer(
     id: StreamId,
     request: &Request,
@@ -96,7 +98,7 @@ pub(super) fn answer(
 }
 
 impl Waiting {
-    /// Goes on after something has happened to the stream.
+    /// Continues after an event of the stream.
     pub(super) fn resume(self, origin: Origin, quic: &mut Connection, shared: &Shared) -> Progress {
         let Self { id, until, state } = self;
         match state {
@@ -122,7 +124,7 @@ impl Waiting {
         }
     }
 
-    /// Gives the exchange up: the client has taken too long.
+    /// Aborts the exchange: the client has missed its deadline.
     pub(super) fn give_up(self, quic: &mut Connection, shared: &Shared) {
         let code = match self.state {
             State::Request(_) => Code::REQUEST_INCOMPLETE,
@@ -132,10 +134,10 @@ impl Waiting {
     }
 }
 
-/// Reads whatever has come. A stream that has been read to its end is gone.
+/// Reads all received bytes. A stream read to its end is forgotten.
 fn read(id: StreamId, quic: &mut Connection, bytes: &mut Vec<u8>) -> Read {
     let mut stream = quic.recv_stream(id);
-    // It is there until it has been read to its end or stopped.
+    // The stream exists until it is read to its end or stopped.
     let Ok(mut chunks) = stream.read(true) else {
         return Read::Reset;
     };
@@ -149,7 +151,7 @@ fn read(id: StreamId, quic: &mut Connection, bytes: &mut Vec<u8>) -> Read {
     }
 }
 
-/// Decodes what has been read. `None` if more has to come.
+/// Decodes the bytes read so far. `None` if more are needed.
 fn decode(
     id: StreamId,
     bytes: &[u8],
@@ -178,7 +180,7 @@ fn decode(
     ) {
         Ok(request) => {
             if !finished {
-                // Section 4.1: the rest of a request that is answered makes no difference.
+                // Section 4.1: the rest of an answered request can be ignored.
                 let _ = quic.recv_stream(id).stop(Code::NO_ERROR.into());
             }
             Some(Progress::Request(request))
@@ -196,7 +198,7 @@ fn decode(
     }
 }
 
-/// Writes a reply, or as much of it as the client has room for. Returns what has to wait.
+/// Writes a reply, as far as flow control allows. Returns the exchange if it has to wait.
 fn reply(
     id: StreamId,
     bytes: &[u8],
@@ -212,7 +214,8 @@ fn reply(
     })
 }
 
-/// Writes as much as there is room for and returns how much that was, or ends the stream.
+/// Writes as many bytes as flow control allows and returns their number. Ends the stream after the
+/// last one.
 fn write(id: StreamId, bytes: &[u8], quic: &mut Connection) -> Option<usize> {
     let mut stream = quic.send_stream(id);
     let mut written = 0;
@@ -220,7 +223,7 @@ fn write(id: StreamId, bytes: &[u8], quic: &mut Connection) -> Option<usize> {
         match stream.write(&bytes[written..]) {
             Ok(length) => written += length,
             Err(WriteError::Blocked) => return Some(written),
-            // The client does not want it any more.
+            // The client has stopped reading.
             Err(WriteError::Stopped(code)) => {
                 let _ = stream.reset(code);
                 return None;
@@ -234,13 +237,13 @@ fn write(id: StreamId, bytes: &[u8], quic: &mut Connection) -> Option<usize> {
     None
 }
 
-/// Ends the stream because of what the client did.
+/// Ends the stream because of an error of the client.
 fn reject(id: StreamId, code: Code, quic: &mut Connection, shared: &Shared) {
     shared.service.counters.count(Transport::Http3.rejected());
     abandon(id, code, quic);
 }
 
-/// Ends both directions, as far as they are open: neither call minds if they are not.
+/// Ends both directions. A direction that has already ended is left as it is.
 pub(super) fn abandon(id: StreamId, code: Code, quic: &mut Connection) {
     let _ = quic.send_stream(id).reset(code.into());
     let _ = quic.recv_stream(id).stop(code.into());

@@ -1,4 +1,5 @@
-//! SCION: a datagram socket whose datagrams travel in SCION packets, the daemon, and topology.json.
+//! SCION: a datagram socket that sends and receives SCION packets, the client of the daemon, and
+//! topology.json.
 
 pub(crate) mod daemon;
 pub(crate) mod rate;

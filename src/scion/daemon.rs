@@ -1,7 +1,8 @@
-//! The SCION daemon: who we are, and which paths lead where. That is sciond of scionproto, or
-//! whatever speaks as it does: gRPC without TLS, usually on 127.0.0.1:30255.
+//! Asks the SCION daemon for our ISD-AS and for paths.
 //!
-//! One connection a call: the daemon is near, and keeps what it knows.
+//! The daemon is sciond of scionproto, or any other that speaks its protocol: gRPC without TLS,
+//! usually on 127.0.0.1:30255. Every call opens a new connection: the daemon is near, and it caches
+//! its answers.
 
 mod grpc;
 mod messages;
@@ -27,26 +28,26 @@ use tokio::time::timeout;
 use crate::scion::topology::DispatchedPorts;
 pub use grpc::CallError;
 
-/// A call as a whole: connection, and what the daemon has to fetch from elsewhere.
+/// Timeout of a call, including the connection and what the daemon fetches from elsewhere.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// gRPC status of a method that the daemon does not have.
 const UNIMPLEMENTED: u32 = 12;
 
-/// Where the daemon listens: `ip:port`, `[ip]:port` or `name:port`.
+/// Address of the daemon: `ip:port`, `[ip]:port` or `name:port`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DaemonAddr {
     text: String,
     of_host: bool,
 }
 
-/// The text is not an address with a port.
+/// An address without a host or a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the SCION daemon's address is a host with a port, as in 127.0.0.1:30255")]
+#[error("expected the address of a SCION daemon as HOST:PORT, for example 127.0.0.1:30255")]
 pub struct DaemonAddrError;
 
 impl Default for DaemonAddr {
-    /// Where sciond listens if nobody says otherwise.
+    /// The default address of sciond.
     fn default() -> Self {
         Self::named("127.0.0.1:30255".into())
     }
@@ -87,8 +88,9 @@ impl DaemonAddr {
         }
     }
 
-    /// One that the environment names, as it does for every program of the host. What is no address
-    /// shows when the daemon is asked: not every program that finds it has a use for it.
+    /// An address from the environment, which applies to all programs of the host. An invalid one
+    /// is not an error here, because not every program uses the daemon. It fails when the daemon is
+    /// asked.
     pub(crate) fn of_host(text: &str) -> Self {
         Self {
             text: text.trim().into(),
@@ -96,14 +98,14 @@ impl DaemonAddr {
         }
     }
 
-    /// Whether nobody has named it for this program.
+    /// Whether the address is the default or from the environment.
     pub(crate) const fn is_of_host(&self) -> bool {
         self.of_host
     }
 }
 
-/// The address that the environment names: `SCION_DAEMON`, or `SCION_DAEMON_ADDRESS` as the tools of
-/// scionproto have it. A variable that is set to nothing counts as not set.
+/// The address in the environment: `SCION_DAEMON`, or `SCION_DAEMON_ADDRESS`, which the tools of
+/// scionproto use. An empty variable counts as not set.
 pub(crate) fn from_env() -> Option<DaemonAddr> {
     ["SCION_DAEMON", "SCION_DAEMON_ADDRESS"]
         .into_iter()
@@ -112,43 +114,43 @@ pub(crate) fn from_env() -> Option<DaemonAddr> {
         .map(|value| DaemonAddr::of_host(&value))
 }
 
-/// Why the daemon brings no answer.
+/// Why a call to the daemon failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DaemonError {
-    /// Nobody listens there.
+    /// The connection failed.
     #[error(
-        "cannot reach the SCION daemon at {daemon} (another address is set with --scion-daemon or \
+        "cannot reach the SCION daemon at {daemon} (to use another address, set --scion-daemon or \
          SCION_DAEMON)"
     )]
     Unreachable {
-        /// Where it should be.
+        /// Address of the daemon.
         daemon: DaemonAddr,
-        /// Why.
+        /// The error of the connection.
         source: io::Error,
     },
-    /// It takes too long.
+    /// The daemon did not answer in time.
     #[error(
         "the SCION daemon at {daemon} does not answer within {}",
         humantime::format_duration(TIMEOUT)
     )]
     Timeout {
-        /// Where it is.
+        /// Address of the daemon.
         daemon: DaemonAddr,
     },
-    /// It answers with an error, or with nothing that can be used.
-    #[error("the SCION daemon at {daemon} gives no answer to {method}")]
+    /// The daemon answered with an error, or with a reply that cannot be used.
+    #[error("the SCION daemon at {daemon} did not answer the call {method}")]
     Call {
-        /// Where it is.
+        /// Address of the daemon.
         daemon: DaemonAddr,
-        /// What was asked.
+        /// Name of the gRPC method.
         method: &'static str,
-        /// Why.
+        /// What was wrong with the answer.
         source: CallError,
     },
 }
 
-/// Whether the daemon shall not answer out of its memory.
+/// Whether the daemon must look up fresh paths instead of using its cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refresh {
     No,
@@ -158,21 +160,21 @@ pub(crate) enum Refresh {
 /// A path to another AS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DaemonPath {
-    /// As it stands in packets.
+    /// The path as it is encoded in packets.
     pub(crate) raw: Box<[u8]>,
-    /// The border router that takes them.
+    /// The border router that forwards its packets.
     pub(crate) next_hop: SocketAddr,
-    /// Out of our AS, into the next, and so on.
+    /// Interfaces along the path, beginning with the one out of our AS.
     pub(crate) interfaces: Vec<(IsdAs, u16)>,
-    /// How long a packet may be with its SCION header, in bytes; 0 if unknown.
+    /// Longest packet in bytes, including its SCION header. 0 if unknown.
     pub(crate) mtu: u16,
-    /// When the first part of it expires.
+    /// Expiry of the path: the earliest of its hop fields, or an earlier time from the daemon.
     pub(crate) expiry: SystemTime,
-    /// One way, if all ASes on it have announced theirs.
+    /// One-way latency, if all ASes on the path announce theirs.
     pub(crate) latency: Option<Duration>,
 }
 
-/// A daemon.
+/// A client of the daemon.
 #[derive(Debug, Clone)]
 pub(crate) struct Daemon {
     addr: DaemonAddr,
@@ -187,7 +189,7 @@ impl Daemon {
         }
     }
 
-    /// The AS that the daemon is in.
+    /// Asks for the ISD-AS of the daemon.
     pub(crate) async fn isd_as(&self) -> Result<IsdAs, DaemonError> {
         const METHOD: &str = "AS";
         let request = messages::AsRequest { isd_as: 0 };
@@ -199,8 +201,8 @@ impl Daemon {
         Ok(ia)
     }
 
-    /// The UDP ports that border routers deliver to on the hosts of the AS: unknown to daemons before
-    /// scionproto v0.12, which have no such method.
+    /// Asks for the UDP ports that border routers deliver to on the hosts of the AS. Daemons before
+    /// scionproto v0.12 do not have this method: `Unknown`.
     pub(crate) async fn port_range(&self) -> Result<DispatchedPorts, DaemonError> {
         const METHOD: &str = "PortRange";
         let reply: Result<messages::PortRangeResponse, _> =
@@ -216,12 +218,12 @@ impl Daemon {
         match (u16::try_from(range.0), u16::try_from(range.1)) {
             (Ok(0), Ok(0)) => Ok(DispatchedPorts::None),
             (Ok(start), Ok(end)) if start <= end => Ok(DispatchedPorts::Range(start.max(1), end)),
-            _ => Err(self.failed(METHOD, CallError::Content("a range of ports that is none"))),
+            _ => Err(self.failed(METHOD, CallError::Content("an invalid range of ports"))),
         }
     }
 
-    /// The border router of each interface of the AS. Interfaces without a usable address are left
-    /// out.
+    /// Asks for the border router of each interface of the AS. Leaves out interfaces without a
+    /// usable address.
     pub(crate) async fn interfaces(&self) -> Result<HashMap<u16, SocketAddr>, DaemonError> {
         let request = messages::InterfacesRequest {};
         let reply: messages::InterfacesResponse = self.call("Interfaces", &request).await?;
@@ -234,8 +236,8 @@ impl Daemon {
         Ok(reply.interfaces.into_iter().filter_map(usable).collect())
     }
 
-    /// The paths from our AS to another, in no particular order; those that cannot be used are left
-    /// out.
+    /// Asks for the paths from our AS to another, in no particular order. Leaves out paths that
+    /// cannot be used.
     pub(crate) async fn paths(
         &self,
         source: IsdAs,
@@ -253,12 +255,12 @@ impl Daemon {
         let offered = reply.paths.len();
         let paths: Vec<_> = reply.paths.into_iter().filter_map(read_path).collect();
         if paths.is_empty() && offered > 0 {
-            let nothing = CallError::Content("no path that can be read");
+            let nothing = CallError::Content("no path that can be decoded");
             return Err(self.failed(METHOD, nothing));
         }
         if paths.len() < offered {
             tracing::debug!(
-                "{} of {offered} paths cannot be read",
+                "{} of {offered} paths of the daemon cannot be decoded",
                 offered - paths.len()
             );
         }
@@ -273,7 +275,8 @@ impl Daemon {
         let addr = &self.addr.text;
         let call = async {
             let connected = TcpStream::connect(addr).await;
-            // What gRPC writes in pieces would wait for acknowledgements otherwise, 40 ms at a time.
+            // Without this, the pieces that gRPC writes would wait for acknowledgements, 40 ms
+            // each.
             let connected = connected.and_then(|it| it.set_nodelay(true).map(|()| it));
             let stream = connected.map_err(|source| {
                 let daemon = self.addr.clone();
@@ -298,10 +301,10 @@ impl Daemon {
     }
 }
 
-/// `None` for a path that packets cannot be sent along.
+/// Decodes a path. `None` if it cannot be used.
 fn read_path(path: messages::Path) -> Option<DaemonPath> {
     let checked = scion::Path::parse(&path.raw).ok()?;
-    // What the hop fields say holds; the daemon may know of something that ends earlier.
+    // The hop fields limit the expiry. The daemon may report an earlier one.
     let in_packets = u64::from(checked.expiry()?);
     let announced = path
         .expiration
@@ -325,8 +328,8 @@ fn read_path(path: messages::Path) -> Option<DaemonPath> {
     })
 }
 
-/// The sum over all pairs of neighbouring interfaces; `None` if one is negative, which stands for
-/// unknown, or missing.
+/// Sums the latencies between neighbouring interfaces. `None` if one is missing or negative, which
+/// means unknown.
 fn latency(parts: &[messages::Duration], interfaces: usize) -> Option<Duration> {
     if parts.is_empty() || parts.len() + 1 != interfaces {
         return None;

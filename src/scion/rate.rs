@@ -1,8 +1,8 @@
-//! Limits how often strangers are answered who have proven nothing.
+//! Limits the rate of answers to unproven sources.
 
 use std::time::Duration;
 
-/// Allows a number of events at once, and as many per second.
+/// Allows a number of events in one burst, and as many per second.
 #[derive(Debug)]
 pub(crate) struct RateLimiter {
     per_second: u32,
@@ -19,7 +19,7 @@ impl RateLimiter {
         }
     }
 
-    /// Counts one event at this time since some start. False if it is one too many.
+    /// Counts one event at this time, measured from a fixed start. Returns whether it is allowed.
     pub(crate) fn allow(&mut self, now: Duration) -> bool {
         if now.saturating_sub(self.refilled) >= Duration::from_secs(1) {
             self.refilled = now;

@@ -1,16 +1,18 @@
-//! A SCION endpoint as a datagram socket: QUIC and BEP 15 datagrams above, SCION packets on an underlay UDP
-//! socket below. It looks up no paths: a server answers along the reversed path of a packet, a client sets its
-//! paths.
+//! A SCION endpoint as a datagram socket: carries QUIC and BEP 15 datagrams in SCION packets over a
+//! UDP socket, the underlay.
 //!
-//! It answers nothing itself. [`ScionSocket::poll_receive`] and [`ScionSocket::read`] give the datagrams for this
-//! endpoint with their source, path and underlay address;
-//! [`transport::scion`](crate::transport::scion) says who answers them. SCMP errors concern the paths in
-//! use and stay here. A client's QUIC endpoint takes the socket as its
-//! [`AsyncUdpSocket`](::quinn::AsyncUdpSocket) ([`ScionSocket::endpoint`]). QUIC knows remotes by synthetic
-//! IPv6 addresses, which [`ScionSocket::endpoint_of`] turns back.
+//! The socket looks up no paths. A server answers along the reversed path of a packet. A client
+//! sets its paths.
 //!
-//! [`underlay`] is the UDP socket. [`filter`], [`remotes`], [`sent`] and [`quic`] decide, without sockets and
-//! clocks.
+//! The socket answers nothing by itself. [`ScionSocket::poll_receive`] and [`ScionSocket::read`]
+//! return the datagrams for this endpoint with their source, path and underlay address.
+//! [`transport::scion`](crate::transport::scion) decides who answers them. The socket handles SCMP
+//! errors about its paths itself. The QUIC endpoint of a client uses it as
+//! [`AsyncUdpSocket`](::quinn::AsyncUdpSocket) ([`ScionSocket::endpoint`]). QUIC knows remotes by
+//! synthetic IPv6 addresses. [`ScionSocket::endpoint_of`] returns the SCION address of one.
+//!
+//! [`underlay`] is the UDP socket. [`filter`], [`remotes`], [`sent`] and [`quic`] use no sockets
+//! and no clocks.
 
 mod batch;
 mod cids;
@@ -57,21 +59,21 @@ use synthetic::SyntheticAddrs;
 pub(crate) use underlay::Replies;
 use underlay::Underlay;
 
-/// The largest UDP payload that is sure to get through: QUIC's minimum. Path MTUs of 1280 and less
-/// are announced, headers take 80 to 260 bytes of what the underlay carries.
+/// Largest UDP payload that every path carries, in bytes: the minimum of QUIC. Some paths announce
+/// an MTU of 1280 and less, and headers take 80 to 260 bytes of the underlay's.
 pub(crate) const MIN_PAYLOAD: u16 = 1200;
 
-/// The round trip that QUIC assumes over SCION before it has measured one: packets that are not answered
-/// are sent again after three times as long, over another path if the first has failed.
+/// Round trip that QUIC assumes over SCION before it has measured one. A packet without an answer
+/// is sent again after three times as long, over another path if the first one has failed.
 pub(crate) const INITIAL_RTT: Duration = Duration::from_millis(150);
 
-/// Failures of paths that wait for a slow listener.
+/// Failures of paths that are kept for a slow listener.
 const FAILURES: usize = 16;
-/// Packets that routers returned and that are sent again over another path: at once, and per second.
+/// Packets returned by routers that are sent again over another path: in one burst, and per second.
 const RESENDS: u32 = 1000;
 
 thread_local! {
-    /// Packets on their way to the underlay.
+    /// The packets being sent to the underlay.
     static OUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -84,38 +86,38 @@ pub(crate) struct ScionSocket {
     ids: ConnectionIds,
     remotes: Mutex<Remotes>,
     resends: Mutex<RateLimiter>,
-    /// What a QUIC endpoint of quinn has not read yet.
+    /// Packets that quinn's endpoint has not read yet.
     unread: Mutex<Option<Box<Unread>>>,
-    /// Of a client. A server opens no connections.
+    /// Kept datagrams of a client. A server opens no connections.
     sent: Option<Mutex<Sent>>,
     failures: broadcast::Sender<Failure>,
     counters: Arc<Counters>,
     start: Instant,
 }
 
-/// Why packets cannot be sent over a path.
+/// Why a path cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PathError {
-    /// The bytes are no path.
+    /// The bytes are not a valid path.
     #[error("malformed path")]
     Malformed(#[from] PacketError),
-    /// The path does not fit a header.
+    /// The path does not fit into a header.
     #[error("unusable path")]
     Unusable(#[from] BuildError),
 }
 
 impl ScionSocket {
-    /// A client endpoint of this host on an underlay socket, whose port is the SCION port, too: border
-    /// routers deliver there. Needs a tokio runtime.
+    /// A client endpoint of this host on an underlay socket. The port of the socket is also the
+    /// SCION port: border routers deliver to it. Needs a tokio runtime.
     pub(crate) fn client(underlay: UdpSocket, host: Host) -> io::Result<Arc<Self>> {
         let sent = Some(Mutex::default());
         let (limits, counters) = (Limits::default(), Arc::default());
-        // Packets matter only if QUIC or BEP 15 expects them, wherever they come from.
+        // A client accepts packets from any router: QUIC and BEP 15 drop those they do not expect.
         Self::new(underlay, host, Routers::Unknown, limits, counters, sent)
     }
 
-    /// A server endpoint, as [`ScionSocket::client`]. Packets from other ASes are taken from these border
-    /// routers only. Events are counted in `counters`.
+    /// A server endpoint, otherwise like [`ScionSocket::client`]. Accepts packets from other ASes
+    /// only from these border routers. Counts events in `counters`.
     pub(crate) fn server(
         underlay: UdpSocket,
         host: Host,
@@ -168,12 +170,12 @@ impl ScionSocket {
         }))
     }
 
-    /// The own SCION address.
+    /// Our SCION address.
     pub(crate) const fn local(&self) -> ScionAddr {
         self.filter.local()
     }
 
-    /// What happens on the socket is counted here.
+    /// The counters of the socket.
     pub(crate) fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -184,23 +186,25 @@ impl ScionSocket {
         self.underlay_addr
     }
 
-    /// A QUIC endpoint on this socket; a server if it has a configuration for one.
+    /// Makes a QUIC endpoint on this socket. It accepts connections if it has a server
+    /// configuration.
     pub(crate) fn endpoint(self: &Arc<Self>, server: Option<ServerConfig>) -> io::Result<Endpoint> {
         let socket = Arc::clone(self);
         let config = Self::endpoint_config();
         Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime))
     }
 
-    /// The configuration that a QUIC endpoint on such a socket needs.
+    /// The configuration of a QUIC endpoint on a SCION socket.
     pub(crate) fn endpoint_config() -> EndpointConfig {
         let mut config = EndpointConfig::default();
-        // The bit that QUIC always sets, unless both sides agree not to, tells it from BEP 15.
+        // QUIC may clear this bit if both sides agree. Here it must be set, because it
+        // distinguishes QUIC from BEP 15.
         config.grease_quic_bit(false).supported_versions(vec![1]);
         config
     }
 
-    /// The configuration for an endpoint whose connection ids prove to this socket to whom they were given,
-    /// and where to name that remote.
+    /// The configuration of an endpoint with connection ids that prove to this socket who received
+    /// them. Set the [`Recipient`] before the endpoint makes ids.
     pub(crate) fn proving_endpoint_config(&self) -> (EndpointConfig, Recipient) {
         let mut config = Self::endpoint_config();
         let (ids, recipient) = (self.ids.clone(), Recipient::new());
@@ -209,7 +213,7 @@ impl ScionSocket {
         (config, recipient)
     }
 
-    /// Waits for packets and receives as many as are there.
+    /// Waits for packets and receives as many as are available.
     pub(crate) fn poll_receive(
         &self,
         cx: &mut Context<'_>,
@@ -221,8 +225,8 @@ impl ScionSocket {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads packet number `at` of a batch. `None` if it is not for the owner of this endpoint: it is
-    /// dropped and counted, or is an SCMP error about a path in use.
+    /// Reads packet number `at` of a batch. `None` if the packet was dropped and counted, or was an
+    /// SCMP error about a path in use.
     #[inline]
     pub(crate) fn read<'a>(&self, batch: &'a PacketBatch, at: usize) -> Option<Incoming<'a>> {
         let Some((bytes, underlay)) = batch.received.datagram(at) else {
@@ -262,8 +266,8 @@ impl ScionSocket {
         false
     }
 
-    /// Notes the sender of a QUIC packet among the remotes, so that it can be sent to. Returns the
-    /// synthetic address by which QUIC knows it; `None` if it cannot be answered.
+    /// Adds the sender of a QUIC packet to the table of remotes. Returns its synthetic address for
+    /// QUIC, `None` if it cannot be answered.
     pub(crate) fn note_remote(
         &self,
         datagram: &Datagram<'_>,
@@ -294,7 +298,7 @@ impl ScionSocket {
         Some(addr)
     }
 
-    /// The route of answers to a datagram.
+    /// The route of the answers to a datagram.
     fn route_back(&self, datagram: &Datagram<'_>) -> Result<Route, BuildError> {
         let Datagram {
             source,
@@ -307,9 +311,10 @@ impl ScionSocket {
         Ok(Route { template, next_hop })
     }
 
-    /// Queues the answer to a datagram, along its path and without an entry among the remotes. `serve` writes
-    /// the payload and returns its length, zero for no answer. Returns what [`Unsealed::seal`] needs before
-    /// [`ScionSocket::send_replies`]; `None` if nothing was queued.
+    /// Queues the answer to a datagram, along its path and without an entry in the table of
+    /// remotes. `serve` writes the payload and returns its length, 0 for no answer. Returns what
+    /// must be sealed with [`Unsealed::seal`] before [`ScionSocket::send_replies`], `None` if
+    /// nothing was queued.
     #[inline]
     pub(crate) fn queue_reply(
         &self,
@@ -330,18 +335,18 @@ impl ScionSocket {
         }
     }
 
-    /// Sends the queued replies. Returns how many the socket has not taken.
+    /// Sends the queued replies. Returns the number that the socket did not accept.
     pub(crate) fn send_replies(&self, replies: &mut Replies) -> usize {
         self.underlay.send_all(replies)
     }
 
-    /// Room for the replies to a batch.
+    /// Makes room for the replies to a batch.
     pub(crate) fn replies(&self) -> Replies {
         Replies::new(self.underlay.max_transmit_segments())
     }
 
-    /// Sends one datagram back along the path of another, without an entry among the remotes. False if that
-    /// is not possible.
+    /// Sends one datagram back along the path of another, without an entry in the table of remotes.
+    /// Returns whether it was sent.
     pub(crate) fn reply(&self, to: &Datagram<'_>, payload: &[u8]) -> bool {
         let route = self.route_back(to);
         if let Ok(route) = &route {
@@ -350,7 +355,7 @@ impl ScionSocket {
         route.is_ok()
     }
 
-    /// Answers an echo request with a packet that is no longer.
+    /// Answers an echo request. The answer is not longer than the request.
     pub(crate) fn reply_to_echo(&self, request: &EchoRequest<'_>) {
         let mut reply = Vec::new();
         match self.filter.answer_echo(request, &mut reply) {
@@ -362,14 +367,14 @@ impl ScionSocket {
         }
     }
 
-    /// The endpoint behind a synthetic address of this socket. To be asked when a connection opens. For
-    /// addresses of other sockets the answer has no meaning. `None` if it is an IPv6 host that others
-    /// have pushed out of the table.
+    /// The endpoint behind a synthetic address of this socket. Call it when a connection opens. For
+    /// addresses of other sockets the result has no meaning. `None` for an IPv6 host that was
+    /// removed from the full table.
     pub(crate) fn endpoint_of(&self, remote: SocketAddr) -> Option<ScionAddr> {
         self.remotes.lock().endpoint(remote)
     }
 
-    /// The origin of requests from this host, whose packets were admitted.
+    /// The origin of requests from this host. Its packets must have been admitted.
     pub(crate) fn origin(&self, host: Host) -> Origin {
         Origin {
             host,
@@ -377,9 +382,9 @@ impl ScionSocket {
         }
     }
 
-    /// Sets the paths to a remote: `path` (as daemons give it, with its border router; no bytes for a
-    /// host of the own AS), and `spare` for when an SCMP error names `path`. Returns the address for QUIC to
-    /// connect to.
+    /// Sets the paths to a remote: `path`, and `spare` for when an SCMP error reports `path`. Paths
+    /// are as the daemon returns them, with their border router, and have no bytes for a host of
+    /// our own AS. Returns the address for QUIC to connect to.
     pub(crate) fn set_paths(
         &self,
         remote: ScionAddr,
@@ -397,14 +402,14 @@ impl ScionSocket {
         Ok(addr)
     }
 
-    /// Time since the last packet of a remote, or since [`ScionSocket::set_paths`]. `None` if it has no
-    /// paths.
+    /// Time since the last packet of a remote, or since [`ScionSocket::set_paths`]. `None` if it
+    /// has no paths.
     pub(crate) fn silent_for(&self, remote: ScionAddr) -> Option<Duration> {
         let remotes = self.remotes.lock();
         remotes.silent_for(self.addrs.of(remote), now(self.start))
     }
 
-    /// The failures of paths in use, from now on.
+    /// Subscribes to the failures of paths in use.
     pub(crate) fn failures(&self) -> broadcast::Receiver<Failure> {
         self.failures.subscribe()
     }
@@ -415,8 +420,8 @@ impl ScionSocket {
         self.remotes.lock().len()
     }
 
-    /// Notes what an SCMP error says about a path. Sends the returned packet again over a path that works, but
-    /// only so many per second: whoever forges such errors has us send what they quote.
+    /// Handles an SCMP error about a path. Sends the returned packet again over a working path, up
+    /// to a rate: anyone can forge such an error and have us send the packet it quotes.
     fn scmp_error(&self, packet: &Packet<'_>, scmp: &Scmp<'_>, now: Now) {
         let mut remotes = self.remotes.lock();
         let report = remotes.scmp_error(&self.addrs, self.local(), packet, scmp, now);
@@ -430,8 +435,8 @@ impl ScionSocket {
         }
         if let Some(failure) = failure {
             self.counters.count(Counter::ScionPathsFailed);
-            tracing::debug!(?failure, "a path has failed");
-            // Nobody may be listening.
+            tracing::debug!(?failure, "path failed");
+            // There may be no listener.
             let _ = self.failures.send(failure);
         }
     }
@@ -467,7 +472,8 @@ impl ScionSocket {
         });
     }
 
-    /// What the socket does not take is lost: QUIC sends it again, and clients ask again for the rest.
+    /// A datagram that the socket does not accept is lost. QUIC sends it again, and clients repeat
+    /// other requests.
     fn send(&self, to: SocketAddr, packets: &[u8], segment_size: Option<usize>) {
         if !self.underlay.send(to, packets, segment_size) {
             self.counters.count(Counter::ScionSendFailures);
@@ -490,7 +496,7 @@ fn now(start: Instant) -> Now {
         .unwrap_or_default();
     Now {
         since_start: start.elapsed(),
-        // Path timestamps are of 32 bits.
+        // Path timestamps have 32 bits.
         unix: u32::try_from(unix.as_secs()).unwrap_or(u32::MAX),
     }
 }

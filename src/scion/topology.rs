@@ -1,6 +1,7 @@
-//! What an end host has to know of its AS: out of a SCION topology file (`/etc/scion/topology.json`),
-//! or from a daemon. Keys of the file that are not named here are ignored: it is for routers and
-//! control services.
+//! What an end host must know of its AS, from a SCION topology file (`/etc/scion/topology.json`) or
+//! from the daemon.
+//!
+//! Other keys of the file are for routers and control services, and are ignored.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -15,34 +16,34 @@ use serde::de::IgnoredAny;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum TopologyError {
-    /// Not JSON, or a key of the wrong form.
+    /// Not JSON, or a key with a value of the wrong type.
     #[error("not a SCION topology file")]
     Json(#[from] serde_json::Error),
-    /// `isd_as` is no ISD-AS.
-    #[error("isd_as {0:?} in the topology file")]
+    /// `isd_as` is not an ISD-AS.
+    #[error("isd_as {0:?} of the topology file is not an ISD-AS such as 1-ff00:0:110")]
     IsdAs(String, #[source] AddressError),
-    /// `internal_addr` is no IP address and port.
-    #[error("internal_addr {address:?} of border router {router}: neither ip:port nor [ip]:port")]
+    /// `internal_addr` is not an IP address with a port.
+    #[error("internal_addr {address:?} of border router {router} is neither ip:port nor [ip]:port")]
     InternalAddr {
         /// The key of the border router.
         router: String,
-        /// What stands there.
+        /// Its value.
         address: String,
     },
-    /// A key of `interfaces` is no interface number.
+    /// A key of `interfaces` is not an interface number.
     #[error("interface {interface:?} of border router {router} is not a number from 1 to 65535")]
     Interface {
         /// The key of the border router.
         router: String,
-        /// What stands there.
+        /// The key.
         interface: String,
     },
-    /// `dispatched_ports` is no range.
-    #[error("dispatched_ports {0:?}: neither \"min-max\" nor \"all\" nor \"-\"")]
+    /// `dispatched_ports` is not a range.
+    #[error("dispatched_ports {0:?} is neither \"min-max\" nor \"all\" nor \"-\"")]
     Ports(String),
 }
 
-/// A port to which the border routers of the AS do not deliver.
+/// A port that the border routers of the AS do not deliver to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "port {port} is outside the ports that the border routers of {ia} deliver to ({ports}): packets \
@@ -55,7 +56,7 @@ pub(crate) struct PortError {
     ports: DispatchedPorts,
 }
 
-/// What end hosts know of their AS.
+/// What an end host knows of its AS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Topology {
     ia: IsdAs,
@@ -67,11 +68,11 @@ pub(crate) struct Topology {
 /// The UDP ports that the border routers of an AS deliver to on the host itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DispatchedPorts {
-    /// None, except on routers that know no such range and need the old dispatcher.
+    /// No ports. Only old routers, which need the dispatcher, deliver packets to end hosts then.
     None,
-    /// From and to.
+    /// First and last port.
     Range(u16, u16),
-    /// A daemon may not say.
+    /// The daemon does not report a range.
     Unknown,
 }
 
@@ -161,7 +162,7 @@ impl fmt::Display for DispatchedPorts {
 }
 
 impl Topology {
-    /// As a daemon knows it.
+    /// A topology from the daemon.
     pub(crate) const fn new(
         ia: IsdAs,
         next_hops: HashMap<u16, SocketAddr>,
@@ -174,7 +175,7 @@ impl Topology {
         }
     }
 
-    /// The AS.
+    /// The ISD-AS.
     pub(crate) const fn isd_as(&self) -> IsdAs {
         self.ia
     }
@@ -184,13 +185,13 @@ impl Topology {
         self.next_hops.get(&interface).copied()
     }
 
-    /// The addresses of the border routers inside the AS: on a host with several networks, the one
-    /// that reaches them is the SCION host address.
+    /// Internal addresses of the border routers. The SCION host address is the local address that
+    /// reaches them.
     pub(crate) fn border_routers(&self) -> impl Iterator<Item = IpAddr> {
         self.next_hops.values().map(SocketAddr::ip)
     }
 
-    /// Whether packets for this port arrive there, as far as that is known.
+    /// Whether border routers deliver to this port, as far as it is known.
     pub(crate) const fn check_port(&self, port: u16) -> Result<(), PortError> {
         match self.ports {
             DispatchedPorts::Unknown => Ok(()),
@@ -208,7 +209,7 @@ impl Topology {
 mod tests {
     use super::*;
 
-    /// In the form that scionproto's generator writes, with keys that mean nothing here.
+    /// A file as scionproto's generator writes it, with keys that are ignored.
     const FILE: &str = r#"{
       "attributes": ["core"], "isd_as": "1-ff00:0:110", "mtu": 1472, "dispatched_ports": "31000-32767",
       "control_service": {"cs": {"addr": "127.0.0.20:30254"}},
@@ -222,7 +223,7 @@ mod tests {
     }"#;
 
     #[test]
-    fn a_topology_file_gives_place_routers_and_ports() {
+    fn a_topology_file_gives_the_isd_as_routers_and_ports() {
         let topology: Topology = FILE.parse().unwrap();
         assert_eq!(topology.isd_as(), "1-ff00:0:110".parse().unwrap());
         for (interface, router) in [

@@ -1,4 +1,4 @@
-//! A daemon for tests: HTTP/2 by the h2 crate's server, answers as the test wants them.
+//! A daemon for tests: serves HTTP/2 with the h2 crate and gives the answers that a test sets.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::messages::{
     PathsRequest, PathsResponse, PortRangeResponse, Timestamp, Underlay,
 };
 
-/// What is answered to a call.
+/// The answer to a call.
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
@@ -25,7 +25,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// As gRPC has it.
+    /// A successful gRPC answer.
     pub(super) fn message(message: &impl prost::Message) -> Self {
         let message = message.encode_to_vec();
         let mut body = vec![0];
@@ -57,7 +57,8 @@ pub(super) fn status(code: &'static str, text: &'static str) -> HeaderMap {
     headers
 }
 
-/// Serves until the runtime of the test ends. `answer` takes the method and the request's message.
+/// Serves until the runtime of the test ends. `answer` gets the method and the message of the
+/// request.
 pub(super) async fn serve(
     answer: impl Fn(&str, &[u8]) -> Answer + Send + Sync + 'static,
 ) -> SocketAddr {
@@ -74,7 +75,7 @@ pub(super) async fn serve(
                 };
                 while let Some(Ok((request, mut respond))) = connection.accept().await {
                     let answer = Arc::clone(&answer);
-                    // The connection has to go on being driven while the body is read.
+                    // The connection must be polled while the body is read.
                     tokio::spawn(async move {
                         let (head, mut body) = request.into_parts();
                         assert_eq!(head.headers["te"], "trailers");
@@ -106,16 +107,16 @@ pub(super) async fn serve(
     addr
 }
 
-/// What a well-behaved daemon knows, to be changed while it runs.
+/// The knowledge of a well-behaved daemon. A test may change it at any time.
 #[derive(Debug)]
 pub(crate) struct Knows {
     pub(crate) ia: IsdAs,
     pub(crate) ports: (u32, u32),
     pub(crate) interfaces: Vec<(u64, String)>,
     paths: Vec<Path>,
-    /// What is given besides to those who want fresh paths.
+    /// Paths that are only returned when fresh ones are requested.
     fresh: Vec<Path>,
-    /// Calls of `Paths`, and how many of them wanted fresh ones.
+    /// Calls of `Paths`, and how many of them requested fresh ones.
     pub(crate) asked: (usize, usize),
 }
 
@@ -127,7 +128,7 @@ pub(crate) struct FakeDaemon {
 }
 
 impl FakeDaemon {
-    /// Of this AS, with all ports.
+    /// Starts a daemon of this AS with all ports.
     pub(crate) async fn start(ia: &str) -> Self {
         let knows = Arc::new(Mutex::new(Knows {
             ia: ia.parse().unwrap(),
@@ -142,8 +143,7 @@ impl FakeDaemon {
         Self { addr, knows }
     }
 
-    /// Gives out another path: its bytes, its border router, and its interfaces as they are printed,
-    /// `1-ff00:0:110#1`.
+    /// Adds a path: its bytes, its border router, and its interfaces in the form `1-ff00:0:110#1`.
     pub(crate) fn add_path(&self, raw: Vec<u8>, next_hop: SocketAddr, interfaces: &[&str]) {
         self.knows
             .lock()
@@ -151,7 +151,7 @@ impl FakeDaemon {
             .push(path(raw, next_hop, interfaces));
     }
 
-    /// As [`FakeDaemon::add_path`], but only for those who want fresh paths.
+    /// Adds a path like [`FakeDaemon::add_path`], but only for requests of fresh paths.
     pub(crate) fn add_fresh_path(&self, raw: Vec<u8>, next_hop: SocketAddr, interfaces: &[&str]) {
         self.knows
             .lock()
@@ -160,7 +160,7 @@ impl FakeDaemon {
     }
 }
 
-/// A path that ends in six hours, with 10 ms between any two interfaces.
+/// A path that expires in six hours, with 10 ms between any two interfaces.
 pub(super) fn path(raw: Vec<u8>, next_hop: SocketAddr, interfaces: &[&str]) -> Path {
     let interfaces: Vec<_> = interfaces
         .iter()

@@ -1,5 +1,5 @@
-//! One unary gRPC call on a connection of its own
-//! ([gRPC over HTTP/2](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md)).
+//! Makes one unary gRPC call on its own connection ([gRPC over
+//! HTTP/2](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md)).
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use h2::RecvStream;
@@ -9,51 +9,51 @@ use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 
-/// The longest reply that is read, in bytes: some hundred paths.
+/// Longest reply, in bytes: room for some hundred paths.
 const MAX_REPLY: usize = 1 << 20;
-/// The longest head and trailers together, in bytes.
+/// Most bytes of the headers, and of the trailers.
 const MAX_HEAD: u32 = 16 << 10;
-/// Before each message: a flag for compression, and its length, 4 bytes.
+/// Length of the prefix of a message: a compression flag, and the length in 4 bytes.
 const PREFIX: usize = 5;
-/// How much of an error's text is kept, in characters.
+/// Most characters of an error text that are kept.
 const MAX_TEXT: usize = 500;
 
-/// Why a call brings no answer.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
-    /// The connection broke, or what listens there does not speak HTTP/2.
+    /// The connection broke, or the server does not speak HTTP/2.
     #[error("HTTP/2 failed: is it a SCION daemon?")]
     Http2(#[from] h2::Error),
-    /// The address makes no request.
-    #[error("no request can be made for this address")]
+    /// No request can be built for the address.
+    #[error("cannot build a request for this address")]
     Request(#[from] http::Error),
-    /// Not a status that gRPC knows.
-    #[error("it answers with HTTP status {0}: is it a SCION daemon?")]
+    /// The HTTP status is not 200.
+    #[error("it answered with HTTP status {0}: is it a SCION daemon?")]
     HttpStatus(StatusCode),
-    /// The daemon refuses, with a status of gRPC.
-    #[error("it says {text:?} (gRPC status {code})")]
+    /// The daemon answered with a gRPC error.
+    #[error("it answered with the error {text:?} (gRPC status {code})")]
     Status {
-        /// Status of gRPC, never 0.
+        /// gRPC status, never 0.
         code: u32,
-        /// What it says.
+        /// Text of the error.
         text: String,
     },
-    /// A reply longer than a mebibyte.
+    /// The reply is longer than a mebibyte.
     #[error("its reply is longer than {MAX_REPLY} bytes")]
     TooLong,
-    /// The reply breaks the rules of gRPC.
+    /// The reply violates the gRPC protocol.
     #[error("its reply is malformed: {0}")]
     Malformed(&'static str),
     /// The message cannot be decoded.
     #[error("its message cannot be decoded")]
     Decode(#[from] prost::DecodeError),
-    /// The message is decoded, and says what cannot be.
-    #[error("it answers with {0}")]
+    /// The message is decoded, but its content is invalid.
+    #[error("it answered with {0}")]
     Content(&'static str),
 }
 
-/// Calls a method of the daemon's service. Has no deadline of its own.
+/// Calls a method of the daemon's service. Sets no deadline.
 pub(super) async fn call<A: Message + Default>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     authority: &str,
@@ -65,7 +65,7 @@ pub(super) async fn call<A: Message + Default>(
         .max_header_list_size(MAX_HEAD)
         .handshake(stream)
         .await?;
-    // Ends with this set, at the latest when this function does.
+    // The task ends with this set, at the latest when this function returns.
     let mut tasks = JoinSet::new();
     tasks.spawn(connection);
     let uri = format!("http://{authority}/proto.daemon.v1.DaemonService/{method}");
@@ -84,7 +84,7 @@ pub(super) async fn call<A: Message + Default>(
     if reply.status() != StatusCode::OK {
         return Err(CallError::HttpStatus(reply.status()));
     }
-    // An error may come without a body, its status among the headers.
+    // An error may have no body and carry its status in the headers.
     check_status(reply.headers(), true)?;
     let mut body = reply.into_body();
     let bytes = read(&mut body).await?;
@@ -96,7 +96,7 @@ fn frame(message: &impl Message) -> Bytes {
     let bytes = message.encode_to_vec();
     let mut frame = BytesMut::with_capacity(PREFIX + bytes.len());
     frame.put_u8(0);
-    // Requests are a few numbers.
+    // Requests are a few numbers, so the length fits.
     frame.put_u32(bytes.len() as u32);
     frame.extend_from_slice(&bytes);
     frame.freeze()
@@ -106,7 +106,7 @@ fn unframe(mut bytes: Bytes) -> Result<Bytes, CallError> {
     if bytes.len() < PREFIX {
         return Err(CallError::Malformed("no message"));
     }
-    // Nobody has offered compression.
+    // Compression was not offered.
     if bytes.get_u8() != 0 {
         return Err(CallError::Malformed("a compressed message"));
     }
@@ -129,7 +129,7 @@ async fn read(body: &mut RecvStream) -> Result<Bytes, CallError> {
     Ok(bytes.freeze())
 }
 
-/// `optional` where a status may be missing.
+/// Checks the gRPC status. It may be missing if `optional`.
 fn check_status(headers: &HeaderMap, optional: bool) -> Result<(), CallError> {
     let Some(status) = headers.get("grpc-status") else {
         return match optional {

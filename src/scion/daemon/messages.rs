@@ -1,5 +1,5 @@
-//! The messages of `proto.daemon.v1` that are used here, with the fields that are: protobuf skips the
-//! others ([daemon.proto](https://github.com/scionproto/scion/blob/master/proto/daemon/v1/daemon.proto)).
+//! The messages of `proto.daemon.v1` in use, with the fields in use: protobuf skips all others
+//! ([daemon.proto](https://github.com/scionproto/scion/blob/master/proto/daemon/v1/daemon.proto)).
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Empty {}
 
-/// ISD-AS 0 stands for the daemon's own.
+/// ISD-AS 0 is that of the daemon.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct AsRequest {
     #[prost(uint64, tag = "1")]
@@ -21,7 +21,7 @@ pub(super) struct AsResponse {
     pub(super) isd_as: u64,
 }
 
-/// 0 and 0 if there are no such ports.
+/// 0 and 0 if there is no range.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct PortRangeResponse {
     #[prost(uint32, tag = "1")]
@@ -75,7 +75,7 @@ pub(super) struct PathsResponse {
 pub(super) struct Path {
     #[prost(bytes = "vec", tag = "1")]
     pub(super) raw: Vec<u8>,
-    /// The way out of our AS.
+    /// The border router of the first interface.
     #[prost(message, optional, tag = "2")]
     pub(super) interface: Option<Interface>,
     #[prost(message, repeated, tag = "3")]
@@ -84,7 +84,7 @@ pub(super) struct Path {
     pub(super) mtu: u32,
     #[prost(message, optional, tag = "5")]
     pub(super) expiration: Option<Timestamp>,
-    /// Between interface i and i + 1; negative if unknown.
+    /// Between interfaces i and i + 1. Negative if unknown.
     #[prost(message, repeated, tag = "6")]
     pub(super) latency: Vec<Duration>,
 }
@@ -114,7 +114,7 @@ pub(super) struct Duration {
 }
 
 impl Interface {
-    /// The address of the border router, if packets can be sent there.
+    /// The address of the border router, if packets can be sent to it.
     pub(super) fn underlay(&self) -> Option<SocketAddr> {
         let address: SocketAddr = self.address.as_ref()?.address.parse().ok()?;
         (address.port() != 0 && !address.ip().is_unspecified()).then_some(address)

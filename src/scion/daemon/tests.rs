@@ -1,4 +1,4 @@
-//! The daemon client against a real HTTP/2 server.
+//! Tests the daemon client with a real HTTP/2 server.
 
 use std::net::SocketAddr;
 
@@ -25,7 +25,7 @@ fn router() -> SocketAddr {
 }
 
 #[tokio::test]
-async fn a_daemon_says_who_we_are_and_where_paths_lead() {
+async fn a_daemon_gives_the_isd_as_and_paths() {
     let fake = FakeDaemon::start("1-ff00:0:110").await;
     let daemon = at(fake.addr);
     assert_eq!(daemon.isd_as().await.unwrap(), ia("1-ff00:0:110"));
@@ -65,7 +65,7 @@ async fn a_daemon_says_who_we_are_and_where_paths_lead() {
     );
     assert_eq!(paths[0].latency, Some(Duration::from_millis(10)));
     let lasts = paths[0].expiry.duration_since(SystemTime::now()).unwrap();
-    // What the hop fields say, 64 times 337.5 s, is less than a tenth more.
+    // The expiry of the hop fields, 64 times 337.5 s, is less than a tenth later.
     assert!(lasts > Duration::from_secs(21_000), "{lasts:?}");
     assert_eq!(fake.knows.lock().asked, (2, 1));
     let interfaces = daemon.interfaces().await.unwrap();
@@ -122,7 +122,7 @@ async fn paths_that_cannot_be_used_are_left_out() {
     assert!(read.expiry > SystemTime::now());
 }
 
-/// The error of a daemon that answers so.
+/// Checks the error for a daemon with this answer.
 async fn check_refused(answer: fn() -> Answer, says: &str) {
     let addr = serve(move |_, _| answer()).await;
     let error = anyhow::Error::new(at(addr).isd_as().await.unwrap_err());
@@ -132,7 +132,7 @@ async fn check_refused(answer: fn() -> Answer, says: &str) {
 }
 
 #[tokio::test]
-async fn what_is_no_answer_is_an_error_that_says_why() {
+async fn a_bad_answer_is_an_error_that_says_why() {
     let sound = || {
         Answer::message(&messages::AsResponse {
             isd_as: 1 << 48 | 1,
@@ -216,7 +216,7 @@ async fn ports_may_be_none_or_unknown() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_is_not_there_is_slow_or_is_none() {
+async fn a_daemon_may_be_slow_absent_or_another_server() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let mut impatient = at(addr);
@@ -225,7 +225,7 @@ async fn a_daemon_that_is_not_there_is_slow_or_is_none() {
     assert!(matches!(error, DaemonError::Timeout { .. }), "{error:?}");
 
     let garbage = tokio::spawn(async move {
-        // What came before has gone.
+        // The earlier connection has ended.
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
             let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;

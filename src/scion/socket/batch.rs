@@ -8,8 +8,9 @@ use super::filter::Datagram;
 use super::remotes::Now;
 use super::underlay::Received;
 
-/// Packets that one call of [`ScionSocket::poll_receive`](super::ScionSocket::poll_receive) has received, to be
-/// read one by one with [`ScionSocket::read`](super::ScionSocket::read).
+/// The packets received by one call of
+/// [`ScionSocket::poll_receive`](super::ScionSocket::poll_receive). Read each with
+/// [`ScionSocket::read`](super::ScionSocket::read).
 pub(crate) struct PacketBatch {
     pub(super) received: Received,
     len: usize,
@@ -51,7 +52,7 @@ impl PacketBatch {
         self.len
     }
 
-    /// When they were received, since the start of the socket.
+    /// When they were received, measured from the start of the socket.
     pub(crate) const fn received_at(&self) -> Duration {
         self.now.since_start
     }

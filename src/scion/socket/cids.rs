@@ -1,12 +1,12 @@
-//! QUIC connection ids that prove to whom they were given.
+//! QUIC connection ids that prove which remote received them.
 //!
 //! ```text
 //! nonce (16 bits) | keyed hash of the remote and the nonce (48)
 //! ```
 //!
-//! QUIC issues most ids under encryption, where the socket does not see them. The hash says that an id was
-//! given to a remote without a table of ids, which strangers could fill. To everybody else such ids look
-//! random, as RFC 9000 section 5.1 asks.
+//! QUIC issues most ids under encryption, where the socket does not see them. The hash proves that
+//! an id was given to a remote without a table of ids, which strangers could fill. To anyone else
+//! such ids look random, as RFC 9000 section 5.1 requires.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use super::quic::{OWN_ID, Token};
 
 const MAC: u64 = (1 << 48) - 1;
 
-/// Makes ids and checks them. The key is random in each process.
+/// Makes and checks connection ids. The key is random in each process.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ConnectionIds(RandomState);
 
@@ -34,7 +34,8 @@ impl ConnectionIds {
     }
 }
 
-/// The remote for which a QUIC endpoint makes connection ids next. To be set before each call that makes some.
+/// The remote that a QUIC endpoint makes the next connection ids for. Set it before each call that
+/// makes some.
 #[derive(Debug, Clone)]
 pub(crate) struct Recipient(Arc<Mutex<Option<SocketAddr>>>);
 
@@ -48,7 +49,7 @@ impl Recipient {
     }
 }
 
-/// Makes the ids of an endpoint.
+/// Makes the connection ids of an endpoint.
 pub(super) struct Generator {
     ids: ConnectionIds,
     recipient: Recipient,
@@ -69,11 +70,11 @@ impl Generator {
 impl ConnectionIdGenerator for Generator {
     fn generate_cid(&mut self) -> ConnectionId {
         self.made += 1;
-        // Nobody can predict it without the key.
+        // Without the key an id cannot be predicted.
         let random = self.ids.0.hash_one(self.made);
         let id = match *self.recipient.0.lock() {
             Some(remote) => self.ids.mint(remote, random as u16).0,
-            // Proves nothing.
+            // A random id, which proves nothing.
             None => random,
         };
         ConnectionId::new(&id.to_be_bytes())
@@ -90,7 +91,7 @@ impl ConnectionIdGenerator for Generator {
 
 #[cfg(test)]
 impl ConnectionIds {
-    /// An id of this remote.
+    /// A connection id of this remote.
     pub(super) fn some(&self, remote: SocketAddr) -> Token {
         self.mint(remote, 7)
     }

@@ -1,5 +1,5 @@
-//! Decides which received datagrams are for this endpoint, and the next hop of their answers. Has no socket
-//! and no state.
+//! Decides which received packets are for this endpoint, and the next hop of their answers. Has no
+//! socket and no state.
 
 use std::net::SocketAddr;
 
@@ -14,22 +14,22 @@ use super::batch::EchoRequest;
 use crate::counters::Counter;
 use crate::scion::topology::Topology;
 
-/// Why a datagram is dropped.
+/// Why a packet is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Reject {
-    /// Not a packet that can be answered.
+    /// The packet is malformed, or cannot be answered.
     #[error(transparent)]
     Packet(#[from] PacketError),
-    /// For another host, port or AS.
+    /// The packet is for another host, port or AS.
     #[error("not addressed to this endpoint")]
     Elsewhere,
-    /// An empty path from another AS, or a path through others from one's own.
+    /// The path is empty but the source is in another AS, or the reverse.
     #[error("path does not fit the source")]
     Path,
-    /// From another underlay address than the border router of its path, or than its own host.
+    /// The underlay source is neither the border router of the path nor the source host.
     #[error("not sent by the border router of its path")]
     Underlay,
-    /// From port 0.
+    /// The source port is 0.
     #[error("source cannot be answered")]
     Unanswerable,
 }
@@ -51,41 +51,41 @@ impl From<Reject> for Counter {
 pub(super) enum Admitted<'a> {
     /// A UDP datagram.
     Datagram(Datagram<'a>, Packet<'a>),
-    /// A control message; the packet holds it.
+    /// An SCMP message, within its packet.
     Control(Packet<'a>),
 }
 
-/// A UDP datagram for this endpoint, and how its packet came.
+/// A UDP datagram for this endpoint, with the path and the underlay source of its packet.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Datagram<'a> {
-    /// Who sent it, as the packet says.
+    /// Source, as stated in the packet.
     pub(crate) source: ScionAddr,
     /// The payload of the datagram.
     pub(crate) payload: &'a [u8],
-    /// The path that the packet came along.
+    /// Path of the packet.
     pub(super) path: Path<'a>,
-    /// The underlay source of the packet.
+    /// Underlay source of the packet.
     pub(super) underlay: SocketAddr,
 }
 
 /// UDP port of the dispatcher, which forwards packets for ports that border routers do not deliver to.
 const DISPATCHER: u16 = 30041;
 
-/// What is known of the border routers of the own AS. They check that packets from other ASes come from there,
-/// so a packet from elsewhere may come from anybody.
+/// The known border routers of our AS. Each checks that packets come from its neighbour AS. A
+/// packet from another underlay address may be from anyone.
 #[derive(Debug, Clone)]
 pub(crate) enum Routers {
-    /// The router of each interface, from topology.json or a daemon. Packets have to come from the router of
-    /// the interface by which their path enters the AS; answers go there.
+    /// The router of each interface, from topology.json or the daemon. Packets must come from the
+    /// router of the interface where their path enters the AS, and answers go there.
     Topology(Topology),
     /// The networks of the routers. Answers go back to the underlay source.
     Networks(Vec<IpNet>),
-    /// Nothing: packets are taken from every address, and prove nothing about their ISD-AS.
+    /// Nothing is known. Packets from all addresses are accepted, and do not prove their ISD-AS.
     Unknown,
 }
 
 impl Routers {
-    /// The topology decides, if there is one; otherwise the networks.
+    /// Uses the topology, or the networks if there is none.
     pub(crate) fn new(topology: Option<Topology>, networks: Vec<IpNet>) -> Self {
         match topology {
             Some(topology) => Self::Topology(topology),
@@ -95,7 +95,7 @@ impl Routers {
     }
 }
 
-/// The own address, and the border routers of the own AS.
+/// Our own address, and the border routers of our AS.
 #[derive(Debug, Clone)]
 pub(super) struct Filter {
     local: ScionAddr,
@@ -107,7 +107,7 @@ impl Filter {
         Self { local, routers }
     }
 
-    /// How sure the ISD-AS of an admitted packet from this AS is.
+    /// Whether an admitted packet from this AS proves its ISD-AS.
     pub(super) fn proves(&self, ia: IsdAs) -> OriginIsdAs {
         match self.routers {
             Routers::Unknown if ia != self.local.host.ia => OriginIsdAs::Claimed,
@@ -115,12 +115,12 @@ impl Filter {
         }
     }
 
-    /// The own address.
+    /// Our own address.
     pub(crate) const fn local(&self) -> ScionAddr {
         self.local
     }
 
-    /// Reads a packet that came from this underlay address.
+    /// Reads a packet from this underlay address, and checks that it is for this endpoint.
     #[inline]
     pub(super) fn admit<'a>(
         &self,
@@ -131,8 +131,9 @@ impl Filter {
         if packet.destination != self.local.host {
             return Err(Reject::Elsewhere);
         }
-        // Border routers drop packets from outside that claim to be from inside; so do we. SCMP errors of
-        // routers of the own AS are the exception: they have the path of the quoted packet, reversed.
+        // Border routers drop packets from outside that claim to be from inside, and so do we. SCMP
+        // errors from routers of our own AS are the exception: they have the reversed path of the
+        // packet that they quote.
         let inside = packet.source.ia == self.local.host.ia;
         let quotes = matches!(packet.message, Message::Scmp(scmp) if scmp.quote().is_some());
         if packet.path.is_empty() != inside && !(inside && quotes) {
@@ -164,17 +165,17 @@ impl Filter {
         Ok(Admitted::Datagram(datagram, packet))
     }
 
-    /// Whether this is the underlay address of a host of the own AS, or of the dispatcher for the own host.
+    /// Whether this is the underlay address of a host of our AS, or the dispatcher of our own host.
     ///
-    /// Packets without a path are answered to where they came from, so this keeps anybody from having
-    /// answers sent to others.
+    /// Packets without a path are answered to their underlay source, so without this check anyone
+    /// could direct answers to others.
     fn is_host(&self, host: Host, underlay: SocketAddr) -> bool {
         host.ip() == underlay.ip().to_canonical()
             || (host == self.local.host && self.is_dispatcher(underlay))
     }
 
-    /// Whether this is the router of the interface by which a path enters the own AS. Ports are not compared: a
-    /// router may send from several.
+    /// Whether this is the router of the interface where a path enters our AS. Ports are not
+    /// compared: a router may send from several.
     fn is_router_of(&self, path: Path<'_>, underlay: SocketAddr) -> bool {
         match &self.routers {
             Routers::Topology(topology) => {
@@ -186,7 +187,7 @@ impl Filter {
         }
     }
 
-    /// Whether this is any of the routers.
+    /// Whether this is one of the routers.
     fn is_router(&self, underlay: SocketAddr) -> bool {
         let ip = underlay.ip().to_canonical();
         let known = match &self.routers {
@@ -197,16 +198,17 @@ impl Filter {
         known || self.is_dispatcher(underlay)
     }
 
-    /// Whether this is the dispatcher of this host. It forwards what routers send, and also what anybody else
-    /// does: the firewall has to keep its port to the routers, as that of the tracker.
+    /// Whether this is the dispatcher of this host. It forwards packets of routers, but also those
+    /// of anyone else. The firewall must allow only the routers to reach its port and the port of
+    /// the tracker.
     fn is_dispatcher(&self, underlay: SocketAddr) -> bool {
         let ip = underlay.ip().to_canonical();
         underlay.port() == DISPATCHER && (ip.is_loopback() || ip == self.local.host.ip())
     }
 
-    /// The next hop of an answer along this path: the underlay source of the packet, which is a border router
-    /// or a host of the own AS. If the topology is known, it names the router: then the answer arrives
-    /// even when the dispatcher of this host has forwarded the packet.
+    /// The next hop of an answer along this path: the underlay source of the packet, which is a
+    /// border router or a host of our AS. With a topology it is the router in the topology, so that
+    /// the answer also arrives if the dispatcher of this host forwarded the packet.
     pub(super) fn next_hop(&self, answer: Path<'_>, underlay: SocketAddr) -> SocketAddr {
         match &self.routers {
             Routers::Topology(topology) => router(topology, answer).unwrap_or(underlay),
@@ -214,7 +216,8 @@ impl Filter {
         }
     }
 
-    /// Writes the answer to an echo request, which is no longer than the request. Returns its next hop.
+    /// Writes the answer to an echo request. The answer is not longer than the request. Returns its
+    /// next hop.
     pub(super) fn answer_echo(
         &self,
         request: &EchoRequest<'_>,
@@ -228,17 +231,17 @@ impl Filter {
         Ok(self.next_hop(parse(out)?.path, request.underlay))
     }
 
-    /// The underlay source of a packet, if answers go there.
+    /// The underlay source of a packet, if its answers go there.
     pub(super) fn via(&self, path: Path<'_>, underlay: SocketAddr) -> Option<SocketAddr> {
         let named = matches!(self.routers, Routers::Topology(_)) && !path.is_empty();
         (!named).then_some(underlay)
     }
 
-    /// Writes the answer to one datagram without any state. It takes the path of the request, so that no
+    /// Writes the answer to one datagram without any state. It uses the path of the request, so no
     /// forged packet can divert it.
     ///
-    /// `serve` writes the payload of the answer and returns its length, zero for no answer. The packet is
-    /// then at the beginning of `reply`, still to be sealed, and is returned with its next hop.
+    /// `serve` writes the payload of the answer and returns its length, 0 for no answer. The packet
+    /// is then at the start of `reply`, must be sealed, and is returned with its next hop.
     #[inline]
     pub(super) fn answer(
         &self,
@@ -261,7 +264,7 @@ impl Filter {
     }
 }
 
-/// The border router by which a path leaves the own AS.
+/// The border router where a path leaves our AS.
 fn router(topology: &Topology, path: Path<'_>) -> Option<SocketAddr> {
     topology.next_hop(path.first_egress()?)
 }
@@ -284,7 +287,7 @@ mod tests {
         out
     }
 
-    /// One segment down from interface 6 of one AS to interface 7 of the other.
+    /// One segment, down from interface 6 of one AS to interface 7 of another.
     pub(super) fn path() -> Vec<u8> {
         let mut path = vec![1, 0, 0x20, 0, 1, 0, 0, 1, 0x70, 0, 0, 0];
         path.extend_from_slice(&[0, 63, 0, 0, 0, 6, 1, 2, 3, 4, 5, 6]);
@@ -292,7 +295,7 @@ mod tests {
         path
     }
 
-    /// A control message of this type, with a path.
+    /// An SCMP message of this type, with a path.
     fn control(from: &str, to: &str, kind: u8) -> Vec<u8> {
         let (path, mut out) = (path(), Vec::new());
         let echo = Echo {
@@ -307,7 +310,7 @@ mod tests {
         out
     }
 
-    /// As it comes in, and is answered.
+    /// Admits and answers a packet.
     fn answer(
         filter: &Filter,
         request: &[u8],

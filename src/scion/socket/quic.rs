@@ -1,12 +1,12 @@
-//! Reads what can be read in a QUIC packet without keys (RFC 8999): connection ids and the version.
+//! Reads the parts of a QUIC packet that need no keys (RFC 8999): connection ids and the version.
 
-/// QUIC version 1, the only one spoken here.
+/// QUIC version 1, the only supported one.
 pub(crate) const V1: u32 = 1;
 /// Length of the connection ids of our endpoints.
 pub(super) const OWN_ID: usize = 8;
 
-/// A connection id of ours, as far as one needs to recognize it. Chosen at random by the endpoint
-/// and told to the remote alone: who sends it back has received what we sent.
+/// The first bytes of a connection id of ours. An id identifies the remote that received it: the
+/// endpoint chooses it at random and gives it to that remote only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Token(pub(super) u64);
 
@@ -17,7 +17,7 @@ pub(crate) struct LongHeader<'a> {
     pub(crate) source: &'a [u8],
 }
 
-/// Reads a long header. `None` if the packet has a short one, or is cut off.
+/// Reads a long header. `None` if the packet has a short header or is truncated.
 pub(crate) fn long_header(packet: &[u8]) -> Option<LongHeader<'_>> {
     let (&[flags, v0, v1, v2, v3], rest) = packet.split_first_chunk()?;
     if flags & 0x80 == 0 {
@@ -34,7 +34,8 @@ pub(crate) fn long_header(packet: &[u8]) -> Option<LongHeader<'_>> {
     })
 }
 
-/// Whether this has the bit that all packets of version 1 have, and answers of BEP 15 do not.
+/// Whether the packet has the bit that all packets of QUIC version 1 have and BEP 15 answers do
+/// not.
 pub(super) fn is_quic(packet: &[u8]) -> bool {
     packet.first().is_some_and(|flags| flags & 0x40 != 0)
 }
@@ -43,7 +44,7 @@ fn token(id: &[u8]) -> Option<Token> {
     id.first_chunk().map(|id| Token(u64::from_be_bytes(*id)))
 }
 
-/// The connection id that an incoming packet is addressed to.
+/// The destination connection id of a received packet.
 pub(super) fn addressed_to(packet: &[u8]) -> Option<Token> {
     match packet {
         [flags, rest @ ..] if flags & 0x80 == 0 => token(rest.get(..OWN_ID)?),
@@ -51,7 +52,7 @@ pub(super) fn addressed_to(packet: &[u8]) -> Option<Token> {
     }
 }
 
-/// The connection id that an outgoing packet gives to the remote: in the handshake and in Retry.
+/// The connection id that a sent packet gives to the remote, in the handshake and in Retry.
 pub(super) fn issued(packet: &[u8]) -> Option<Token> {
     let long = long_header(packet)?;
     (long.version == V1).then(|| token(long.source)).flatten()

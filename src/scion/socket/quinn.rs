@@ -1,7 +1,7 @@
-//! [`ScionSocket`] as the socket of a QUIC endpoint.
+//! Implements quinn's [`AsyncUdpSocket`] for [`ScionSocket`].
 //!
-//! A client's endpoint uses all of it. The server only sends this way; what it receives is demultiplexed by
-//! [`transport::scion`](crate::transport::scion).
+//! The endpoint of a client uses all of it. The server only sends through it:
+//! [`transport::scion`](crate::transport::scion) demultiplexes what it receives.
 
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
@@ -17,10 +17,10 @@ use super::underlay::AlwaysWritable;
 use super::{ScionSocket, quic};
 use crate::counters::Counter;
 
-/// Batches without a datagram for QUIC, before other tasks get their turn.
-const FRUITLESS: usize = 16;
+/// Batches without a QUIC datagram before other tasks get their turn.
+const EMPTY_BATCHES: usize = 16;
 
-/// A batch, and how far it has been read.
+/// A batch, and the index of its next unread packet.
 #[derive(Debug)]
 pub(super) struct Unread {
     batch: PacketBatch,
@@ -35,7 +35,8 @@ impl Unread {
         }
     }
 
-    /// Copies datagrams into the buffers until they are full or all is read. Returns how many it has filled.
+    /// Copies datagrams into the buffers until they are full or the batch is read. Returns the
+    /// number of buffers filled.
     fn read(
         &mut self,
         socket: &ScionSocket,
@@ -48,7 +49,7 @@ impl Unread {
             self.next += 1;
             let datagram = match incoming {
                 Some(Incoming::Datagram(datagram)) => datagram,
-                // Clients are no hosts to ping.
+                // A client does not answer echo requests.
                 Some(Incoming::Echo(_)) => {
                     socket.counters.count(Counter::ScionScmpIgnored);
                     continue;
@@ -59,7 +60,7 @@ impl Unread {
                 continue;
             };
             let len = datagram.payload.len();
-            // Longer than quinn has said that it takes.
+            // Drops a datagram longer than quinn accepts.
             let Some(room) = bufs[count].get_mut(..len) else {
                 continue;
             };
@@ -91,7 +92,7 @@ impl AsyncUdpSocket for ScionSocket {
         }
         let issued = quic::issued(transmit.contents);
         let route = self.remotes.lock().route(transmit.destination, issued);
-        // An error would end the connection; the next packet of the remote brings the entry back.
+        // An error would close the connection. The next packet of the remote adds the entry again.
         match route {
             Some(route) => self.transmit(&route, transmit.contents, transmit.segment_size),
             None => self.counters.count(Counter::ScionRemotesUnknown),
@@ -107,7 +108,7 @@ impl AsyncUdpSocket for ScionSocket {
     ) -> Poll<io::Result<usize>> {
         let mut unread = self.unread.lock();
         let unread = unread.get_or_insert_with(|| Box::new(Unread::new()));
-        for _ in 0..FRUITLESS {
+        for _ in 0..EMPTY_BATCHES {
             let count = unread.read(self, bufs, meta);
             if count > 0 {
                 return Poll::Ready(Ok(count));

@@ -1,16 +1,17 @@
-//! Tracks remotes and the paths that answers take, without a socket or clock.
+//! Tracks remotes and the paths of answers to them, without a socket or clock.
 //!
-//! SCION authenticates neither source hosts nor paths, so anybody can send a packet in the name of
-//! anybody, over any path. Rules that keep that from doing harm:
-//! - The table has a size limit. A remote that has proven nothing is *fresh*; the oldest fresh ones are
-//!   removed first. A remote that has sent back a connection id that we gave it is *established*: it
-//!   has received our packets, so it is where it says. Fresh ones never push out established ones.
-//! - A connection id proves something only if we gave it to this very remote ([`ConnectionIds`]). Ids that
-//!   are merely seen in packets are not kept.
-//! - An answer to a fresh remote takes the path of its latest packet: it goes back where the request
-//!   came from. An established remote keeps its path while that works.
-//! - An SCMP error counts only if it quotes a packet to an established remote over the path in use. Only
-//!   QUIC packets that it quotes are sent again: once, to that remote.
+//! SCION authenticates neither source hosts nor paths. Anyone can send a packet with a forged
+//! source, over any path. These rules limit the harm:
+//! - The table has a size limit. A remote without proof is *fresh*. The oldest fresh remotes are
+//!   removed first. A remote that has sent back a connection id that we gave it is *established*:
+//!   it receives our packets, so its address is not forged. Fresh remotes never push out
+//!   established ones.
+//! - A connection id proves a remote only if we gave it to this very remote ([`ConnectionIds`]).
+//!   Ids that are merely seen in packets are not stored.
+//! - An answer to a fresh remote takes the path of its latest packet, back to where the request
+//!   came from. An established remote keeps its path while the path works.
+//! - An SCMP error counts only if it quotes a packet to an established remote over the path in use.
+//!   Only QUIC packets that it quotes are sent again: once, to that remote.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -25,25 +26,25 @@ use super::cids::ConnectionIds;
 use super::quic::{self, Token};
 use super::synthetic::SyntheticAddrs;
 
-/// Another path is taken when nothing has come over the current one for this long: between a round trip
-/// and the time after which a QUIC client sends lost packets again.
+/// An established remote may change its path when nothing has come over the current one for this
+/// long. The time is between a round trip and the time after which a QUIC client sends lost packets
+/// again.
 const SILENT: Duration = Duration::from_millis(300);
-/// The same, if the packet over the other path has no connection id that we know. Clients that change
-/// their id with the path are answered again after this; so is a forger, until the next packet with a
-/// known id.
+/// The same, if the packet over the other path has no known connection id. A client that changes
+/// its id together with its path is answered again after this time. A forger is too, but only until
+/// the next packet with a known id.
 const LOST: Duration = Duration::from_secs(1);
-/// Another path is taken when the current one expires within this many seconds.
+/// A remote may change its path when the current one expires within this many seconds.
 const EXPIRING: u32 = 60;
-/// Established remotes that have been silent for this long are forgotten. QUIC connections end
-/// earlier.
+/// Established remotes that are silent for this long are removed. QUIC connections end earlier.
 const FORGET: Duration = Duration::from_secs(120);
-/// The same, when the table is full.
+/// The same when the table is full.
 const FORGET_WHEN_FULL: Duration = Duration::from_secs(30);
-/// How often silent remotes are removed, and the same when the table is full.
+/// Interval of removing silent remotes, normally and when the table is full.
 const SWEEP: Duration = Duration::from_secs(30);
 const SWEEP_WHEN_FULL: Duration = Duration::from_secs(1);
-/// Connection ids per remote that our handshake packets show. Endpoints that make no [`ConnectionIds`] are known
-/// by these.
+/// Stored connection ids per remote, as seen in our handshake packets. They identify the remotes of
+/// endpoints without [`ConnectionIds`].
 const TOKENS: usize = 4;
 /// SCMP parameter problem: path expired.
 const PATH_EXPIRED: u8 = 52;
@@ -55,48 +56,48 @@ pub(super) struct Now {
     pub(super) unix: u32,
 }
 
-/// How a packet reaches a remote.
+/// How packets reach a remote.
 #[derive(Debug)]
 pub(super) struct Route {
     pub(super) template: Template,
     pub(super) next_hop: SocketAddr,
 }
 
-/// How a packet came.
+/// How a packet arrived.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arrival<'a> {
-    /// Along this path.
+    /// Its path.
     pub(super) path: Path<'a>,
-    /// From this underlay address, if that is where answers go; the same path from elsewhere is
-    /// then another one.
+    /// Its underlay source, if answers go there. The same path from another underlay source then
+    /// counts as another path.
     pub(super) via: Option<SocketAddr>,
-    /// To this connection id.
+    /// Its connection id.
     pub(super) token: Option<Token>,
-    /// At this time.
+    /// Its time of arrival.
     pub(super) now: Now,
 }
 
 /// A path that a remote uses.
 #[derive(Debug)]
 struct PathState {
-    /// As the remote's packets carry it; empty for a path of our own choice.
+    /// The path in the packets of the remote. Empty if we chose the path.
     received: Box<[u8]>,
     /// See [`Arrival::via`].
     via: Option<SocketAddr>,
     route: Arc<Route>,
     expiry: Option<u32>,
-    /// When a packet last came over it.
+    /// When a packet last arrived over the path.
     last_received: Duration,
-    /// Whether one of these had an id that we know, or we chose the path.
+    /// Whether such a packet had a known connection id, or we chose the path.
     proven: bool,
-    /// Whether an SCMP error named it, and nothing has come over it since.
+    /// Whether an SCMP error reported the path, and no packet has arrived over it since.
     failed: bool,
 }
 
 #[derive(Debug)]
 struct Remote {
     addr: ScionAddr,
-    /// Tells this entry from later ones with the same address.
+    /// Distinguishes this entry from later ones with the same address.
     id: u64,
     standing: Standing,
     current: PathState,
@@ -107,20 +108,20 @@ struct Remote {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
-    /// Packets came.
+    /// It has sent packets but proven nothing.
     Fresh,
-    /// It has received our packets.
+    /// It has proven that it receives our packets.
     Established,
-    /// We opened it, over paths of our choice.
+    /// We opened the connection, over paths that we chose.
     Dialed,
 }
 
-/// Limits of the table.
+/// Size limits of the table.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Remotes that have proven nothing yet.
+    /// Most fresh remotes.
     pub(crate) fresh: usize,
-    /// Remotes that have received our packets.
+    /// Most established remotes.
     pub(crate) established: usize,
 }
 
@@ -133,59 +134,59 @@ impl Default for Limits {
     }
 }
 
-/// What a packet has changed in the table.
+/// What a packet changed in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
-    /// None.
+    /// Nothing.
     None,
-    /// Its sender is new in the table.
+    /// Its sender was added.
     Added,
     /// Answers now take its path.
     PathAdopted,
 }
 
-/// The part of a path that has failed.
+/// The part of a path that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// The link at this interface of the AS that reports it.
+    /// The link at this interface of the reporting AS.
     Link(u64),
-    /// The way between these two interfaces, through the AS that reports it.
+    /// The connection between these two interfaces, through the reporting AS.
     Crossing(u64, u64),
-    /// It has expired.
+    /// The path has expired.
     Expired,
-    /// It does not carry packets as long as QUIC needs.
+    /// The path does not carry packets of the size that QUIC needs.
     Narrow,
 }
 
-/// A path that has failed under a remote.
+/// The failure of a path to a remote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Failure {
     /// The remote.
     pub(crate) remote: ScionAddr,
-    /// The AS that reported it.
+    /// The AS that reported the failure.
     pub(crate) reporter: IsdAs,
-    /// What is said to have failed.
+    /// The part that failed, according to the report.
     pub(crate) cause: Cause,
     /// Whether packets already take another path.
     pub(crate) switched: bool,
 }
 
-/// The consequences of an SCMP error that counts.
+/// What to do after a valid SCMP error.
 #[derive(Debug)]
 pub(super) struct Report<'a> {
-    /// The path in use has failed.
+    /// The failure, if it concerns the path in use.
     pub(super) failure: Option<Failure>,
-    /// The datagram that was returned, and the route that it can take instead. QUIC accepts one that
-    /// comes late or twice, but waits long before it sends one again.
+    /// The returned datagram, and the route to send it again. QUIC accepts a datagram that arrives
+    /// late or twice, but waits long before it sends one again.
     pub(super) again: Option<(Arc<Route>, Returned<'a>)>,
 }
 
-/// What an SCMP error quotes of a datagram.
+/// The part of a datagram that an SCMP error quotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Returned<'a> {
-    /// All of it.
+    /// The whole datagram.
     Whole(&'a [u8]),
-    /// As much as it could quote.
+    /// Its beginning.
     Beginning(&'a [u8]),
 }
 
@@ -195,8 +196,8 @@ pub(super) struct Remotes {
     limits: Limits,
     ids: ConnectionIds,
     by_addr: HashMap<SocketAddr, Remote>,
-    /// Fresh remotes, the oldest first, with the id of their entry. May contain some that are gone or
-    /// established.
+    /// Fresh remotes, the oldest first, with the id of their entry. May contain remotes that were
+    /// removed or established.
     fresh_queue: VecDeque<(SocketAddr, u64)>,
     fresh: usize,
     next_id: u64,
@@ -204,7 +205,7 @@ pub(super) struct Remotes {
 }
 
 impl Remotes {
-    /// `ids` checks the connection ids that packets have.
+    /// `ids` checks the connection ids of packets.
     pub(super) fn new(limits: Limits, ids: ConnectionIds) -> Self {
         Self {
             limits,
@@ -223,12 +224,13 @@ impl Remotes {
         self.by_addr.len()
     }
 
-    /// The endpoint behind a synthetic address. Known without the table for IPv4 hosts.
+    /// Returns the endpoint behind a synthetic address. For IPv4 hosts the table is not needed.
     pub(super) fn endpoint(&self, name: SocketAddr) -> Option<ScionAddr> {
         SyntheticAddrs::endpoint(name).or_else(|| self.by_addr.get(&name).map(|remote| remote.addr))
     }
 
-    /// How to reach a remote. `issued` is the connection id that the packet gives it, if any.
+    /// Returns the route to a remote. `issued` is the connection id that the packet gives to the
+    /// remote, if any.
     pub(super) fn route(&mut self, name: SocketAddr, issued: Option<Token>) -> Option<Arc<Route>> {
         let remote = self.by_addr.get_mut(&name)?;
         if let Some(token) = issued {
@@ -237,7 +239,8 @@ impl Remotes {
         Some(Arc::clone(&remote.current.route))
     }
 
-    /// Notes a packet from `addr`, whose synthetic address is `name`. `answer` makes the route of the answers.
+    /// Handles a packet from `addr`, whose synthetic address is `name`. `answer` makes the route of
+    /// the answers.
     pub(super) fn packet_received(
         &mut self,
         (name, addr): (SocketAddr, ScionAddr),
@@ -249,8 +252,9 @@ impl Remotes {
             self.add(name, addr, way, arrival.now);
             return Ok(Change::Added);
         };
-        // Costs more than all the rest, and most packets come over a path that is proven.
-        let known = remote.is_open_question(arrival)
+        // This check costs more than the rest. Most packets come over a proven path and do not need
+        // it.
+        let known = remote.needs_proof(arrival)
             && arrival
                 .token
                 .is_some_and(|token| remote.knows(token) || self.ids.given_to(name, token));
@@ -261,8 +265,8 @@ impl Remotes {
         Ok(change)
     }
 
-    /// Sets the paths to a remote: `route`, and `spare` when that fails. Packets that come back do not change
-    /// them.
+    /// Sets the paths to a remote: `route`, and `spare` for when that fails. Packets of the remote
+    /// do not change them.
     pub(super) fn set_paths(
         &mut self,
         (name, addr): (SocketAddr, ScionAddr),
@@ -286,8 +290,8 @@ impl Remotes {
         Some(now.since_start.saturating_sub(remote.current.last_received))
     }
 
-    /// Notes an SCMP error that reached `local`. Nobody authenticates it, so it counts only if it quotes a
-    /// packet of ours to an established remote, over the path in use.
+    /// Handles an SCMP error that reached `local`. SCMP is not authenticated, so an error counts
+    /// only if it quotes a packet of ours to an established remote, over the path in use.
     pub(super) fn scmp_error<'a>(
         &mut self,
         addrs: &SyntheticAddrs,
@@ -325,7 +329,8 @@ impl Remotes {
             way.route.template.path().is_same_way(quoted.path)
                 && !matches!(*scmp, Scmp::PacketTooBig { mtu, .. } if way.fits(mtu))
         };
-        // QUIC detects what a forger has us send in our name; other protocols might not.
+        // A forger can have us send the datagram that it quotes. QUIC detects that; other protocols
+        // may not.
         let returned = match quoted.whole {
             true => Returned::Whole(quoted.payload),
             false => Returned::Beginning(quoted.payload),
@@ -334,7 +339,7 @@ impl Remotes {
         let again = |way: &PathState| Some((Arc::clone(&way.route), returned?));
         if same(&remote.current) {
             remote.current.failed = true;
-            // It may be the path of a forger; the next packet brings another.
+            // An unproven path may be a forger's. The next packet adds another one.
             let usable =
                 |other: &PathState| other.proven && !other.failed && !other.expires_by(now.unix);
             let switched = remote.other.as_ref().is_some_and(usable);
@@ -378,7 +383,7 @@ impl Remotes {
                 self.remove(name);
             }
         }
-        // Remotes that were established or removed are still queued.
+        // The queue still has remotes that were established or removed.
         if self.fresh_queue.len() > 2 * self.limits.fresh {
             let mut queue = std::mem::take(&mut self.fresh_queue);
             queue.retain(|(name, id)| self.is_fresh(*name, *id));
@@ -398,7 +403,7 @@ impl Remotes {
             }
             self.sweep(FORGET_WHEN_FULL, now);
             if self.by_addr.len() - self.fresh >= self.limits.established {
-                // It stays fresh.
+                // The remote stays fresh.
                 return;
             }
         }
@@ -461,7 +466,7 @@ impl Remote {
             && other.is_of(arrival)
         {
             other.packet_received(known, now);
-        } else if adopts || self.other_may_go(known, now) {
+        } else if adopts || self.may_replace_other(known, now) {
             let mut way = PathState::received(arrival, answer()?);
             way.proven = known;
             self.other = Some(way);
@@ -473,7 +478,7 @@ impl Remote {
         Ok(Change::None)
     }
 
-    /// Whether answers take the path of a packet that has just come.
+    /// Whether answers must take the path of a new packet.
     fn adopts(&self, expiry: Option<u32>, known: bool, now: Now) -> bool {
         let current = &self.current;
         let silent = now.since_start.saturating_sub(current.last_received);
@@ -489,9 +494,9 @@ impl Remote {
         }
     }
 
-    /// Whether the spare path may be replaced by another: a forged packet must not replace the path that
-    /// the next failure needs.
-    fn other_may_go(&self, known: bool, now: Now) -> bool {
+    /// Whether a new path may replace the spare one: a forged packet must not replace the path that
+    /// is needed after the next failure.
+    fn may_replace_other(&self, known: bool, now: Now) -> bool {
         self.other.as_ref().is_none_or(|other| {
             let silent = now.since_start.saturating_sub(other.last_received);
             known || !other.proven || other.failed || silent >= LOST || other.expires_by(now.unix)
@@ -504,9 +509,9 @@ impl Remote {
         }
     }
 
-    /// Whether it matters that a packet has an id of ours: not if the path in use is proven and is that of the
-    /// packet.
-    fn is_open_question(&self, arrival: &Arrival<'_>) -> bool {
+    /// Whether the connection id of a packet must be checked. Not if the packet came over the path
+    /// in use and that path is proven.
+    fn needs_proof(&self, arrival: &Arrival<'_>) -> bool {
         match self.standing {
             Standing::Fresh => true,
             Standing::Established => !(self.current.proven && self.current.is_of(arrival)),
@@ -564,12 +569,13 @@ impl PathState {
     fn packet_received(&mut self, known: bool, now: Now) {
         self.last_received = now.since_start;
         self.proven |= known;
-        // A packet that was sent before the link went down may come later than the error.
+        // The packet may be older than the SCMP error: sent before the link failed.
         self.failed = false;
     }
 
-    /// Whether QUIC packets of the minimum size fit, with our headers (RFC 9000 section 14). Larger ones are
-    /// attempts that may fail; a path that does not carry the minimum is of no use.
+    /// Whether QUIC packets of the minimum size fit with our headers (RFC 9000 section 14). Larger
+    /// packets are probes that may fail, but a path that does not carry the minimum size is
+    /// useless.
     fn fits(&self, mtu: u16) -> bool {
         usize::from(mtu) >= self.route.template.overhead() + usize::from(MIN_PAYLOAD)
     }

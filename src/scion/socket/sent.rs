@@ -1,18 +1,20 @@
-//! Keeps the long datagrams that a client has sent lately, which no SCMP error can return whole: those that
-//! open a QUIC connection. When a router reports that their path has failed, they are sent again over
-//! another path at once. QUIC itself would wait for three of its assumed round trips.
+//! Keeps the long datagrams that a client sent last.
+//!
+//! They open a QUIC connection, and are too long for an SCMP error to return in full. When a router
+//! reports that their path has failed, they are sent again over another path at once. QUIC itself
+//! would wait for three of its assumed round trips.
 
 use std::collections::VecDeque;
 
-/// Datagrams that are kept: those of two openings, with the first requests.
+/// Number of kept datagrams: two openings of a connection with their first requests.
 const KEPT: usize = 8;
-/// Shorter ones are returned whole, over all but the longest paths: an SCMP message has 1232 bytes, headers
-/// included.
+/// Datagrams up to this length are not kept. SCMP errors, which have at most 1232 bytes with
+/// headers, return them in full over all but the longest paths.
 const SHORT: usize = 256;
-/// How much of one has to be returned to recognize it: some of it is encrypted.
+/// Bytes that identify a returned datagram: some of them are encrypted.
 const ENOUGH: usize = 64;
 
-/// The kept datagrams, the latest at the end.
+/// The kept datagrams, the latest last.
 #[derive(Debug, Default)]
 pub(super) struct Sent(VecDeque<Vec<u8>>);
 
@@ -31,7 +33,7 @@ impl Sent {
         self.0.push_back(room);
     }
 
-    /// The kept datagram that begins so.
+    /// Finds the kept datagram with this beginning.
     pub(super) fn find(&self, beginning: &[u8]) -> Option<&[u8]> {
         let mut latest = self.0.iter().rev();
         let found = latest.find(|it| beginning.len() >= ENOUGH && it.starts_with(beginning));

@@ -1,14 +1,16 @@
-//! Socket addresses that stand for SCION endpoints inside of quinn: one per remote, and readable in logs.
+//! Synthetic socket addresses of SCION endpoints, for use inside quinn. Each remote has its own,
+//! and they are readable in logs.
 //!
 //! ```text
 //! IPv4 host   fd5c:1004 (32 bits) | ISD (16) | AS (48) | IPv4 address (32)
 //! IPv6 host   fd5c:1006 (32 bits) | keyed hash of ISD-AS and address (96)
 //! ```
 //!
-//! The ISD-AS is in the address and not in flow info or scope id, because quinn puts only address and port
-//! into Retry tokens, and only the address into validation tokens: 10.0.0.1 of one AS must not vouch for
-//! 10.0.0.1 of another. Such an address has a meaning only on the QUIC endpoint of a SCION socket. On any
-//! other listener a host with such an address is just that host.
+//! The ISD-AS is part of the address instead of the flow info or the scope id, because quinn
+//! includes only address and port in Retry tokens, and only the address in validation tokens. A
+//! token of 10.0.0.1 in one AS must not be valid for 10.0.0.1 in another. A synthetic address has a
+//! meaning only at the QUIC endpoint of a SCION socket. Other listeners take it as an ordinary
+//! address.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -19,8 +21,8 @@ const V4: u128 = 0xfd5c_1004 << 96;
 const V6: u128 = 0xfd5c_1006 << 96;
 const PREFIX: u128 = 0xffff_ffff << 96;
 
-/// Makes synthetic addresses. The hash key is random in each process: nobody can prepare two hosts with
-/// the same address.
+/// Makes synthetic addresses. The key of the hash is random in each process, so nobody can prepare
+/// two hosts with the same address.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SyntheticAddrs {
     low: RandomState,

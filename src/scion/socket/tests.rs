@@ -1,4 +1,5 @@
-//! QUIC over real sockets and full SCION packets with real paths; no router, no daemon.
+//! Tests QUIC over real sockets with complete SCION packets and real paths, without a router or a
+//! daemon.
 
 pub(crate) mod net;
 mod retry;
@@ -22,7 +23,7 @@ use net::{Identity, PATIENCE, Relay, Validation, ask, connect, host, loopback, p
 const SERVER: &str = "1-ff00:0:110,[10.0.0.1]";
 const CLIENT: &str = "2-ff00:0:210,[10.0.0.2]";
 
-/// What never happens between two who understand each other.
+/// Events that never happen between a well-behaved client and server.
 const WRONG: [Counter; 5] = [
     Counter::ScionMalformed,
     Counter::ScionElsewhere,
@@ -35,7 +36,7 @@ fn count(socket: &ScionSocket, counter: Counter) -> u64 {
     socket.counters.snapshot().get(counter)
 }
 
-/// A client that reaches the server directly, over this path.
+/// Checks an exchange with a client that reaches the server directly, over this path.
 async fn check_exchange(server: &str, client: &str, path: &[u8], validation: Validation) {
     let identity = Identity::new();
     let server = ScionSocket::bind(host(server), loopback()).unwrap();
@@ -119,7 +120,7 @@ async fn a_connection_survives_that_its_client_alternates_between_paths() {
         client.set_paths(server.local(), path, None).unwrap()
     };
     let connection = connect(&endpoint, &identity, call(0)).await;
-    // Faster than the server follows. What it does when it can follow is a test of `remotes`.
+    // Alternates faster than the server follows. The tests of `remotes` cover when it follows.
     for nth in 0..30 {
         call(nth);
         ask(&connection, "ping").await;
@@ -147,7 +148,7 @@ async fn a_request_in_flight_survives_a_link_that_goes_down() {
     let connection = connect(&endpoint, &identity, to).await;
     ask(&connection, "before").await;
     let mut failures = client.failures();
-    // To and fro: what was down is up again later.
+    // Alternates: the link that was down is up again later.
     for (round, interface) in [1, 3, 1, 3].into_iter().enumerate() {
         relay.take_down(interface);
         let since = Instant::now();
@@ -178,8 +179,8 @@ async fn a_request_in_flight_survives_a_link_that_goes_down() {
     assert_eq!(count(&server, Counter::ScionRemotesAdded), 1);
 }
 
-/// What QUIC opens with is too long for a router to give back whole. QUIC itself would not send it again
-/// within the test.
+/// The datagrams that open a QUIC connection are too long for a router to return in full. QUIC
+/// itself would not send them again within the test.
 #[tokio::test]
 async fn an_opening_over_a_link_that_is_down_goes_out_again_at_once() {
     let identity = Identity::new();
@@ -204,7 +205,7 @@ async fn an_opening_over_a_link_that_is_down_goes_out_again_at_once() {
     assert_eq!(count(&client, Counter::ScionResent), 1);
 }
 
-/// Packets in the name of the client, over another path, from another underlay address.
+/// Forges a packet of the client, over another path and from another underlay address.
 pub(crate) fn forge(from: ScionAddr, to: ScionAddr, path: &[u8], payload: &[u8]) -> Vec<u8> {
     let path = Path::parse(path).unwrap();
     let mut packet = Vec::new();
@@ -241,7 +242,7 @@ async fn forged_packets_do_not_divert_a_connection() {
             forger.send_to(&packet, at).unwrap();
             sent += 1;
             counted.store(sent, Ordering::Relaxed);
-            // Not so many that the socket drops those of the client.
+            // Few enough that the socket does not drop those of the client.
             thread::sleep(Duration::from_micros(200));
         }
         forger.set_nonblocking(true).unwrap();
@@ -287,7 +288,7 @@ async fn a_flood_of_forged_initials_leaves_the_table_bounded_and_connections_ali
         .unwrap();
     let connection = connect(&endpoint, &identity, to).await;
 
-    // Real first packets, as quinn makes them for a server that is not there.
+    // Real first packets, as quinn makes them for a server that does not exist.
     let trap = UdpSocket::bind(loopback()).unwrap();
     let bait: ScionAddr = "9-9,[10.0.0.9]:31969".parse().unwrap();
     let lured = client
@@ -345,7 +346,7 @@ async fn a_flood_of_forged_initials_leaves_the_table_bounded_and_connections_ali
     }
     over.store(true, Ordering::Relaxed);
     flood.join().unwrap();
-    // And who comes now gets in.
+    // New clients can still connect.
     let late = ScionSocket::bind(host("2-ff00:0:211,[10.0.0.2]"), loopback()).unwrap();
     let to = late
         .set_paths(server.local(), (&way, server.underlay_addr()), None)

@@ -1,4 +1,5 @@
-//! The UDP socket under a SCION socket: receives and sends batches, and sends what QUIC transmits.
+//! The UDP socket under a SCION socket. Receives and sends batches, and sends the datagrams of
+//! QUIC.
 
 use std::fmt;
 use std::io;
@@ -12,10 +13,10 @@ use quinn::udp::{Transmit, UdpSocketState};
 use crate::socket::mmsg::{BATCH, ReceiveBatch, SendBatch};
 use crate::socket::{Readable, receive_plain_datagrams};
 
-/// The longest datagram that is looked at: a SCION header of at most 1020 bytes, UDP's 8, the 1472 that
-/// QUIC takes from anybody, and some for extension headers.
+/// Longest received datagram in bytes: a SCION header of at most 1020, a UDP header of 8, a QUIC
+/// datagram of at most 1472, and room for extension headers.
 const DATAGRAM: usize = 2560;
-/// The longest reply to BEP 15, header included.
+/// Longest reply to BEP 15 in bytes, with headers.
 const REPLY: usize = 1472;
 
 /// Received datagrams.
@@ -23,7 +24,8 @@ pub(super) type Received = ReceiveBatch<DATAGRAM>;
 /// Replies to BEP 15.
 pub(crate) type Replies = SendBatch<REPLY>;
 
-/// The socket. Receiving waits; sending does not: what the socket does not take is lost, as on a full link.
+/// The socket. Receiving waits, sending does not: a datagram that the socket does not accept is
+/// lost, as on a full link.
 pub(super) struct Underlay {
     socket: Readable<UdpSocket>,
     state: UdpSocketState,
@@ -38,7 +40,7 @@ impl Underlay {
         Ok(Self { socket, state })
     }
 
-    /// Waits for datagrams and takes as many as are there.
+    /// Waits for datagrams and receives as many as are available.
     pub(super) fn poll_receive(
         &self,
         cx: &mut Context<'_>,
@@ -50,7 +52,8 @@ impl Underlay {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,
             };
-            // These were all. The runtime reports the next one, so there is no need to try again.
+            // That was all. The runtime reports the next datagram, so there is no need to try
+            // again.
             if count < BATCH {
                 ready.clear_ready();
             }
@@ -60,7 +63,7 @@ impl Underlay {
         }
     }
 
-    /// Sends one datagram, or several of one length. Returns whether the socket has taken them.
+    /// Sends one datagram, or several of one length. Returns whether the socket accepted them.
     pub(super) fn send(
         &self,
         to: SocketAddr,
@@ -69,7 +72,7 @@ impl Underlay {
     ) -> bool {
         let transmit = Transmit {
             destination: to,
-            // Border routers do not carry it over.
+            // Border routers do not forward it.
             ecn: None,
             contents,
             segment_size,
@@ -79,7 +82,7 @@ impl Underlay {
         self.state.send(socket.into(), &transmit).is_ok()
     }
 
-    /// Sends the queued datagrams. Returns how many the socket has not taken.
+    /// Sends the queued datagrams. Returns the number that the socket did not accept.
     pub(super) fn send_all(&self, replies: &mut Replies) -> usize {
         replies.send(self.socket.get_ref())
     }

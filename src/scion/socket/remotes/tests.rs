@@ -1,4 +1,4 @@
-//! Forgers, floods, failing links and clients that change paths, against the table alone.
+//! Tests the table alone with forgers, floods, failing links and clients that change paths.
 
 mod scmp;
 
@@ -13,9 +13,9 @@ use scmp::{interface_down, sent};
 const SERVER: &str = "1-ff00:0:110,[10.0.0.1]:31969";
 const CLIENT: &str = "2-ff00:0:210,[10.0.0.2]:40000";
 const START: u32 = 1_800_000_000;
-/// The port of the border router.
+/// Port of the border router.
 const ROUTER: u16 = 30001;
-/// How long [`path`]s last: 64 units of 337.5 s.
+/// Lifetime of a [`path`]: 64 units of 337.5 s.
 const LIFETIME: u32 = 21_600;
 
 fn addr(text: &str) -> ScionAddr {
@@ -74,12 +74,12 @@ impl Bench {
         self.addrs.of(from)
     }
 
-    /// A packet from there over this path, which our own border router delivers.
+    /// Handles a packet from this source over this path, delivered by our border router.
     fn packet(&mut self, from: ScionAddr, path: &[u8], token: Option<Token>, now: Now) -> Change {
         self.packet_via(ROUTER, from, path, token, now)
     }
 
-    /// The same from another underlay address.
+    /// The same with another underlay source.
     fn packet_via(
         &mut self,
         port: u16,
@@ -110,7 +110,7 @@ impl Bench {
             .unwrap()
     }
 
-    /// A client over `path(1)`, up to the point where it has answered our handshake, at 20 ms.
+    /// A client over `path(1)`, after it has answered our handshake, at 20 ms.
     fn established(&mut self, from: ScionAddr) {
         assert_eq!(
             self.packet(from, &path(1), short(b"unknown!"), at(0)),
@@ -125,7 +125,7 @@ impl Bench {
         );
     }
 
-    /// The interface over which answers leave.
+    /// The interface that answers leave through.
     fn way_to(&mut self, to: ScionAddr) -> Option<u16> {
         let route = self.remotes.route(self.name(to), None)?;
         route.template.path().first_egress()
@@ -180,7 +180,7 @@ fn forged_packets_do_not_divert_a_connection() {
     let mut bench = Bench::new(10, 10);
     let client = addr(CLIENT);
     bench.established(client);
-    // One a millisecond, the client every 250 ms.
+    // One forged packet per millisecond, one of the client every 250 ms.
     for millis in 21..5000 {
         let token = short(&u64::to_be_bytes(millis));
         bench.packet(client, &path(2 + (millis % 7) as u8), token, at(millis));
@@ -201,7 +201,7 @@ fn the_same_path_from_another_underlay_address_diverts_nothing_either() {
     }
     let route = bench.remotes.route(bench.name(client), None).unwrap();
     assert_eq!(route.next_hop.port(), ROUTER);
-    // A border router that has moved takes the connection along.
+    // A border router that moves takes the connection along.
     let known = short(b"ours-one");
     assert_eq!(
         bench.packet_via(30002, client, &path(1), known, at(901)),
@@ -231,7 +231,7 @@ fn a_client_takes_back_what_a_forger_got_while_it_was_silent() {
         bench.packet(client, &path(2), None, at(1020)),
         Change::PathAdopted
     );
-    // He goes on, and on his path connection ids are not learnt.
+    // The forger continues. Connection ids are not learned on the forger's path.
     for millis in 1021..1100 {
         bench.packet(client, &path(2), short(b"forger's"), at(millis));
     }
@@ -258,7 +258,7 @@ fn another_path_is_adopted_when_the_current_one_is_silent() {
         bench.packet(client, &path(2), known, at(320)),
         Change::PathAdopted
     );
-    // The first one is kept and taken again under the same rule.
+    // The first path is kept and used again under the same rule.
     assert_eq!(bench.packet(client, &path(1), known, at(600)), Change::None);
     assert_eq!(
         bench.packet(client, &path(1), known, at(620)),
@@ -322,7 +322,7 @@ fn ids_told_under_encryption_prove_a_path() {
     bench.packet(client, &path(1), told, at(30));
     bench.packet(client, &path(2), told, at(340));
     assert_eq!(bench.way_to(client), Some(2));
-    // That of somebody else does not.
+    // The connection id of another remote does not.
     let foreign = Some(bench.ids.some(bench.name(addr(SERVER))));
     bench.packet(client, &path(2), told, at(350));
     bench.packet(client, &path(3), foreign, at(800));
@@ -342,7 +342,7 @@ fn an_id_told_under_encryption_establishes() {
     assert_eq!(bench.standing(client), Some(Standing::Established));
 }
 
-/// A neighbour of the client who knows its path, but sees none of its packets.
+/// A neighbour of the client that knows its path, but sees none of its packets.
 #[test]
 fn ids_that_are_merely_seen_prove_nothing_and_push_none_out() {
     let mut bench = Bench::new(10, 10);
@@ -357,7 +357,7 @@ fn ids_that_are_merely_seen_prove_nothing_and_push_none_out() {
         bench.packet(client, &path(2), forged, at(millis));
         assert_eq!(bench.way_to(client), Some(1), "{millis}");
     }
-    // The client is known as before, and at once.
+    // The client is known again at once.
     bench.packet(client, &path(3), short(b"ours-one"), at(1001));
     assert_eq!(bench.way_to(client), Some(3));
 }
@@ -374,7 +374,7 @@ fn a_flood_leaves_the_table_bounded_and_the_established_in_place() {
         bench.packet(forged, &path(9), None, at(u64::from(n)));
         assert!(bench.remotes.len() <= 102);
         assert!(bench.remotes.fresh_queue.len() <= 201);
-        // A handshake in the midst of it: answered at once, and again after each of its packets.
+        // A handshake at the same time: answered at once, and again after each of its packets.
         if n == 5000 {
             bench.packet(started, &path(4), None, at(5000));
             bench

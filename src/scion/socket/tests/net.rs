@@ -1,5 +1,5 @@
-//! A SCION network of one process: hosts on loopback, paths that are well formed and nothing else,
-//! and a relay in the place of all border routers.
+//! A SCION network in one process: hosts on loopback, paths that are only well-formed, and a relay
+//! that acts as all border routers.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
@@ -39,7 +39,7 @@ pub(crate) fn path(number: u8) -> Vec<u8> {
     path
 }
 
-/// Certificate of the server and what its clients trust.
+/// The certificate of the server, and the trust of its clients.
 pub(super) struct Identity {
     certificate: CertificateDer<'static>,
     key: Vec<u8>,
@@ -68,22 +68,22 @@ impl Identity {
         roots.add(self.certificate.clone()).unwrap();
         let mut config = ClientConfig::with_root_certificates(Arc::new(roots)).unwrap();
         let mut transport = TransportConfig::default();
-        // Losses are to be repaired quickly here.
+        // Tests repair losses quickly.
         transport.initial_rtt(Duration::from_millis(20));
         config.transport_config(Arc::new(transport));
         config
     }
 }
 
-/// What a server does with connections from addresses that are not validated.
+/// How a server handles connections from addresses that are not validated.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Validation {
     Handshake,
     Retry,
 }
 
-/// Serves until the endpoint is dropped: each request is answered with the origin of its connection
-/// and the request itself.
+/// Serves until the endpoint is dropped. Answers each request with the origin of its connection and
+/// the request itself.
 pub(super) fn serve(socket: &Arc<ScionSocket>, config: ServerConfig, validation: Validation) {
     let endpoint = socket.endpoint(Some(config)).unwrap();
     let socket = Arc::clone(socket);
@@ -111,7 +111,7 @@ pub(super) fn serve(socket: &Arc<ScionSocket>, config: ServerConfig, validation:
     });
 }
 
-/// One request; the answer as text.
+/// Makes one request and returns the answer as text.
 pub(super) async fn ask(connection: &Connection, request: &str) -> String {
     let exchange = async {
         let (mut send, mut receive) = connection.open_bi().await.unwrap();
@@ -137,8 +137,8 @@ pub(super) async fn connect(
         .unwrap()
 }
 
-/// All border routers at once: sends each packet on to its destination, except over a link that is
-/// down, from which the sender gets an SCMP error, or nothing if the link is a black hole.
+/// Acts as all border routers. Forwards each packet to its destination. For a link that is down it
+/// sends an SCMP error to the sender, or drops the packet if the link is a black hole.
 #[derive(Debug, Clone)]
 pub(crate) struct Relay {
     pub(crate) addr: SocketAddr,
@@ -149,19 +149,19 @@ pub(crate) struct Relay {
 struct Links {
     /// Interfaces whose links are down.
     down: Vec<u16>,
-    /// Interfaces whose links swallow packets.
+    /// Interfaces with links that drop packets.
     holes: Vec<u16>,
-    /// An interface whose link goes down after so many more packets.
+    /// An interface with a link that goes down after this many more packets.
     fuse: Option<(u16, usize)>,
 }
 
 impl Relay {
-    /// Between these two endpoints. Ends with the test process.
+    /// Starts a relay between these two endpoints. It ends with the test process.
     pub(super) fn new(one: &ScionSocket, two: &ScionSocket) -> Self {
         Self::to([one, two].map(|it| (it.local().host, it.underlay_addr())))
     }
 
-    /// To these hosts, and back to those who have sent something.
+    /// Starts a relay to these hosts, and back to the hosts that have sent something.
     pub(crate) fn to(hosts: impl IntoIterator<Item = (Host, SocketAddr)>) -> Self {
         let socket = UdpSocket::bind(LOOPBACK).unwrap();
         let addr = socket.local_addr().unwrap();
@@ -189,22 +189,22 @@ impl Relay {
         Self { addr, links }
     }
 
-    /// Takes the link of this interface down, and any other up.
+    /// Takes the link of this interface down, and all others up.
     pub(crate) fn take_down(&self, interface: u16) {
         self.links.lock().down = vec![interface];
     }
 
-    /// Takes the links of these interfaces down, and any other up.
+    /// Takes the links of these interfaces down, and all others up.
     pub(crate) fn take_all_down(&self, interfaces: &[u16]) {
         self.links.lock().down = interfaces.to_vec();
     }
 
-    /// Takes the link of this interface down after so many more packets.
+    /// Takes the link of this interface down after this many more packets.
     pub(crate) fn take_down_after(&self, interface: u16, packets: usize) {
         self.links.lock().fuse = Some((interface, packets));
     }
 
-    /// Has the link of this interface swallow all packets.
+    /// Makes the link of this interface drop all packets.
     pub(crate) fn make_hole(&self, interface: u16) {
         self.links.lock().holes = vec![interface];
     }
@@ -238,8 +238,8 @@ impl Links {
     }
 }
 
-/// The SCMP error for a packet of UDP: written as UDP, with the 8 bytes of its header and the next
-/// header changed.
+/// Makes the SCMP error for a UDP packet. It is written as UDP, and then the next header and the 8
+/// bytes of the UDP header are changed.
 fn interface_down(packet: &[u8], interface: u16) -> Vec<u8> {
     let about = parse(packet).unwrap();
     let Message::Udp(udp) = about.message else {

@@ -1,11 +1,11 @@
-//! Whom a token of address validation vouches for.
+//! Tests which clients an address validation token is valid for.
 
 use ::quinn::{ConnectionError, TransportErrorCode};
 
 use super::*;
 
-/// Is all that is between a client and its server. From the Retry on, the client's packets go on in the
-/// name of `later`. Returns where the client finds it; ends with the test process.
+/// Starts a relay between a client and its server. After the Retry it forwards the client's packets
+/// with `later` as their source. Returns its address. It ends with the test process.
 fn between(client: ScionAddr, later: ScionAddr, server: &ScionSocket) -> SocketAddr {
     let relay = UdpSocket::bind(loopback()).unwrap();
     let addr = relay.local_addr().unwrap();
@@ -37,8 +37,8 @@ fn between(client: ScionAddr, later: ScionAddr, server: &ScionSocket) -> SocketA
     addr
 }
 
-/// A client of this host is given a token with a Retry, and one of `later`, with the same port, comes
-/// back with it.
+/// A client of this host gets a token with a Retry, and a client of host `later` with the same port
+/// returns it.
 async fn check_token(client: &str, later: &str) -> Result<(), ConnectionError> {
     let identity = Identity::new();
     let server = ScionSocket::bind(host(SERVER), loopback()).unwrap();

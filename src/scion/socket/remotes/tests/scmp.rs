@@ -1,8 +1,9 @@
-//! SCMP errors: links that go down, paths too narrow, and errors about packets that we did not send.
+//! Tests SCMP errors: links that go down, paths that are too narrow, and errors about packets that
+//! we did not send.
 
 use super::*;
 
-/// What a router says of this packet.
+/// The error of a router for this packet.
 pub(super) fn down(quote: &[u8]) -> Scmp<'_> {
     Scmp::ExternalInterfaceDown {
         ia: "1-ff00:0:120".parse().unwrap(),
@@ -32,7 +33,7 @@ fn report<'a>(bench: &mut Bench, scmp: &Scmp<'a>, now: Now) -> Option<Report<'a>
         .scmp_error(&addrs, addr(SERVER), &packet, scmp, now)
 }
 
-/// A packet that goes there.
+/// A packet to this remote.
 pub(super) fn sent(bench: &mut Bench, to: ScionAddr) -> Vec<u8> {
     sent_with(&[0x40; 100], bench, to)
 }
@@ -55,13 +56,13 @@ fn an_interface_that_is_down_moves_the_connection_to_the_other_path() {
     let failure = interface_down(&mut bench, &quote, at(40)).unwrap();
     assert_eq!((failure.remote, failure.switched), (client, true));
     assert_eq!(bench.way_to(client), Some(2));
-    // The same report again is about a path that is not in use.
+    // The same report again is about a path that is no longer in use.
     assert_eq!(interface_down(&mut bench, &quote, at(41)), None);
     assert_eq!(bench.way_to(client), Some(2));
 }
 
-/// Sends `payload` to a client with two paths, which fail one after the other; `length` bytes of it are
-/// quoted. Returns over which path it is to be sent again each time.
+/// Sends `payload` to a client with two paths, which fail one after the other. The errors quote
+/// `length` bytes of it. Returns for each error the path to send it again over.
 fn sent_again(payload: &[u8], length: usize) -> [Option<u16>; 3] {
     let mut bench = Bench::new(10, 10);
     let client = addr(CLIENT);
@@ -92,7 +93,7 @@ fn what_is_given_back_takes_the_other_path_as_long_as_that_works() {
     let quic = [0x40; 100];
     assert_eq!(sent_again(&quic, 100), [Some(2), Some(2), None]);
     assert_eq!(sent_again(&quic, 99), [Some(2), Some(2), None]);
-    // An announce reply of BEP 15, made up by who forged the error.
+    // A BEP 15 announce reply that the forger of the error made up.
     assert_eq!(sent_again(&[0; 20], 20), [None, None, None]);
 }
 
@@ -157,7 +158,7 @@ fn scmp_that_quotes_what_we_did_not_send_is_not_believed() {
     let to_fresh = sent(&mut bench, fresh);
     assert_eq!(interface_down(&mut bench, &to_fresh, at(51)), None, "fresh");
 
-    // Position and SegID change under way.
+    // Routers change the current hop and the SegID on the way.
     let mut under_way = quote;
     under_way[36] ^= 1;
     under_way[36 + 4 + 3] ^= 1;

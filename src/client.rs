@@ -1,4 +1,5 @@
-//! Announces and scrapes: the client side of every transport, on the core's codecs.
+//! Announces to trackers and scrapes them: the client side of every transport, using the codecs of
+//! the core.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -49,25 +50,26 @@ pub use url::{Scheme, TrackerUrl, UrlError};
 pub use crate::scion::daemon::{CallError, DaemonAddr, DaemonAddrError, DaemonError};
 use scion::Scion;
 
-/// The longest reply that is read, in bytes.
+/// Longest reply that is read, in bytes.
 pub const MAX_REPLY: usize = 1 << 20;
 
 const USER_AGENT: &str = concat!("scion-tracker/", env!("CARGO_PKG_VERSION"));
 
-/// How a client asks.
+/// Options of a client.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// Time for a whole request: name, connection, handshake, retransmissions, reply.
+    /// Timeout of a whole request: name lookup, connection, handshake, retransmissions, reply.
     pub timeout: Duration,
-    /// Which certificates are trusted, over HTTPS and HTTP/3.
+    /// The certificates that are trusted over HTTPS and HTTP/3.
     pub trust: Trust,
     /// How trackers over SCION are found and reached.
     pub scion: ScionOptions,
 }
 
 impl Default for Options {
-    /// 30 seconds: over UDP, time for one retransmission. The system's certificates.
+    /// A timeout of 30 seconds, which over UDP leaves time for one retransmission, and the
+    /// certificates of the system.
     fn default() -> Self {
         Self {
             timeout: Duration::from_secs(30),
@@ -77,7 +79,7 @@ impl Default for Options {
     }
 }
 
-/// An address of a tracker.
+/// The address of a tracker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TrackerAddr {
@@ -96,27 +98,27 @@ impl fmt::Display for TrackerAddr {
     }
 }
 
-/// Why a request has no answer.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
     /// The host has no address.
-    #[error("cannot find the address of {host}")]
+    #[error("cannot find an address of {host}")]
     Resolve {
         /// The host in the URL.
         host: String,
-        /// Why; `None` if the name exists and has no address.
+        /// The error of the lookup. `None` if the name exists but has no address.
         source: Option<io::Error>,
     },
     /// The tracker cannot be reached over SCION.
     #[error(transparent)]
     Scion(#[from] ScionError),
-    /// There is no connection, or it failed.
-    #[error("cannot talk to {addr}")]
+    /// The connection failed, or could not be opened.
+    #[error("the connection to {addr} failed")]
     Io {
         /// The last address that was tried.
         addr: TrackerAddr,
-        /// Why.
+        /// The error of the connection.
         source: io::Error,
     },
     /// The host of the URL cannot be the name in a certificate.
@@ -126,11 +128,11 @@ pub enum RequestError {
     #[error("cannot use TLS over QUIC")]
     QuicSetup(#[source] Cause),
     /// The QUIC connection failed.
-    #[error("cannot talk to {addr} over QUIC")]
+    #[error("the QUIC connection to {addr} failed")]
     Quic {
         /// The last address that was tried.
         addr: TrackerAddr,
-        /// Why.
+        /// The error of the connection.
         source: Cause,
     },
     /// The HTTP/3 request failed.
@@ -139,39 +141,39 @@ pub enum RequestError {
     /// The HTTP/1.1 request failed.
     #[error("the HTTP request failed")]
     Http(#[source] Cause),
-    /// The URL cannot be put into an HTTP request.
-    #[error("the URL cannot be put into an HTTP request")]
+    /// The URL does not fit into an HTTP request.
+    #[error("cannot make an HTTP request from the URL")]
     Request(#[source] Cause),
     /// A status other than 200.
-    #[error("the tracker answers with status {status}{}", Excerpt(.body))]
+    #[error("the tracker answered with status {status}{}", Excerpt(.body))]
     Status {
         /// The status.
         status: ::http::StatusCode,
-        /// How the body begins.
+        /// Body of the reply.
         body: Bytes,
     },
-    /// A reply longer than [`MAX_REPLY`].
+    /// The reply is longer than [`MAX_REPLY`].
     #[error("the reply is longer than {MAX_REPLY} bytes")]
     TooLong,
-    /// There is no answer, or only part of it, within the time.
+    /// There was no complete answer within the timeout.
     #[error("no answer within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
-    /// A reply over HTTP that cannot be read.
-    #[error("cannot read the reply")]
+    /// The reply over HTTP cannot be decoded.
+    #[error("cannot decode the reply")]
     Reply(#[source] ReplyError),
-    /// A reply over UDP that cannot be read.
-    #[error("cannot read the reply")]
+    /// The reply over UDP cannot be decoded.
+    #[error("cannot decode the reply")]
     Malformed(#[from] Malformed),
-    /// A reply over UDP to another kind of request.
-    #[error("the reply is to another kind of request")]
+    /// The reply over UDP answers another kind of request.
+    #[error("the reply answers another kind of request")]
     Unexpected,
-    /// The tracker refuses the request.
+    /// The tracker refused the request.
     #[error("the tracker refuses: {0}")]
     Refused(Failure),
 }
 
-/// What a library of HTTP or QUIC says about a failure. Its text is for people and may change with the
-/// library, whose types are not part of this crate's interface.
+/// An error of an HTTP or QUIC library. Its text is for people and may change with the library. The
+/// library's types are not part of the interface of this crate.
 #[derive(Debug)]
 pub struct Cause(Box<dyn std::error::Error + Send + Sync>);
 
@@ -180,7 +182,7 @@ impl Cause {
         Self(Box::new(error))
     }
 
-    /// The error of the library, if it is of this type.
+    /// The error of the library, if it has this type.
     fn downcast_ref<E: std::error::Error + 'static>(&self) -> Option<&E> {
         self.0.downcast_ref()
     }
@@ -199,8 +201,8 @@ impl std::error::Error for Cause {
 }
 
 impl RequestError {
-    /// Whether the tracker's certificate is from an authority that [`Options::trust`] does not have, for
-    /// example because it is self-signed.
+    /// Whether the tracker's certificate is from an authority that is not in [`Options::trust`],
+    /// for example because it is self-signed.
     pub fn is_of_unknown_authority(&self) -> bool {
         match self {
             Self::Io { source, .. } => {
@@ -235,7 +237,7 @@ impl From<ReplyError> for RequestError {
     }
 }
 
-/// A hint of what a body says, on one line.
+/// Formats the start of a body on one line.
 struct Excerpt<'a>(&'a Bytes);
 
 impl fmt::Display for Excerpt<'_> {
@@ -251,8 +253,8 @@ impl fmt::Display for Excerpt<'_> {
 
 /// Announces to trackers and scrapes them.
 ///
-/// It keeps the socket and the connection id of a UDP tracker for the minute for which the id may be
-/// used, and then closes the socket.
+/// Keeps the socket and the connection id of a UDP tracker while the id may be used, one minute,
+/// and then closes the socket.
 #[derive(Debug)]
 pub struct Client {
     timeout: Duration,
@@ -262,7 +264,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Reads the certificates to trust.
+    /// Loads the trusted certificates.
     pub fn new(options: &Options) -> Result<Self, TrustError> {
         let scion = Arc::new(Scion::new(&options.scion));
         Ok(Self {
@@ -273,7 +275,7 @@ impl Client {
         })
     }
 
-    /// Announces. Over UDP `compact` and `no_peer_id` mean nothing.
+    /// Announces. `compact` and `no_peer_id` have no effect over UDP.
     pub async fn announce(
         &self,
         url: &TrackerUrl,
@@ -295,8 +297,8 @@ impl Client {
         Ok(parse_announce_reply(&reply)?)
     }
 
-    /// Asks for the counts of swarms. A scrape over UDP takes 74 at a time, so more of them take
-    /// more requests; over HTTP it depends on the tracker.
+    /// Asks for the counts of swarms. A UDP scrape takes at most 74 hashes, so more hashes need
+    /// several requests. Over HTTP the limit depends on the tracker.
     pub async fn scrape(
         &self,
         url: &TrackerUrl,
@@ -316,14 +318,14 @@ impl Client {
         Ok(parse_scrape_reply(&reply)?)
     }
 
-    /// The paths to a tracker over SCION, as the daemon knows them now.
+    /// Asks the daemon for the paths to a tracker over SCION.
     pub async fn paths(&self, url: &TrackerUrl) -> Result<ScionPaths, RequestError> {
         let tracker = self.scion.require(url)?;
         self.in_time(async |_| Ok(self.scion.paths(tracker).await?))
             .await
     }
 
-    /// The body of a 200 reply.
+    /// Makes a GET request. Returns the body of a reply with status 200.
     async fn get(
         &self,
         url: &TrackerUrl,
@@ -332,7 +334,7 @@ impl Client {
     ) -> Result<Bytes, RequestError> {
         let target = url.with_query(query);
         let reply = match (url.scheme(), self.scion.find(url)?) {
-            // Over SCION there is no TCP.
+            // SCION has no TCP.
             (Scheme::Https | Scheme::H3, Some(tracker)) => {
                 let call = self.scion.call(tracker).await?;
                 http3::get_over_scion(&self.tls, url, &target, deadline, &call).await?
@@ -348,7 +350,8 @@ impl Client {
         Ok(body)
     }
 
-    /// The request is told the deadline, so that it can say itself why it comes to nothing.
+    /// Runs a request with the timeout. The request gets the deadline, so that it can return a more
+    /// precise error itself.
     async fn in_time<T>(
         &self,
         request: impl AsyncFnOnce(Instant) -> Result<T, RequestError>,
@@ -360,7 +363,7 @@ impl Client {
     }
 }
 
-/// Every address of a URL's host, at least one.
+/// Resolves all addresses of the host of a URL, at least one.
 async fn resolve(url: &TrackerUrl) -> Result<Vec<SocketAddr>, RequestError> {
     let failed = |source| RequestError::Resolve {
         host: url.host().to_owned(),

@@ -1,4 +1,4 @@
-//! One GET over HTTP/1.1, in the clear or over TLS, on a connection of its own.
+//! Makes one GET request over HTTP/1.1, plain or over TLS, on its own connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 
 use super::{Cause, MAX_REPLY, RequestError, TrackerAddr, TrackerUrl, USER_AGENT, resolve};
 
-/// Asks for `target`, path and query. With a TLS configuration, over TLS.
+/// Requests `target`, which is path and query. Uses TLS if there is a TLS configuration.
 pub(super) async fn get(
     tls: Option<&Arc<ClientConfig>>,
     url: &TrackerUrl,
@@ -39,18 +39,18 @@ pub(super) async fn get(
     exchange(stream, url, target).await
 }
 
-/// The name that the certificate has to have: the host, be it an address.
+/// The name that the certificate must have: the host, which may be an address.
 pub(super) fn server_name(url: &TrackerUrl) -> Result<ServerName<'static>, RequestError> {
     ServerName::try_from(url.host().to_owned())
         .map_err(|_| RequestError::ServerName(url.host().to_owned()))
 }
 
-/// To the first address that answers.
+/// Connects to the first address that answers.
 async fn connect(addrs: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), RequestError> {
     let mut rest = addrs;
     loop {
         let [addr, others @ ..] = rest else {
-            // Resolving gives at least one address.
+            // Resolving returns at least one address.
             return Err(RequestError::Unexpected);
         };
         match TcpStream::connect(addr).await {
@@ -75,7 +75,7 @@ async fn exchange(
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(failed)?;
-    // Ends with this set, at the latest when this function does.
+    // The task ends with this set, at the latest when this function returns.
     let mut tasks = JoinSet::new();
     tasks.spawn(connection);
     let request = Request::get(target)
@@ -92,7 +92,7 @@ async fn exchange(
         Err(error) if error.is::<LengthLimitError>() => Err(RequestError::TooLong),
         Err(error) => match error.downcast::<hyper::Error>() {
             Ok(error) => Err(failed(*error)),
-            // The body has no other errors.
+            // Reading the body has no other errors.
             Err(_) => Err(RequestError::TooLong),
         },
     }

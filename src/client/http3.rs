@@ -1,4 +1,4 @@
-//! One GET over HTTP/3, on a connection of its own, on plain IP or over SCION.
+//! Makes one GET request over HTTP/3, on its own connection, over plain IP or SCION.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -19,14 +19,16 @@ use crate::scion::socket::INITIAL_RTT;
 /// H3_NO_ERROR (RFC 9114, section 8.1).
 const NO_ERROR: VarInt = VarInt::from_u32(0x100);
 
-/// How long the first attempt over SCION may take, handshake and all; each after it, twice as long. Of a
-/// connection that has lost packets with several paths in turn, both ends wait ever longer before they
-/// send again; a new one begins anew, and on a path that works.
+/// Timeout of the first attempt over SCION, including the handshake. Each further attempt may take
+/// twice as long. After packets are lost on several paths in turn, both ends of a connection wait
+/// ever longer before they send again. A new connection starts with short waits, and on a path that
+/// works.
 const FIRST_ATTEMPT: Duration = Duration::from_secs(4);
-/// The last attempt has whatever time is left.
+/// Number of attempts. The last one has all the time that is left.
 const ATTEMPTS: u32 = 4;
 
-/// Asks for `target`, path and query. Each address of the host gets an equal share of the time.
+/// Requests `target`, which is path and query. Each address of the host gets an equal share of the
+/// time.
 pub(super) async fn get(
     tls: &Arc<ClientConfig>,
     url: &TrackerUrl,
@@ -58,7 +60,8 @@ pub(super) async fn get(
     Err(failure)
 }
 
-/// As [`get`], over SCION. A request whose connection is lost is made again: a GET does no more for it.
+/// Like [`get`], over SCION. If the connection is lost, the request is made again: a repeated GET
+/// does no harm.
 pub(super) async fn get_over_scion(
     tls: &Arc<ClientConfig>,
     url: &TrackerUrl,
@@ -71,7 +74,8 @@ pub(super) async fn get_over_scion(
     let mut transport = TransportConfig::default();
     transport
         .initial_rtt(INITIAL_RTT)
-        // A request is a packet or two: looking for a larger size takes more than it gives.
+        // Requests are one or two packets. A search for a larger packet size would cost more than
+        // it saves.
         .mtu_discovery_config(None);
     config.transport_config(Arc::new(transport));
     let (endpoint, name) = call
@@ -95,17 +99,16 @@ pub(super) async fn get_over_scion(
                     tracing::debug!("attempt {n} to ask {addr} failed: {source}");
                 }
                 Ok(done) => return done,
-                Err(_) => tracing::debug!("attempt {n} to ask {addr} takes too long"),
+                Err(_) => tracing::debug!("attempt {n} to ask {addr} timed out"),
             }
         }
         attempt().await
     };
-    call.during(Silence::Switches, deadline, request).await
+    call.during(Silence::SwitchPath, deadline, request).await
 }
 
-/// Whether packets were lost until one end gave up, as against an end that has something against the
-/// other. APPLICATION_ERROR is how a tracker ends a handshake that takes too long (RFC 9000, section
-/// 10.2.3).
+/// Whether a connection ended because packets were lost, and not because one end rejected it. A
+/// tracker ends a handshake that takes too long with APPLICATION_ERROR (RFC 9000, section 10.2.3).
 fn is_lost(reason: &quinn::ConnectionError) -> bool {
     match reason {
         quinn::ConnectionError::TimedOut | quinn::ConnectionError::Reset => true,
@@ -133,7 +136,7 @@ fn open(addr: SocketAddr) -> Result<Endpoint, RequestError> {
     Endpoint::client(SocketAddr::new(local, 0)).map_err(|source| RequestError::Io { addr, source })
 }
 
-/// Connects to what the endpoint calls `name`. The certificate has to be the URL's host's.
+/// Connects to the address `name` of the endpoint. The certificate must match the host of the URL.
 async fn connect(
     endpoint: &Endpoint,
     config: quinn::ClientConfig,
@@ -168,10 +171,10 @@ async fn ask(
     reply
 }
 
-/// Waits for the close to be sent, but not for long: without it the tracker would keep the connection
-/// until its idle timeout. What comes after it, the end of draining, is of no use to anybody here.
+/// Waits briefly until the close is sent: without it, the tracker would keep the connection until
+/// its idle timeout. The draining period after it is not needed here.
 async fn closed(connection: &Connection) {
-    // A connection that is closed sends nothing else.
+    // A closed connection sends nothing else.
     let datagrams = || connection.stats().udp_tx.datagrams;
     let before = datagrams();
     let sent = async {
@@ -189,7 +192,7 @@ async fn exchange(
 ) -> Result<(StatusCode, Bytes), RequestError> {
     let connection = h3_quinn::Connection::new(connection);
     let (mut driver, mut sender) = h3::client::new(connection).await.map_err(http3)?;
-    // Ends with this set, at the latest when this function does.
+    // The task ends with this set, at the latest when this function returns.
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { std::future::poll_fn(|cx| driver.poll_close(cx)).await });
     let request = Request::get(format!("https://{}{target}", url.authority()))

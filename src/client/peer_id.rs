@@ -1,16 +1,16 @@
-//! What a peer id tells of the software that made it (BEP 20).
+//! Reads the name and version of a client program from its peer id (BEP 20).
 
 use std::fmt;
 
 use scion_tracker_core::types::PeerId;
 
-/// A client program, as far as a peer id tells.
+/// A client program, as stated in a peer id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Software {
-    /// Its name, or the code it goes by if that is not known here.
+    /// Name of the program, or its code if the code is unknown.
     pub name: String,
-    /// Its version, as it is usually written.
+    /// Version in its usual form.
     pub version: String,
 }
 
@@ -69,14 +69,14 @@ const SHADOW: &[(u8, &str)] = &[
     (b'U', "UPnP NAT BitTorrent"),
 ];
 
-/// The software that made a peer id; none if it has none of the usual forms.
+/// Reads the program from a peer id. `None` if the id has none of the usual forms.
 pub fn software(id: &PeerId) -> Option<Software> {
     azureus(&id.0)
         .or_else(|| dashed(&id.0))
         .or_else(|| shadow(&id.0))
 }
 
-/// `-LT2110-`: two letters, four digits of 0-9, A-Z, a-z for one number each.
+/// Reads `-LT2110-`: two letters, and four digits of 0-9, A-Z, a-z with one number each.
 fn azureus(id: &[u8; 20]) -> Option<Software> {
     let [b'-', a, b, v1, v2, v3, v4, b'-', ..] = *id else {
         return None;
@@ -85,9 +85,9 @@ fn azureus(id: &[u8; 20]) -> Option<Software> {
     let code = text(&code)?;
     let numbers = [number(v1)?, number(v2)?, number(v3)?, number(v4)?];
     let version = match code {
-        // Two digits each: 0208 is 2.8.
+        // Two digits per number: 0208 is 2.8.
         "WW" | "WD" => dotted(&[numbers[0] * 10 + numbers[1], numbers[2] * 10 + numbers[3]]),
-        // 3000 is 3.00; since 4.0 4030 is 4.0.3.
+        // 3000 is 3.00. Since version 4.0, 4030 is 4.0.3.
         "TR" if numbers[0] < 4 => format!("{}.{}{}", numbers[0], numbers[1], numbers[2]),
         _ => dotted(&numbers),
     };
@@ -97,7 +97,7 @@ fn azureus(id: &[u8; 20]) -> Option<Software> {
     })
 }
 
-/// `M7-9-2--` of the mainline client and `A2-1-36-0-` of aria2: numbers with dashes between.
+/// Reads `M7-9-2--` of the mainline client and `A2-1-36-0-` of aria2: numbers between dashes.
 fn dashed(id: &[u8; 20]) -> Option<Software> {
     let (name, rest) = match &id[..] {
         [b'M', rest @ ..] => ("BitTorrent", rest),
@@ -105,7 +105,7 @@ fn dashed(id: &[u8; 20]) -> Option<Software> {
         _ => return None,
     };
     let mut numbers = Vec::new();
-    // What follows the third dash is random.
+    // The bytes after the third dash are random.
     for part in rest.split(|b| *b == b'-').take(3) {
         let digits = !part.is_empty() && part.len() <= 3 && part.iter().all(u8::is_ascii_digit);
         match text(part).filter(|_| digits).and_then(|n| n.parse().ok()) {
@@ -119,7 +119,7 @@ fn dashed(id: &[u8; 20]) -> Option<Software> {
     })
 }
 
-/// `T03I--`: a letter, up to five digits of the version, dashes.
+/// Reads `T03I--`: a letter, up to five digits of the version, and dashes.
 fn shadow(id: &[u8; 20]) -> Option<Software> {
     let (_, name) = SHADOW.iter().find(|(letter, _)| *letter == id[0])?;
     let version = &id[1..6];
@@ -151,7 +151,7 @@ fn number(digit: u8) -> Option<u32> {
     }
 }
 
-/// At least two numbers; further ones only up to the last that is not zero.
+/// Joins at least two numbers with dots, without the zeros at the end.
 fn dotted(numbers: &[u32]) -> String {
     let significant = numbers.iter().rposition(|n| *n != 0).map_or(0, |at| at + 1);
     let shown = significant.max(2).min(numbers.len());

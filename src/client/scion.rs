@@ -1,4 +1,4 @@
-//! Trackers over SCION: who they are, which paths lead to them, and a socket that keeps to those that
+//! Reaches trackers over SCION: finds their addresses and paths, and keeps requests on paths that
 //! work.
 
 mod call;
@@ -25,22 +25,23 @@ pub(super) use call::{Call, Silence};
 pub use path::{PathInterface, PathStatus, ScionPath};
 pub use policy::{Acl, AclError, AclErrorKind};
 
-/// How a client finds its way over SCION. Nothing of it is looked at for trackers on plain IP, but for
-/// the names of hosts.
+/// How a client reaches trackers over SCION. For trackers on plain IP only the names of hosts
+/// matter.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ScionOptions {
     /// The SCION daemon, which knows our ISD-AS and the paths.
     pub daemon: DaemonAddr,
-    /// Our own host. Without it the ISD-AS is the daemon's, and the address the one from which the
-    /// next hop is reached. With it, trackers of our own AS need no daemon.
+    /// Our own host. Without it, the client takes the ISD-AS from the daemon, and the local address
+    /// that reaches the next hop. With it, trackers in our own AS need no daemon.
     pub local: Option<Host>,
-    /// Names of SCION hosts, a line each: `ISD-AS,[ip] name name...`. The file need not be there.
+    /// A file with names of SCION hosts, one host per line: `ISD-AS,[ip] name name...`. The file
+    /// may be missing.
     pub hosts: PathBuf,
-    /// Which paths may be taken.
+    /// Allows or denies paths.
     pub policy: Acl,
-    /// The only path to be taken, by its number in [`ScionPaths::paths`]. Without it, the first that
-    /// is usable, and others when it fails.
+    /// The only path to use, by its number in [`ScionPaths::paths`]. Without it, the client uses
+    /// the first usable path, and others when it fails.
     pub path: Option<usize>,
 }
 
@@ -57,38 +58,38 @@ impl Default for ScionOptions {
     }
 }
 
-/// Why there is no way over SCION.
+/// Why a tracker cannot be reached over SCION.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScionError {
-    /// The daemon does not help.
+    /// The daemon failed to answer.
     #[error(transparent)]
     Daemon(#[from] DaemonError),
     /// The file of names cannot be read.
-    #[error("cannot read the SCION host names of {}", path.display())]
+    #[error("cannot read the SCION host names from {}", path.display())]
     Hosts {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the file.
         source: io::Error,
     },
-    /// The line with the name has no address.
+    /// The line with the name has no valid address.
     #[error(
-        "{}, line {line}: the address is not of the form ISD-AS,[ip]", path.display()
+        "{}, line {line}: expected an address of the form ISD-AS,[ip]", path.display()
     )]
     HostsLine {
         /// The file.
         path: PathBuf,
-        /// From 1.
+        /// Line number, from 1.
         line: usize,
     },
-    /// Its address cannot be sent to.
+    /// The address is not a valid destination.
     #[error("{0} cannot be a tracker")]
     Address(Host, #[source] AddressError),
-    /// Neither a SCION address nor a name of one.
-    #[error("{host} is no SCION address, and no name in {}", path.display())]
+    /// The host is neither a SCION address nor a known name.
+    #[error("{host} is neither a SCION address nor a name in {}", path.display())]
     NotScion {
-        /// As the URL has it.
+        /// The host in the URL.
         host: String,
         /// The file of names.
         path: PathBuf,
@@ -98,69 +99,69 @@ pub enum ScionError {
     NoPath {
         /// Our AS.
         from: IsdAs,
-        /// The tracker's.
+        /// The tracker's AS.
         to: IsdAs,
     },
-    /// None of the paths may or can be taken.
+    /// No path is usable.
     #[error(
-        "none of the {count} paths from {from} to {to} can be taken: {denied} are denied by the \
-         policy, the others have expired or begin at a router of another IP version"
+        "none of the {count} paths from {from} to {to} is usable: {denied} are denied by the \
+         policy, and the others have expired or begin at a router of another IP version"
     )]
     NoUsablePath {
         /// Our AS.
         from: IsdAs,
-        /// The tracker's.
+        /// The tracker's AS.
         to: IsdAs,
-        /// How many there are.
+        /// Number of paths.
         count: usize,
-        /// How many of them are denied.
+        /// Number of paths that the policy denies.
         denied: usize,
     },
-    /// No path has the number that was asked for.
-    #[error("there is no path {number}: they are numbered from 0 to {}", count.saturating_sub(1))]
+    /// There is no path with the requested number.
+    #[error("there is no path {number}: paths are numbered from 0 to {}", count.saturating_sub(1))]
     NoSuchPath {
-        /// The number.
+        /// The requested number.
         number: usize,
-        /// How many there are.
+        /// Number of paths.
         count: usize,
     },
-    /// The path that was asked for cannot be taken.
+    /// The requested path is not usable.
     #[error("path {number} is {status}")]
     PathStatus {
-        /// Its number.
+        /// Number of the path.
         number: usize,
-        /// What it is.
+        /// Why it is not usable.
         status: PathStatus,
     },
-    /// Answers would not arrive.
+    /// Border routers would not deliver answers.
     #[error(
         "the border routers of {0} deliver to no UDP ports of end hosts (dispatched_ports of its \
          topology), so no answer would arrive"
     )]
     NoPorts(IsdAs),
-    /// No address to send from.
-    #[error("no address of this host leads to {next_hop}")]
+    /// No local address reaches the next hop.
+    #[error("cannot find a local address that reaches {next_hop}")]
     Local {
-        /// The first hop.
+        /// Underlay address of the next hop.
         next_hop: SocketAddr,
-        /// Why.
+        /// The error of the system.
         source: io::Error,
     },
-    /// No socket to send from.
-    #[error("cannot take a UDP port of {ip}{}", within(*ports))]
+    /// The socket cannot be bound.
+    #[error("cannot bind a UDP port on {ip}{}", within(*ports))]
     Bind {
         /// Our address.
         ip: IpAddr,
-        /// The ports that would do; all, if none.
+        /// First and last allowed port. `None` if all are allowed.
         ports: Option<(u16, u16)>,
-        /// Why.
+        /// The error of the system.
         source: io::Error,
     },
-    /// No answer in time, and a border router has said why.
+    /// There was no answer in time, and a border router reported why.
     #[error("no answer from {0} in time: {1}")]
     Broken(ScionAddr, String),
-    /// A path that no packet can carry.
-    #[error("the SCION daemon gives a path that no packet can carry")]
+    /// A path is malformed, or does not fit into a packet.
+    #[error("the SCION daemon returned an invalid path")]
     Path(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
@@ -184,12 +185,12 @@ pub struct ScionPaths {
     pub from: IsdAs,
     /// The tracker.
     pub to: ScionAddr,
-    /// In the order in which they are tried; their numbers count from 0. Inside an AS there is one,
-    /// without interfaces.
+    /// The paths in the order in which they are tried, numbered from 0. Inside an AS there is one
+    /// path, without interfaces.
     pub paths: Vec<ScionPath>,
 }
 
-/// What a client knows of SCION.
+/// Finds SCION addresses and paths for a client.
 #[derive(Debug)]
 pub(super) struct Scion {
     options: ScionOptions,
@@ -204,8 +205,8 @@ impl Scion {
         }
     }
 
-    /// The SCION address behind a URL, if it has one: as it is written, or by the name of its host.
-    /// Names of HTTP/1.1 trackers are not looked up.
+    /// Returns the SCION address of a URL: the address in the URL, or the one of its host name.
+    /// `None` if there is neither. Host names of HTTP/1.1 trackers are not looked up.
     pub(super) fn find(&self, url: &TrackerUrl) -> Result<Option<ScionAddr>, ScionError> {
         if url.scion().is_some() {
             return Ok(url.scion());
@@ -221,7 +222,7 @@ impl Scion {
             .map_err(|error| ScionError::Address(host, error))
     }
 
-    /// As [`Scion::find`], for what must have one.
+    /// Like [`Scion::find`], but fails if there is no SCION address.
     pub(super) fn require(&self, url: &TrackerUrl) -> Result<ScionAddr, ScionError> {
         self.find(url)?.ok_or_else(|| ScionError::NotScion {
             host: url.host().to_owned(),
@@ -229,7 +230,7 @@ impl Scion {
         })
     }
 
-    /// The paths to a tracker.
+    /// Returns the paths to a tracker.
     pub(super) async fn paths(&self, to: ScionAddr) -> Result<ScionPaths, ScionError> {
         self.look_up(to, Refresh::No).await
     }
@@ -249,7 +250,7 @@ impl Scion {
         Ok(ScionPaths { from, to, paths })
     }
 
-    /// Those paths that are to be tried from this address, the best first; at least one.
+    /// Selects the usable paths from this local address, the best first. Returns at least one.
     fn usable(
         &self,
         found: ScionPaths,
@@ -277,7 +278,7 @@ impl Scion {
             .filter(|it| it.status() == PathStatus::Denied)
             .count();
         paths.retain(|path| path.status() == PathStatus::Usable);
-        // One socket serves them all.
+        // One socket sends over all of them.
         let from_ip = local.or_else(|| Some(paths.first()?.next_hop().ip()));
         paths.retain(|path| from_ip.is_some_and(|ip| ip.is_ipv4() == path.next_hop().is_ipv4()));
         if paths.is_empty() {
@@ -291,7 +292,7 @@ impl Scion {
         Ok(paths)
     }
 
-    /// Makes ready to talk to a tracker.
+    /// Prepares a socket and paths to talk to a tracker.
     pub(super) async fn call(self: &Arc<Self>, to: ScionAddr) -> Result<Call, ScionError> {
         let found = self.paths(to).await?;
         let from = found.from;
@@ -305,7 +306,7 @@ impl Scion {
                     .map_err(|source| ScionError::Local { next_hop, source })?
             }
         };
-        // No router stands between hosts of one AS.
+        // Packets between hosts of one AS pass no border router.
         let ports = match from == to.host.ia {
             true => None,
             false => match self.daemon.port_range().await? {
@@ -323,7 +324,7 @@ impl Scion {
         Call::new(Arc::clone(self), socket, to, paths)
     }
 
-    /// The paths to be tried from this address, not out of the daemon's memory.
+    /// Asks the daemon for fresh usable paths from this local address.
     async fn renewed(&self, to: ScionAddr, local: IpAddr) -> Result<Vec<ScionPath>, ScionError> {
         self.usable(self.look_up(to, Refresh::Yes).await?, Some(local))
     }

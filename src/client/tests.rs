@@ -1,4 +1,4 @@
-//! The client against small trackers of its own, made of the core's codecs.
+//! Tests the client with small trackers, built from the codecs of the core.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
@@ -79,15 +79,15 @@ fn localhost(scheme: &str, port: u16, path: &str) -> TrackerUrl {
         .unwrap()
 }
 
-/// What the UDP tracker below has seen.
+/// What the UDP tracker below has received.
 #[derive(Debug, Default)]
 struct Seen {
     connects: AtomicUsize,
     requests: AtomicUsize,
 }
 
-/// A UDP tracker that does not answer the first `deaf` datagrams, and answers the announce of a
-/// path `/refused` with an error.
+/// Starts a UDP tracker. It does not answer the first `deaf` datagrams, and answers an announce to
+/// `/refused` with an error.
 async fn udp_tracker(tasks: &mut JoinSet<()>, deaf: usize) -> (u16, Arc<Seen>) {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = socket.local_addr().unwrap().port();
@@ -106,7 +106,7 @@ async fn udp_tracker(tasks: &mut JoinSet<()>, deaf: usize) -> (u16, Arc<Seen>) {
             let length = match bep15::parse(&datagram[..length], 74).unwrap() {
                 Request::Connect { transaction } => {
                     seen.connects.fetch_add(1, Ordering::Relaxed);
-                    // A stranger's reply goes before, and has to be overlooked.
+                    // The reply of another transaction arrives first and must be ignored.
                     let other = bep15::TransactionId(!transaction.0);
                     write_error(&mut out, other, "not yours");
                     socket.send_to(&out[..16], from).await.unwrap();
@@ -161,7 +161,7 @@ async fn udp() {
     }
     let answer = client.scrape(&url, &[HASH; 100]).await.unwrap();
     assert_eq!(answer.files, [(HASH, COUNTS); 100]);
-    // One id for all; 100 hashes take two scrapes.
+    // All requests use one connection id. 100 hashes need two scrapes.
     assert_eq!(seen.connects.load(Ordering::Relaxed), 1);
     assert_eq!(seen.requests.load(Ordering::Relaxed), 4);
 
@@ -177,7 +177,7 @@ async fn an_unused_udp_socket_is_closed() {
     let client = client(Trust::Anyone);
     let url = localhost("udp", port, "/announce");
     client.announce(&url, &announce()).await.unwrap();
-    // Until it runs again, the clock moves only to the next timer that somebody waits for.
+    // The clock is paused: until it is resumed, it moves only to the next timer.
     tokio::time::pause();
     tokio::time::sleep(Duration::from_secs(58)).await;
     assert_eq!(client.udp.idle(), 1);
@@ -209,14 +209,14 @@ async fn udp_that_nobody_answers() {
     let error = client.announce(&url, &announce()).await.unwrap_err();
     assert_eq!(error.to_string(), "no answer within 200ms");
 
-    // Where nobody listens, the news comes at once.
+    // Without a listener, the error arrives at once.
     tasks.shutdown().await;
     client.timeout = Duration::from_secs(20);
     let error = client.announce(&url, &announce()).await.unwrap_err();
     assert!(matches!(error, RequestError::Io { .. }), "{error:?}");
 }
 
-/// The body to each target that a test asks for.
+/// Returns status and body for a target of the tests.
 fn body(target: &str) -> (u16, Vec<u8>) {
     let mut out = Vec::new();
     let (path, query) = target.split_once('?').unwrap();
@@ -245,7 +245,8 @@ fn body(target: &str) -> (u16, Vec<u8>) {
 async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        // Ends for who goes away without a word, as those do who do not trust.
+        // Ends without a request if the client closes the connection, as it does if it does not
+        // trust the certificate.
         let Ok(byte) = stream.read_u8().await else {
             return;
         };
@@ -260,7 +261,7 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let length = body.len();
     let head = format!("HTTP/1.1 {status} x\r\ncontent-length: {length}\r\n\r\n");
     let reply = [head.into_bytes(), body].concat();
-    // The client may have seen enough.
+    // The client may have closed the connection.
     let _ = stream.write_all(&reply).await;
     let _ = stream.shutdown().await;
 }
@@ -302,7 +303,7 @@ async fn http3_tracker(tasks: &mut JoinSet<()>, tls: rustls::ServerConfig) -> u1
                 let (request, mut stream) = request.resolve_request().await.unwrap();
                 let (status, body) = body(request.uri().path_and_query().unwrap().as_str());
                 let head = ::http::Response::builder().status(status).body(()).unwrap();
-                // The client may have seen enough.
+                // The client may have closed the connection.
                 let _ = stream.send_response(head).await;
                 let _ = stream.send_data(body.into()).await;
                 let _ = stream.finish().await;
@@ -312,7 +313,7 @@ async fn http3_tracker(tasks: &mut JoinSet<()>, tls: rustls::ServerConfig) -> u1
     port
 }
 
-/// All that a tracker over HTTP may answer.
+/// Checks all kinds of answers over HTTP.
 async fn check_http(client: &Client, scheme: &str, port: u16) {
     let url = |path: &str| localhost(scheme, port, path);
     let answer = client.announce(&url(""), &announce()).await.unwrap();
@@ -333,11 +334,11 @@ async fn check_http(client: &Client, scheme: &str, port: u16) {
 
     for (path, message) in [
         ("/refused", "the tracker refuses: no"),
-        ("/html", "cannot read the reply"),
+        ("/html", "cannot decode the reply"),
         ("/long", "the reply is longer than 1048576 bytes"),
         (
             "/",
-            "the tracker answers with status 404 Not Found: nothing here",
+            "the tracker answered with status 404 Not Found: nothing here",
         ),
     ] {
         let error = client.announce(&url(path), &announce()).await.unwrap_err();
@@ -345,7 +346,7 @@ async fn check_http(client: &Client, scheme: &str, port: u16) {
     }
 }
 
-/// A tracker's certificate for 127.0.0.1, and who trusts it.
+/// Makes a certificate for 127.0.0.1 and a client configuration that trusts it.
 fn certificates() -> (Certificates, Trust, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     tls::authority(dir.path(), &[]).unwrap();
@@ -402,7 +403,7 @@ async fn http3() {
     );
 }
 
-/// Also if the program ends as soon as it has its answer.
+/// The close must arrive even if the program ends right after the answer.
 #[tokio::test]
 async fn a_tracker_over_http3_is_told_that_the_connection_ends() {
     let (certificates, _, _dir) = certificates();
@@ -420,7 +421,7 @@ async fn a_tracker_over_http3_is_told_that_the_connection_ends() {
     let connection = endpoint.accept().await.unwrap().await.unwrap();
     let (mut send, mut receive) = connection.accept_bi().await.unwrap();
     receive.read_to_end(1 << 16).await.unwrap();
-    // HEADERS: of the static table, `:status: 404` (RFC 9204, appendix A).
+    // HEADERS with `:status: 404` from the static table (RFC 9204, appendix A).
     send.write_all(&[0x01, 0x03, 0x00, 0x00, 0xdb])
         .await
         .unwrap();

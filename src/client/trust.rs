@@ -1,4 +1,4 @@
-//! Whose certificates a client takes.
+//! The certificates that a client trusts.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,41 +11,41 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use rustls_pki_types::pem::{self, PemObject as _};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-/// Whose certificates are taken.
+/// The certificates that a client trusts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Trust {
-    /// Those of the authorities that the system trusts.
+    /// Certificates of the authorities that the system trusts.
     #[default]
     System,
-    /// Those of the authorities in a PEM file, and of no other.
+    /// Certificates of the authorities in this PEM file only.
     File(PathBuf),
-    /// Anybody's: encrypted, but to nobody knows whom. For labs.
+    /// Any certificate: the connection is encrypted, but not authenticated. For tests in a lab.
     Anyone,
 }
 
-/// Why the certificates to trust cannot be had.
+/// Why the trusted certificates cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrustError {
-    /// The file is missing, or not PEM.
+    /// The file is missing or is not PEM.
     #[error("cannot read certificates from {}", path.display())]
     Pem {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the file.
         source: pem::Error,
     },
-    /// The file has nothing that can be trusted.
-    #[error("{} holds no certificate of an authority", .0.display())]
+    /// The file contains no certificate of an authority.
+    #[error("{} contains no CA certificate", .0.display())]
     Empty(PathBuf),
-    /// The TLS library refuses.
+    /// The TLS library reported an error.
     #[error("cannot set up TLS")]
     Tls(#[from] rustls::Error),
 }
 
 impl Trust {
-    /// The TLS client for it. ALPN is the transport's.
+    /// Makes a TLS client configuration. The transport sets ALPN.
     pub(crate) fn config(&self) -> Result<ClientConfig, TrustError> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -56,7 +56,7 @@ impl Trust {
             Self::Anyone => {
                 return Ok(builder
                     .dangerous()
-                    .with_custom_certificate_verifier(Arc::new(Anyone(
+                    .with_custom_certificate_verifier(Arc::new(AnyCertificate(
                         provider.signature_verification_algorithms,
                     )))
                     .with_no_client_auth());
@@ -66,12 +66,12 @@ impl Trust {
     }
 }
 
-/// Without any, every certificate is refused.
+/// Loads the certificates of the system. Without any, every certificate is refused.
 fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
-        tracing::debug!("system certificates: {error}");
+        tracing::debug!("cannot load a system certificate: {error}");
     }
     roots.add_parsable_certificates(found.certs);
     roots
@@ -92,11 +92,11 @@ fn read_roots(path: &PathBuf) -> Result<RootCertStore, TrustError> {
     Ok(roots)
 }
 
-/// Takes any certificate, but only from who has its key.
+/// Accepts any certificate, but verifies that the server has its key.
 #[derive(Debug)]
-struct Anyone(WebPkiSupportedAlgorithms);
+struct AnyCertificate(WebPkiSupportedAlgorithms);
 
-impl ServerCertVerifier for Anyone {
+impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

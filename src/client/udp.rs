@@ -1,5 +1,5 @@
-//! Announces and scrapes over UDP (BEP 15), on plain IP and over SCION, with its schedule of
-//! retransmissions.
+//! Announces and scrapes over UDP (BEP 15) on plain IP and over SCION, with the retransmissions of
+//! BEP 15.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -24,26 +24,27 @@ use tokio_util::task::AbortOnDropHandle;
 use super::scion::{Call, Scion, Silence};
 use super::{RequestError, ScionError, TrackerAddr, TrackerUrl, resolve};
 
-/// BEP 15: the first wait, doubled after each retransmission.
+/// First wait for a reply (BEP 15). It doubles after each retransmission.
 const FIRST_WAIT: Duration = Duration::from_secs(15);
-/// Over SCION the first wait is this part of it: what is lost there is mostly lost with a link, and
-/// the next packet takes another.
+/// Divisor of the first wait over SCION. There, packets are mostly lost because a link has failed,
+/// and the next packet takes another path.
 const SCION_SHARE: u32 = 5;
-/// BEP 15: n counts up to 8, and then the request has failed.
+/// Number of the last retransmission (BEP 15: n counts up to 8, then the request has failed).
 const LAST_WAIT: u32 = 8;
-/// BEP 15: how long a client may use a connection id. A socket that is not used for as long is closed.
+/// How long a client may use a connection id (BEP 15). A socket that is unused for as long is
+/// closed.
 const ID_LIFETIME: Duration = Duration::from_secs(60);
 
-/// Sockets with a connection id, by tracker.
+/// Idle sockets with their connection ids, by tracker.
 #[derive(Debug)]
 pub(super) struct Sessions {
     idle: Arc<Mutex<HashMap<TrackerAddr, Idle>>>,
     scion: Arc<Scion>,
-    /// [`FIRST_WAIT`], but for tests.
+    /// [`FIRST_WAIT`], except in tests.
     pub(super) first_wait: Duration,
 }
 
-/// A session that no request uses. Dropping it ends the timer that closes it.
+/// A session that is not in use. Dropping it stops the timer that closes it.
 #[derive(Debug)]
 struct Idle {
     session: Session,
@@ -51,8 +52,8 @@ struct Idle {
     _close: AbortOnDropHandle<()>,
 }
 
-/// A way to one tracker. The id is bound to the address from which it was asked for, so the two stay
-/// together.
+/// A socket for one tracker and its connection id. The id is only valid for the address of the
+/// socket.
 #[derive(Debug)]
 struct Session {
     line: Line,
@@ -61,24 +62,24 @@ struct Session {
     id: Option<(ConnectionId, Instant)>,
 }
 
-/// What carries the datagrams.
+/// The transport of the datagrams.
 #[derive(Debug)]
 enum Line {
     Ip(UdpSocket),
     Scion(Box<Call>),
 }
 
-/// What came of waiting for a reply.
+/// The result of waiting for a reply.
 enum Received {
     /// A reply of this length.
     Reply(usize),
-    /// Nothing in time.
+    /// There was no reply in time.
     Late,
-    /// The request is lost with its path, and there is another.
+    /// The request was lost with its path, and another path is in use.
     Lost,
 }
 
-/// Announces. The URL's path and query go along as URL data (BEP 41).
+/// Announces. Sends path and query of the URL as URL data (BEP 41).
 pub(super) async fn announce(
     sessions: &Sessions,
     url: &TrackerUrl,
@@ -92,7 +93,7 @@ pub(super) async fn announce(
     sessions.ask(url, deadline, write, read_announce).await
 }
 
-/// Scrapes, as many times as the hashes need.
+/// Scrapes, with as many requests as the hashes need.
 pub(super) async fn scrape(
     sessions: &Sessions,
     url: &TrackerUrl,
@@ -148,8 +149,8 @@ impl Sessions {
         }
     }
 
-    /// Asks over SCION if the host is there, else the first of its addresses that does not refuse at
-    /// once.
+    /// Makes a request over SCION if the host has a SCION address. Otherwise tries the IP addresses
+    /// in order until one works.
     async fn ask<T>(
         &self,
         url: &TrackerUrl,
@@ -192,7 +193,7 @@ impl Sessions {
         Err(failure)
     }
 
-    /// An idle session that can still be used, or a new one.
+    /// Returns an idle session that is still usable, or opens a new one.
     async fn session(&self, addr: TrackerAddr) -> Result<Session, AskError> {
         let known = lock(&self.idle).remove(&addr).map(|idle| idle.session);
         if let Some(session) = known.filter(|session| !session.line.is_stale()) {
@@ -217,13 +218,13 @@ impl Sessions {
         })
     }
 
-    /// Keeps a session for the next request, and closes it if there is none in [`ID_LIFETIME`].
+    /// Keeps a session for the next request, and closes it after [`ID_LIFETIME`] without a request.
     fn keep(&self, addr: TrackerAddr, session: Session) {
         let sessions = Arc::downgrade(&self.idle);
         let close = tokio::spawn(async move {
             sleep(ID_LIFETIME).await;
             if let Some(sessions) = sessions.upgrade() {
-                // Not one that took its place while this waited for the lock.
+                // Another session may have taken its slot while this task waited for the lock.
                 let mut sessions = lock(&sessions);
                 if let Entry::Occupied(idle) = sessions.entry(addr)
                     && idle.get().since.elapsed() >= ID_LIFETIME
@@ -240,7 +241,7 @@ impl Sessions {
         lock(&self.idle).insert(addr, idle);
     }
 
-    /// Number of sockets that are open and not in use.
+    /// Number of open sockets that are not in use.
     #[cfg(test)]
     pub(super) fn idle(&self) -> usize {
         lock(&self.idle).len()
@@ -253,19 +254,19 @@ fn lock(
     sessions.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A socket to an address on plain IP.
+/// Opens a socket to an address on plain IP.
 async fn open(addr: SocketAddr) -> io::Result<(Line, Layout)> {
     let (local, layout): (IpAddr, _) = match addr {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), Layout::Ip4),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), Layout::Ip6),
     };
     let socket = UdpSocket::bind(SocketAddr::new(local, 0)).await?;
-    // So that others' datagrams do not arrive, and the news that nobody listens does.
+    // A connected socket drops datagrams of others, and reports if nothing listens at the address.
     socket.connect(addr).await?;
     Ok((Line::Ip(socket), layout))
 }
 
-/// What ends a conversation with one address, and what ends all.
+/// An error that rules out one address, or ends the request.
 enum AskError {
     Io(io::Error),
     Request(RequestError),
@@ -290,7 +291,8 @@ impl From<RequestError> for AskError {
 }
 
 impl Session {
-    /// Connects if need be, and asks. n of BEP 15 counts over both.
+    /// Connects if needed, and makes a request. Both share one count of retransmissions, n of BEP
+    /// 15.
     async fn ask<T>(
         &mut self,
         first_wait: Duration,
@@ -345,12 +347,12 @@ impl Session {
                     reply => return Ok(read(reply)?),
                 }
             }
-            // The caller knows how long it has waited.
+            // Wait for the caller's timeout: the caller knows how long that is.
             std::future::pending().await
         };
         match line {
             Line::Ip(_) => asked.await,
-            Line::Scion(call) => call.during(Silence::IsTheCallers, deadline, asked).await,
+            Line::Scion(call) => call.during(Silence::LeftToCaller, deadline, asked).await,
         }
     }
 }
@@ -376,7 +378,7 @@ impl Line {
         }
     }
 
-    /// Waits for the reply to this transaction. Other datagrams are ignored.
+    /// Waits for the reply to this transaction. Ignores other datagrams.
     async fn receive(
         &self,
         transaction: TransactionId,
@@ -407,8 +409,8 @@ impl Line {
     }
 }
 
-/// A number that nobody can guess who does not see the request.
+/// Makes a random transaction id, which only those who see the request know.
 fn transaction() -> TransactionId {
-    // Without entropy any number works, and can be guessed.
+    // Without system entropy any number works, but it can be guessed.
     TransactionId(getrandom::u32().unwrap_or_default())
 }

@@ -1,4 +1,4 @@
-//! The URL of a tracker, as torrents carry it.
+//! Parses the URL of a tracker, in the forms that torrents use.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use scion_tracker_core::address::{AddressError, ScionAddr};
 
-/// Over what a tracker is asked.
+/// The protocol for talking to a tracker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Scheme {
@@ -14,7 +14,7 @@ pub enum Scheme {
     Udp,
     /// `http`: HTTP/1.1.
     Http,
-    /// `https`: HTTP/1.1 over TLS; over SCION, HTTP/3.
+    /// `https`: HTTP/1.1 over TLS, or HTTP/3 over SCION.
     Https,
     /// `h3`: HTTP/3.
     H3,
@@ -30,7 +30,7 @@ impl Scheme {
         }
     }
 
-    /// BEP 15 has no default.
+    /// BEP 15 has no default port.
     const fn default_port(self) -> Option<u16> {
         match self {
             Self::Udp => None,
@@ -40,60 +40,60 @@ impl Scheme {
     }
 }
 
-/// Why a text is no tracker's URL.
+/// Why a text is not the URL of a tracker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UrlError {
-    /// Another scheme, or none.
-    #[error("a tracker's URL begins with udp://, http://, https:// or h3://")]
+    /// The scheme is missing or unknown.
+    #[error("expected a tracker URL that begins with udp://, http://, https:// or h3://")]
     Scheme,
-    /// No host, or one that cannot be.
-    #[error("the URL has no valid host; an IPv6 address stands in brackets")]
+    /// The host is missing or invalid.
+    #[error("the URL has no valid host (an IPv6 address needs brackets)")]
     Host,
-    /// A port that is none, or UDP without one.
+    /// The port is invalid, or missing in a UDP URL.
     #[error("the URL has no valid port")]
     Port,
-    /// No SCION address, though it has a comma in it.
+    /// The host contains a comma, but is not a SCION address.
     #[error("the URL has no valid SCION address")]
     Scion(#[source] AddressError),
-    /// HTTP/1.1 over SCION.
-    #[error("http:// is not spoken over SCION, as there is no TCP; https:// stands for HTTP/3")]
+    /// HTTP/1.1 is not available over SCION.
+    #[error("http:// is not supported over SCION, which has no TCP: use https:// for HTTP/3")]
     ScionHttp,
-    /// A space or a control character, or a character that has to be percent-encoded.
-    #[error("the URL's path may hold only printable ASCII characters")]
+    /// The path contains a space, a control character, or a character that needs percent-encoding.
+    #[error("the path of the URL may contain only printable ASCII characters")]
     Path,
 }
 
 /// The URL of a tracker.
 ///
-/// A host on SCION stands in it as `[1-ff00:0:110,10.0.0.1]` or `1-ff00:0:110,[10.0.0.1]`. A SCION
-/// address with its port alone, `1-ff00:0:110,[10.0.0.1]:31969`, is an `https://` one.
+/// A SCION host is written as `[1-ff00:0:110,10.0.0.1]` or `1-ff00:0:110,[10.0.0.1]`. A SCION
+/// address with only a port, `1-ff00:0:110,[10.0.0.1]:31969`, is an `https://` URL.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TrackerUrl {
     scheme: Scheme,
-    /// A name or an address, without brackets.
+    /// Name or address, without brackets.
     host: String,
-    /// The SCION address that the URL is written with; `host` is the IP address of it.
+    /// The SCION address in the URL. `host` is its IP address.
     scion: Option<ScionAddr>,
     port: u16,
-    /// Empty, or with the slash at its front.
+    /// Empty, or begins with a slash.
     path: String,
     /// Without the question mark.
     query: String,
 }
 
 impl TrackerUrl {
-    /// Over what the tracker is asked.
+    /// The protocol.
     pub const fn scheme(&self) -> Scheme {
         self.scheme
     }
 
-    /// A name or an IP address, the IPv6 one without brackets: what a certificate has to name.
+    /// Name or IP address, IPv6 without brackets. The certificate must be for it.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The SCION address that the URL is written with. One with a name may lead to another.
+    /// The SCION address in the URL. A host name may have another SCION address.
     pub const fn scion(&self) -> Option<ScionAddr> {
         self.scion
     }
@@ -103,7 +103,7 @@ impl TrackerUrl {
         self.port
     }
 
-    /// Host and port as they stand in a URL.
+    /// Host and port as written in a URL.
     pub fn authority(&self) -> String {
         if let Some(scion) = self.scion {
             scion.url_authority()
@@ -114,13 +114,13 @@ impl TrackerUrl {
         }
     }
 
-    /// Path and query as they stand, empty if there is neither: what UDP sends as URL data.
+    /// Path and query as written in a URL, empty if there are none. UDP sends this as URL data.
     pub fn path_and_query(&self) -> String {
         let separator = if self.query.is_empty() { "" } else { "?" };
         format!("{}{separator}{}", self.path, self.query)
     }
 
-    /// Where to announce: as it is, and `/announce` if there is no path at all.
+    /// The announce URL: this URL, with `/announce` added if there is no path.
     #[must_use]
     pub fn announce(&self) -> Self {
         match self.path.is_empty() {
@@ -129,8 +129,9 @@ impl TrackerUrl {
         }
     }
 
-    /// Where to scrape (BEP 48): the last part of the path that begins with `announce` begins with
-    /// `scrape` instead. Without such a part, `/scrape` if there is no path, else as it is.
+    /// The scrape URL (BEP 48): the last part of the path that begins with `announce` then begins
+    /// with `scrape`. Without such a part, adds `/scrape` if there is no path, and otherwise leaves
+    /// the URL as it is.
     #[must_use]
     pub fn scrape(&self) -> Self {
         let path = self.path.trim_end_matches('/');
@@ -146,7 +147,7 @@ impl TrackerUrl {
         }
     }
 
-    /// Path and query with more of a query behind them.
+    /// Path and query, with `more` added to the query.
     pub(crate) fn with_query(&self, more: &str) -> String {
         let separator = if self.query.is_empty() { "" } else { "&" };
         format!("{}?{}{separator}{more}", self.path, self.query)
@@ -181,11 +182,11 @@ impl FromStr for TrackerUrl {
             None if s.contains(',') => (Scheme::Https, s),
             None => return Err(UrlError::Scheme),
         };
-        // A fragment is for the reader of the URL alone.
+        // A fragment is not for the tracker.
         let (rest, _) = rest.split_once('#').unwrap_or((rest, ""));
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, target) = rest.split_at(end);
-        // The address alone has no scheme with a default.
+        // An address without a scheme has no default port.
         let default = scheme.default_port().filter(|_| s.contains("://"));
         let (host, scion, port) = if authority.contains(',') {
             let scion = read_scion(authority, default)?;
@@ -212,7 +213,7 @@ impl FromStr for TrackerUrl {
     }
 }
 
-/// A SCION address, in any of its forms, with or without the port.
+/// Reads a SCION address in any of its forms, with or without a port.
 fn read_scion(authority: &str, default: Option<u16>) -> Result<ScionAddr, UrlError> {
     let named = match authority.parse() {
         Err(error) => error,
@@ -229,7 +230,7 @@ fn read_scion(authority: &str, default: Option<u16>) -> Result<ScionAddr, UrlErr
     }
 }
 
-/// The host, without brackets, and the port.
+/// Reads host, without brackets, and port.
 fn read_host(authority: &str, default: Option<u16>) -> Result<(&str, u16), UrlError> {
     let (host, port) = split_authority(authority)?;
     let port = match port {
@@ -242,7 +243,7 @@ fn read_host(authority: &str, default: Option<u16>) -> Result<(&str, u16), UrlEr
     Ok((host, port))
 }
 
-/// The host, without brackets, and the port, if there is one.
+/// Splits into host, without brackets, and port, if there is one.
 fn split_authority(authority: &str) -> Result<(&str, Option<&str>), UrlError> {
     if let Some(rest) = authority.strip_prefix('[') {
         let (host, port) = rest.split_once(']').ok_or(UrlError::Host)?;
@@ -259,7 +260,7 @@ fn split_authority(authority: &str) -> Result<(&str, Option<&str>), UrlError> {
     };
     let named = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
     let valid = !host.is_empty() && host.bytes().all(named);
-    // What looks like an IPv6 address without brackets.
+    // An IPv6 address without brackets is refused.
     if !valid || authority.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6()) {
         return Err(UrlError::Host);
     }

@@ -1,4 +1,4 @@
-//! A tracker that is being talked to: the socket, and who sees to it that its packets take a path that
+//! A conversation with a tracker: its socket, and the task that keeps its packets on a path that
 //! works.
 
 use std::convert::Infallible;
@@ -20,37 +20,37 @@ use super::choice::{Broken, Choice};
 use super::{PathInterface, Scion, ScionError, ScionPath};
 use crate::scion::socket::{Cause, Failure, ScionSocket};
 
-/// After so long without a packet another path is tried, and after twice as long the next, as QUIC
-/// waits twice as long each time before it sends again.
+/// How long to wait for a packet before another path is tried. The wait doubles with each further
+/// path, as QUIC doubles its wait before it sends again.
 const PATIENCE: Duration = Duration::from_secs(1);
 const MAX_PATIENCE: Duration = Duration::from_secs(16);
-/// Between two questions for fresh paths.
+/// Shortest time between two requests for fresh paths.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What becomes of a path over which nothing comes.
+/// What to do when nothing arrives over a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::client) enum Silence {
-    /// Another one is tried.
-    Switches,
-    /// The caller has a schedule of its own, and calls [`Call::try_another_path`].
-    IsTheCallers,
+    /// Try another path.
+    SwitchPath,
+    /// Nothing: the caller calls [`Call::try_another_path`] at times of its choice.
+    LeftToCaller,
 }
 
-/// A tracker within reach.
+/// A tracker, with a socket and paths to it.
 #[derive(Debug)]
 pub(in crate::client) struct Call {
     scion: Arc<Scion>,
     socket: Arc<ScionSocket>,
     remote: ScionAddr,
-    /// What the socket calls it.
+    /// The synthetic address of the tracker on the socket.
     name: SocketAddr,
     choice: Mutex<Choice>,
-    /// Rung when packets on their way are lost and another path is taken.
+    /// Notified when sent packets were lost and another path is in use.
     moved: Notify,
 }
 
 impl Call {
-    /// Over the first of these paths.
+    /// Starts on the first of these paths.
     pub(super) fn new(
         scion: Arc<Scion>,
         socket: Arc<ScionSocket>,
@@ -69,7 +69,7 @@ impl Call {
         })
     }
 
-    /// The tracker.
+    /// Address of the tracker.
     pub(in crate::client) const fn remote(&self) -> ScionAddr {
         self.remote
     }
@@ -79,7 +79,7 @@ impl Call {
         self.socket.local()
     }
 
-    /// A QUIC endpoint, and what the tracker is called on it.
+    /// Makes a QUIC endpoint. Returns it with the synthetic address of the tracker.
     pub(in crate::client) fn endpoint(&self) -> io::Result<(Endpoint, SocketAddr)> {
         Ok((self.socket.endpoint(None)?, self.name))
     }
@@ -89,7 +89,7 @@ impl Call {
         self.choice.lock().current().expires_soon(SystemTime::now())
     }
 
-    /// Sends a datagram that is not QUIC's.
+    /// Sends a datagram that does not belong to QUIC.
     pub(in crate::client) async fn send(&self, contents: &[u8]) -> io::Result<()> {
         let transmit = Transmit {
             destination: self.name,
@@ -109,7 +109,7 @@ impl Call {
         }
     }
 
-    /// Receives such a datagram from the tracker; its length.
+    /// Receives such a datagram from the tracker. Returns its length.
     pub(in crate::client) async fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let mut meta = [RecvMeta::default()];
@@ -121,12 +121,12 @@ impl Call {
         }
     }
 
-    /// Ends when what was sent has been lost with its path, and another path is taken.
+    /// Waits until sent packets were lost with their path and another path is in use.
     pub(in crate::client) async fn moved(&self) {
         self.moved.notified().await;
     }
 
-    /// Takes the next path, if there is another.
+    /// Switches to the next path, if there is one.
     pub(in crate::client) fn try_another_path(&self) {
         let mut choice = self.choice.lock();
         if choice.advance() {
@@ -134,8 +134,8 @@ impl Call {
         }
     }
 
-    /// Keeps the tracker within reach for as long as a request lasts, and says what has failed if that
-    /// takes longer than the deadline.
+    /// Runs a request and keeps its packets on a working path. At the deadline, returns what
+    /// failed, if that is known.
     pub(in crate::client) async fn during<T, E: From<ScionError>>(
         &self,
         silence: Silence,
@@ -151,7 +151,7 @@ impl Call {
         }
     }
 
-    /// Does not end if nothing is known to have failed.
+    /// Waits for the deadline. Never returns if no failure is known.
     async fn broken_at(&self, deadline: Instant) -> ScionError {
         sleep_until(deadline).await;
         let latest = self.choice.lock().latest().map(ToString::to_string);
@@ -176,7 +176,7 @@ impl Call {
                         self.repair(&failure, &mut renewals).await;
                     }
                     Ok(_) | Err(RecvError::Lagged(_)) => {}
-                    // The socket is ours, so this does not come.
+                    // The socket is ours and stays open, so this cannot happen.
                     Err(RecvError::Closed) => return pending().await,
                 },
                 () = sleep(patience) => {
@@ -184,7 +184,7 @@ impl Call {
                     if quiet < patience {
                         patience = PATIENCE;
                         tried = 0;
-                    } else if silence == Silence::Switches {
+                    } else if silence == Silence::SwitchPath {
                         patience = (patience * 2).min(MAX_PATIENCE);
                         tried += 1;
                         tracing::debug!("nothing from {} for {quiet:?}", self.remote);
@@ -203,11 +203,11 @@ impl Call {
         }
     }
 
-    /// Avoids what has failed.
+    /// Avoids the failed part of a path.
     async fn repair(&self, failure: &Failure, renewals: &mut Renewals) {
         let at = |id: u64| PathInterface {
             ia: failure.reporter,
-            // No path has an interface 0.
+            // Interface 0 does not exist, so it matches no path.
             id: u16::try_from(id).unwrap_or_default(),
         };
         let whole = {
@@ -217,9 +217,10 @@ impl Call {
                 Cause::Crossing(one, other) => Broken::Crossing(at(one), at(other)),
                 Cause::Expired | Cause::Narrow => Broken::Path(choice.current().clone()),
             };
-            tracing::debug!(?broken, "avoided on the way to {}", self.remote);
+            tracing::debug!(?broken, "avoiding a broken path to {}", self.remote);
             let whole = choice.fail(broken);
-            // Also if the socket has taken the spare path by itself: the two have to agree.
+            // Set the paths even if the socket has already switched to the spare one: both must
+            // agree.
             self.take(&choice);
             whole
         };
@@ -229,7 +230,7 @@ impl Call {
         self.moved.notify_one();
     }
 
-    /// Asks for fresh paths. If there are none, the old ones are tried again.
+    /// Asks the daemon for fresh paths. If there are none, tries the old ones again.
     async fn renew(&self, renewals: &mut Renewals) {
         sleep_until(renewals.next).await;
         renewals.next = Instant::now() + PAUSE;
@@ -239,7 +240,7 @@ impl Call {
         match renewed {
             Ok(paths) => choice.replace(paths),
             Err(error) => {
-                tracing::debug!("no fresh paths: {error}");
+                tracing::debug!("cannot get fresh paths: {error}");
                 choice.advance();
             }
         }
@@ -248,12 +249,12 @@ impl Call {
 
     fn take(&self, choice: &Choice) {
         if let Err(error) = take(&self.socket, self.remote, choice) {
-            tracing::debug!("the path {} cannot be taken: {error}", choice.current());
+            tracing::debug!("cannot use the path {}: {error}", choice.current());
         }
     }
 }
 
-/// When the daemon may be asked next.
+/// The earliest time for the next request to the daemon.
 #[derive(Debug)]
 struct Renewals {
     next: Instant,

@@ -1,20 +1,20 @@
-//! Which of the paths to a tracker is taken: the best of which nothing is known to be broken.
+//! Chooses among the paths to a tracker: the best one without a known failure.
 
 use std::fmt;
 
 use super::{PathInterface, ScionPath};
 
-/// What is remembered to be broken, at most. Beyond that all is forgotten: links come back.
+/// Most failures that are remembered. Beyond that all are forgotten: links recover.
 const REMEMBERED: usize = 64;
 
-/// Something that a path must not have in it.
+/// A failure that a path must avoid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Broken {
     /// The link at this interface.
     Link(PathInterface),
-    /// The way through an AS between these two interfaces of it.
+    /// The connection between these two interfaces of one AS.
     Crossing(PathInterface, PathInterface),
-    /// This path itself.
+    /// The path as a whole.
     Path(ScionPath),
 }
 
@@ -32,25 +32,28 @@ impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Link(interface) => write!(f, "the link at {interface} is down"),
-            Self::Crossing(one, other) => write!(f, "nothing passes from {one} to {other}"),
+            Self::Crossing(one, other) => write!(
+                f,
+                "the connection from {one} to {other} within their AS is down"
+            ),
             Self::Path(path) => write!(f, "the path {path} has expired or is too narrow for QUIC"),
         }
     }
 }
 
-/// The paths, and the one in use.
+/// The paths to a tracker, and the one in use.
 #[derive(Debug)]
 pub(super) struct Choice {
-    /// The best first; at least one.
+    /// At least one path, the best first.
     paths: Vec<ScionPath>,
     current: usize,
     broken: Vec<Broken>,
-    /// What broke last, also if it may be whole again.
+    /// The last failure, even if it has been forgotten in `broken`.
     latest: Option<Broken>,
 }
 
 impl Choice {
-    /// The first of these, which are at least one.
+    /// Starts with the first of these paths. There must be at least one.
     pub(super) const fn new(paths: Vec<ScionPath>) -> Self {
         Self {
             paths,
@@ -60,7 +63,7 @@ impl Choice {
         }
     }
 
-    /// What broke last.
+    /// The last failure.
     pub(super) const fn latest(&self) -> Option<&Broken> {
         self.latest.as_ref()
     }
@@ -70,18 +73,18 @@ impl Choice {
         &self.paths[self.current]
     }
 
-    /// The path to take when the current one fails.
+    /// The path to use when the current one fails.
     pub(super) fn spare(&self) -> Option<&ScionPath> {
         self.others().next().map(|at| &self.paths[at])
     }
 
-    /// How many paths there are.
+    /// Number of paths.
     pub(super) const fn count(&self) -> usize {
         self.paths.len()
     }
 
-    /// Remembers what is broken, and leaves the current path if that is in it. Returns whether the
-    /// path in use is whole then.
+    /// Remembers a failure, and changes the path if the current one has it. Returns whether the
+    /// current path then has no known failure.
     pub(super) fn fail(&mut self, broken: Broken) -> bool {
         if self.broken.len() >= REMEMBERED {
             self.broken.clear();
@@ -98,15 +101,16 @@ impl Choice {
         best.is_some()
     }
 
-    /// Goes on to the next whole path. Returns whether there is another.
+    /// Switches to the next path without a failure. Returns whether there was one.
     pub(super) fn advance(&mut self) -> bool {
         let next = self.others().next();
         self.current = next.unwrap_or(self.current);
         next.is_some()
     }
 
-    /// Takes other paths, at least one: the best whole one. If none is whole, what was broken may be
-    /// whole again, so it is forgotten; the path after the one that was in use goes first then.
+    /// Replaces the paths with others, at least one, and takes the best one without a failure. If
+    /// all have failures, forgets the failures, because links may have recovered, and takes the
+    /// path after the one that was in use.
     pub(super) fn replace(&mut self, paths: Vec<ScionPath>) {
         let after = self.current + 1;
         self.paths = paths;
@@ -117,7 +121,7 @@ impl Choice {
         });
     }
 
-    /// The other whole paths, those behind the current one first.
+    /// The other paths without a failure, beginning after the current one.
     fn others(&self) -> impl Iterator<Item = usize> {
         let count = self.paths.len();
         (1..count)
@@ -141,7 +145,7 @@ mod tests {
     use super::super::{Acl, path::in_order};
     use super::*;
 
-    /// Over 1-2, over 1-3, and over both.
+    /// Three paths: through 1-2, through 1-3, and through both.
     fn paths() -> Vec<ScionPath> {
         let paths = vec![
             path(1472, None, &["1-1#1", "1-2#1", "1-2#2", "2-2#1"]),
@@ -170,7 +174,7 @@ mod tests {
         assert!(choice.fail(Broken::Link(interface("1-1#1"))));
         assert_eq!(choice.current(), &paths()[1]);
         assert_eq!(choice.spare(), None);
-        // The same again is about packets that were under way.
+        // The same failure again concerns packets that were on their way.
         assert!(choice.fail(Broken::Link(interface("1-1#1"))));
         assert_eq!(choice.current(), &paths()[1]);
     }

@@ -1,4 +1,4 @@
-//! Names of SCION hosts: `/etc/scion/hosts`, in the form that scion-apps reads.
+//! Looks up the names of SCION hosts in `/etc/scion/hosts`, in the format of scion-apps.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -9,10 +9,10 @@ use scion_tracker_core::address::{Host, IsdAs};
 
 use super::ScionError;
 
-/// As much of the file as is read, in bytes.
+/// Most bytes of the file that are read.
 const MAX_FILE: u64 = 1 << 20;
 
-/// The host of a name. A file that is not there knows nobody.
+/// Finds the host with this name. A missing file has no names.
 pub(super) fn find(file: &Path, name: &str) -> Result<Option<Host>, ScionError> {
     let failed = |source| ScionError::Hosts {
         path: file.into(),
@@ -33,9 +33,9 @@ pub(super) fn find(file: &Path, name: &str) -> Result<Option<Host>, ScionError> 
     }
 }
 
-/// A line is `ISD-AS,[ip] name name...`; the rest of a line behind a `#` does not count. The first
-/// line with the name holds. Lines that cannot be read are passed over, but for one with the name:
-/// its number, from 1, is the error.
+/// Finds a name in lines of the form `ISD-AS,[ip] name name...`. A `#` starts a comment. The first
+/// line with the name counts. Invalid lines are skipped, except a line with the name: its number,
+/// from 1, is the error.
 fn find_in(text: &str, name: &str) -> Result<Option<Host>, usize> {
     for (number, line) in text.lines().enumerate() {
         let line = line.split_once('#').map_or(line, |(front, _)| front);

@@ -1,15 +1,15 @@
-//! Our own port.
+//! Binds a local port that border routers deliver to.
 
 use std::io;
 use std::net::{IpAddr, UdpSocket};
 
-/// The ports that border routers deliver to where nobody says otherwise: what scionproto's generator
-/// of topologies writes.
+/// The ports that border routers deliver to by default, as scionproto's topology generator writes
+/// them.
 pub(super) const USUAL_PORTS: (u16, u16) = (31000, 32767);
 
-/// A socket on a free port of this range, or on any.
+/// Binds a socket on a free port of this range, or on any port.
 pub(super) fn bind(ip: IpAddr, ports: Option<(u16, u16)>) -> io::Result<UdpSocket> {
-    // What the system picks is good where all ports are.
+    // The port that the system chooses is fine if it is in the range.
     let any = UdpSocket::bind((ip, 0))?;
     let Some((first, last)) = ports else {
         return Ok(any);
@@ -20,7 +20,7 @@ pub(super) fn bind(ip: IpAddr, ports: Option<(u16, u16)>) -> io::Result<UdpSocke
     let count = u32::from(last - first) + 1;
     let start = getrandom::u32().unwrap_or_default() % count;
     for nth in 0..count {
-        // Less than `last`, which is a port.
+        // Less than or equal to `last`, so it fits.
         let port = first + ((start + nth) % count) as u16;
         match UdpSocket::bind((ip, port)) {
             Err(error) if unavailable(&error) => {}
@@ -30,7 +30,7 @@ pub(super) fn bind(ip: IpAddr, ports: Option<(u16, u16)>) -> io::Result<UdpSocke
     Err(io::ErrorKind::AddrInUse.into())
 }
 
-/// Taken, or not for us to take.
+/// Whether the port is in use, or not permitted.
 fn unavailable(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,4 +1,4 @@
-//! Paths to an AS: what is known of each, in the order in which they are tried.
+//! The properties and the order of paths to an AS.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,17 +10,17 @@ use super::Acl;
 use crate::scion::daemon::DaemonPath;
 use crate::scion::socket::MIN_PAYLOAD;
 
-/// A path is not begun with when it ends within this time.
+/// A path that expires within this time is not used for a new request.
 const EXPIRING: Duration = Duration::from_secs(10);
-/// The headers of a packet but for its path, at most: common, addresses with two IPv6 hosts, UDP.
+/// Most header bytes of a packet without its path: common header, addresses of two IPv6 hosts, UDP.
 const HEADERS: usize = 12 + 16 + 32 + 8;
 
-/// An interface of an AS, through which a path enters or leaves it.
+/// An interface of an AS where a path enters or leaves it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PathInterface {
     /// The AS.
     pub ia: IsdAs,
-    /// The number that it gives to the interface.
+    /// The number of the interface in its AS.
     pub id: u16,
 }
 
@@ -30,15 +30,15 @@ impl fmt::Display for PathInterface {
     }
 }
 
-/// Whether a path is tried.
+/// Whether a path is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PathStatus {
-    /// It is. Whether it works is seen when it is used.
+    /// The path is used. Whether it works shows when it is used.
     Usable,
     /// The policy denies it.
     Denied,
-    /// It has expired, or is about to.
+    /// It has expired or is about to expire.
     Expired,
 }
 
@@ -65,7 +65,7 @@ pub struct ScionPath {
 }
 
 impl ScionPath {
-    /// The one to a host of our own AS.
+    /// The path to a host of our own AS.
     pub(super) fn inside(next_hop: SocketAddr) -> Self {
         Self {
             interfaces: Vec::new(),
@@ -101,38 +101,38 @@ impl ScionPath {
         }
     }
 
-    /// The interfaces in the order of travel: out of our AS, into the next, and so on. None inside
-    /// our own AS.
+    /// The interfaces along the path: out of our AS, into the next one, and so on. Empty inside our
+    /// own AS.
     pub fn interfaces(&self) -> &[PathInterface] {
         &self.interfaces
     }
 
-    /// How long a packet may be with its SCION header, in bytes, if that is known.
+    /// Longest packet in bytes, including its SCION header, if known.
     pub const fn mtu(&self) -> Option<u16> {
         self.mtu
     }
 
-    /// Until when it can be used; without end inside our own AS.
+    /// Expiry of the path. `None` inside our own AS, where paths do not expire.
     pub const fn expiry(&self) -> Option<SystemTime> {
         self.expiry
     }
 
-    /// How long a packet takes one way, if all ASes on the path have announced their part.
+    /// One-way latency, if all ASes on the path announce theirs.
     pub const fn latency(&self) -> Option<Duration> {
         self.latency
     }
 
-    /// The border router that takes the packets, or the host itself inside our own AS.
+    /// The border router that forwards the packets, or the host itself inside our own AS.
     pub const fn next_hop(&self) -> SocketAddr {
         self.next_hop
     }
 
-    /// Whether it is tried.
+    /// Whether the path is used.
     pub const fn status(&self) -> PathStatus {
         self.status
     }
 
-    /// What the SCION socket needs.
+    /// The path and the next hop for the SCION socket.
     pub(super) fn route(&self) -> (&[u8], SocketAddr) {
         (&self.raw, self.next_hop)
     }
@@ -141,12 +141,12 @@ impl ScionPath {
         self.expiry.is_some_and(|expiry| expiry < now + EXPIRING)
     }
 
-    /// Whether it goes through this interface.
+    /// Whether the path goes through this interface.
     pub(super) fn crosses(&self, interface: PathInterface) -> bool {
         self.interfaces.contains(&interface)
     }
 
-    /// Whether the smallest packets that QUIC begins with fit through it.
+    /// Whether the smallest packets of a QUIC handshake fit.
     fn takes_quic(&self) -> bool {
         let longest = HEADERS + self.raw.len() + usize::from(MIN_PAYLOAD);
         self.mtu.is_none_or(|mtu| longest <= mtu.into())
@@ -154,7 +154,7 @@ impl ScionPath {
 }
 
 impl fmt::Display for ScionPath {
-    /// As `1-ff00:0:110 1>2 1-ff00:0:120 3>4 2-ff00:0:210`, the form of SCION's own tools.
+    /// Formats a path like SCION's own tools: `1-ff00:0:110 1>2 1-ff00:0:120 3>4 2-ff00:0:210`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (nth, link) in self.interfaces.chunks(2).enumerate() {
             let [out, into] = link else {
@@ -169,8 +169,8 @@ impl fmt::Display for ScionPath {
     }
 }
 
-/// Numbers paths: those that take the packets of QUIC go first, then the shortest, then the fastest.
-/// The same paths have the same order each time.
+/// Sorts paths: those that carry QUIC packets first, then the shortest, then the fastest. The order
+/// of the same paths is always the same.
 pub(super) fn in_order(paths: Vec<DaemonPath>, acl: &Acl, now: SystemTime) -> Vec<ScionPath> {
     let paths = paths.into_iter();
     let mut paths: Vec<_> = paths.map(|path| ScionPath::new(path, acl, now)).collect();

@@ -1,4 +1,4 @@
-//! Which paths may be taken: access control lists in the form of SCION's path policy language
+//! A policy for paths: access control lists of SCION's path policy language
 //! ([specification](https://docs.scion.org/en/latest/dev/design/PathPolicy.html)).
 
 use std::str::FromStr;
@@ -7,14 +7,15 @@ use scion_tracker_core::address::{Asn, Isd};
 
 use super::path::PathInterface;
 
-/// A list of rules, separated by commas: `+` (allow) or `-` (deny), and then a hop predicate,
-/// `ISD`, `ISD-AS`, `ISD-AS#IF` or `ISD-AS#IN,OUT`, in which 0 stands for any. Each interface of a
-/// path is held against the rules, and the first that fits decides; one denied interface denies the
-/// path. The last rule has no predicate and so decides the rest: `- 2, - 1-ff00:0:111, +`.
+/// A list of rules, separated by commas. A rule is `+` (allow) or `-` (deny) and a hop predicate:
+/// `ISD`, `ISD-AS`, `ISD-AS#IF` or `ISD-AS#IN,OUT`. 0 matches any.
+///
+/// For each interface of a path the first matching rule decides. One denied interface denies the
+/// path. The last rule has no predicate and matches everything: `- 2, - 1-ff00:0:111, +`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acl {
     rules: Vec<Rule>,
-    /// What the last rule says.
+    /// The last rule.
     allows_the_rest: bool,
 }
 
@@ -33,19 +34,19 @@ struct HopPredicate {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Interfaces {
-    /// Entered or left by this one.
+    /// The hop is entered or left through this interface.
     Either(u16),
-    /// Entered by the first and left by the second.
+    /// The hop is entered through the first and left through the second interface.
     InOut(u16, u16),
 }
 
-/// Why a text is no access control list, and where.
+/// What is wrong with an access control list, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} (at character {at})")]
 pub struct AclError {
-    /// The character at which the error is, from 1.
+    /// The position of the error in characters, from 1.
     pub at: usize,
-    /// What it is.
+    /// The kind of error.
     pub kind: AclErrorKind,
 }
 
@@ -53,26 +54,26 @@ pub struct AclError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AclErrorKind {
-    /// A rule that begins with something else.
-    #[error("a rule begins with + or -")]
+    /// A rule does not begin with `+` or `-`.
+    #[error("expected a rule that begins with + or -")]
     Action,
-    /// The ISD of a predicate.
-    #[error("a hop begins with an ISD, a number up to 65535, 0 for any")]
+    /// The ISD of a predicate is invalid.
+    #[error("expected a hop that begins with an ISD: a number up to 65535, or 0 for any")]
     Isd,
-    /// The AS of a predicate.
-    #[error("an AS is written as in 64512 or ff00:0:110, 0 for any")]
+    /// The AS of a predicate is invalid.
+    #[error("expected an AS such as 64512 or ff00:0:110, or 0 for any")]
     Asn,
-    /// The interfaces of a predicate.
-    #[error("interfaces are one number or two with a comma, as in #1 or #1,2, 0 for any")]
+    /// The interfaces of a predicate are invalid.
+    #[error("expected one interface such as #1, or two such as #1,2; 0 stands for any")]
     Interface,
-    /// An interface of any AS.
-    #[error("interfaces can be named only with their AS")]
+    /// A predicate has an interface, but no AS.
+    #[error("interfaces need an AS: 0 is not allowed here")]
     InterfaceWithoutAs,
-    /// A rule behind one that fits everything.
-    #[error("the rule before this one fits everything, so this one never counts")]
+    /// The rule before this one matches everything.
+    #[error("the rule before this one matches everything, so this one has no effect")]
     Unreachable,
-    /// Nothing says what becomes of other hops.
-    #[error("the last rule has to fit everything: + or - alone")]
+    /// There is no last rule that matches everything.
+    #[error("the last rule must match everything: + or - alone")]
     Default,
 }
 
@@ -87,8 +88,8 @@ impl Default for Acl {
 }
 
 impl Acl {
-    /// Whether a path with these interfaces may be taken. They stand in the order of travel, so the
-    /// first is one through which an AS is left, the second one through which the next is entered.
+    /// Whether a path with these interfaces may be used. They are in the order of travel: the first
+    /// one leaves an AS, the second one enters the next.
     pub fn allows(&self, interfaces: &[PathInterface]) -> bool {
         interfaces.iter().enumerate().all(|(nth, interface)| {
             let enters = nth % 2 == 1;
@@ -152,7 +153,7 @@ impl FromStr for Acl {
 }
 
 impl AclError {
-    /// About a part of the text.
+    /// An error in this part of the text.
     fn new(text: &str, part: &str, kind: AclErrorKind) -> Self {
         let offset = part.as_ptr() as usize - text.as_ptr() as usize;
         let at = text[..offset].chars().count() + 1;
@@ -160,8 +161,8 @@ impl AclError {
     }
 }
 
-/// Up to the comma before the next rule, and what is behind it. A comma right before a digit belongs
-/// to the interfaces.
+/// Splits off the first rule, up to the comma before the next one. A comma directly before a digit
+/// belongs to the interfaces.
 fn split_rule(text: &str) -> (&str, Option<&str>) {
     let ends = |(at, _): &(usize, &str)| !text[at + 1..].starts_with(|c: char| c.is_ascii_digit());
     match text.match_indices(',').find(ends) {
@@ -170,7 +171,8 @@ fn split_rule(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Reads a predicate; nothing fits everything. An error comes with the part that it is about.
+/// Reads a predicate. An empty one matches everything. An error has the part of the text it
+/// concerns.
 fn read_hop(text: &str) -> Result<HopPredicate, (&str, AclErrorKind)> {
     let text = text.trim();
     let (place, interfaces) = match text.split_once('#') {
@@ -289,7 +291,7 @@ mod tests {
         let error = "- 2".parse::<Acl>().unwrap_err().to_string();
         assert_eq!(
             error,
-            "the last rule has to fit everything: + or - alone (at character 4)"
+            "the last rule must match everything: + or - alone (at character 4)"
         );
     }
 

@@ -1,5 +1,5 @@
-//! The client over SCION against a whole tracker: full packets, a relay in the place of the border
-//! routers, and a daemon that is made up but speaks gRPC.
+//! Tests the client over SCION with a complete tracker and complete packets. A relay acts as the
+//! border routers, and a fake daemon speaks gRPC.
 
 use std::io::Write as _;
 use std::num::NonZeroU16;
@@ -25,7 +25,7 @@ const NEAR: &str = "1-ff00:0:110,[127.0.0.1]";
 const FAR: &str = "2-ff00:0:210,[127.0.0.1]";
 const HASH: InfoHash = InfoHash([0x11; 20]);
 
-/// A tracker on SCION alone, that stops when it is dropped, and its self-signed certificate.
+/// A tracker on SCION only, with a self-signed certificate. It stops when it is dropped.
 struct Tracker {
     addr: ScionAddr,
     trust: Trust,
@@ -71,7 +71,7 @@ impl Tracker {
             .unwrap()
     }
 
-    /// Of a host with this daemon.
+    /// A client on this host with this daemon.
     fn client(&self, local: Option<&str>, daemon: DaemonAddr) -> Client {
         self.client_with(ScionOptions {
             daemon,
@@ -91,7 +91,7 @@ impl Tracker {
     }
 }
 
-/// A daemon of the far AS, with paths over these first interfaces.
+/// Starts a daemon of the far AS, with paths that begin at these interfaces.
 async fn daemon(next_hop: SocketAddr, interfaces: &[u8]) -> FakeDaemon {
     let daemon = FakeDaemon::start("2-ff00:0:210").await;
     for number in interfaces {
@@ -109,7 +109,7 @@ fn ends(number: u8) -> [String; 2] {
     ]
 }
 
-/// Where nobody listens.
+/// An address without a daemon.
 fn nowhere() -> DaemonAddr {
     "127.0.0.1:1".parse().unwrap()
 }
@@ -161,7 +161,7 @@ async fn between_ases_paths_come_from_the_daemon() {
     let tracker = Tracker::start(&[]);
     let daemon = daemon(tracker.underlay(), &[1, 3]).await;
     daemon.knows.lock().ports = (31000, 32767);
-    // Who we are is for the daemon to say.
+    // The daemon gives the ISD-AS of the client.
     let client = tracker.client(None, daemon.addr.into());
     let near = tracker.client(Some(NEAR), nowhere());
     near.announce(&tracker.url("udp"), &announce(7000))
@@ -229,7 +229,7 @@ async fn names_lead_to_scion_and_are_on_the_certificate() {
         .announce(&url("https", "other.lab"), &announce(7000))
         .await;
     assert!(matches!(error, Err(RequestError::Quic { .. })), "{error:?}");
-    // There is no TCP over SCION, so http:// means plain IP.
+    // SCION has no TCP, so http:// means plain IP.
     let error = client
         .announce(&url("http", "tracker.lab"), &announce(7000))
         .await;
@@ -239,13 +239,15 @@ async fn names_lead_to_scion_and_are_on_the_certificate() {
     );
     let error = client.paths(&url("udp", "third.lab")).await.unwrap_err();
     assert!(
-        error.to_string().contains("third.lab is no SCION address"),
+        error
+            .to_string()
+            .contains("third.lab is neither a SCION address"),
         "{error}"
     );
 }
 
-/// A link of the path in use goes down after so many packets. Packets of the client that are lost with
-/// it are reported to the client, those of the tracker to the tracker.
+/// Takes a link of the path in use down after this many packets. Lost packets of the client are
+/// reported to the client, those of the tracker to the tracker.
 async fn check_link_failure(scheme: &str, packets: usize, within: Duration) {
     let tracker = Tracker::start(&[]);
     let relay = tracker.relay();
@@ -266,7 +268,7 @@ async fn check_link_failure(scheme: &str, packets: usize, within: Duration) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_over_http3_survives_a_link_that_goes_down() {
-    // The handshake is no quicker than the tracker's own retransmissions.
+    // The handshake is no faster than the retransmissions of the tracker.
     for packets in 0..9 {
         check_link_failure("https", packets, Duration::from_secs(15)).await;
     }
@@ -274,7 +276,7 @@ async fn a_request_over_http3_survives_a_link_that_goes_down() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_over_udp_survives_a_link_that_goes_down() {
-    // To and fro: connect and its reply, announce and its reply.
+    // Connect and its reply, announce and its reply.
     for packets in [0, 2] {
         check_link_failure("udp", packets, Duration::from_secs(2)).await;
     }
@@ -329,7 +331,7 @@ async fn when_no_path_works_the_error_says_what_is_down() {
     }
 }
 
-/// What comes of a request between ASes with these options.
+/// Returns the error of a request between ASes with these options.
 async fn refused(tracker: &Tracker, options: ScionOptions) -> String {
     let client = tracker.client_with(ScionOptions {
         hosts: "/nonexistent/hosts".into(),
@@ -369,13 +371,13 @@ async fn the_policy_and_the_number_choose_the_path() {
         (
             "- 1, +",
             None,
-            "none of the 2 paths from 2-ff00:0:210 to 1-ff00:0:110 can be taken: 2 are denied",
+            "none of the 2 paths from 2-ff00:0:210 to 1-ff00:0:110 is usable: 2 are denied",
         ),
         ("- 2-ff00:0:210#3, +", Some(1), "path 1 is denied"),
         (
             "+",
             Some(2),
-            "there is no path 2: they are numbered from 0 to 1",
+            "there is no path 2: paths are numbered from 0 to 1",
         ),
     ] {
         let error = refused(&tracker, options(policy, path)).await;
@@ -393,7 +395,7 @@ async fn without_a_way_the_error_says_what_is_missing() {
     };
     let error = refused(&tracker, options(nowhere())).await;
     assert!(
-        error.contains("daemon at 127.0.0.1:1 (another address is set with"),
+        error.contains("daemon at 127.0.0.1:1 (to use another address, set"),
         "{error}"
     );
     let error = refused(&tracker, options(daemon.addr.into())).await;
@@ -407,7 +409,7 @@ async fn without_a_way_the_error_says_what_is_missing() {
     let error = refused(&tracker, options(daemon.addr.into())).await;
     assert!(error.contains("deliver to no UDP ports"), "{error}");
 
-    // A daemon that accepts and is silent.
+    // The daemon accepts the connection and does not answer.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut client = tracker.client(None, silent.local_addr().unwrap().into());
     client.timeout = Duration::from_millis(200);

@@ -1,10 +1,10 @@
 //! A load generator for every transport: `scion-tracker bench`.
 //!
-//! [`run`] puts a population of peers ([`load`]) on connections, the connections on threads, and lets
-//! them ask, each request when it is due ([`pace`]). Every reply is checked. What comes in during the
-//! measured time is counted ([`report`]), together with the CPU that the server's process used for it.
+//! [`run`] assigns a population of peers ([`load`]) to connections, and the connections to threads.
+//! It sends each request when it is due ([`pace`]) and checks every reply. It counts the replies in
+//! the measured time ([`report`]), and the CPU time of the server's process.
 //!
-//! The client's codecs and sockets, and nothing of the server.
+//! It uses the codecs and sockets of the client, and no code of the server.
 
 mod http;
 mod http3;
@@ -37,32 +37,32 @@ use process::Usage;
 use report::{Measured, Report, Setup, Tally};
 use target::{Over, Source};
 
-/// How often the measured time is looked at.
+/// How often the progress is checked.
 const TICK: Duration = Duration::from_millis(20);
-/// The longest that the peers may take to announce themselves at first.
+/// Timeout of the first announces of all peers.
 const FILLING: Duration = Duration::from_secs(600);
-/// The longest that none of them does.
+/// Timeout of the next first announce of any peer.
 const STALLED: Duration = Duration::from_secs(10);
-/// Source addresses, if nobody says how many.
+/// Default number of source addresses.
 const SOURCES: u32 = 8;
 
-/// What to do.
+/// Options of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) url: TrackerUrl,
     pub(crate) load: load::Options,
     pub(crate) connections: u32,
-    /// Source addresses; `None` for as many as the target and the places call for.
+    /// Source addresses. `None` for as many as the target and the ASes need.
     pub(crate) sources: Option<u32>,
-    /// Requests on their way, a connection.
+    /// Requests in flight per connection.
     pub(crate) in_flight: u16,
     pub(crate) new_connections: bool,
     pub(crate) numwant: Option<u32>,
-    /// Requests a second of an open loop.
+    /// Requests per second of an open loop.
     pub(crate) rate: Option<f64>,
     pub(crate) warmup: Duration,
     pub(crate) duration: Duration,
-    /// Measured replies after which it ends before its time.
+    /// Ends early after this many measured replies.
     pub(crate) requests: Option<u64>,
     pub(crate) threads: u32,
     pub(crate) timeout: Duration,
@@ -79,7 +79,9 @@ pub(crate) struct Options {
 pub(crate) enum BenchError {
     #[error("cannot find the address of the tracker")]
     Resolve(#[source] io::Error),
-    #[error("{0} is not this machine: load is for trackers of your own, say --i-own-this-target")]
+    #[error(
+        "{0} is not this machine: put load only on trackers of your own, and confirm with --i-own-this-target"
+    )]
     NotLoopback(SocketAddr),
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -91,43 +93,43 @@ pub(crate) enum BenchError {
         ases: u32,
         connections: u32,
     },
-    #[error("over UDP there are no connections to be new")]
+    #[error("UDP has no connections, so there cannot be a new one for each request")]
     NoConnections,
-    #[error("cannot read what process {pid} uses")]
+    #[error("cannot read the CPU time of process {pid}")]
     Usage { pid: u32, source: io::Error },
     #[error(transparent)]
     Trust(#[from] TrustError),
-    #[error("the host of the URL is no name for a certificate")]
+    #[error("the host of the URL cannot be the name in a certificate")]
     Name,
-    #[error("TLS cannot be used over QUIC")]
+    #[error("cannot use TLS over QUIC")]
     Quic(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
     #[error("cannot open a socket")]
     Socket(#[source] io::Error),
-    #[error("cannot call over SCION")]
+    #[error("cannot use a SCION path")]
     Call(#[from] crate::scion::socket::PathError),
-    #[error("no SCION packet can be made")]
+    #[error("cannot make a SCION packet")]
     Packet(#[from] BuildError),
-    #[error("no SCION path can be made")]
+    #[error("cannot make a SCION path")]
     Path(#[from] PacketError),
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
     #[error("cannot count latencies")]
     Histogram(#[from] hdrhistogram::CreationError),
-    #[error("a thread of the generator has panicked")]
+    #[error("a thread of the generator panicked")]
     Thread,
 }
 
-/// How far it has come, for whoever watches.
+/// The progress of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Progress {
-    /// Peers that have announced themselves, of how many.
+    /// Peers that have announced themselves, and their total.
     Filling(u32, u32),
     WarmingUp,
-    /// The measured part of the whole, from 0 to 1, and replies so far.
+    /// The elapsed part of the measured time, from 0 to 1, and the replies so far.
     Measuring(f64, u64),
 }
 
-/// What all threads go by.
+/// What all threads read.
 #[derive(Debug)]
 struct Plan {
     options: Options,
@@ -136,13 +138,13 @@ struct Plan {
     start: Instant,
 }
 
-/// What all threads write to.
+/// What all threads write.
 #[derive(Debug, Default)]
 struct Shared {
     measuring: AtomicBool,
     /// Replies in the measured time.
     replies: AtomicU64,
-    /// Peers that have announced themselves at first, as far as that is wanted.
+    /// Peers that have made their first announce, if that was requested.
     filled: AtomicU32,
     stop: CancellationToken,
 }
@@ -155,7 +157,7 @@ impl Plan {
         Pace::new(rate, self.start, connection, connections)
     }
 
-    /// Where a source is.
+    /// Returns the address of a source.
     fn source(&self, number: u32) -> io::Result<Source> {
         let mut ip = target::source_ip(self.to, number);
         let Some(tracker) = self.options.url.scion() else {
@@ -183,7 +185,8 @@ impl Plan {
         })
     }
 
-    /// The announce of a request, with the place that it claims. Over SCION packets say the place.
+    /// Makes the announce of a request, with the ISD-AS that it claims. Over SCION the packets
+    /// state the ISD-AS.
     fn announce(&self, ask: &Ask) -> AnnounceRequest {
         let mut announce = AnnounceRequest::new(ask.info_hash, ask.peer_id, ask.port, ask.left);
         announce.event = ask.event;
@@ -209,7 +212,7 @@ impl Shared {
         self.measuring.load(Ordering::Relaxed)
     }
 
-    /// The next request of a connection.
+    /// Returns the next request of a connection.
     fn next(&self, requests: &mut Requests) -> Ask {
         if !requests.is_filled() {
             self.filled.fetch_add(1, Ordering::Relaxed);
@@ -218,7 +221,7 @@ impl Shared {
     }
 }
 
-/// Measures. Returns the report even if no request was answered.
+/// Runs the load. Returns the report even if no request was answered.
 pub(crate) fn run(
     mut options: Options,
     mut progress: impl FnMut(Progress),
@@ -250,7 +253,7 @@ pub(crate) fn run(
             .map(|thread| {
                 let (plan, shared) = (Arc::clone(&plan), Arc::clone(&shared));
                 scope.spawn(move || {
-                    // Whoever fails ends it for all.
+                    // A thread that fails stops all others.
                     let _ending = shared.stop.clone().drop_guard();
                     match over {
                         Over::Udp => udp::run(&plan, &shared, thread),
@@ -270,7 +273,7 @@ pub(crate) fn run(
     })
 }
 
-/// The number of source addresses.
+/// Returns the number of source addresses.
 fn sources(options: &Options, to: SocketAddr) -> Result<u32, BenchError> {
     let connections = options.connections;
     // Over SCION each source is in one AS.
@@ -296,7 +299,7 @@ fn sources(options: &Options, to: SocketAddr) -> Result<u32, BenchError> {
     Ok(sources)
 }
 
-/// Lets the time pass, and looks at what processes have used at both ends of the measured part.
+/// Waits for the measured time, and reads the CPU times of the processes at its start and end.
 fn measure(
     options: &Options,
     shared: &Shared,
@@ -307,7 +310,7 @@ fn measure(
         let server = options.server_pid.map(usage).transpose()?;
         Ok::<_, BenchError>((server, usage(std::process::id())?))
     };
-    // What cannot be measured in the end need not begin.
+    // Fails early if the CPU time cannot be read.
     both()?;
     let unfilled = match options.load.fill {
         true => fill(options, shared, progress),
@@ -347,7 +350,8 @@ fn measure(
     })
 }
 
-/// Waits until each peer has announced itself, or none does any more. Returns how many have not.
+/// Waits until each peer has announced itself, or none does any more. Returns the number of peers
+/// that have not.
 fn fill(options: &Options, shared: &Shared, progress: &mut impl FnMut(Progress)) -> u32 {
     let peers = options.load.peers;
     let start = Instant::now();

@@ -1,4 +1,5 @@
-//! HTTP/1.1, in the clear and over TLS: kept connections with pipelining, or a connection a request.
+//! Generates load over HTTP/1.1, plain and over TLS: on kept connections with pipelining, or one
+//! connection per request.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -23,9 +24,9 @@ use super::target::Over;
 use super::tasks::{self, Client};
 use super::{BenchError, Plan, Shared, reply};
 
-/// Fields of a reply's head that are read.
+/// Most header fields of a reply.
 const FIELDS: usize = 32;
-/// The longest reply that is read.
+/// Longest reply that is read, in bytes.
 const MAX_REPLY: usize = 1 << 20;
 
 /// Runs the connections of a thread.
@@ -56,7 +57,7 @@ impl Tls {
     fn new(plan: &Plan) -> Result<Self, BenchError> {
         let mut config = plan.options.trust.config()?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // Each new connection is to cost a whole handshake.
+        // Each new connection must make a full handshake.
         config.resumption = Resumption::disabled();
         let name = ServerName::try_from(plan.options.url.host().to_owned());
         Ok(Self {
@@ -66,7 +67,7 @@ impl Tls {
     }
 }
 
-/// Asks until the end.
+/// Makes requests until the end.
 async fn serve(client: Client, tls: Option<Tls>) {
     let mut wire = Wire::new(&client);
     loop {
@@ -88,7 +89,7 @@ async fn serve(client: Client, tls: Option<Tls>) {
     }
 }
 
-/// One request on a connection of its own.
+/// Makes one request on its own connection.
 async fn once(
     client: &Client,
     tls: Option<&Tls>,
@@ -114,7 +115,7 @@ async fn single(
         let read = stream.read_buf(&mut wire.input).await;
         let end = match read {
             Ok(length) => length == 0,
-            // TLS without a farewell, after a whole reply.
+            // The reply was complete, but the server ended TLS without a close message.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => true,
             Err(error) => return Err(broken(&error)),
         };
@@ -126,7 +127,8 @@ async fn single(
     }
 }
 
-/// Request after request on one connection. Returns why that ends, and how many had no reply then.
+/// Makes requests on one connection. Returns why it ended, and the number of requests without a
+/// reply.
 async fn kept(client: &Client, tls: Option<&Tls>, wire: &mut Wire) -> (Failure, usize) {
     wire.clear();
     let deadline = Instant::now() + client.plan.options.timeout;
@@ -153,7 +155,7 @@ pub(super) async fn in_time<T>(
     done.unwrap_or(Err(Failure::TIMEOUT))
 }
 
-/// A request on its way.
+/// A request in flight.
 struct Outstanding {
     kind: Kind,
     since: Instant,
@@ -214,7 +216,7 @@ async fn connect(client: &Client) -> Result<TcpStream, Failure> {
             SocketAddr::V4(_) => TcpSocket::new_v4(),
             SocketAddr::V6(_) => TcpSocket::new_v6(),
         }?;
-        // Ports of connections that are over are to be had again at once.
+        // The ports of closed connections must be available again at once.
         socket.set_reuseaddr(true)?;
         let source = plan.source(plan.load.source_of(client.connection))?;
         if !source.ip.is_unspecified() {
@@ -233,7 +235,7 @@ async fn handshake(
     stream: TcpStream,
 ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
     let connected = tls.connector.connect(tls.name.clone(), stream).await;
-    connected.map_err(|error| Failure::error("no TLS", &error))
+    connected.map_err(|error| Failure::error("TLS failed", &error))
 }
 
 async fn send(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<(), Failure> {
@@ -248,13 +250,13 @@ fn broken(error: &io::Error) -> Failure {
     Failure::error("connection broke", error)
 }
 
-/// The buffers of a connection, and how requests are written and replies read.
+/// The buffers of a connection. Writes requests and reads replies.
 struct Wire {
     plan: Arc<Plan>,
-    /// Of the request line: method, path, and what stands in the query before the rest.
+    /// The start of the request line: method, path, and the query of the URL.
     announce: String,
     scrape: String,
-    /// All of the head behind the target.
+    /// The head after the target.
     tail: String,
     text: String,
     out: Vec<u8>,
@@ -305,8 +307,8 @@ impl Wire {
         }
     }
 
-    /// Takes the next reply out of the input, if all of it is there. At the end of a connection a reply
-    /// without a length is whole.
+    /// Takes a complete reply from the input, if there is one. At the end of a connection a reply
+    /// without a length is complete.
     fn reply(&mut self, kind: Kind, end: bool) -> Result<Option<u32>, Failure> {
         let mut fields = [httparse::EMPTY_HEADER; FIELDS];
         let mut head = httparse::Response::new(&mut fields);

@@ -1,5 +1,8 @@
-//! HTTP/3 over IP and over SCION, on quinn, with just the framing that a GET needs (RFC 9114): a library
-//! would cost the generator as much as the server. A QUIC endpoint for each source address.
+//! Generates load over HTTP/3, on IP and over SCION, with quinn and only the framing that a GET
+//! needs (RFC 9114).
+//!
+//! A library for HTTP/3 would cost the generator as much CPU time as the server. There is one QUIC
+//! endpoint per source address.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -23,9 +26,9 @@ use crate::scion::socket::ScionSocket;
 
 /// H3_NO_ERROR (RFC 9114, section 8.1).
 const NO_ERROR: VarInt = VarInt::from_u32(0x100);
-/// A control stream with empty settings: type, then a frame's type and length.
+/// A control stream with empty settings: the stream type, then type and length of a frame.
 const CONTROL: [u8; 3] = [0x00, 0x04, 0x00];
-/// The longest reply that is read.
+/// Longest reply that is read, in bytes.
 const MAX_REPLY: usize = 1 << 16;
 
 const DATA: u64 = 0;
@@ -68,14 +71,14 @@ pub(super) fn run(
 fn config(plan: &Plan) -> Result<ClientConfig, BenchError> {
     let mut config = plan.options.trust.config()?;
     config.alpn_protocols = vec![b"h3".to_vec()];
-    // Each new connection is to cost a whole handshake.
+    // Each new connection must make a full handshake.
     config.resumption = Resumption::disabled();
     Ok(ClientConfig::new(Arc::new(QuicClientConfig::try_from(
         config,
     )?)))
 }
 
-/// An endpoint at a source address, and the address to which it connects.
+/// Makes an endpoint at a source address. Returns it with the address to connect to.
 fn endpoint(plan: &Plan, number: u32) -> Result<(Endpoint, SocketAddr), BenchError> {
     let source = plan.source(number).map_err(BenchError::Socket)?;
     let bind = SocketAddr::new(source.ip, 0);
@@ -89,7 +92,7 @@ fn endpoint(plan: &Plan, number: u32) -> Result<(Endpoint, SocketAddr), BenchErr
     Ok((socket.endpoint(None).map_err(BenchError::Socket)?, to))
 }
 
-/// One connection at a time.
+/// Opens one connection at a time.
 struct Caller {
     endpoint: Endpoint,
     to: SocketAddr,
@@ -97,7 +100,7 @@ struct Caller {
     client: Client,
 }
 
-/// An open connection. HTTP/3 forbids to close the control stream.
+/// An open connection. HTTP/3 does not allow the control stream to be closed.
 struct Open {
     connection: Connection,
     _control: SendStream,
@@ -118,7 +121,7 @@ impl Caller {
             .map_err(|error| Failure::error("cannot connect", &error))?;
         let connection = connecting
             .await
-            .map_err(|error| Failure::error("no connection", &error))?;
+            .map_err(|error| Failure::error("connection failed", &error))?;
         let mut control = connection
             .open_uni()
             .await
@@ -131,7 +134,7 @@ impl Caller {
         })
     }
 
-    /// A connection for each request.
+    /// Makes each request on a new connection.
     async fn new_connections(self) {
         let client = &self.client;
         let mut exchange = Exchange::new(&client.plan);
@@ -152,7 +155,7 @@ impl Caller {
         }
     }
 
-    /// One connection, opened again when it breaks, with a task for each stream.
+    /// Makes requests on one connection, with one task per stream. Opens it again when it breaks.
     async fn kept(self) {
         loop {
             let deadline = Instant::now() + self.client.plan.options.timeout;
@@ -165,7 +168,7 @@ impl Caller {
                         let client = self.client.clone();
                         streams.spawn_local(ask_on(client, Rc::clone(&open)));
                     }
-                    // Each ends when the connection does.
+                    // Each task ends with the connection.
                     while streams.join_next().await.is_some() {}
                 }
             }
@@ -174,7 +177,7 @@ impl Caller {
     }
 }
 
-/// Request after request on streams of a connection, one at a time, until it is closed.
+/// Makes one request after another on a connection, until it is closed.
 async fn ask_on(client: Client, open: Rc<Open>) {
     let mut exchange = Exchange::new(&client.plan);
     while open.connection.close_reason().is_none() {
@@ -190,7 +193,7 @@ async fn ask_on(client: Client, open: Rc<Open>) {
     }
 }
 
-/// The buffers of a request, and what all requests to a tracker have in common.
+/// The buffers of a request, and the parts that all requests have in common.
 struct Exchange {
     plan: Arc<Plan>,
     announce: String,
@@ -218,7 +221,7 @@ impl Exchange {
         }
     }
 
-    /// One request and its reply. Returns the peers in it.
+    /// Makes one request. Returns the number of peers in the reply.
     async fn ask(&mut self, connection: &Connection, ask: &Ask) -> Result<u32, Failure> {
         self.write(ask);
         let (mut send, mut receive) = connection.open_bi().await.map_err(|error| broken(&error))?;
@@ -249,7 +252,7 @@ impl Exchange {
         }
     }
 
-    /// A HEADERS frame, with a field section of the static table and literals (RFC 9204, 4.5).
+    /// Writes a HEADERS frame, with fields of the static table and literals (RFC 9204, 4.5).
     fn write(&mut self, ask: &Ask) {
         self.target.clear();
         self.target.push_str(match ask.kind {
@@ -258,14 +261,14 @@ impl Exchange {
         });
         write_query(&self.plan, ask, &mut self.target);
         self.fields.clear();
-        // No dynamic table; `:method: GET`, `:scheme: https`.
+        // No dynamic table, then `:method: GET` and `:scheme: https`.
         self.fields.extend_from_slice(&[0, 0, 0xc0 | 17, 0xc0 | 23]);
-        // Values of `:authority` and `:path`.
+        // The values of `:authority` and `:path`.
         push_field(0, self.authority.as_bytes(), &mut self.fields);
         push_field(1, self.target.as_bytes(), &mut self.fields);
         self.out.clear();
         self.out.push(HEADERS as u8);
-        // As a variable-length integer of four bytes (RFC 9000, section 16).
+        // A variable-length integer of four bytes (RFC 9000, section 16).
         let length = self.fields.len() as u32 | 0x8000_0000;
         self.out.extend_from_slice(&length.to_be_bytes());
         self.out.extend_from_slice(&self.fields);
@@ -276,10 +279,10 @@ fn broken(error: &quinn::ConnectionError) -> Failure {
     Failure::error("connection broke", error)
 }
 
-/// Appends a literal value for a name of the static table, without Huffman coding.
+/// Appends a literal value with a name of the static table, without Huffman coding.
 fn push_field(name: u8, value: &[u8], out: &mut Vec<u8>) {
     out.push(0x50 | name);
-    // A length with a prefix of 7 bits (RFC 7541, section 5.1).
+    // The length has a prefix of 7 bits (RFC 7541, section 5.1).
     match value.len().checked_sub(127) {
         None => out.push(value.len() as u8),
         Some(mut rest) => {
@@ -301,7 +304,7 @@ struct Message<'a> {
     body: &'a [u8],
 }
 
-/// Takes a whole reply apart. The DATA frames are moved together in place.
+/// Parses a complete reply. Joins the DATA frames in place.
 fn parse(bytes: &mut [u8]) -> Option<Message<'_>> {
     let (mut at, mut body, mut ok) = (0, 0, None);
     while at < bytes.len() {
@@ -337,8 +340,8 @@ fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
     )
 }
 
-/// Whether a field section begins with `:status: 200`, which has to come first: from the static table,
-/// or spelt out.
+/// Whether a field section begins with `:status: 200`, which must come first: from the static
+/// table, or as a literal.
 fn is_200(section: &[u8]) -> bool {
     matches!(
         section,
@@ -357,7 +360,7 @@ mod tests {
         assert_eq!(parse(&mut bytes.clone()), Some(Message { ok: true, body }));
         bytes[4] = 0xdb;
         assert_eq!(parse(&mut bytes.clone()), Some(Message { ok: false, body }));
-        // Cut short, it is none, or one with less of a body.
+        // A truncated reply is invalid, or has a shorter body.
         for length in 0..bytes.len() {
             let message = parse(&mut bytes[..length]).map(|message| message.body.len());
             assert!(message.is_none_or(|length| length < 4), "{length}");

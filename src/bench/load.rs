@@ -1,9 +1,9 @@
-//! What is asked: a population of peers, each in one torrent, and a mix of requests by them.
+//! Simulates a population of peers, each in one torrent, and the mix of requests that they make.
 //!
-//! Torrents have the popularity of their rank (Zipf). A peer keeps its identity: torrent, peer id,
-//! port, source address, place, seed or not. It announces itself (`started`) before it leaves
-//! (`stopped`) or becomes a seed (`completed`). Each connection asks for peers of its own, so that a
-//! peer always comes from the same address.
+//! The popularity of a torrent depends on its rank (Zipf). A peer keeps its identity: torrent, peer
+//! id, port, source address, ISD-AS, and whether it is a seed. It announces itself (`started`)
+//! before it leaves (`stopped`) or becomes a seed (`completed`). Each connection has its own peers,
+//! so a peer always comes from the same address.
 
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -14,38 +14,40 @@ use scion_tracker_core::types::{InfoHash, PeerId, Rng};
 
 use super::mix::{Kind, Mix};
 
-/// Ports of peers of one source address: from here up.
+/// Lowest port of a peer.
 const FIRST_PORT: u32 = 10_000;
-/// How many there are.
+/// Number of ports per source address.
 const PORTS: u32 = 65_536 - FIRST_PORT;
-/// Draws for a peer that can do what is to be done, before one announces instead.
+/// Random draws for a peer that can make the request. After that, another peer announces instead.
 const TRIES: usize = 8;
 
-/// The population and what it does.
+/// Options of the population and its requests.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Options {
     pub(crate) torrents: u32,
-    /// The exponent of popularity by rank; 0 makes all torrents alike.
+    /// Exponent of popularity by rank. 0 makes all torrents equally popular.
     pub(crate) zipf: f64,
     pub(crate) peers: u32,
-    /// Percent of the peers that are seeds from the beginning.
+    /// Percentage of peers that are seeds from the start.
     pub(crate) seeds: u8,
     pub(crate) mix: Mix,
-    /// ISDs over which the ASes are spread.
+    /// Number of ISDs that the ASes are spread over.
     pub(crate) isds: u16,
-    /// 0 for no places.
+    /// Number of ASes. 0 for peers without an ISD-AS.
     pub(crate) ases: u32,
     pub(crate) seed: u64,
     /// Whether a connection begins with one announce of each of its peers.
     pub(crate) fill: bool,
 }
 
-/// What a population cannot be.
+/// Why a population is impossible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LoadError {
-    #[error("{peers} peers do not find ports at {sources} source addresses: {most} do")]
+    #[error(
+        "{peers} peers need more ports than {sources} source addresses have: at most {most} peers fit"
+    )]
     Ports { peers: u32, sources: u32, most: u64 },
-    #[error("{peers} peers cannot be spread over {connections} connections")]
+    #[error("{peers} peers are too few for {connections} connections")]
     Connections { peers: u32, connections: u32 },
 }
 
@@ -55,7 +57,7 @@ pub(crate) struct Load {
     options: Options,
     connections: u32,
     sources: u32,
-    /// By peer.
+    /// Index: the peer.
     torrents: Box<[u32]>,
     places: Vec<IsdAs>,
 }
@@ -69,12 +71,12 @@ pub(crate) struct Ask {
     pub(crate) port: NonZeroU16,
     pub(crate) left: u64,
     pub(crate) event: Event,
-    /// Number of its place, if peers have places.
+    /// Number of its AS, if peers have an ISD-AS.
     pub(crate) place: Option<usize>,
 }
 
 impl Load {
-    /// Puts every peer into its torrent.
+    /// Assigns every peer to a torrent.
     pub(crate) fn new(
         options: Options,
         connections: u32,
@@ -118,12 +120,12 @@ impl Load {
         &self.places
     }
 
-    /// The source address that a connection uses, by number.
+    /// Returns the number of the source address that a connection uses.
     pub(crate) const fn source_of(&self, connection: u32) -> u32 {
         connection % self.sources
     }
 
-    /// The requests of one connection.
+    /// Returns the requests of one connection.
     pub(crate) fn requests(self: &Arc<Self>, connection: u32) -> Requests {
         let members = (self.options.peers - connection).div_ceil(self.connections);
         let seed = self.options.seed;
@@ -164,7 +166,7 @@ impl Load {
             kind,
             info_hash: self.info_hash(self.torrents[peer as usize]),
             peer_id: peer_id(self.options.seed, peer),
-            // The constructor has made sure of it.
+            // The constructor has checked it.
             port: NonZeroU16::new(port as u16).unwrap_or(NonZeroU16::MAX),
             left: if seed { 0 } else { 1 << 30 },
             event,
@@ -173,7 +175,7 @@ impl Load {
     }
 }
 
-/// Where a peer is in its life.
+/// The state of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct State {
     present: bool,
@@ -189,25 +191,25 @@ impl State {
     }
 }
 
-/// What one connection asks, without an end.
+/// The endless requests of one connection.
 #[derive(Debug)]
 pub(crate) struct Requests {
     load: Arc<Load>,
     connection: u32,
-    /// By member: peer `connection + member * connections`.
+    /// By member. Member number `member` is peer `connection + member * connections`.
     states: Box<[State]>,
     rng: Rng,
-    /// Members that are still to announce themselves in their order.
+    /// Members that have not made their first announce, which they make in order.
     unfilled: u32,
 }
 
 impl Requests {
-    /// Whether each peer has announced itself once, as far as that was wanted.
+    /// Whether each peer has made its first announce, if that was requested.
     pub(crate) const fn is_filled(&self) -> bool {
         self.unfilled == 0
     }
 
-    /// The next request.
+    /// Returns the next request.
     pub(crate) fn next(&mut self) -> Ask {
         if self.unfilled > 0 {
             self.unfilled -= 1;
@@ -266,7 +268,7 @@ impl Requests {
     }
 }
 
-/// The sum of the popularity of a torrent and of all before it: 1 / rank^exponent.
+/// The popularity of each torrent plus that of all before it: 1 / rank^exponent.
 fn cumulative(torrents: u32, exponent: f64) -> Vec<f64> {
     let mut sum = 0.0;
     (1..=torrents.max(1))
@@ -277,17 +279,18 @@ fn cumulative(torrents: u32, exponent: f64) -> Vec<f64> {
         .collect()
 }
 
-/// AS number `n`, in the private range of SCION's documentation: 1-ff00:0:110, 2-ff00:0:111, and so on.
+/// The ISD-AS of AS number `n`, in the range of SCION's documentation: 1-ff00:0:110, 2-ff00:0:111,
+/// and so on.
 fn place(n: u32, isds: u16) -> IsdAs {
     let isd = Isd(1 + (n % u32::from(isds.max(1))) as u16);
     let number = 0xff00_0000_0110 + u64::from(n);
     IsdAs::new(isd, Asn::new(number).unwrap_or_default())
 }
 
-/// `-SC0100-` and twelve hexadecimal digits.
+/// Makes a peer id: `-SC0100-` and twelve hexadecimal digits.
 fn peer_id(seed: u64, peer: u32) -> PeerId {
     let mut id = *b"-SC0100-............";
-    // Odd multiplication keeps them apart.
+    // Multiplication by an odd number keeps them distinct.
     let number =
         (seed << 32 ^ u64::from(peer)).wrapping_mul(0x9e37_79b9_7f4a_7c15) & 0xffff_ffff_ffff;
     for (n, digit) in id[8..].iter_mut().enumerate() {
@@ -304,7 +307,7 @@ const fn hash(seed: u64, number: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// From 0 to below 1.
+/// Maps a hash to a number from 0 to below 1.
 fn unit(hash: u64) -> f64 {
     (hash >> 11) as f64 / (1_u64 << 53) as f64
 }
@@ -347,7 +350,7 @@ mod tests {
         for (n, expected) in kinds.into_iter().zip([0.90, 0.08, 0.02, 0.0]) {
             assert!((share(n) - expected).abs() < 0.005, "{kinds:?}");
         }
-        // With exponent 1 and 100 torrents the first has 1/5.187 of all.
+        // With exponent 1 and 100 torrents the first one has 1/5.187 of the popularity.
         let first = torrents[&load.info_hash(0)];
         let tenth = torrents[&load.info_hash(9)];
         assert!((share(first) - 0.193).abs() < 0.02, "{first}");

@@ -1,11 +1,11 @@
-//! Kinds of requests, and how often each is made.
+//! The kinds of requests, and how often each is made.
 
 use std::fmt;
 use std::str::FromStr;
 
 use scion_tracker_core::types::Rng;
 
-/// What a request is, as it is counted.
+/// The kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Announce,
@@ -32,10 +32,10 @@ impl Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mix([u32; Kind::ALL.len()]);
 
-/// The text is no mix.
+/// The text is not a mix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a mix is written announce=90,scrape=8,stopped=1,completed=1, with weights up to 1000000 of which one is not zero"
+    "expected a mix such as announce=90,scrape=8,stopped=1,completed=1: weights are at most 1000000, and one is not zero"
 )]
 pub(crate) struct MixError;
 
@@ -72,7 +72,7 @@ impl fmt::Display for Mix {
 }
 
 impl Mix {
-    /// The kind of the next request.
+    /// Draws the kind of the next request.
     pub(super) fn draw(&self, rng: &mut Rng) -> Kind {
         let mut left = rng.u32(0..self.0.iter().sum());
         for kind in Kind::ALL {

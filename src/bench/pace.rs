@@ -1,8 +1,9 @@
-//! When a request is due.
+//! Decides when a request is due.
 //!
-//! In a closed loop: as soon as one before it is answered. In an open loop (`--rate`): at its place on a
-//! timetable that takes no notice of replies. Latency counts from there, so that a server that stands
-//! still is charged for the requests that it kept from being sent (no coordinated omission).
+//! In a closed loop a request is due as soon as an earlier one is answered. In an open loop
+//! (`--rate`) requests follow a timetable that does not depend on replies. Latency counts from the
+//! time in the timetable. A server that stalls is therefore charged for the requests that it
+//! delayed (no coordinated omission).
 
 use std::time::{Duration, Instant};
 
@@ -19,13 +20,13 @@ struct Timetable {
     /// Seconds between two requests of all connections together.
     step: f64,
     connections: u32,
-    /// Number among all requests of the next one of this connection.
+    /// Number of the next request of this connection among all requests.
     next: u64,
 }
 
 impl Pace {
-    /// For connection number `connection` of `connections`, which take turns. `rate` is in requests a
-    /// second, of all together.
+    /// A timetable for connection number `connection` of `connections`, which take turns. `rate` is
+    /// the number of requests per second of all connections together.
     pub(crate) fn new(
         rate: Option<f64>,
         start: Instant,
@@ -41,7 +42,7 @@ impl Pace {
         Self { timetable }
     }
 
-    /// If a request is due, takes it: the instant from which its latency counts.
+    /// Takes a request if one is due. Returns the instant that its latency counts from.
     pub(crate) fn take(&mut self, now: Instant) -> Option<Instant> {
         let Some(timetable) = &mut self.timetable else {
             return Some(now);
@@ -54,12 +55,12 @@ impl Pace {
         Some(due)
     }
 
-    /// When the next request is due; `None` if it has only to wait for its turn.
+    /// When the next request is due. `None` in a closed loop.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         self.timetable.as_ref().map(Timetable::due)
     }
 
-    /// How many requests were due before `now` and have not been taken.
+    /// Number of requests that were due before `now` and were not taken.
     pub(crate) fn backlog(&self, now: Instant) -> u64 {
         let Some(timetable) = &self.timetable else {
             return 0;
@@ -97,13 +98,13 @@ mod tests {
     fn an_open_loop_counts_from_the_timetable() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
-        // 1000 a second over 4 connections: this one has those at 1, 5, 9 ms and so on.
+        // 1000 per second over 4 connections: this one has those at 1, 5, 9 ms and so on.
         let mut pace = Pace::new(Some(1000.0), start, 1, 4);
         assert_eq!(pace.take(start), None);
         assert_eq!(pace.next_due(), Some(at(1)));
         assert_eq!(pace.take(at(1)), Some(at(1)));
         assert_eq!(pace.take(at(4)), None);
-        // The server stood still until 20 ms: those that were due keep their instants.
+        // The server stalled until 20 ms. The requests keep the instants at which they were due.
         assert_eq!(pace.backlog(at(20)), 4);
         let taken: Vec<_> = std::iter::from_fn(|| pace.take(at(20))).collect();
         assert_eq!(taken, [at(5), at(9), at(13), at(17)]);

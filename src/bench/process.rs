@@ -1,23 +1,23 @@
-//! What a process on this machine has used, from /proc (proc_pid_stat(5)).
+//! Reads the CPU time of a process on this machine from /proc (proc_pid_stat(5)).
 
 use std::fs;
 use std::io;
 
-/// What a process has used since it was started, all its threads together.
+/// What a process has used since its start, with all its threads.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Usage {
-    /// Seconds of CPU in its own code.
+    /// CPU seconds in user mode.
     pub(crate) user: f64,
-    /// Seconds of CPU in the kernel's.
+    /// CPU seconds in kernel mode.
     pub(crate) system: f64,
-    /// How often its threads that now live have waited.
+    /// Voluntary context switches of its running threads: the thread waited.
     pub(crate) voluntary_switches: u64,
-    /// How often others took the CPU from them.
+    /// Involuntary context switches of its running threads: another thread took the CPU.
     pub(crate) involuntary_switches: u64,
 }
 
 impl Usage {
-    /// Of the process with this id.
+    /// Reads the usage of the process with this id.
     pub(crate) fn of(pid: u32) -> io::Result<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
         let ticks =
@@ -26,7 +26,7 @@ impl Usage {
         let [user, system] = ticks.map(|ticks| ticks as f64 / per_second);
         let (mut voluntary_switches, mut involuntary_switches) = (0, 0);
         for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-            // A thread may be gone by now.
+            // The thread may have ended.
             let status = fs::read_to_string(task?.path().join("status")).unwrap_or_default();
             voluntary_switches += field(&status, "voluntary_ctxt_switches:");
             involuntary_switches += field(&status, "nonvoluntary_ctxt_switches:");
@@ -39,7 +39,7 @@ impl Usage {
         })
     }
 
-    /// What was used between `earlier` and this.
+    /// What was used since `earlier`.
     pub(crate) const fn since(&self, earlier: &Self) -> Self {
         Self {
             user: self.user - earlier.user,
@@ -53,13 +53,14 @@ impl Usage {
         }
     }
 
-    /// Seconds of CPU.
+    /// CPU seconds.
     pub(crate) const fn cpu(&self) -> f64 {
         self.user + self.system
     }
 }
 
-/// utime and stime, the 14th and 15th field. The second may hold spaces and parentheses.
+/// Reads utime and stime, the 14th and 15th field. The second field may contain spaces and
+/// parentheses.
 fn parse_stat(stat: &str) -> Option<[u64; 2]> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace().skip(11);

@@ -1,4 +1,4 @@
-//! Whether a reply over HTTP is one to what was asked: bencode looked into in place.
+//! Checks HTTP replies: reads the bencode of a body in place.
 
 use scion_tracker_core::codec::bencode::{Dict, Value};
 use scion_tracker_core::codec::compact::Layout;
@@ -6,7 +6,7 @@ use scion_tracker_core::codec::compact::Layout;
 use super::mix::Kind;
 use super::report::Failure;
 
-/// Checks a body. Returns the peers in it, entries of all lists.
+/// Checks a body. Returns the number of peers in all its lists.
 pub(super) fn check(kind: Kind, numwant: Option<u32>, body: &[u8]) -> Result<u32, Failure> {
     // aquatic_http ends bodies with a line break.
     let body = body.strip_suffix(b"\r\n").unwrap_or(body);
@@ -35,7 +35,7 @@ pub(super) fn check(kind: Kind, numwant: Option<u32>, body: &[u8]) -> Result<u32
     Ok(ip + scion)
 }
 
-/// How many peers a list has, packed or not.
+/// Returns the number of peers in a list, compact or not.
 fn list(dict: &Dict<'_>, name: &str, layout: Layout) -> Result<u32, Failure> {
     match dict.get(name) {
         None => Ok(0),
@@ -77,7 +77,7 @@ mod tests {
                 b"d8:intervali9e5:peers18:aaaabbaaaabbaaaabbe",
                 Err(Failure::TOO_MANY),
             ),
-            // Trackers that count the others alone.
+            // Trackers that do not count the requester.
             (
                 announce,
                 b"d8:completei0e10:incompletei0e8:intervali9e5:peers0:e\r\n",

@@ -1,4 +1,4 @@
-//! What came of it: counts while it runs, and the report in the end.
+//! Counts replies and failures during a run, and makes the report.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,24 +11,24 @@ use serde::Serialize;
 use super::mix::Kind;
 use super::process::Usage;
 
-/// The longest latency that is told from longer ones: a minute, in nanoseconds.
+/// Longest latency that is distinguished, in nanoseconds: a minute.
 const LONGEST: u64 = 60_000_000_000;
-/// Kinds of failures that are told apart; a server that makes up more has its rest put together.
+/// Kinds of failures that are distinguished. If a server causes more, the rest is counted as one.
 const FAILURES: usize = 64;
 
-/// Why a request has brought no reply that counts, in words by which failures are put together.
+/// Why a request has no valid reply. Failures with the same text are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Failure(pub(crate) Cow<'static, str>);
 
 impl Failure {
     pub(crate) const TIMEOUT: Self = Self(Cow::Borrowed("no reply in time"));
     pub(crate) const MALFORMED: Self = Self(Cow::Borrowed("malformed reply"));
-    pub(crate) const UNEXPECTED: Self = Self(Cow::Borrowed("reply to something else"));
-    pub(crate) const STRAY: Self = Self(Cow::Borrowed("reply that nothing waits for"));
+    pub(crate) const UNEXPECTED: Self = Self(Cow::Borrowed("reply to another request"));
+    pub(crate) const STRAY: Self = Self(Cow::Borrowed("reply without a request"));
     pub(crate) const TOO_MANY: Self = Self(Cow::Borrowed("more peers than wanted"));
     pub(crate) const CLOSED: Self = Self(Cow::Borrowed("connection closed"));
 
-    /// The tracker's own words.
+    /// The failure reason of the tracker.
     pub(crate) fn refused(reason: &[u8]) -> Self {
         let reason = String::from_utf8_lossy(&reason[..reason.len().min(100)]);
         Self(format!("refused: {}", reason.escape_debug()).into())
@@ -39,12 +39,12 @@ impl Failure {
         Self(format!("status {status}").into())
     }
 
-    /// What the system or a library says, its causes included.
+    /// An error of the system or a library, with its causes.
     pub(crate) fn error(what: &str, error: &dyn std::error::Error) -> Self {
         let mut text = format!("{what}: {error}");
         let mut source = error.source();
         while let Some(cause) = source {
-            // Writing to a String cannot fail.
+            // Writing to a string cannot fail.
             let _ = write!(text, ": {cause}");
             source = cause.source();
         }
@@ -73,10 +73,10 @@ impl Tally {
         })
     }
 
-    /// A reply that was checked, and how many peers it brought.
+    /// Counts a valid reply and its peers.
     pub(crate) fn reply(&mut self, kind: Kind, latency: Duration, peers: u32) {
         self.replies[kind as usize] += 1;
-        // Some trackers hand out peers to those who leave, too.
+        // Some trackers also return peers to peers that leave.
         if matches!(kind, Kind::Announce | Kind::Completed) {
             self.peers += u64::from(peers);
         }
@@ -92,7 +92,7 @@ impl Tally {
         *self.failures.entry(failure).or_default() += 1;
     }
 
-    /// Requests that were due before the end and not sent.
+    /// Counts requests that were due before the end and were not sent.
     pub(crate) const fn unsent(&mut self, count: u64) {
         self.unsent += count;
     }
@@ -103,7 +103,7 @@ impl Tally {
         }
         self.peers += other.peers;
         self.unsent += other.unsent;
-        // Histograms of the same bounds fit.
+        // The histograms have the same bounds, so this cannot fail.
         let _ = self.nanoseconds.add(&other.nanoseconds);
         for (failure, count) in &other.failures {
             *self.failures.entry(failure.clone()).or_default() += count;
@@ -114,7 +114,7 @@ impl Tally {
         self.replies.iter().sum()
     }
 
-    /// The report.
+    /// Makes the report.
     pub(crate) fn report(&self, setup: Setup, measured: &Measured) -> Report {
         let Measured {
             unfilled,
@@ -170,23 +170,23 @@ impl Tally {
     }
 }
 
-/// What was seen from outside of the connections.
+/// What was measured outside of the connections.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Measured {
-    /// Peers that had not announced themselves before, though they should have.
+    /// Peers that had not made their requested first announce before the measured time.
     pub(crate) unfilled: u32,
-    /// The measured time.
+    /// The measured time in seconds.
     pub(crate) seconds: f64,
     pub(crate) server: Option<Usage>,
     pub(crate) own: Usage,
 }
 
-/// What was asked for.
+/// Parameters of the run.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Setup {
     pub(crate) target: String,
     pub(crate) transport: &'static str,
-    /// Requests a second; without it as many as the server answers.
+    /// Requests per second. `None` for a closed loop.
     pub(crate) rate: Option<f64>,
     pub(crate) connections: u32,
     pub(crate) sources: u32,
@@ -203,7 +203,7 @@ pub(crate) struct Setup {
     pub(crate) seed: u64,
 }
 
-/// What came of it.
+/// The report.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Report {
     #[serde(flatten)]
@@ -215,15 +215,15 @@ pub(crate) struct Report {
     pub(crate) peers_per_announce: Option<f64>,
     pub(crate) latency_us: Option<Latency>,
     pub(crate) failures: BTreeMap<String, u64>,
-    /// In an open loop: requests that were due and waited for a free place in flight.
+    /// In an open loop: requests that were due but not sent, because too many were in flight.
     pub(crate) unsent: u64,
-    /// Peers that had not announced themselves when the measured time began, though they should have.
+    /// Peers that had not made their requested first announce before the measured time.
     pub(crate) unfilled: u32,
     pub(crate) server: Option<Server>,
     pub(crate) generator: Generator,
 }
 
-/// Microseconds from when a request was due until its reply was there.
+/// Latency in microseconds, from the time a request was due until its reply.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Latency {
     pub(crate) mean: f64,
@@ -234,7 +234,7 @@ pub(crate) struct Latency {
     pub(crate) max: f64,
 }
 
-/// What the server's process used.
+/// Usage of the server's process.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Server {
     pub(crate) cpu_seconds: f64,
@@ -245,12 +245,12 @@ pub(crate) struct Server {
     pub(crate) involuntary_switches: u64,
 }
 
-/// What the load generator used.
+/// Usage of the load generator.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Generator {
     pub(crate) cpu_seconds: f64,
     pub(crate) cpu_seconds_per_million: Option<f64>,
-    /// Cores.
+    /// Number of busy cores.
     pub(crate) busy: f64,
 }
 
@@ -271,7 +271,7 @@ impl Report {
             },
             setup.in_flight,
             match setup.rate {
-                Some(rate) => format!("{rate} requests a second"),
+                Some(rate) => format!("{rate} requests per second"),
                 None => "closed loop".to_owned(),
             },
             setup.torrents,
@@ -281,20 +281,20 @@ impl Report {
             setup.mix,
         );
         let mut line = |name: &str, value: String| {
-            // Writing to a String cannot fail.
+            // Writing to a string cannot fail.
             let _ = writeln!(text, "{name:<14} {value}");
         };
         let per_second = self.replies_per_second;
         let (replies, seconds) = (self.replies, self.seconds);
         line(
             "replies",
-            format!("{replies} in {seconds:.2} s, {per_second:.0} a second"),
+            format!("{replies} in {seconds:.2} s, {per_second:.0} per second"),
         );
         for (kind, count) in &self.by_kind {
             line(&format!("  {kind}"), count.to_string());
         }
         if let Some(peers) = self.peers_per_announce {
-            line("peers", format!("{peers:.1} an announce"));
+            line("peers", format!("{peers:.1} per announce"));
         }
         if let Some(latency) = self.latency_us {
             let Latency {
@@ -336,7 +336,7 @@ impl Report {
             line(
                 "  switches",
                 format!(
-                    "{} voluntary, {} not",
+                    "{} voluntary, {} involuntary",
                     server.voluntary_switches, server.involuntary_switches
                 ),
             );

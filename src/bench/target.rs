@@ -1,4 +1,4 @@
-//! Who is asked, and from where.
+//! The tracker under load, and the addresses that the load comes from.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
@@ -8,7 +8,7 @@ use scion_tracker_core::address::{AddressError, Host, IsdAs, ScionAddr};
 
 use crate::client::{Scheme, TrackerUrl};
 
-/// Over what a tracker is asked.
+/// The protocol to a tracker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Over {
     Udp,
@@ -28,7 +28,7 @@ impl Over {
     }
 }
 
-/// What a tracker is asked over, for people.
+/// The name of the protocol for people.
 pub(super) const fn transport(url: &TrackerUrl) -> &'static str {
     match (Over::of(url), url.scion()) {
         (Over::Udp, None) => "UDP",
@@ -40,24 +40,24 @@ pub(super) const fn transport(url: &TrackerUrl) -> &'static str {
     }
 }
 
-/// The first address of the host. Over SCION that is where packets go on the underlay, too: to the
-/// tracker itself and to no router.
+/// Resolves the first address of the host. Over SCION this is also the underlay address for
+/// packets: they go to the tracker directly, not to a router.
 pub(super) fn resolve(url: &TrackerUrl) -> io::Result<SocketAddr> {
     let found = (url.host(), url.port()).to_socket_addrs()?.next();
     found.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-/// From where a source address talks.
+/// A source of load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Source {
     /// The address that its sockets are bound to.
     pub(super) ip: IpAddr,
-    /// Over SCION, who it is.
+    /// Its SCION host, over SCION.
     pub(super) scion: Option<Host>,
 }
 
-/// Source number `number`: an address of its own in 127.1.0.0/16 and above towards loopback over IPv4,
-/// else the one that the system picks.
+/// Returns the address of source number `number`: each has its own in 127.1.0.0/16 and above
+/// towards loopback over IPv4. Otherwise it is the one that the system chooses.
 pub(super) fn source_ip(to: SocketAddr, number: u32) -> IpAddr {
     match to {
         SocketAddr::V4(to) if to.ip().is_loopback() => {
@@ -69,7 +69,7 @@ pub(super) fn source_ip(to: SocketAddr, number: u32) -> IpAddr {
     }
 }
 
-/// Whether each source number has an address of its own.
+/// Whether each source has its own address.
 pub(super) fn has_many_sources(to: SocketAddr) -> bool {
     to.is_ipv4() && to.ip().is_loopback()
 }
@@ -81,18 +81,19 @@ pub(super) fn local_ip(to: SocketAddr) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-/// The bytes of a path from `from` to `to`: none inside one AS, else one link that leads nowhere but is
-/// well formed, issued now. Servers that answer where packets come from need no more.
+/// Makes the bytes of a path from `from` to `to`. They are empty inside one AS. Otherwise the path
+/// has one link, is well-formed, leads nowhere and was issued now. That suffices for servers that
+/// answer to the underlay source of packets.
 pub(super) fn path(from: IsdAs, to: IsdAs) -> Vec<u8> {
     if from == to {
         return Vec::new();
     }
     let issued = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     let interface = from.to_u64().to_be_bytes()[7] | 1;
-    // Meta, and an info field in the direction of construction.
+    // Meta header, and an info field in the direction of construction.
     let mut path = vec![0, 0, 0x20, 0, 1, 0, 0, 1];
     path.extend_from_slice(&(issued.as_secs() as u32).to_be_bytes());
-    // Hop fields: egress of the one AS, ingress of the other, with MACs that nobody looks at.
+    // Hop fields: egress of one AS, ingress of the other. Nothing checks their MACs.
     path.extend_from_slice(&[0, 63, 0, 0, 0, interface, 1, 2, 3, 4, 5, 6]);
     path.extend_from_slice(&[0, 63, 0, 1, 0, 0, 6, 5, 4, 3, 2, 1]);
     path
@@ -100,7 +101,7 @@ pub(super) fn path(from: IsdAs, to: IsdAs) -> Vec<u8> {
 
 /// Reads `ISD-AS,[ip]`.
 pub(crate) fn parse_host(text: &str) -> Result<Host, AddressError> {
-    // Any port will do: each connection has its own.
+    // The port does not matter: each connection has its own.
     let addr: ScionAddr = format!("{text}:1").parse()?;
     Ok(addr.host)
 }

@@ -1,4 +1,4 @@
-//! What connections over TCP and QUIC have in common: a task each, on the runtime of their thread.
+//! Runs connections over TCP and QUIC: one task per connection, on the runtime of its thread.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -14,12 +14,12 @@ use super::pace::Pace;
 use super::report::{Failure, Tally};
 use super::{BenchError, Plan, Shared, connections};
 
-/// The timer wakes up to this much late, so what is nearer is waited for in turns.
+/// The timer fires up to this much late. Shorter waits yield to other tasks instead.
 const TIMER: Duration = Duration::from_millis(2);
-/// Before a connection is tried again that has just failed.
+/// Pause before a failed connection is opened again.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// What one connection works with.
+/// What one connection needs.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
     pub(super) plan: Arc<Plan>,
@@ -31,18 +31,19 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// The next request, if one is due, and the instant from which its latency counts.
+    /// Takes the next request if one is due. Returns it with the instant that its latency counts
+    /// from.
     pub(super) fn take(&self) -> Option<(Instant, Ask)> {
         let since = self.pace.borrow_mut().take(Instant::now())?;
         Some((since, self.shared.next(&mut self.requests.borrow_mut())))
     }
 
-    /// When the next one is due; `None` in a closed loop.
+    /// When the next request is due. `None` in a closed loop.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.pace.borrow().next_due()
     }
 
-    /// Waits for the next request to be due.
+    /// Waits until the next request is due.
     pub(super) async fn turn(&self) -> (Instant, Ask) {
         loop {
             if let Some(taken) = self.take() {
@@ -70,13 +71,13 @@ impl Client {
         }
     }
 
-    /// Lets a server that fails catch its breath.
+    /// Waits briefly after a failure.
     pub(super) async fn pause(&self) {
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// Runs the connections of a thread until the end. `start` begins them, on a local task set.
+/// Runs the connections of a thread until the end. `start` starts them on a local task set.
 pub(super) fn run(
     plan: &Arc<Plan>,
     shared: &Arc<Shared>,

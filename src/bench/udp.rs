@@ -1,5 +1,7 @@
-//! BEP 15 over UDP, over IP and in SCION packets: batches both ways on sockets that do not block, each
-//! of a connection with so many requests in flight.
+//! Generates load over UDP (BEP 15), on IP and in SCION packets.
+//!
+//! Sends and receives in batches on non-blocking sockets. Each socket is one connection with a
+//! number of requests in flight.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -24,15 +26,15 @@ use super::report::{Failure, Tally};
 use super::{BenchError, Plan, Shared, connections};
 use crate::socket::mmsg::{ConnectedReceiver, ConnectedSender};
 
-/// The largest datagram either way.
+/// Longest datagram in both directions, in bytes.
 const LEN: usize = 2048;
-/// BEP 15: for so long a client may use a connection id.
+/// How long a client may use a connection id (BEP 15).
 const ID_LIFETIME: Duration = Duration::from_secs(60);
-/// How often a connection looks for requests that are not answered.
+/// How often a connection checks for requests without an answer.
 const LOOK: Duration = Duration::from_millis(50);
-/// The longest sleep, so that the end is noticed.
+/// Longest sleep, so that a thread notices the end.
 const SLEEP: Duration = Duration::from_millis(20);
-/// Bytes that wait in the kernel, each way.
+/// Size of the kernel buffers in each direction, in bytes.
 const SOCKET_BUFFER: usize = 1 << 21;
 
 /// Runs the connections of a thread.
@@ -62,7 +64,7 @@ pub(super) fn run(
         for (socket, connection) in sockets.iter().zip(&mut asking) {
             let received = match receiver.receive(socket) {
                 Ok(received) => received,
-                // That nobody listens, of an earlier datagram.
+                // An earlier datagram met a port without a listener.
                 Err(error) => {
                     count(&mut tally, shared, Failure::error("cannot receive", &error));
                     0
@@ -108,7 +110,7 @@ pub(super) fn run(
                 tv_sec: 0,
                 tv_nsec: sleep.subsec_nanos().into(),
             };
-            // Interrupted or not, the next round sees what there is.
+            // The next round checks the sockets again, even after an interruption.
             let _ = poll(&mut fds, Some(&timeout));
         }
     }
@@ -128,7 +130,7 @@ fn count(tally: &mut Tally, shared: &Shared, failure: Failure) {
     }
 }
 
-/// A socket at the source of a connection, and how packets of it look.
+/// Opens a socket at the source of a connection. Returns it with the format of its packets.
 fn open(plan: &Plan, connection: u32) -> Result<(UdpSocket, Wire), BenchError> {
     let source = plan
         .source(plan.load.source_of(connection))
@@ -138,7 +140,7 @@ fn open(plan: &Plan, connection: u32) -> Result<(UdpSocket, Wire), BenchError> {
         socket.connect(plan.to)?;
         socket.set_nonblocking(true)?;
         let buffers = socket2::SockRef::from(&socket);
-        // As far as the kernel lets us.
+        // The kernel may allow less.
         buffers.set_recv_buffer_size(SOCKET_BUFFER)?;
         buffers.set_send_buffer_size(SOCKET_BUFFER)?;
         let port = socket.local_addr()?.port();
@@ -164,7 +166,7 @@ fn open(plan: &Plan, connection: u32) -> Result<(UdpSocket, Wire), BenchError> {
     Ok((socket, wire))
 }
 
-/// How datagrams are packed, and peers in them.
+/// The format of datagrams, and of the peers in them.
 struct Wire {
     layout: Layout,
     scion: Option<Template>,
@@ -185,7 +187,7 @@ impl Wire {
         }
     }
 
-    /// The reply in a datagram.
+    /// Reads the reply in a datagram.
     fn read<'a>(&self, datagram: &'a [u8]) -> Option<Reply<'a>> {
         let payload = match &self.scion {
             None => datagram,
@@ -198,12 +200,13 @@ impl Wire {
     }
 }
 
-/// A request on its way, or room for one.
+/// A slot for a request in flight.
 #[derive(Clone, Copy)]
 struct Slot {
-    /// How often it was used: the upper half of the transaction id, the lower is its number.
+    /// Number of uses: the upper half of the transaction id. The lower half is the number of the
+    /// slot.
     round: u16,
-    /// `None` for a connect.
+    /// `None` for a connect request.
     kind: Option<Kind>,
     waiting: bool,
     since: Instant,
@@ -215,7 +218,7 @@ struct Connection {
     wire: Wire,
     requests: Requests,
     pace: Pace,
-    /// BEP 41's URL data for peers without a place, and by place.
+    /// URL data (BEP 41) for peers without an ISD-AS, and for those of each AS.
     url: String,
     urls: Vec<String>,
     id: Option<(ConnectionId, Instant)>,
@@ -258,8 +261,8 @@ impl Connection {
         }
     }
 
-    /// Reads a reply: what it answers, since when that was due, how many peers it brings; nothing for
-    /// the reply to a connect.
+    /// Reads a reply. Returns the kind of the request, the instant it was due, and the number of
+    /// peers. `None` for the reply to a connect request.
     fn receive(
         &mut self,
         datagram: Option<&[u8]>,
@@ -302,7 +305,7 @@ impl Connection {
         }
     }
 
-    /// Gives up what has waited for too long. Returns how many requests.
+    /// Abandons requests that have timed out. Returns their number.
     fn give_up(&mut self, now: Instant) -> usize {
         if now.saturating_duration_since(self.looked) < LOOK {
             return 0;
@@ -320,7 +323,8 @@ impl Connection {
         self.free.len() - before
     }
 
-    /// Writes the next request that is due into `out`; false if there is none, or no room in flight.
+    /// Writes the next due request to `out`. Returns false if none is due or too many are in
+    /// flight.
     fn send(&mut self, now: Instant, shared: &Shared, out: &mut Vec<u8>) -> bool {
         let Some(number) = self.free.last().copied() else {
             return false;
@@ -364,14 +368,14 @@ impl Connection {
             return write_scrape_request(id, transaction, &[ask.info_hash], out);
         }
         let mut announce = self.plan.announce(ask);
-        // It stands in the URL already.
+        // The URL already has it.
         announce.claim = Default::default();
         let place = ask.place.and_then(|place| self.urls.get(place));
         let url = place.unwrap_or(&self.url);
         write_announce_request(id, transaction, &announce, url, out);
     }
 
-    /// When there is something to send that has only to wait for its time.
+    /// When the next request is due that can then be sent.
     fn next_due(&self) -> Option<Instant> {
         self.pace
             .next_due()

@@ -210,20 +210,20 @@ fn wrong_usage_is_refused() {
             "udp://127.0.0.1:1".into(),
             &["--new-connections"],
             1,
-            "no connections to be new",
+            "UDP has no connections",
         ),
         (
             "udp://127.0.0.1:1".into(),
             &["--mix=connect=1"],
             2,
-            "a mix is written",
+            "expected a mix such as",
         ),
         ("udp://127.0.0.1:1".into(), &["--rate=0"], 2, "a rate is"),
         (
             "udp://127.0.0.1:1".into(),
             &["--peers=1"],
             1,
-            "1 peers cannot be spread",
+            "1 peers are too few for",
         ),
         (
             "udp://127.0.0.1:1".into(),
@@ -241,7 +241,7 @@ fn wrong_usage_is_refused() {
             "http://[1-1,127.0.0.1]:1".into(),
             &[],
             2,
-            "http:// is not spoken over SCION",
+            "http:// is not supported over SCION",
         ),
     ] {
         let output = bench(&url, args);

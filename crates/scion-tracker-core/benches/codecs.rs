@@ -1,4 +1,5 @@
-//! The codecs on the bytes of real clients: what a request costs before and after the tracker.
+//! Benchmarks of the codecs, with requests of real clients: the cost of a request before and after
+//! the tracker.
 
 use std::hint::black_box;
 use std::net::IpAddr;
@@ -19,7 +20,7 @@ const UDP_URL: &str = include_str!("../../../tests/vectors/udp/libtorrent-announ
 
 const ID: PeerId = PeerId(*b"-LT2110-2Hk2RLxj.gRc");
 
-/// The first datagram of a vector.
+/// Returns the first datagram of a vector.
 fn datagram(lines: &str) -> Vec<u8> {
     let line = lines.lines().next().unwrap_or_default();
     let digit = |at: usize| u8::from_str_radix(&line[at..at + 2], 16).unwrap_or_default();
@@ -89,7 +90,7 @@ fn udp(c: &mut Criterion) {
             });
         });
     }
-    // All that a UDP announce costs but the registry and the kernel.
+    // The cost of a UDP announce without the registry and the kernel.
     let mut datagram = datagram(UDP);
     datagram[..8].copy_from_slice(&id.0.to_be_bytes());
     group.bench_function("announce, all codecs", |b| {

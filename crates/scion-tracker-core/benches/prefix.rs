@@ -1,5 +1,5 @@
-//! Longest-prefix match in tables of 0, 100 and 10,000 prefixes, for addresses that match and for
-//! addresses that do not.
+//! Benchmarks of the longest-prefix match in tables of 0, 100 and 10,000 prefixes, for addresses
+//! with and without a match.
 //!
 //! All prefixes are neighbours, so that a lookup without a match takes as long as one with a match.
 
@@ -12,20 +12,20 @@ use scion_tracker_core::prefix::PrefixMap;
 
 /// Sizes of the tables.
 const SIZES: [u32; 3] = [0, 100, 10_000];
-/// Addresses that are looked up in turn.
+/// Number of different addresses that are looked up.
 const LOOKUPS: u32 = 1024;
 
 /// Address number `n` of 10.0.0.0/8 or of fd00::/8.
 fn address(v6: bool, n: u32) -> IpAddr {
     if v6 {
-        // A /64 each.
+        // Each address is in its own /64.
         Ipv6Addr::from_bits((0xfd00 << 112) | (u128::from(n) << 64) | 1).into()
     } else {
         Ipv4Addr::from_bits((10 << 24) | n).into()
     }
 }
 
-/// Prefix number `n`: a /31, or a /64. The prefix that follows it is not in the table.
+/// Prefix number `n`: a /31 or a /64. The prefix after it is not in the table.
 fn prefix(v6: bool, n: u32) -> IpNet {
     let length = if v6 { 64 } else { 31 };
     IpNet::new_assert(address(v6, 4 * n), length).trunc()

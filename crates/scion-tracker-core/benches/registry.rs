@@ -1,7 +1,8 @@
-//! What the memory registry and the selection of peers cost, by the size and the spread of a swarm.
+//! Benchmarks of the memory registry and the selection of peers, by the size and the spread of a
+//! swarm.
 //!
-//! Every announce asks for 50 peers, unless the name says otherwise. The requesters come in a random
-//! order, so that in a big swarm each is a miss of the caches, as it is in the world.
+//! Announces ask for 50 peers, unless the name says otherwise. Requesters come in random order, so
+//! that in a large swarm each one misses the caches, as in production.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
@@ -21,7 +22,7 @@ const NOW: Time = Time::from_secs(100);
 /// Where the peers are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Spread {
-    /// On the plain Internet.
+    /// On plain IP, without an ISD-AS.
     Unplaced,
     /// In one AS.
     One,
@@ -110,7 +111,7 @@ struct Subject {
 }
 
 impl Subject {
-    /// One swarm of this many peers.
+    /// Makes one swarm with this many peers.
     fn new(spread: Spread, peers: u32) -> Self {
         let ceilings = Ceilings {
             peers_per_source: u32::MAX,
@@ -150,7 +151,7 @@ fn refresh(c: &mut Criterion) {
         for peers in [1, 10, 100, 10_000, 1_000_000] {
             let mut subject = Subject::new(spread, peers);
             for (name, mode) in [("prefer", Mode::Prefer), ("random", Mode::Random)] {
-                // Without a place, or with one for all, the two are as good as the same.
+                // Without an ISD-AS, or with the same one for all peers, both modes select alike.
                 let policy = by(mode);
                 let id = BenchmarkId::new(format!("{}, {name}", spread.name()), peers);
                 group.bench_function(id, |b| {

@@ -1,4 +1,5 @@
-//! What SCION adds to a datagram: reading a packet, checking its sum, and encapsulating a reply.
+//! Benchmarks of the SCION part of a datagram: parsing a packet, checking its checksum, and
+//! encapsulating a reply.
 
 use std::hint::black_box;
 
@@ -6,7 +7,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use scion_tracker_core::address::ScionAddr;
 use scion_tracker_core::codec::scion::{Answer, Message, Path, Template, parse};
 
-/// A path of three segments and seven hop fields, as the test vectors have it.
+/// A path of three segments and seven hop fields, as in the test vectors.
 fn path() -> Vec<u8> {
     let mut path = (2_u32 << 30 | 6 << 24 | 2 << 12 | 3 << 6 | 2)
         .to_be_bytes()

@@ -1,7 +1,7 @@
-//! The core of scion-tracker: everything a BitTorrent tracker decides, and nothing that touches the
-//! world. No socket, clock, file or task is in here; time, randomness and origin are arguments.
+//! The core of scion-tracker: all decisions of a BitTorrent tracker, without I/O. It has no socket,
+//! clock, file or task. Time, randomness and the origin of a request are arguments.
 //!
-//! A request takes this path, whatever the transport:
+//! A request of any transport takes this path:
 //!
 //! ```text
 //! bytes -> codec -> request -> access -> place -> registry -> selection -> codec -> bytes
@@ -9,17 +9,17 @@
 //!                             `-> refusal         `-> observer (what the announce changed)
 //! ```
 //!
-//! Modules, in the order of that path:
-//! - [`codec`]: bytes to requests and replies to bytes, each message in both directions: BEP 15 and
-//!   BEP 41, HTTP queries, bencode, compact peer lists, UDP connection ids, SCION packets.
+//! The modules, in the order of that path:
+//! - [`codec`]: decodes requests and encodes replies, and the reverse for clients: BEP 15 and BEP
+//!   41, HTTP queries, bencode, compact peer lists, UDP connection ids, SCION packets.
 //! - [`address`], [`types`]: ISD-AS numbers, SCION hosts, info hashes, peer ids.
-//! - [`request`], [`response`]: what is asked and answered, in types that cannot be invalid.
-//! - [`tracker`]: the story in one file.
+//! - [`request`], [`response`]: requests and answers, in types that cannot be invalid.
+//! - [`tracker`]: handles a request from access to answer.
 //! - [`access`]: who may announce and scrape.
 //! - [`observe`]: what an announce changed.
-//! - [`place`]: where a requester is, by packet, by the operator's table or by its own claim.
-//! - [`registry`]: who is in which swarm; the memory store, and the contract for any other.
-//! - [`select`]: whom to hand out: tiers by place, the reserve, the draw.
+//! - [`place`]: the ISD-AS of a requester, by packet, by the operator's table or by its own claim.
+//! - [`registry`]: the peers of each swarm. Defines the contract of a store, and a store in memory.
+//! - [`select`]: chooses the peers to hand out: tiers by place, the reserve, the draw.
 
 pub mod access;
 pub mod address;

@@ -1,7 +1,7 @@
-//! The registry: who is in which swarm, and where.
+//! The registry: the peers of each swarm.
 //!
-//! [`Registry`] states the obligations of a store; `contract` (feature `contract`) is the test suite
-//! that each store has to pass. [`memory`] is the one that answers from local memory.
+//! [`Registry`] defines the obligations of a store. `contract` (feature `contract`) is the test
+//! suite that each store must pass. [`memory`] is a store in local memory.
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
@@ -26,61 +26,61 @@ use crate::response::{PeerSink, Reach, Refusal, SwarmCounts};
 use crate::select::Policy;
 use crate::types::{InfoHash, PeerId, Rng, Time};
 
-/// The most peers that one announce is ever given; larger wishes are cut down to it.
+/// Most peers for one announce. A larger `numwant` is reduced to it.
 pub const MAX_NUMWANT: usize = 500;
 
-/// A peer as it is kept: resolved, with nothing left to decide about where it is.
+/// A peer as it is stored, after all decisions about its address.
 ///
-/// Its key inside the swarm is (`ia`, `addr`): the same IP and port in two ASes are two peers, and a
-/// new `id` at a known address replaces the old one.
+/// Its key within the swarm is (`ia`, `addr`): the same IP address and port in two ASes are two
+/// peers. A new `id` at a known address replaces the old one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerEntry {
     /// The swarm.
     pub info_hash: InfoHash,
-    /// The place, [`IsdAs::NONE`] if it has none.
+    /// The ISD-AS. [`IsdAs::NONE`] if it has none.
     pub ia: IsdAs,
     /// Address and port.
     pub addr: CompactAddr,
-    /// What it calls itself.
+    /// The id of the peer.
     pub id: PeerId,
-    /// The `key` of its client, which is the same at all of its addresses (BEP 7). Never handed out.
+    /// The `key` of its client, which is the same at all its addresses (BEP 7). Never handed out.
     pub key: Option<u32>,
-    /// How others reach it. [`Reach::Ip`] if there is no place.
+    /// How others reach it. [`Reach::Ip`] if there is no ISD-AS.
     pub reach: Reach,
-    /// Whether the place was proven (SCION packet, operator's table) and not merely claimed.
+    /// Whether the ISD-AS is proven (SCION packet, operator's table) and not only claimed.
     pub verified: bool,
-    /// Has everything.
+    /// Whether it has everything.
     pub seeder: bool,
-    /// What has happened.
+    /// What happened.
     pub event: Event,
 }
 
 /// Which peers the requester asks for.
 #[derive(Debug, Clone, Copy)]
 pub struct Selection<'a> {
-    /// How many at most; never more than [`MAX_NUMWANT`].
+    /// Most peers to return. Never more than [`MAX_NUMWANT`].
     pub numwant: usize,
-    /// How they are chosen.
+    /// How they are selected.
     pub policy: &'a Policy,
-    /// Whom it can reach.
+    /// The peers that the requester can reach.
     pub accepts: Accepts,
 }
 
-/// The peers that a requester can reach: the first set, and then, if that leaves room, the second.
+/// The peers that a requester can reach: `first`, then `then` if there is room left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accepts {
-    /// Chosen first, by place.
+    /// Selected first, by place.
     pub first: Classes,
-    /// Fills what is left.
+    /// Fills the remaining room.
     pub then: Classes,
 }
 
-/// A set of peer classes, one bit for each family and reach.
+/// A set of peer classes. A class is an address family and a reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Classes(u8);
 
 impl Classes {
-    /// Nobody.
+    /// The empty set.
     pub const NONE: Self = Self(0);
 
     const fn bit(family: Family, reach: Reach) -> u8 {
@@ -96,29 +96,29 @@ impl Classes {
         1 << (family + reach)
     }
 
-    /// This set and one class more.
+    /// Adds a class to the set.
     #[must_use]
     pub const fn with(self, family: Family, reach: Reach) -> Self {
         Self(self.0 | Self::bit(family, reach))
     }
 
-    /// Whether peers of this family and reach are in the set.
+    /// Whether the set contains peers of this family and reach.
     pub const fn contains(self, family: Family, reach: Reach) -> bool {
         self.0 & Self::bit(family, reach) != 0
     }
 
-    /// Whether nobody is in the set.
+    /// Whether the set is empty.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 }
 
-/// What an announce did.
+/// The result of an announce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
-    /// The whole swarm, with the requester in it.
+    /// The counts of the whole swarm, including the requester.
     pub counts: SwarmCounts,
-    /// What became of the requester.
+    /// What changed for the requester.
     pub change: Change,
     /// Whether it counted as a completed download.
     pub completed: bool,
@@ -126,27 +126,27 @@ pub struct Outcome {
 
 /// A store of swarms.
 ///
-/// Obligations, each of them tested by the contract suite:
-/// - `announce` enters or refreshes the peer, then pushes peers of the swarm to the sink as
-///   `selection` says: never the requester itself, nobody outside `accepts`, no seed if the requester
-///   is a seed or [`Event::Paused`], nobody twice, at most `numwant`; and returns the counts of the
-///   whole swarm with the requester in it.
-/// - With [`Event::Stopped`] it removes the peer, if one with this key *and this id* is there, and
-///   pushes nobody. A stranger's `stopped` changes nothing and makes no swarm.
-/// - [`Event::Completed`] counts a download once per client, and only of a peer that was known as
-///   incomplete. A client is a peer id with its `key`. A store may forget clients that have left, but not
-///   so soon that a client could count again and again.
-/// - A client that is in a swarm on both address families, with the same `key`, is one in the
-///   counts, as far as the store knows it; it is handed out as two peers.
-/// - A peer that has not announced for the lifetime is gone, without any announce to make it so.
-/// - At a limit the newcomer is refused with the [`Refusal`] of that limit; known peers are served.
-///   At the limits of torrents and memory idle swarms make room first, at the latest once the store
-///   has gone round all swarms. A peer that announces on time is never evicted.
-/// - The count of downloads outlives the swarm, but never takes room that a newcomer needs.
-/// - `scrape` of an unknown swarm is all zeros.
+/// Obligations, which the contract suite tests:
+/// - `announce` adds or refreshes the peer, then pushes peers of the swarm to the sink as
+///   `selection` says: never the requester, no peer outside `accepts`, no seed if the requester is
+///   a seed or [`Event::Paused`], no peer twice, at most `numwant`. It returns the counts of the
+///   whole swarm, including the requester.
+/// - With [`Event::Stopped`] it removes the peer with this key *and this id*, if there is one, and
+///   pushes nothing. If there is none it changes nothing and creates no swarm.
+/// - [`Event::Completed`] counts one download per client, and only for a peer that was known as
+///   incomplete. A client is a peer id with its `key`. A store may forget clients that have left,
+///   but not so soon that a client could count again and again.
+/// - A client that is in a swarm on both address families, with the same `key`, counts as one, as
+///   far as the store knows it. It is handed out as two peers.
+/// - A peer that does not announce within the lifetime is removed, even without another announce.
+/// - At a limit new peers are refused with the [`Refusal`] of that limit. Known peers are still
+///   served. At the limits of torrents and memory idle swarms are evicted first, at the latest once
+///   the store has visited all swarms. A peer that announces on time is never evicted.
+/// - The count of downloads outlives the swarm, but never takes room that a new peer needs.
+/// - `scrape` of an unknown swarm returns zeros.
 /// - `prefetch` changes nothing.
 pub trait Registry {
-    /// Enters, refreshes or removes a peer, and hands out others.
+    /// Adds, refreshes or removes a peer, and pushes others to the sink.
     fn announce<S: PeerSink>(
         &self,
         peer: &PeerEntry,
@@ -156,11 +156,11 @@ pub trait Registry {
         sink: &mut S,
     ) -> Result<Outcome, Refusal>;
 
-    /// The counts of a swarm.
+    /// Returns the counts of a swarm.
     fn scrape(&self, info_hash: &InfoHash) -> SwarmCounts;
 
-    /// Says which announces follow at once, one after the other. A store may use the time to fetch what
-    /// they need, for all of them together; nothing else depends on it.
+    /// Announces which requests follow at once. A store may prefetch the memory of all of them
+    /// together. Nothing else depends on it.
     fn prefetch(&self, peers: &[PeerKey]) {
         let _ = peers;
     }

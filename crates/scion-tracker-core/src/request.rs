@@ -1,4 +1,4 @@
-//! What is asked of the tracker, in types that cannot hold an invalid request, whatever the wire was.
+//! The requests to the tracker, in types that cannot be invalid, for all transports.
 
 mod passkey;
 
@@ -10,26 +10,27 @@ use crate::types::{InfoHash, PeerId};
 
 pub use passkey::{Passkey, PasskeyError};
 
-/// What the transport saw of the requester.
+/// The requester, as the transport sees it.
 ///
-/// For SCION the packet's source, which has shown by the QUIC handshake or the UDP connection id that it
-/// receives answers; for IP the socket's source, or the client that a trusted proxy named.
+/// Over SCION it is the source of the packet. The QUIC handshake or the UDP connection id has
+/// proven that it receives answers. Over IP it is the source of the socket, or the client that a
+/// trusted proxy named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Origin {
-    /// The host; its ISD-AS is [`IsdAs::NONE`] for a request over plain IP.
+    /// The host. Its ISD-AS is [`IsdAs::NONE`] for a request over plain IP.
     pub host: Host,
-    /// How sure its ISD-AS is. Has no meaning without one.
+    /// Whether its ISD-AS is proven. Has no meaning without one.
     pub isd_as: OriginIsdAs,
 }
 
-/// How sure the ISD-AS of a request over SCION is.
+/// Whether the ISD-AS of a request over SCION is proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum OriginIsdAs {
-    /// The packet came from a border router of the own AS, which checks where packets come from, or from
-    /// the very host inside the own AS.
+    /// The packet came from a border router of our AS, which checks the source AS of packets, or
+    /// from the host itself inside our AS.
     #[default]
     Proven,
-    /// The packet says so. Whoever reaches the underlay port may have sent it.
+    /// Only the packet states it. Anyone who reaches the underlay port may have sent it.
     Claimed,
 }
 
@@ -56,11 +57,12 @@ impl Origin {
     }
 }
 
-/// Where a requester says that it is in SCION. Whether it is believed is decided by
-/// [`place`](crate::place), not here.
+/// The SCION address that a requester claims. [`place`](crate::place) decides whether to believe
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Claim {
-    /// `ia=ISD-AS`: "my SCION host is the IP that you see, in this ISD-AS". Never a wildcard.
+    /// `ia=ISD-AS`: "my SCION host is the IP address that you see, in this ISD-AS". Never a
+    /// wildcard.
     pub ia: Option<IsdAs>,
     /// `scion=1` or `scion=ISD-AS,[host]:port`.
     pub scion: ScionClaim,
@@ -69,17 +71,17 @@ pub struct Claim {
 /// The `scion` field of an announce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ScionClaim {
-    /// Absent.
+    /// The field is missing.
     #[default]
     Absent,
     /// `scion=1`: the requester reads `peers_scion4` and `peers_scion6`.
     Capable,
-    /// `scion=ADDRESS`: it reads them, and can be reached there.
+    /// `scion=ADDRESS`: the requester reads these lists, and other peers reach it at this address.
     At(ScionAddr),
 }
 
 impl Claim {
-    /// Whether the requester speaks SCION at all, by its own word.
+    /// Whether the requester claims to use SCION.
     pub fn is_scion(&self) -> bool {
         self.ia.is_some() || self.scion != ScionClaim::Absent
     }
@@ -88,57 +90,57 @@ impl Claim {
 /// The `event` of an announce (BEP 3, BEP 15; `paused` from BEP 21).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Event {
-    /// A regular announce, and whatever event name is unknown.
+    /// A regular announce, or an unknown event.
     #[default]
     None,
     /// The first announce of a session.
     Started,
-    /// The download has just been completed.
+    /// The download is complete.
     Completed,
-    /// The peer is leaving.
+    /// The peer leaves the swarm.
     Stopped,
-    /// A partial seed: it has all that it wants but not everything (BEP 21).
+    /// A partial seed: has all the pieces it wants, but not the whole torrent (BEP 21).
     Paused,
 }
 
-/// An announce: a peer tells of itself and asks for others.
+/// An announce: a peer reports its state and asks for other peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnnounceRequest {
     /// The swarm.
     pub info_hash: InfoHash,
-    /// What the peer calls itself.
+    /// The id of the peer.
     pub peer_id: PeerId,
-    /// The port on which the peer listens.
+    /// Port the peer listens on.
     pub port: NonZeroU16,
-    /// Bytes still to download; [`AnnounceRequest::LEFT_UNKNOWN`] if the client does not say. See
+    /// Bytes left to download, or [`AnnounceRequest::LEFT_UNKNOWN`]. See
     /// [`AnnounceRequest::is_seeder`].
     pub left: u64,
-    /// Bytes uploaded since `started`, by the peer's own word.
+    /// Bytes uploaded since `started`, as reported by the peer.
     pub uploaded: u64,
-    /// Bytes downloaded since `started`, by the peer's own word.
+    /// Bytes downloaded since `started`, as reported by the peer.
     pub downloaded: u64,
-    /// What has happened.
+    /// What happened.
     pub event: Event,
-    /// How many peers are wanted; `None` leaves it to the tracker.
+    /// Number of peers wanted. `None` leaves it to the tracker.
     pub numwant: Option<u32>,
-    /// The `key` by which a peer may prove itself. Never handed on to anybody.
+    /// The `key` that identifies a client across addresses. Never handed out.
     pub key: Option<u32>,
-    /// Where the peer says it is in SCION.
+    /// The SCION address that the peer claims.
     pub claim: Claim,
-    /// `ip=`, `ipv4=`, `ipv6=`, or the address field of BEP 15: heeded from trusted prefixes only.
+    /// `ip=`, `ipv4=`, `ipv6=`, or the address field of BEP 15. Used from trusted prefixes only.
     pub named_ip: Option<IpAddr>,
-    /// The passkey in the tracker's URL, read only by a private tracker. Clients write it as a part
-    /// of the URL.
+    /// The passkey in the URL, used only by a private tracker. Clients send it as a part of the
+    /// URL.
     pub passkey: Option<Passkey>,
 }
 
 impl AnnounceRequest {
     /// `left` of a client that does not know the length of its torrent, as with magnet links. Some
-    /// clients send this value themselves, others leave the field out or send something unreadable.
+    /// clients send this value. Others leave the field out or send an invalid one.
     pub const LEFT_UNKNOWN: u64 = u64::MAX;
 
-    /// Whether the peer has everything, by its own word: nothing is left, or it does not say what is
-    /// left and has just completed.
+    /// Whether the peer reports that it has everything: nothing is left, or `left` is unknown and
+    /// it has just completed.
     pub const fn is_seeder(&self) -> bool {
         match self.left {
             0 => true,
@@ -147,7 +149,7 @@ impl AnnounceRequest {
         }
     }
 
-    /// A regular announce with nothing optional in it.
+    /// A regular announce without optional fields.
     pub const fn new(info_hash: InfoHash, peer_id: PeerId, port: NonZeroU16, left: u64) -> Self {
         Self {
             info_hash,
@@ -199,11 +201,11 @@ impl Family {
     }
 }
 
-/// Which peers the form of the reply has room for.
+/// The peer lists that a reply can carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Carries {
     /// Peers of either family, over IP and SCION (HTTP).
     All,
-    /// One list of one family and of the requester's own network, IP or SCION (BEP 15).
+    /// One list of one family, on the network of the requester: IP or SCION (BEP 15).
     One(Family),
 }

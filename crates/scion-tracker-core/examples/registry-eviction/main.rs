@@ -1,14 +1,16 @@
-//! Prints how long the announces of newcomers take when the registry holds as many torrents as it may.
+//! Measures the announces of new peers when the registry is full.
 //!
 //! ```text
 //! cargo run --release -p scion-tracker-core --example registry-eviction
 //! ```
 //!
-//! Four million torrents, on one thread. The rows differ in how many swarms are idle. The last row is
-//! for comparison: peers that refresh, which never evict. With one argument, the number of torrents.
+//! The registry holds four million torrents, or the number in the argument, and one thread
+//! announces. Each row has another number of idle swarms. The last row is for comparison: peers
+//! that refresh, which never evict.
 //!
-//! The time for which the thread waited for a core is not counted (run_delay in /proc/thread-self/schedstat,
-//! see sched-stats in the documentation of Linux), so that other programs do not disturb the figures much.
+//! The time that the thread waits for a core is not counted (run_delay in
+//! /proc/thread-self/schedstat, see sched-stats in the documentation of Linux), so that other
+//! programs hardly disturb the figures.
 
 use std::io::{self, Write as _};
 use std::net::IpAddr;
@@ -58,7 +60,7 @@ fn measure(torrents: u32) -> io::Result<()> {
         subject.announce(number, START).map_err(io::Error::other)?;
     }
     let late = Time::from_secs(START.as_secs() + ceilings.evict_after + 8);
-    // Newcomers have numbers of their own in each row.
+    // Each row has its own new peers.
     let mut newcomer = torrents;
     let waits = Waits(std::fs::File::open("/proc/thread-self/schedstat")?);
     let row = |subject: &mut Subject, now: Time, first: &mut u32| {
@@ -96,7 +98,7 @@ fn measure(torrents: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// How long this thread has waited for a core.
+/// The time that this thread has waited for a core.
 struct Waits(std::fs::File);
 
 impl Waits {
@@ -104,7 +106,7 @@ impl Waits {
         let mut text = [0; 64];
         let read = self.0.read_at(&mut text, 0).unwrap_or_default();
         let text = str::from_utf8(&text[..read]).unwrap_or_default();
-        // Nanoseconds on a core, nanoseconds waiting for one, time slices.
+        // The file has: nanoseconds on a core, nanoseconds waiting for one, time slices.
         let waited = text
             .split_whitespace()
             .nth(1)
@@ -151,14 +153,14 @@ struct Subject {
 }
 
 impl Subject {
-    /// The only peer of the torrent with this number announces.
+    /// Announces the only peer of torrent number `number`.
     fn announce(
         &mut self,
         number: u32,
         now: Time,
     ) -> Result<(), scion_tracker_core::response::Refusal> {
         let mut hash = [0x5c; 20];
-        // Multiplied, so that the hashes do not come in order.
+        // Multiplication spreads the hashes, so that they are not in order.
         hash[..4].copy_from_slice(&number.wrapping_mul(0x9e37_79b1).to_be_bytes());
         let peer = PeerEntry {
             info_hash: InfoHash(hash),

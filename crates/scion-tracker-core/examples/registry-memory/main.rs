@@ -1,11 +1,11 @@
-//! Prints what a peer costs in memory: resident bytes a peer, as the kernel counts them, and as the
-//! registry's own books do.
+//! Measures the memory of a peer in the registry, in bytes per peer: as resident memory of the
+//! process, and as the registry counts it.
 //!
 //! ```text
 //! cargo run --release --example registry-memory
 //! ```
 //!
-//! Each shape is measured in a process of its own, which this program starts: memory that an
+//! Each shape is measured in its own process, which this program starts. Otherwise memory that the
 //! allocator keeps from an earlier shape would make a later one look cheaper.
 
 use std::fmt::Write as _;
@@ -21,13 +21,13 @@ use scion_tracker_core::response::{NoPeers, Reach};
 use scion_tracker_core::select::Policy;
 use scion_tracker_core::types::{InfoHash, PeerId, Rng, Time};
 
-/// Name, torrents, peers of each, the most bytes a peer that speed.md allows.
+/// Name, torrents, peers per torrent, and the limit of bytes per peer in speed.md.
 const SHAPES: [(&str, u32, u32, f64); 3] = [
     ("100k torrents of 10", 100_000, 10, 64.0),
     ("one torrent of 1M", 1, 1_000_000, 48.0),
     ("1M torrents of 1", 1_000_000, 1, 130.0),
 ];
-/// ASes over which the peers are spread, ten to an ISD; with 0 they are on the plain Internet.
+/// Number of ASes that the peers are spread over, ten per ISD. With 0 they are on plain IP.
 const SPREADS: [u32; 3] = [0, 1, 100];
 
 fn main() -> ExitCode {
@@ -87,7 +87,7 @@ fn measure(shape: u32, ases: u32) -> io::Result<String> {
         },
     };
     let mut rng = Rng::with_seed(1);
-    // Round after round, as peers come in the world, so that swarms grow in between each other.
+    // Round by round, as peers arrive in production, so that swarms grow between each other.
     for round in 0..each {
         for torrent in 0..torrents {
             let peer = peer(torrent, round, round * torrents + torrent, ases);
@@ -105,13 +105,13 @@ fn measure(shape: u32, ases: u32) -> io::Result<String> {
     let rss = (resident()? - before) as f64 / peers;
     let books = memory.totals().memory as f64 / peers;
     Ok(format!(
-        "{rss:6.1} bytes of RSS a peer, {books:6.1} by the books"
+        "{rss:6.1} bytes of RSS per peer, {books:6.1} as the registry counts"
     ))
 }
 
 fn peer(torrent: u32, round: u32, number: u32, ases: u32) -> PeerEntry {
     let mut hash = [0x5c; 20];
-    // Multiplied, so that the hashes do not come in order.
+    // Multiplication spreads the hashes, so that they are not in order.
     hash[..4].copy_from_slice(&torrent.wrapping_mul(0x9e37_79b1).to_be_bytes());
     let asn = round.checked_rem(ases).map_or(0, |asn| asn + 1);
     let isd = if ases == 0 { 0 } else { asn % 10 + 1 };

@@ -1,13 +1,14 @@
-//! Prints how the cost of the registry grows with peers, torrents and ASes.
+//! Measures how the cost of the registry grows with peers, torrents and ASes.
 //!
 //! ```text
 //! cargo run --release -p scion-tracker-core --example registry-scale
 //! ```
 //!
-//! Each row is measured in a process of its own, on one thread: refreshing announces that ask for 50
-//! peers, in random order; resident bytes a peer; and how long announces take, at the 99.9th percentile,
-//! without and with the expiry sweep between them, which visits 1024 peers at a time as the server has
-//! it do.
+//! Each row is measured in its own process, on one thread:
+//! - refreshing announces that ask for 50 peers, in random order,
+//! - resident bytes per peer,
+//! - the 99.9th percentile of the time of an announce, without and with steps of the expiry sweep
+//!   in between. A step visits 1024 peers, as in the server.
 
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
@@ -22,7 +23,7 @@ use scion_tracker_core::response::{Peer, PeerSink, Reach};
 use scion_tracker_core::select::Policy;
 use scion_tracker_core::types::{InfoHash, PeerId, Rng, Time};
 
-/// Peers in all, torrents, ASes (0: none has a place).
+/// Number of peers, torrents and ASes. With 0 ASes peers have no ISD-AS.
 const ROWS: [(u32, u32, u32); 16] = [
     (100, 1, 0),
     (1_000, 1, 0),
@@ -43,9 +44,9 @@ const ROWS: [(u32, u32, u32); 16] = [
 ];
 const NUMWANT: usize = 50;
 const SWEEP_STEP: usize = 1024;
-/// Announces between two steps of the sweep: about what one core serves in the millisecond for which
-/// the server's sweep pauses.
-const ANNOUNCES_A_STEP: u32 = 200;
+/// Announces between two steps of the sweep: about as many as one core serves in the millisecond
+/// that the server's sweep pauses.
+const ANNOUNCES_PER_STEP: u32 = 200;
 const ANNOUNCES: u32 = 200_000;
 const NOW: Time = Time::from_secs(1000);
 
@@ -70,7 +71,7 @@ fn all() -> io::Result<()> {
     let mut out = io::stdout();
     writeln!(
         out,
-        "| peers | torrents | ASes | ns an announce | announces a second | bytes a peer | 99.9 % | 99.9 % while sweeping | sweep step, 99.9 % |\n|---|---|---|---|---|---|---|---|---|"
+        "| peers | torrents | ASes | ns per announce | announces per second | bytes per peer | 99.9 % | 99.9 % while sweeping | sweep step, 99.9 % |\n|---|---|---|---|---|---|---|---|---|"
     )?;
     for row in 0..ROWS.len() {
         let measured = Command::new(std::env::current_exe()?)
@@ -164,9 +165,9 @@ fn measure((peers, torrents, ases): (u32, u32, u32)) -> io::Result<String> {
         let start = now();
         one(&mut subject)?;
         plain.push(start.elapsed());
-        // A reply that has to wait for the step, and then for its caches, and those behind it.
+        // A reply that waits for the step, and then for its caches, and the replies after it.
         let start = now();
-        if number % ANNOUNCES_A_STEP == 0 {
+        if number % ANNOUNCES_PER_STEP == 0 {
             subject.memory.sweep(&mut sweep, NOW, SWEEP_STEP);
             steps.push(start.elapsed());
         }
@@ -187,7 +188,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// The 99.9th.
+/// The 99.9th percentile.
 fn percentile(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
     let at = times.len() - 1 - times.len() / 1000;
@@ -197,7 +198,7 @@ fn percentile(times: &mut [Duration]) -> Duration {
 fn peer(number: u32, torrents: u32, ases: u32) -> PeerEntry {
     let torrent = number % torrents;
     let mut hash = [0x5c; 20];
-    // Multiplied, so that the hashes do not come in order.
+    // Multiplication spreads the hashes, so that they are not in order.
     hash[..4].copy_from_slice(&torrent.wrapping_mul(0x9e37_79b1).to_be_bytes());
     let asn = (number / torrents.min(number.max(1)))
         .wrapping_add(torrent)

@@ -5,54 +5,55 @@ use std::sync::atomic::{AtomicU32, AtomicUsize};
 
 use crate::registry::table::record::Tick;
 
-/// What the registry may hold at most, and for how long.
+/// Limits of the registry, and lifetimes.
 ///
-/// At a limit a new peer is refused; known peers are served as before. At two of the four limits,
-/// `torrents` and `memory`, the registry first evicts what nobody needs, in this order:
+/// At a limit new peers are refused. Known peers are still served. At two of the limits, `torrents`
+/// and `memory`, the registry first evicts, in this order:
 ///
 /// 1. **Download counts of empty swarms**, at the limit of memory. A swarm ends when its last peer
 ///    leaves. If it had completed downloads, its count is kept, apart from the torrents: at most one
-///    count for eight torrents of `torrents`, in at most a 16th of `memory`. So empty swarms never
-///    take the room of a torrent. Beyond that number a new count replaces another: of eight, one of
-///    them the oldest, the one with the fewest downloads. So a flood of swarms that were completed
-///    once drives out its own counts first.
-/// 2. **Idle swarms**, in which nobody has announced for more than `evict_after` seconds. A newcomer
-///    that would be refused visits up to 256 torrents, evicts the one among them that has been
-///    silent for longest, and is served if that is enough. The next newcomer continues where this
-///    one stopped. So an idle swarm is found after at most one round, about one newcomer per 225
-///    torrents, and each of them waits for microseconds only. Swarms of more than 256 peers are left
-///    to the sweep.
+///    count per eight of `torrents`, in at most a 16th of `memory`. So empty swarms never take the
+///    room of a torrent. Beyond that number a new count replaces another: the one with the fewest
+///    downloads among eight, one of which is the oldest. So a flood of swarms with one download each
+///    replaces its own counts first.
+/// 2. **Idle swarms**, without an announce for more than `evict_after` seconds. A new peer that
+///    would be refused visits up to 256 torrents and evicts the one that has been silent for longest.
+///    It is served if that is enough. The next new peer continues from there. So an idle swarm is
+///    found after at most one round, which takes about one new peer per 225 torrents, and each of them
+///    waits only microseconds. Swarms of more than 256 peers are left to the sweep.
 ///
-/// Besides, when less than a 64th of `torrents` or `memory` is free, the sweep keeps peers for
-/// `evict_after` instead of `peer_lifetime`. So whatever is idle makes room at the latest one round
-/// of the sweep after it became idle, even if no newcomer meets it.
+/// In addition, when less than a 64th of `torrents` or `memory` is free, the sweep keeps peers for
+/// `evict_after` instead of `peer_lifetime`. So an idle swarm is removed at the latest one round of
+/// the sweep after it became idle, even if no new peer visits it.
 ///
 /// A peer that announces on time is never evicted for another, if `evict_after` is at least
 /// [`Ceilings::longest_silence`] of the announce interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ceilings {
-    /// Swarms with at least one peer.
+    /// Most swarms with at least one peer.
     pub torrents: usize,
-    /// Peers in one swarm.
+    /// Most peers in one swarm.
     pub peers_per_torrent: usize,
-    /// Peers of one host (IPv6: of one /64) in all swarms together. Counted in a sketch that may
-    /// count some too many where there are millions of peers: set it in the hundreds or above.
+    /// Most peers of one host (IPv6: of one /64) in all swarms together. They are counted in a
+    /// sketch, which may count too many when there are millions of peers: set this to some hundreds
+    /// or more.
     ///
-    /// Seedboxes with 12,000 torrents are usual, some have 100,000. Each peer that is alone in its
-    /// swarm takes about 120 bytes, so the default lets one host take 12 MB.
+    /// Seedboxes with 12,000 torrents are usual, some have 100,000. A peer that is alone in its
+    /// swarm takes about 120 bytes, so the default allows one host 12 MB.
     pub peers_per_source: u32,
-    /// Peers of one host (IPv6: of one /64) in one swarm, so that a single host cannot fill replies
-    /// with ports of its own. A reply carries 50 peers by default, and few households or offices run
-    /// more than a dozen clients in one swarm behind one address: 32 is room for them. 255 or more
-    /// is no limit. In a swarm of more than 32 peers this is counted in a sketch, too, which may count
-    /// about eight too many.
+    /// Most peers of one host (IPv6: of one /64) in one swarm, so that a single host cannot fill
+    /// replies with its own ports. A reply carries 50 peers by default, and few households or
+    /// offices run more than a dozen clients in one swarm behind one address. 32 leaves room for
+    /// them. 255 or more means no limit. In a swarm of more than 32 peers this is also counted in a
+    /// sketch, which may count about eight too many.
     pub peers_per_source_in_torrent: u32,
-    /// Bytes of memory for swarms and peers.
+    /// Most bytes of memory for swarms and peers.
     pub memory: usize,
-    /// Seconds after its last announce for which a peer is kept; 72 hours at most.
+    /// How long a peer is kept after its last announce, in seconds. At most 72 hours.
     pub peer_lifetime: u32,
-    /// Seconds without an announce after which a swarm is idle and may be evicted for a newcomer; at
-    /// most `peer_lifetime`, and at least [`Ceilings::longest_silence`] of the announce interval.
+    /// Time without an announce after which a swarm is idle and may be evicted for a new peer, in
+    /// seconds. At most `peer_lifetime`, and at least [`Ceilings::longest_silence`] of the announce
+    /// interval.
     pub evict_after: u32,
 }
 
@@ -133,7 +134,7 @@ impl AtomicCeilings {
 }
 
 impl Default for Ceilings {
-    /// For an announce interval of 30 minutes.
+    /// Limits for an announce interval of 30 minutes.
     fn default() -> Self {
         Self {
             torrents: 4_000_000,

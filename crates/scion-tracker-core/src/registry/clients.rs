@@ -1,8 +1,9 @@
-//! Recognizes clients in constant memory, so that neither loops nor a second address family count twice.
+//! Recognizes clients in constant memory, so that neither repeated announces nor a second address
+//! family count twice.
 //!
-//! A client is known by its peer id and `key` in a swarm. Both tables are lossy: a slot holds the
-//! client that came last, so an old one is forgotten after about as many others as a table has slots.
-//! The hash is keyed, so nobody can aim at the slot of another.
+//! A client is identified by its peer id and `key` in a swarm. Both tables are lossy: a slot holds
+//! the last client that used it, so a client is forgotten after about as many others as a table has
+//! slots. The hash is keyed, so nobody can aim at the slot of another client.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -11,14 +12,14 @@ use ahash::RandomState;
 use crate::registry::PeerEntry;
 use crate::request::Family;
 
-/// Slots for clients that came lately: 256 KiB.
+/// Slots of recent clients: 256 KiB.
 const SEEN: usize = 1 << 16;
-/// Slots for counted downloads: 512 KiB.
+/// Slots of counted downloads: 512 KiB.
 const COUNTED: usize = 1 << 17;
 
 #[derive(Debug)]
 pub(super) struct Clients {
-    /// In a slot: a fingerprint of the client, and in the lowest bits the network it came on first.
+    /// A slot has a fingerprint of the client, and in the lowest bits the network it used first.
     seen: Box<[AtomicU32]>,
     counted: Box<[AtomicU32]>,
     keys: RandomState,
@@ -34,9 +35,9 @@ impl Clients {
         }
     }
 
-    /// Notes a peer that is new in its swarm. `true` if the same client is in the swarm already, on
-    /// another network: the other address family, or SCION instead of IP (BEP 7 has clients announce
-    /// on each, with the same `key`).
+    /// Adds a peer that is new in its swarm. Returns whether the same client is already in the
+    /// swarm on another network: the other address family, or SCION instead of IP (BEP 7: clients
+    /// announce on each with the same `key`).
     pub(super) fn enters(&self, peer: &PeerEntry) -> bool {
         let Some((slot, client)) = self.find(peer) else {
             return false;
@@ -49,7 +50,7 @@ impl Clients {
         false
     }
 
-    /// Forgets a peer that has left.
+    /// Removes a peer that has left.
     pub(super) fn leaves(&self, peer: &PeerEntry) {
         if let Some((slot, client)) = self.find(peer)
             && slot.load(Ordering::Relaxed) == client
@@ -58,7 +59,8 @@ impl Clients {
         }
     }
 
-    /// Notes that a client has completed the download; `false` if that was known.
+    /// Records that a client has completed the download. Returns false if that was already
+    /// recorded.
     pub(super) fn completes(&self, peer: &PeerEntry) -> bool {
         let hash = self.hash(peer);
         let client = (hash >> 32) as u32 | 1;
@@ -66,7 +68,8 @@ impl Clients {
         slot.swap(client, Ordering::Relaxed) != client
     }
 
-    /// The slot and the value of a client. Without a `key` two clients may have the same id.
+    /// Returns the slot and the value of a client. Without a `key` two clients may have the same
+    /// id.
     fn find(&self, peer: &PeerEntry) -> Option<(&AtomicU32, u32)> {
         peer.key?;
         let hash = self.hash(peer);
@@ -88,5 +91,5 @@ impl Clients {
     }
 }
 
-/// The bits of a slot that say on which network the client is. They are never all zero.
+/// The bits of a slot for the network of the client. They are never all zero.
 const NETWORK: u32 = 7;

@@ -1,6 +1,6 @@
-//! The test suite that every [`Registry`] has to pass: its obligations, one function each.
+//! Tests the obligations of a [`Registry`], one function each.
 //!
-//! A store calls [`run`] from a test of its own. The functions assert, with seeded randomness.
+//! A store calls [`run`] from one of its tests. The functions assert, with seeded randomness.
 
 mod bench;
 mod ceilings;
@@ -20,13 +20,13 @@ use bench::{Bench, Key, SIZES, Who, numbered};
 
 /// A store under test.
 pub trait Subject {
-    /// The store.
+    /// The registry.
     type Registry: Registry;
 
-    /// An empty store with these ceilings.
+    /// Makes an empty store with these ceilings.
     fn make(&self, ceilings: Ceilings) -> Self::Registry;
 
-    /// Lets the store do what it does by itself in the course of time, up to `now`.
+    /// Runs the periodic work of the store, up to `now`.
     fn settle(&self, registry: &Self::Registry, now: Time);
 }
 
@@ -171,7 +171,7 @@ fn counts_a_completed_download_once<S: Subject>(subject: &S) {
         bench.announce(who, 0).expect("served").1.completed
     };
     assert_eq!(completed(&mut bench, who.event(Event::Started)), 0);
-    // Completed with bytes left is no completed download.
+    // A completed event with bytes left is not a completed download.
     assert_eq!(completed(&mut bench, who.event(Event::Completed)), 0);
     assert_eq!(completed(&mut bench, who.seed().event(Event::Completed)), 1);
     assert_eq!(completed(&mut bench, who.seed().event(Event::Completed)), 1);
@@ -180,7 +180,7 @@ fn counts_a_completed_download_once<S: Subject>(subject: &S) {
     let seed = numbered("1-1", 2).seed();
     assert_eq!(completed(&mut bench, seed.event(Event::Started)), 1);
     assert_eq!(completed(&mut bench, seed.event(Event::Completed)), 1);
-    // Not known as incomplete: it may have been counted before, by this tracker before its restart.
+    // The peer was not known as incomplete. This tracker may have counted it before a restart.
     assert_eq!(
         completed(
             &mut bench,
@@ -260,7 +260,7 @@ fn never_exceeds_numwant_nor_repeats<S: Subject>(subject: &S) {
                     let peers = bench.peers(numbered(ia, 7777), numwant);
                     assert!(peers.len() <= numwant);
                     if mode != Mode::Cap {
-                        // Those asked for before are peers, too.
+                        // The requesters of earlier announces are peers, too.
                         assert!(
                             peers.len() >= numwant.min(size as usize),
                             "{mode:?} {size} {numwant}"
@@ -339,7 +339,7 @@ fn fills_with_the_second_set<S: Subject>(subject: &S) {
 }
 
 fn prefers_the_near<S: Subject>(subject: &S) {
-    // Peers an AS, peers asked for, peers got by tier: same AS, same ISD, other ISD, unplaced.
+    // Peers per AS, peers wanted, expected peers by tier: same AS, same ISD, other ISD, no ISD-AS.
     for (each, numwant, expected) in [
         (3, 50, [2, 3, 3, 3]),
         (8, 16, [7, 5, 2, 2]),
@@ -385,7 +385,7 @@ fn puts_proven_places_first<S: Subject>(subject: &S) {
     }
 }
 
-/// Every peer is handed out sooner or later, and none much more often than the others.
+/// Every peer is handed out at some time, and none much more often than the others.
 fn reaches_every_peer<S: Subject>(subject: &S) {
     for (size, numwant) in [(20u32, 5usize), (200, 20)] {
         let mut bench = Bench::new(subject);
@@ -461,7 +461,7 @@ fn expires_the_silent<S: Subject>(subject: &S) {
     }
 }
 
-/// Random announces against a map, in a swarm that grows and shrinks through every form.
+/// Compares random announces with a map, in a swarm that grows and shrinks through every form.
 fn agrees_with_a_plain_model<S: Subject>(subject: &S) {
     let mut bench = Bench::new(subject);
     bench.policy.mode = Mode::Random;
@@ -484,7 +484,7 @@ fn agrees_with_a_plain_model<S: Subject>(subject: &S) {
         }
         let shrinking = step / 2000 % 2 == 1;
         let leaves = rng.u8(0..10) < if shrinking { 7 } else { 2 };
-        // Those who came in a crowd leave in one.
+        // Peers that joined as a crowd also leave as one.
         if leaves
             && shrinking
             && let Some((_, peer)) = model.iter().next()
@@ -493,7 +493,7 @@ fn agrees_with_a_plain_model<S: Subject>(subject: &S) {
         }
         who.0.event = if leaves { Event::Stopped } else { Event::None };
         let key = (who.0.ia, who.0.addr);
-        // What is expected, and whether it then comes, makes no difference.
+        // Prefetching makes no difference, whether the announce follows or not.
         let stranger = numbered("1-1", rng.u32(0..crowd)).torrent(step % 3);
         let soon = [who, stranger].map(|Who(it)| PeerKey {
             info_hash: it.info_hash,
@@ -512,7 +512,7 @@ fn agrees_with_a_plain_model<S: Subject>(subject: &S) {
                 .filter(|(other, peer)| {
                     **other != key
                         && !(who.0.seeder && peer.seeder)
-                        // On the Internet one address is one host, under whatever ISD-AS.
+                        // On plain IP an address is one host, whatever its ISD-AS.
                         && !(other.1 == key.1
                             && peer.id == who.0.id
                             && peer.reach.over_ip()

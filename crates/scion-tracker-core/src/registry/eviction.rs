@@ -1,8 +1,9 @@
-//! Eviction: makes room for newcomers at the limits of torrents and memory.
+//! Evicts idle swarms to make room for new peers at the limits of torrents and memory.
 //!
-//! A clock hand goes round the torrents, as in the page replacement algorithm CLOCK (F. Corbató, "A
-//! Paging Experiment with the Multics System", 1969). Every newcomer that would be refused moves it
-//! on by a bounded number of torrents. [`Ceilings`](super::ceilings::Ceilings) says what may go.
+//! A clock hand visits the torrents in turn, as in the page replacement algorithm CLOCK (F.
+//! Corbató, "A Paging Experiment with the Multics System", 1969). Every new peer that would be
+//! refused moves it by a bounded number of torrents. [`Ceilings`](super::ceilings::Ceilings) says
+//! what may be evicted.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -12,41 +13,43 @@ use crate::registry::table::record::Tick;
 use crate::response::Refusal;
 use crate::types::Time;
 
-/// Torrents that one search visits at most.
+/// Most torrents that one search visits.
 const VISITS: usize = 256;
-/// Torrents that a search visits in one shard, under one lock.
+/// Most torrents that a search visits in one shard, under one lock.
 const STRIDE: usize = 64;
-/// A search ends when it has found this many idle swarms, and takes the one silent for longest.
+/// A search ends when it has found this many idle swarms. It takes the one that has been silent for
+/// longest.
 const ENOUGH: usize = 16;
-/// Swarms that one announce evicts at most. Memory may take more than one.
+/// Most swarms that one announce evicts. The limit of memory may need more than one.
 const EVICTIONS: usize = 4;
-/// The largest swarm that is evicted at once. The sweep takes larger ones apart.
+/// Largest swarm that is evicted at once. The sweep removes larger ones step by step.
 const LARGEST: usize = 256;
-/// Room that the sweep keeps free: one in this many torrents and bytes.
+/// The sweep keeps one in this many torrents and bytes free.
 const RESERVE: usize = 64;
 
 /// The clock hand.
 #[derive(Debug, Default)]
 pub(super) struct Hand {
-    /// Shards visited; the next one is this modulo [`SHARDS`].
+    /// Number of visited shards. The next shard is this number modulo [`SHARDS`].
     next: AtomicUsize,
-    /// The tick of the last search, and in the lower half the shards visited in this tick since an
-    /// idle swarm was found. No swarm becomes idle within a tick, so one round per tick is enough.
+    /// The tick of the last search, and in the lower half the number of shards visited in this tick
+    /// since the last idle swarm was found. No swarm becomes idle within a tick, so one round per
+    /// tick is enough.
     fruitless: AtomicU64,
-    /// Shards visited for download counts to drop.
+    /// Number of shards visited to drop download counts.
     next_counts: AtomicUsize,
 }
 
 impl Hand {
     /// Whether the hand may have missed an idle swarm in this tick.
     fn is_worthwhile(&self, now: Time, torrents: usize) -> bool {
-        // Shards differ in size: a round is over when the hand has been round the largest.
+        // Shards differ in size, so a round ends when the hand has visited all of the largest one.
         let round = torrents / STRIDE * 9 / 8 + 2 * SHARDS;
         let state = self.fruitless.load(Ordering::Relaxed);
         state >> 32 != Self::tick(now) || (state & u64::from(u32::MAX)) < round as u64
     }
 
-    /// Two searches at a time may count too few steps; the next tick starts from zero again.
+    /// Two concurrent searches may count too few steps. The next tick starts from zero again.
     fn note(&self, now: Time, steps: usize, found: bool) {
         let state = self.fruitless.load(Ordering::Relaxed);
         let before = match state >> 32 == Self::tick(now) {
@@ -64,7 +67,7 @@ impl Hand {
     }
 }
 
-/// Where an idle swarm was found. It may have changed since.
+/// The position of an idle swarm. The swarm may have changed since.
 struct Idle {
     shard: usize,
     position: usize,
@@ -73,7 +76,7 @@ struct Idle {
 }
 
 impl Memory {
-    /// Makes room for a newcomer that was refused; `false` if nothing was found to evict.
+    /// Makes room for a new peer that was refused. Returns false if nothing can be evicted.
     pub(super) fn make_room(&self, refusal: Refusal, now: Time) -> bool {
         let full = || match refusal {
             Refusal::TorrentLimit => self.torrents() >= self.ceilings().torrents,
@@ -99,20 +102,20 @@ impl Memory {
         !full()
     }
 
-    /// Whether the sweep evicts what is idle.
+    /// Whether the sweep evicts idle swarms.
     pub(super) fn is_nearly_full(&self) -> bool {
         let ceilings = self.ceilings();
         self.torrents() >= ceilings.torrents - ceilings.torrents / RESERVE
             || self.bytes() >= ceilings.memory - ceilings.memory / RESERVE
     }
 
-    /// Seconds for which a swarm has been idle that can be evicted at once.
+    /// How long a swarm must be idle to be evicted at once, in seconds.
     fn idle_for(&self, entry: &Entry, now: Tick) -> Option<u32> {
         let age = entry.touched.age(now);
         (age > self.ceilings().evict_after && entry.swarm.len() <= LARGEST).then_some(age)
     }
 
-    /// Moves the hand on until it has met [`ENOUGH`] idle swarms or visited [`VISITS`] torrents.
+    /// Moves the hand until it has found [`ENOUGH`] idle swarms or visited [`VISITS`] torrents.
     fn find_idle(&self, now: Time) -> Option<Idle> {
         if !self.hand.is_worthwhile(now, self.torrents()) {
             return None;
@@ -147,7 +150,7 @@ impl Memory {
         oldest
     }
 
-    /// Drops the download counts of one shard, if any shard has some.
+    /// Drops the download counts of one shard that has some.
     fn drop_past_counts(&self) {
         if self.past_bytes.load(Ordering::Relaxed) == 0 {
             return;
@@ -164,7 +167,7 @@ impl Memory {
 }
 
 impl Shard {
-    /// The next position for the clock hand, downwards: an entry that moves to the position of a
+    /// The next position of the clock hand, downwards: an entry that moves to the position of a
     /// removed one has been visited in this round.
     fn next_visit(&mut self) -> usize {
         let length = self.entries.len();
@@ -251,7 +254,7 @@ mod tests {
             let tries = (0..torrents)
                 .take_while(|_| announce(&memory, &newcomer, now).is_err())
                 .count();
-            // A round, for shards that are not equally large, and the two extra rounds of the hand.
+            // One round for shards of different sizes, and the two extra rounds of the hand.
             let most = torrents as usize / STRIDE * 9 / 8 + 2 * SHARDS;
             assert!(
                 steps(&memory) <= most,

@@ -1,14 +1,14 @@
-//! Download counts of swarms that nobody is in any more, so that `downloaded` survives the last peer.
+//! Download counts of empty swarms, so that `downloaded` outlives the last peer.
 
 use ahash::RandomState;
 
 use crate::registry::table::index::Index;
 use crate::types::InfoHash;
 
-/// About the bytes that one count takes, index included.
+/// Approximate size of one count in bytes, including the index.
 pub(super) const COUNT_BYTES: usize = 32;
 
-/// Counts that are compared when one is replaced.
+/// Number of counts that are compared when one is replaced.
 const COMPARED: usize = 8;
 
 /// The counts of one shard.
@@ -17,7 +17,7 @@ pub(super) struct PastDownloads {
     counts: Vec<(InfoHash, u32)>,
     /// Positions in `counts`, by info hash.
     index: Index,
-    /// Where the next replacement looks. The oldest counts are from here on.
+    /// Where the next replacement starts. The oldest counts follow from here.
     hand: usize,
 }
 
@@ -37,7 +37,7 @@ impl PastDownloads {
             .map_or(0, |at| self.remove(at, keys))
     }
 
-    /// Keeps the count of a swarm that has no count here yet, `limit` counts at most.
+    /// Stores the count of a swarm that has none here. Keeps at most `limit` counts.
     pub(super) fn keep(
         &mut self,
         info_hash: InfoHash,
@@ -56,8 +56,8 @@ impl PastDownloads {
         self.index.push(|at| keys.hash_one(counts[at].0));
     }
 
-    /// Removes one of the oldest counts, or, if it has fewer downloads, one of seven others that are
-    /// spread over the list.
+    /// Removes one of the oldest counts, or one of seven others, spread over the list, if that has
+    /// fewer downloads.
     fn replace(&mut self, keys: &RandomState) {
         let length = self.counts.len();
         let fewest = (0..COMPARED)

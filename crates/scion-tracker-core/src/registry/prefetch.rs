@@ -1,21 +1,21 @@
-//! Hints to the processor: what will be needed, so that it is fetched while other work goes on.
+//! Prefetches memory: hints to the processor to load cache lines while other work goes on.
 
-/// A cache line, on the processors that we know such a hint of.
+/// Size of a cache line, on the processors for which a prefetch is implemented.
 const LINE: usize = 64;
 
-/// Has the line of `at` fetched, or the first of them.
+/// Prefetches the first cache line of `at`.
 #[inline]
 pub(super) fn prefetch<T>(at: &T) {
     hint(std::ptr::from_ref(at).cast());
 }
 
-/// Has all of `at` fetched, which need not begin where a line does.
+/// Prefetches all of `at`, which may begin within a line.
 #[inline]
 pub(super) fn prefetch_value<T>(at: &T) {
     prefetch_slice(std::slice::from_ref(at), usize::MAX);
 }
 
-/// Has the first lines of a slice fetched.
+/// Prefetches the first lines of a slice.
 #[inline]
 pub(super) fn prefetch_slice<T>(slice: &[T], lines: usize) {
     let start = slice.as_ptr().cast::<u8>();
@@ -28,7 +28,7 @@ pub(super) fn prefetch_slice<T>(slice: &[T], lines: usize) {
     }
 }
 
-/// Changes nothing, and does nothing on processors that we know no such hint of.
+/// Prefetches a line. Does nothing on processors for which it is not implemented.
 #[inline]
 #[allow(
     unsafe_code,
@@ -38,7 +38,7 @@ fn hint(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: the instruction reads no memory that a program can tell, and does not fault.
+        // SAFETY: the instruction changes no memory and does not fault.
         unsafe {
             _mm_prefetch::<_MM_HINT_T0>(at.cast());
         }

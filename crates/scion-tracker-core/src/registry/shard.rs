@@ -20,7 +20,7 @@ pub(super) struct Entry {
     pub(super) swarm: Swarm,
 }
 
-/// What a torrent costs besides its peers: the entry and its word in the index.
+/// Memory of a torrent without its peers, in bytes: the entry and its word in the index.
 pub(super) const ENTRY_BYTES: usize = size_of::<Entry>() + 10;
 
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ pub(super) struct Shard {
     pub(super) entries: Slab<Entry>,
     /// Positions in `entries`, by info hash.
     pub(super) index: Index,
-    /// Where the clock hand of the eviction is in `entries`.
+    /// Position of the eviction's clock hand in `entries`.
     pub(super) hand: u32,
     pub(super) past: Option<Box<PastDownloads>>,
     pub(super) seeders: u64,
@@ -48,7 +48,7 @@ impl Shard {
         self.entries.len() - 1
     }
 
-    /// The counts of a swarm that is not here.
+    /// The counts of a swarm that is not in the shard.
     pub(super) fn past_counts(&self, hash: u64, info_hash: &InfoHash) -> SwarmCounts {
         let past = self.past.as_ref();
         SwarmCounts {
@@ -57,13 +57,13 @@ impl Shard {
         }
     }
 
-    /// Removes an entry; the last one moves to its position.
+    /// Removes an entry. The last entry moves to its position.
     pub(super) fn remove(&mut self, at: usize, keys: &RandomState) -> Entry {
         let last = self.entries.len() - 1;
         let entries = &self.entries;
         let hash_of = |at: usize| keys.hash_one(entries[at].info_hash);
         self.index.swap(at, last, hash_of);
-        // The entries themselves swap only now.
+        // The entries are swapped after the index.
         self.index.pop(|it| {
             hash_of(match it {
                 _ if it == at => last,
@@ -91,7 +91,7 @@ impl Shard {
     }
 }
 
-/// A shard on cache lines of its own.
+/// A shard on its own cache lines.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct Aligned(pub(super) Mutex<Shard>);

@@ -1,8 +1,8 @@
-//! How many peers a host has in all swarms together, in constant memory.
+//! Counts the peers of each host over all swarms, in constant memory.
 //!
-//! A count-min sketch (Cormode and Muthukrishnan, 2005) of two rows: it never counts too few, and
-//! too many by about the number of peers over the width of a row. A map would cost as much as the
-//! peers themselves, and a flood of sources would fill it.
+//! Uses a count-min sketch (Cormode and Muthukrishnan, 2005) of two rows. It never counts too few,
+//! and too many by about the number of peers divided by the width of a row. A map would take as
+//! much memory as the peers themselves, and a flood of sources would fill it.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,10 +11,11 @@ use ahash::RandomState;
 
 use crate::address::Host;
 
-/// Cells a row: 2 MiB for both.
+/// Cells per row: 2 MiB for both rows.
 const WIDTH: usize = 1 << 18;
 
-/// What identifies a host: its ISD-AS, and its address or, for IPv6, its /64, which is one subscriber.
+/// The identity of a host: its ISD-AS and its address, or for IPv6 its /64, which is one
+/// subscriber.
 pub(super) fn identity(host: Host) -> (u64, u64) {
     let ip = match host.ip() {
         IpAddr::V4(ip) => u64::from(u32::from(ip)),
@@ -23,7 +24,7 @@ pub(super) fn identity(host: Host) -> (u64, u64) {
     (host.ia.to_u64(), ip)
 }
 
-/// The hash of what identifies a host.
+/// The hash of the identity of a host.
 pub(super) fn hash_host(keys: &RandomState, host: Host) -> u64 {
     keys.hash_one(identity(host))
 }
@@ -42,7 +43,7 @@ impl Sources {
         }
     }
 
-    /// At least as many peers as the host has.
+    /// Returns at least the number of peers of the host.
     pub(super) fn count(&self, host: Host) -> u32 {
         let [first, second] = self.row_cells(host);
         first

@@ -1,4 +1,4 @@
-//! The containers that the registry is built of: a list, an index into one, and the packed peer.
+//! The containers of the registry: a list, an index into one, and the packed peer.
 
 pub(super) mod index;
 pub(super) mod record;

@@ -1,4 +1,4 @@
-//! Passkeys: the secret in a private tracker's URL that tells its members apart.
+//! Passkeys: secrets in the URL of a private tracker that identify its members.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -7,14 +7,14 @@ use std::str::FromStr;
 
 use subtle::ConstantTimeEq as _;
 
-/// A passkey: 1 to 64 characters of `[0-9A-Za-z_-]`. It is not the `key` of BEP 3.
+/// A passkey: 1 to 64 characters of `[0-9A-Za-z_-]`. It is not the `key` of an announce.
 ///
-/// Comparing takes the same time wherever two passkeys differ. `Debug` shows at most the first two
-/// characters, because a passkey is a secret.
+/// The time of a comparison does not depend on where two passkeys differ. A passkey is a secret, so
+/// `Debug` shows at most its first two characters.
 #[derive(Clone, Copy)]
 pub struct Passkey {
     length: NonZeroU8,
-    /// Zeros after the length.
+    /// Zeros after the passkey.
     bytes: [u8; Self::MAX],
 }
 
@@ -24,10 +24,10 @@ pub struct Passkey {
 pub struct PasskeyError;
 
 impl Passkey {
-    /// The most characters a passkey has.
+    /// Most characters of a passkey.
     pub const MAX: usize = 64;
 
-    /// Reads a passkey from its characters. `None` if they are too many, none, or not allowed.
+    /// Parses a passkey. `None` if it is empty, too long, or has other characters.
     pub fn from_bytes(text: &[u8]) -> Option<Self> {
         let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
         let length = u8::try_from(text.len()).ok().and_then(NonZeroU8::new)?;

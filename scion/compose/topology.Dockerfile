@@ -1,5 +1,5 @@
-# The local SCION network of scion/local-topology as an image, for docker-compose.yml. Built from the
-# top of the repository, as ../../Dockerfile is, which says the why of what is the same here:
+# Builds the local SCION network of scion/local-topology as an image for docker-compose.yml. Build
+# it from the top of the repository. ../../Dockerfile explains the steps that both have:
 #
 #     docker build -f scion/compose/topology.Dockerfile -t scion-local-topology .
 #
@@ -10,7 +10,7 @@ FROM scratch AS empty
 WORKDIR /empty
 
 FROM scratch AS runtime
-# For certificates that it makes itself.
+# The network writes its certificates here.
 COPY --from=empty --chown=65532:65532 /empty /tmp
 COPY LICENSE* /
 COPY scion/topologies /topologies
@@ -35,7 +35,7 @@ ENV RUSTFLAGS="-C target-feature=+crt-static" \
     CARGO_INCREMENTAL=0
 WORKDIR /build
 COPY --from=manifests /manifests .
-# A workspace of its own, which depends on the tracker.
+# This is its own workspace. It depends on the tracker.
 RUN cd scion/local-topology && cargo build --release --locked --target "$(rustc --print host-tuple)"
 COPY . .
 RUN find . -name target -prune -o -name '*.rs' -exec touch {} + \

@@ -1,28 +1,28 @@
-//! What the tracker answers: peers, counts, refusals. Codecs turn them into bytes.
+//! The answers of the tracker: peers, counts, refusals. Codecs encode them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::address::{CompactAddr, Host, IsdAs};
 use crate::types::PeerId;
 
-/// The network over which a peer can be reached at its address.
+/// The network that reaches a peer at its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reach {
-    /// Only over the ordinary Internet.
+    /// Only plain IP.
     Ip,
-    /// Only over SCION: the IP address is inside its AS and has no meaning elsewhere.
+    /// Only SCION: the IP address is inside its AS and has no meaning elsewhere.
     Scion,
-    /// Over both, at the same IP and port.
+    /// Both, at the same IP address and port.
     Both,
 }
 
 impl Reach {
-    /// Whether the peer can be reached over the ordinary Internet.
+    /// Whether plain IP reaches the peer.
     pub const fn over_ip(self) -> bool {
         matches!(self, Self::Ip | Self::Both)
     }
 
-    /// Whether the peer can be reached over SCION.
+    /// Whether SCION reaches the peer.
     pub const fn over_scion(self) -> bool {
         matches!(self, Self::Scion | Self::Both)
     }
@@ -38,7 +38,7 @@ pub enum AddrBytes<'a> {
 }
 
 impl<'a> AddrBytes<'a> {
-    /// The bytes as they go on the wire.
+    /// The bytes in the order of replies.
     pub const fn as_bytes(&self) -> &'a [u8] {
         match self {
             Self::V4(bytes) => *bytes,
@@ -89,7 +89,7 @@ impl<'a> AddrBytes<'a> {
 /// One peer of a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer<'a> {
-    /// Its place, [`IsdAs::NONE`] if unknown.
+    /// Its ISD-AS, [`IsdAs::NONE`] if unknown.
     pub ia: IsdAs,
     /// How it can be reached.
     pub reach: Reach,
@@ -134,7 +134,7 @@ pub struct AnnounceReply {
     pub counts: SwarmCounts,
     /// Seconds until the next regular announce, with jitter.
     pub interval: u32,
-    /// Least seconds between two announces.
+    /// Minimum number of seconds between two announces.
     pub min_interval: u32,
     /// Address of the requester as the tracker sees it: `external ip` (BEP 24).
     pub observed: Host,
@@ -165,8 +165,8 @@ impl Warning {
     }
 }
 
-/// Makes the enum of refusals, its list, labels and texts from one table, so that a refusal without a
-/// counter label, a text for the client and a time to come back does not compile.
+/// Defines the refusals, their list, labels and texts in one table, so that a refusal without a
+/// counter label, a text for the client and a time to try again does not compile.
 macro_rules! refusals {
     ($($(#[$doc:meta])* $name:ident = $label:literal, $text:literal, retry in $minutes:expr;)*) => {
         /// Why a well-formed request is not served. Flat and `Copy`, and counted by variant.
@@ -188,13 +188,13 @@ macro_rules! refusals {
                 match self { $(Self::$name => $label,)* }
             }
 
-            /// What the client may read: the same text as `Display`.
+            /// The text for the client, same as `Display`.
             pub const fn message(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }
 
-            /// After how many minutes it makes sense to come back (BEP 31 `retry in`), where that can
-            /// be said.
+            /// The time after which it makes sense to try again, in minutes (BEP 31 `retry in`).
+            /// `None` if it is unknown.
             pub const fn retry_in_minutes(self) -> Option<u32> {
                 match self { $(Self::$name => $minutes,)* }
             }
@@ -203,23 +203,23 @@ macro_rules! refusals {
 }
 
 refusals! {
-    /// As many torrents as allowed, and none of them idle.
+    /// The limit of torrents is reached, and none of them is idle.
     TorrentLimit = "torrent_limit", "tracker is full: too many torrents", retry in Some(30);
-    /// As many peers in this swarm as allowed.
+    /// The limit of peers in this swarm is reached.
     SwarmLimit = "swarm_limit", "swarm is full", retry in Some(60);
-    /// As many peers of this host as allowed.
+    /// The limit of peers of this host is reached.
     SourceLimit = "source_limit", "too many peers from your address", retry in Some(60);
-    /// As many peers of this host in this swarm as allowed.
+    /// The limit of peers of this host in this swarm is reached.
     HostInSwarmLimit = "host_in_swarm_limit",
         "too many peers of this torrent from your address", retry in Some(60);
-    /// All the memory allowed is in use.
+    /// The limit of memory is reached.
     MemoryLimit = "memory_limit", "tracker is full: out of memory", retry in Some(30);
-    /// The request came through a proxy of the tracker's that did not name the client.
+    /// The request came through a trusted proxy that did not name the client.
     HiddenClient = "hidden_client",
         "the tracker's proxy does not pass on your address", retry in None;
-    /// A private tracker, and no passkey in the tracker's URL.
+    /// The tracker is private, and the URL has no passkey.
     PasskeyMissing = "passkey_missing",
         "this tracker is private: use the announce URL with your passkey", retry in None;
-    /// A private tracker, and a passkey that it does not know.
+    /// The tracker is private and does not know the passkey.
     PasskeyUnknown = "passkey_unknown", "passkey unknown or expired", retry in None;
 }

@@ -158,7 +158,7 @@ const fn kind(ip: IpAddr) -> (u8, usize) {
     }
 }
 
-/// The address header of a header whose path starts at `path_at`.
+/// The address header of a header with a path that starts at `path_at`.
 pub(super) fn addresses(header: &[u8], path_at: usize) -> &[u8] {
     &header[COMMON..path_at]
 }

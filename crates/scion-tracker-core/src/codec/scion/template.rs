@@ -53,7 +53,8 @@ impl Template {
         Self::between(source, destination, packet.path)
     }
 
-    /// For the answers that `source` gives to `destination`, whose packet came along this path.
+    /// A template for answers from `source` to `destination`, along the reverse of the path of its
+    /// packet.
     pub fn between(
         source: ScionAddr,
         destination: ScionAddr,
@@ -163,7 +164,8 @@ impl<'b> Answer<'b> {
         Self::between(source, destination, packet.path, buffer)
     }
 
-    /// Starts the reply from `source` to `destination`, whose packet came along this path.
+    /// Starts the reply from `source` to `destination`, along the reverse of the path of its
+    /// packet.
     #[inline]
     pub fn between(
         source: ScionAddr,

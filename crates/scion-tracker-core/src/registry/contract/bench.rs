@@ -1,4 +1,4 @@
-//! What the tests of the contract announce with: peers, a clock, a sink.
+//! Peers, a clock and a sink for the tests of the contract.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use crate::response::{Peer, PeerSink, Reach, Refusal, SwarmCounts};
 use crate::select::Policy;
 use crate::types::{InfoHash, PeerId, Rng, Time};
 
-/// A fluent peer for the tests.
+/// A peer with builder methods.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Who(pub(super) PeerEntry);
 
@@ -45,7 +45,7 @@ impl Who {
         Self(PeerEntry { event, ..self.0 })
     }
 
-    /// A client of its own: another peer id, and a `key`.
+    /// Makes it another client: another peer id, and a `key`.
     pub(super) fn client(self, number: u8) -> Self {
         Self(PeerEntry {
             id: PeerId([number; 20]),
@@ -64,7 +64,7 @@ impl Who {
     }
 }
 
-/// Key of a peer in a reply.
+/// The key of a peer in a reply.
 pub(super) type Key = (IsdAs, CompactAddr);
 
 #[derive(Default)]
@@ -76,7 +76,7 @@ impl PeerSink for Got {
     }
 }
 
-/// All that an IP requester with SCION reaches.
+/// All peers that an IP requester with SCION reaches.
 pub(super) fn everybody() -> Accepts {
     let mut first = Classes::NONE;
     for family in [Family::V4, Family::V6] {
@@ -90,7 +90,7 @@ pub(super) fn everybody() -> Accepts {
     }
 }
 
-/// A registry with the clock and randomness of a test around it.
+/// A registry with the clock and the randomness of a test.
 pub(super) struct Bench<R> {
     pub(super) registry: R,
     pub(super) rng: Rng,
@@ -142,7 +142,7 @@ impl<R: Registry> Bench<R> {
     }
 }
 
-/// A host that no other number has, in either family.
+/// A host that is unique per number, of either family.
 pub(super) fn numbered(ia: &str, number: u32) -> Who {
     let [_, a, b, c] = number.to_be_bytes();
     let ip = if number.is_multiple_of(3) {
@@ -153,5 +153,5 @@ pub(super) fn numbered(ia: &str, number: u32) -> Who {
     Who::new(ia, &ip, 6881)
 }
 
-/// Small, at the edge between forms, and big.
+/// Sizes of swarms: small, at the edge between the forms, and large.
 pub(super) const SIZES: [u32; 7] = [1, 2, 20, 32, 33, 100, 1000];

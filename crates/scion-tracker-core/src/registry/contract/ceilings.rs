@@ -1,4 +1,4 @@
-//! What a full registry does: whom it refuses, and what it evicts.
+//! Tests what a full registry refuses and evicts.
 
 use super::Subject;
 use super::bench::{Bench, Who, numbered};
@@ -38,7 +38,8 @@ pub(super) fn keeps_the_ceilings<S: Subject>(subject: &S) {
         Some(Refusal::SourceLimit)
     );
     bench.peers(one_host(0), 0);
-    // Another claim is no other host; the same IP behind SCION packets of two ASes is.
+    // A different claim does not make another host. The same IP address behind SCION packets of two
+    // ASes is two hosts.
     let mut claimed = Who::new("1-2", "10.0.0.1", 1000);
     claimed.0.verified = false;
     assert_eq!(bench.announce(claimed, 0).err(), Some(Refusal::SourceLimit));
@@ -93,7 +94,7 @@ pub(super) fn evicts_idle_swarms_at_the_ceiling<S: Subject>(subject: &S) {
         bench.now = Time::from_secs(100 + 60 * number);
         bench.peers(numbered("1-1", number).torrent(number), 0);
     }
-    // Torrent 0 is the eldest, but it is alive; torrent 1 has been silent for longest.
+    // Torrent 0 is the oldest, but it is active. Torrent 1 has been silent for longest.
     bench.now = Time::from_secs(2000);
     bench.peers(numbered("1-1", 0).torrent(0), 0);
     bench.now = Time::from_secs(100 + 60 + small.peer_lifetime - 100);
@@ -106,8 +107,8 @@ pub(super) fn evicts_idle_swarms_at_the_ceiling<S: Subject>(subject: &S) {
     assert!(!alive(&bench, 1));
 }
 
-/// At every interval, with the shortest lifetime that fits it, and wherever in a tick of the store's
-/// clock the peers announce.
+/// Checks every interval with the shortest lifetime that fits it, for announces at any moment
+/// within a tick of the store's clock.
 pub(super) fn keeps_peers_that_announce_on_time<S: Subject>(subject: &S) {
     for interval in [30, 60, 299, 1800, 2 * 3600] {
         let longest = Ceilings::longest_silence(interval);
@@ -134,14 +135,15 @@ pub(super) fn keeps_peers_that_announce_on_time<S: Subject>(subject: &S) {
                 let who = numbered("1-1", number).torrent(number);
                 assert_eq!(bench.registry.scrape(&who.0.info_hash).leechers, 1);
             }
-            // Two ticks later everybody is late.
+            // Two ticks later all peers are late.
             bench.now = Time::from_secs(start + longest + 8);
             bench.peers(newcomer, 0);
         }
     }
 }
 
-/// However few of the swarms are idle, they make room once the store has looked at all of them.
+/// Idle swarms make room once the store has visited all swarms, even if only a few of them are
+/// idle.
 pub(super) fn finds_the_only_idle_swarm<S: Subject>(subject: &S) {
     const TORRENTS: u32 = 3000;
     let small = Ceilings {
@@ -172,7 +174,7 @@ pub(super) fn finds_the_only_idle_swarm<S: Subject>(subject: &S) {
     );
 }
 
-/// Download counts outlive their swarms, but take no room that a newcomer needs.
+/// Download counts outlive their swarms, but take no room that a new peer needs.
 pub(super) fn empty_swarms_take_no_room<S: Subject>(subject: &S) {
     let small = Ceilings {
         torrents: 20,
@@ -195,7 +197,7 @@ pub(super) fn empty_swarms_take_no_room<S: Subject>(subject: &S) {
     // The next client continues the count.
     download_by(&mut bench, 0, 2);
     assert_eq!(downloads(&bench, 0), 2);
-    // A flood of them, however large, leaves room for as many swarms as ever, at once.
+    // Any number of counts leaves room for as many swarms as before, at once.
     for number in 1..20_000 {
         download_by(&mut bench, number, 1);
     }
@@ -205,7 +207,7 @@ pub(super) fn empty_swarms_take_no_room<S: Subject>(subject: &S) {
     }
 }
 
-/// One host may bring so many peers into one swarm and no more, whatever it claims.
+/// A host may bring a limited number of peers into one swarm, whatever it claims.
 pub(super) fn limits_the_peers_of_a_host_in_a_swarm<S: Subject>(subject: &S) {
     let limit = Ceilings::default().peers_per_source_in_torrent;
     for others in [0, 20, 100, 1000] {
@@ -238,14 +240,14 @@ pub(super) fn limits_the_peers_of_a_host_in_a_swarm<S: Subject>(subject: &S) {
             // A store may count a few too many in a large swarm.
             let least = if others > 0 { limit - 12 } else { limit };
             assert!(entered >= least, "{entered} peers beside {others} others");
-            // Known peers are served, and whoever leaves makes room for another.
+            // Known peers are still served, and a peer that leaves makes room for another.
             for number in 0..entered {
                 bench.peers(host(number), 0);
             }
             assert!(bench.announce(host(entered), 0).is_err());
             bench.peers(host(0).event(Event::Stopped), 0);
             bench.peers(host(entered), 0);
-            // Other hosts are served, and the host in other swarms.
+            // Other hosts are served, and so is the host in other swarms.
             bench.peers(numbered("0-0", 5000), 0);
             bench.peers(host(entered).torrent(7), 0);
         }

@@ -1,4 +1,4 @@
-//! What a client counts for that announces again and again, or at several addresses.
+//! Tests the counts of a client that announces repeatedly, or at several addresses.
 
 use super::Subject;
 use super::bench::{Bench, SIZES, Who, numbered};
@@ -11,7 +11,7 @@ fn all<R: Registry>(bench: &Bench<R>) -> SwarmCounts {
     bench.registry.scrape(&InfoHash([1; 20]))
 }
 
-/// A download by a client that comes as a leecher.
+/// Downloads with a client that joins as a leecher.
 fn download<R: Registry>(bench: &mut Bench<R>, who: Who) {
     bench.peers(who.event(Event::Started), 0);
     bench.peers(who.seed().event(Event::Completed), 0);
@@ -33,12 +33,12 @@ pub(super) fn counts_a_client_once_that_goes_round<S: Subject>(subject: &S) {
             bench.peers(who.seed().event(Event::Stopped), 0);
         }
         assert_eq!((all(&bench).completed, all(&bench).seeders), (1, 0));
-        // Another port or another host is the same client.
+        // The client stays the same on another port or host.
         let mut moved = numbered("0-0", 5001).client(1);
         moved.0.seeder = false;
         download(&mut bench, moved);
         assert_eq!(all(&bench).completed, 1);
-        // Another client at the same address is another client, with the same id, too.
+        // Another client at the same address is another client, even with the same id.
         let mut other = who;
         other.0.key = Some(99);
         download(&mut bench, other);
@@ -105,7 +105,7 @@ pub(super) fn counts_a_client_of_two_networks_once<S: Subject>(subject: &S) {
             bench.peers(leg.seed().event(Event::Stopped), 0);
         }
         assert_eq!(counts(&bench), (0, 0, 0, 1));
-        // The first to come back counts again, whichever it is.
+        // The first one to return counts again, whichever it is.
         bench.peers(v6.seed(), 0);
         assert_eq!(counts(&bench).0, 1);
         bench.peers(v4.seed(), 0);
@@ -113,7 +113,7 @@ pub(super) fn counts_a_client_of_two_networks_once<S: Subject>(subject: &S) {
         // Another client takes the address of one that did not count.
         bench.peers(v4.client(2).seed(), 0);
         assert_eq!(counts(&bench).0, 2);
-        // Clients that only share an id, or have no key, are as many as their addresses.
+        // Clients without a key, or that only share an id, count once per address.
         let mut others = [v4, v6].map(|leg| leg.torrent(7));
         for leg in &mut others {
             leg.0.key = None;

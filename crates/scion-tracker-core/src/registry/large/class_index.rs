@@ -1,4 +1,5 @@
-//! The peers of one class in a large swarm, by ISD and AS, numbered through with running sums.
+//! Indexes the peers of one class in a large swarm by ISD and AS, and numbers them with running
+//! sums.
 
 use ahash::RandomState;
 use hashbrown::HashTable;
@@ -15,27 +16,27 @@ use crate::select::{Kind, Tally};
 #[derive(Debug)]
 pub(in crate::registry) struct ClassIndex<P> {
     pub(in crate::registry) class: Class,
-    /// Whether these are peers without a place: one ISD, 0, with one AS, 0, in it.
+    /// Whether these are peers without a place: one ISD, 0, with one AS, 0.
     pub(in crate::registry) unplaced: bool,
-    /// The first one is inline: most swarms have no other.
+    /// The first ISD is inline: most swarms have no other.
     pub(in crate::registry) isds: SmallVec<[Isd<P>; 1]>,
     pub(in crate::registry) sums: Fenwick,
     /// Positions in `isds`, by ISD.
     isd_index: HashTable<u32>,
     /// Positions in `isds` and its `groups`, by ISD-AS.
     group_index: HashTable<(u32, u32)>,
-    /// Bytes of the heap behind it.
+    /// Heap memory in bytes.
     pub(in crate::registry) bytes: usize,
 }
 
-/// A group's share of the lists, sums and indexes around it, room to grow included. The first one of an
-/// ISD is in the ISD itself.
+/// Memory per group for the lists, sums and indexes, including room to grow. The first group of an
+/// ISD is part of the ISD.
 const fn group_bytes<P>(first: bool) -> usize {
     let listed = (size_of::<Group<P>>() + size_of::<Tally>()) * 3 / 2;
     2 * size_of::<[u32; 2]>() + if first { 0 } else { listed }
 }
 
-/// The same for an ISD.
+/// The same per ISD.
 const fn isd_bytes<P>(first: bool) -> usize {
     let listed = (size_of::<Isd<P>>() + size_of::<Tally>()) * 3 / 2;
     2 * size_of::<u32>() + if first { 0 } else { listed }
@@ -48,7 +49,7 @@ pub(in crate::registry) struct Isd<P> {
     pub(in crate::registry) sums: Fenwick,
 }
 
-/// Where a peer is in a large swarm, until the next change.
+/// The position of a peer in a large swarm, until the next change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::registry) struct Slot {
     pub(in crate::registry) family: Family,
@@ -58,7 +59,7 @@ pub(in crate::registry) struct Slot {
     pub(in crate::registry) position: u32,
 }
 
-/// How far an expiry has come. All bounds are exclusive, and run downwards.
+/// The progress of an expiry. All bounds are exclusive and go downwards.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::registry) struct Cursor {
     pub(in crate::registry) six: u32,
@@ -86,7 +87,7 @@ pub(in crate::registry) const fn one(seed: bool) -> Tally {
 }
 
 impl<P> Isd<P> {
-    /// The group of the `nth` peer of a kind in this ISD, and its number there.
+    /// Returns the group of the `nth` peer of a kind in this ISD, and the number of the peer there.
     #[inline]
     pub(in crate::registry) fn nth(&self, kind: Kind, nth: u32) -> (&Group<P>, u32) {
         let (group, nth) = self.sums.find(kind, nth);
@@ -195,7 +196,7 @@ impl<P: Packed + std::hash::Hash> ClassIndex<P> {
         (isd, group, position)
     }
 
-    /// Removes a peer, but not its group if that becomes empty.
+    /// Removes a peer, but keeps its group even if it becomes empty.
     pub(in crate::registry) fn remove(
         &mut self,
         isd: u32,
@@ -214,7 +215,8 @@ impl<P: Packed + std::hash::Hash> ClassIndex<P> {
         self.isds[isd as usize].groups[group as usize].len() == 0
     }
 
-    /// Removes an empty group, and its ISD if that was the last; the last ones move to their positions.
+    /// Removes an empty group, and its ISD if it was the last group. The last entries move to their
+    /// positions.
     pub(in crate::registry) fn remove_group(&mut self, isd: u32, group: u32, keys: &RandomState) {
         let node = &mut self.isds[isd as usize];
         let bytes = group_bytes::<P>(node.groups.len() == 1);
@@ -266,14 +268,15 @@ impl<P: Packed + std::hash::Hash> ClassIndex<P> {
         self.sums.swap_remove_empty(isd as usize);
     }
 
-    /// The group of the `nth` peer of a kind in this index, and its number there.
+    /// Returns the group of the `nth` peer of a kind in this index, and the number of the peer
+    /// there.
     #[inline]
     pub(in crate::registry) fn nth(&self, kind: Kind, nth: u32) -> (&Group<P>, u32) {
         let (isd, nth) = self.sums.find(kind, nth);
         self.isds[isd].nth(kind, nth)
     }
 
-    /// The only group, if there is only one.
+    /// Returns the group if there is only one.
     pub(in crate::registry) fn only_group(&self) -> Option<&Group<P>> {
         let [Isd { groups, .. }] = self.isds.as_slice() else {
             return None;
@@ -284,7 +287,7 @@ impl<P: Packed + std::hash::Hash> ClassIndex<P> {
         Some(only)
     }
 
-    /// Visits peers from the cursor downwards; `false` if the budget ended first.
+    /// Visits peers from the cursor downwards. Returns false if the budget ended first.
     pub(in crate::registry) fn expire(
         &mut self,
         cursor: &mut Cursor,
@@ -298,7 +301,7 @@ impl<P: Packed + std::hash::Hash> ClassIndex<P> {
             cursor.group = cursor
                 .group
                 .min(self.isds[isd as usize].groups.len() as u32);
-            // Whatever is removed is replaced by what was visited before.
+            // An entry that replaces a removed one has already been visited.
             while cursor.group > 0 {
                 let at = cursor.group - 1;
                 let group = &self.isds[isd as usize].groups[at as usize];
@@ -319,7 +322,7 @@ impl<P: Packed + std::hash::Hash> ClassIndex<P> {
                 cursor.position = u32::MAX;
                 cursor.group = at;
                 if self.is_empty_group(isd, at) {
-                    // With the last group its ISD goes, and `at` is zero.
+                    // Removing the last group also removes its ISD, and `at` is zero.
                     self.remove_group(isd, at, keys);
                 }
             }

@@ -1,6 +1,7 @@
-//! Running sums over a list of tallies, kept up in O(log n): which entry holds the n-th peer?
+//! Running sums over a list of tallies, updated in O(log n), to find the entry of the n-th peer.
 //!
-//! A Fenwick tree (P. Fenwick, "A new data structure for cumulative frequency tables", 1994).
+//! This is a Fenwick tree (P. Fenwick, "A new data structure for cumulative frequency tables",
+//! 1994).
 
 use smallvec::SmallVec;
 
@@ -26,7 +27,7 @@ impl Fenwick {
         self.nodes.push(below - before);
     }
 
-    /// Removes an entry, which has to be empty; the last one moves to its position.
+    /// Removes an entry, which must be empty. The last entry moves to its position.
     pub(in crate::registry) fn swap_remove_empty(&mut self, entry: usize) {
         let last = self.nodes.len() - 1;
         let moved = self.prefix(last + 1) - self.prefix(last);
@@ -55,7 +56,7 @@ impl Fenwick {
         }
     }
 
-    /// The sum of all entries before this one.
+    /// Returns the sum of all entries before this one.
     pub(in crate::registry) fn prefix(&self, entry: usize) -> Tally {
         let mut sum = Tally::default();
         let mut node = entry;
@@ -66,8 +67,8 @@ impl Fenwick {
         sum
     }
 
-    /// The entry that holds the `nth` peer of this kind, and how many of the kind go before it in
-    /// that entry. `nth` has to be below the kind's total.
+    /// Returns the entry of the `nth` peer of this kind, and the number of the peer within it.
+    /// `nth` must be less than the total of the kind.
     #[inline]
     pub(in crate::registry) fn find(&self, kind: Kind, mut nth: u32) -> (usize, u32) {
         if self.nodes.len() == 1 {
@@ -94,7 +95,7 @@ mod tests {
     use super::*;
 
     proptest::proptest! {
-        /// Against plain sums over a list.
+        /// Compares with plain sums over a list.
         #[test]
         fn agrees_with_a_list(ops: Vec<(u8, u8, bool)>) {
             let mut tree = Fenwick::default();

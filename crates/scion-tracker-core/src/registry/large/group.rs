@@ -1,7 +1,8 @@
-//! The peers of one AS (or of none) in a large swarm: packed, seeds first, with an index by address.
+//! The peers of one AS, or those without an ISD-AS, in a large swarm: packed, seeds first, with an
+//! index by address.
 //!
-//! Addresses stand apart from the rest, as they are all that most replies need of a peer: those of a
-//! million IPv4 peers are 6 MB, which caches hold, where whole records are 29.
+//! Addresses are stored apart from the rest, because most replies need only them. The addresses of
+//! a million IPv4 peers take 6 MB, which fits into caches. Whole records would take 29 MB.
 
 use ahash::RandomState;
 
@@ -11,16 +12,16 @@ use crate::registry::table::index::Index;
 use crate::registry::table::record::{Packed, Record};
 use crate::select::{Kind, Tally};
 
-/// Groups above this size have an index; smaller ones are searched from end to end.
+/// Groups above this size have an index. Smaller ones are searched sequentially.
 const INDEXED_ABOVE: usize = 16;
 
 #[derive(Debug)]
 pub(in crate::registry) struct Group<P> {
     pub(in crate::registry) ia: IsdAs,
-    /// The seeds are at the positions below this.
+    /// The seeds are at the positions below this one.
     seeds: u32,
     addrs: Vec<P>,
-    /// What is known of the peer with the address at the same position.
+    /// The state of the peer with the address at the same position.
     heads: Vec<Record<()>>,
     /// Positions, by address. Empty up to [`INDEXED_ABOVE`] peers.
     index: Index,
@@ -48,7 +49,7 @@ impl<P: Packed + std::hash::Hash> Group<P> {
         self.addrs.len()
     }
 
-    /// Every peer.
+    /// All peers.
     pub(in crate::registry) fn iter(&self) -> impl Iterator<Item = (&P, &Record<()>)> {
         self.addrs.iter().zip(&self.heads)
     }
@@ -60,7 +61,7 @@ impl<P: Packed + std::hash::Hash> Group<P> {
         (&self.addrs[position], &self.heads[position])
     }
 
-    /// The peers of a kind, addresses and what is known of them.
+    /// The peers of a kind: addresses and states.
     #[inline]
     pub(in crate::registry) fn of(&self, kind: Kind) -> (&[P], &[Record<()>]) {
         let seeds = self.seeds as usize;
@@ -72,7 +73,7 @@ impl<P: Packed + std::hash::Hash> Group<P> {
         }
     }
 
-    /// The number of the peer at this position among those of a kind, if it is of that kind.
+    /// The number of the peer at this position among the peers of a kind, if it is one of them.
     pub(in crate::registry) const fn number(&self, kind: Kind, position: u32) -> Option<u32> {
         match kind {
             Kind::Anyone => Some(position),
@@ -99,12 +100,12 @@ impl<P: Packed + std::hash::Hash> Group<P> {
         found.map(|at| at as u32)
     }
 
-    /// Has the index fetched where a search for this address begins.
+    /// Prefetches the index where a search for this address begins.
     pub(in crate::registry) fn prefetch_index(&self, addr: &P, keys: &RandomState) {
         self.index.prefetch(keys.hash_one(addr));
     }
 
-    /// Has the peer fetched that a search for this address finds first.
+    /// Prefetches the peer that a search for this address finds first.
     pub(in crate::registry) fn prefetch_peer(&self, addr: &P, keys: &RandomState) {
         if let Some(at) = self.index.candidate(keys.hash_one(addr)) {
             prefetch_value(&self.addrs[at]);
@@ -112,7 +113,7 @@ impl<P: Packed + std::hash::Hash> Group<P> {
         }
     }
 
-    /// Adds a peer that is not here; returns its position.
+    /// Adds a peer that is not in the group. Returns its position.
     pub(in crate::registry) fn insert(
         &mut self,
         addr: P,
@@ -120,7 +121,7 @@ impl<P: Packed + std::hash::Hash> Group<P> {
         keys: &RandomState,
     ) -> u32 {
         if self.addrs.len() == self.addrs.capacity() {
-            // An eighth at a time: memory counts for more here than a copy now and then.
+            // Grows by an eighth: here memory matters more than an occasional copy.
             let more = (self.addrs.len() / 8).max(4);
             self.addrs.reserve_exact(more);
             self.heads.reserve_exact(more);
@@ -142,7 +143,7 @@ impl<P: Packed + std::hash::Hash> Group<P> {
         self.seeds - 1
     }
 
-    /// Replaces all of the peer at a position but its address; returns where it is now.
+    /// Replaces the state of the peer at a position. Returns its new position.
     pub(in crate::registry) fn update(
         &mut self,
         position: u32,
@@ -191,7 +192,7 @@ impl<P: Packed + std::hash::Hash> Group<P> {
         removed
     }
 
-    /// Gives memory back once less than half of it is used.
+    /// Frees memory when less than half of it is used.
     fn shrink(&mut self) {
         let len = self.addrs.len();
         if self.addrs.capacity() > 2 * len + 8 {

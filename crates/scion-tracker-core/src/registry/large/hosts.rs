@@ -1,8 +1,8 @@
-//! How many peers each host has in a large swarm, in about half a byte per peer.
+//! Counts the peers of each host in a large swarm, in about half a byte per peer.
 //!
-//! A count-min sketch of two rows, as in [`sources`](crate::registry::sources), that grows with the
-//! swarm: it never counts too few, and too many by four to eight on average. A map of hosts would cost
-//! as much as the peers' addresses.
+//! Uses a count-min sketch of two rows, as in [`sources`](crate::registry::sources), that grows
+//! with the swarm. It never counts too few, and too many by four to eight on average. A map of
+//! hosts would take as much memory as the addresses of the peers.
 
 use ahash::RandomState;
 
@@ -21,7 +21,7 @@ pub(super) struct Hosts {
 }
 
 impl Hosts {
-    /// An empty sketch for so many peers.
+    /// Makes an empty sketch for this many peers.
     pub(super) fn for_peers(peers: usize) -> Self {
         let width = (peers / LOAD + 1).next_power_of_two().max(LEAST);
         Self {
@@ -29,13 +29,13 @@ impl Hosts {
         }
     }
 
-    /// Whether so many peers should have another sketch: a larger one, or a much smaller one.
+    /// Whether this many peers need another sketch: a larger one, or a much smaller one.
     pub(super) const fn fits(&self, peers: usize) -> bool {
         let width = self.cells.len() / 2;
         width > 0 && peers <= LOAD * width && (width <= LEAST || peers >= width)
     }
 
-    /// At least as many peers as the host has; 255 stands for any larger number.
+    /// Returns at least the number of peers of the host. 255 means 255 or more.
     pub(super) fn count(&self, host: Host, keys: &RandomState) -> u8 {
         let [first, second] = self.positions(host, keys);
         match (self.cells.get(first), self.cells.get(second)) {

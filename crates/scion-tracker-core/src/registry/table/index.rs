@@ -1,41 +1,41 @@
-//! An index into a list, by hash: one word an entry, found in one cache line.
+//! An index into a list, by hash: one word per entry, found in one cache line.
 //!
-//! Open addressing with linear probing (Knuth, TAOCP 6.4, algorithm L; removal as in algorithm R). A
-//! word holds a position in the list and, in the bits that a position of this list does not need, bits of
-//! the hash, so that a probe seldom has to look at the entry itself. A table with control bytes of its
-//! own touches two lines for that, and cannot be told to fetch them beforehand.
+//! It uses open addressing with linear probing (Knuth, TAOCP 6.4, algorithm L; removal as in
+//! algorithm R). A word holds a position in the list. The bits that a position of this list does
+//! not need hold bits of the hash, so a probe seldom has to read the entry itself. A table with
+//! separate control bytes touches two lines for that, and cannot prefetch them.
 
 use crate::registry::prefetch::prefetch;
 
-/// A word without a position. No position comes near the number of words, so it stands for none.
+/// A word without a position. Positions never get near this number.
 const FREE: u32 = u32::MAX;
 
-/// The smallest table.
+/// Size of the smallest table, in words.
 const LEAST: usize = 8;
 
-/// The positions of a list, each by the hash of what is there.
+/// The positions of a list, by the hashes of its entries.
 ///
-/// Nothing is stored of the entries: `hash_of` gives the hash of the one at a position, and has to be
-/// the same function all the time.
+/// It stores nothing of the entries. `hash_of` returns the hash of the entry at a position, and
+/// must always be the same function.
 #[derive(Debug, Default)]
 pub(in crate::registry) struct Index {
-    /// As many as a power of two, or none. At most three in four hold a position.
+    /// The number of words is a power of two, or zero. At most three in four hold a position.
     words: Box<[u32]>,
     len: u32,
 }
 
 impl Index {
-    /// How many positions are in it.
+    /// Number of positions.
     pub(in crate::registry) const fn len(&self) -> usize {
         self.len as usize
     }
 
-    /// Bytes of the heap behind it.
+    /// Heap memory in bytes.
     pub(in crate::registry) const fn heap_bytes(&self) -> usize {
         self.words.len() * size_of::<u32>()
     }
 
-    /// The bits of a word that hold the position; also the last slot of the table.
+    /// The bits of a word that hold the position. This is also the last slot of the table.
     #[inline]
     const fn mask(&self) -> u32 {
         (self.words.len() as u32).wrapping_sub(1)
@@ -51,7 +51,7 @@ impl Index {
         hash as usize & self.mask() as usize
     }
 
-    /// The position with this hash that `is` it.
+    /// Finds the position with this hash for which `is` returns true.
     #[inline]
     pub(in crate::registry) fn find(
         &self,
@@ -62,7 +62,7 @@ impl Index {
             .map(|slot| (self.words[slot] & self.mask()) as usize)
     }
 
-    /// Slot of the table that holds the position.
+    /// Returns the slot that holds the position.
     #[inline]
     fn slot(&self, hash: u64, mut is: impl FnMut(usize) -> bool) -> Option<usize> {
         if self.words.is_empty() {
@@ -82,7 +82,7 @@ impl Index {
         }
     }
 
-    /// Has the memory in which a search for this hash begins fetched.
+    /// Prefetches the memory where a search for this hash begins.
     #[inline]
     pub(in crate::registry) fn prefetch(&self, hash: u64) {
         if let Some(word) = self.words.get(self.home(hash)) {
@@ -90,13 +90,13 @@ impl Index {
         }
     }
 
-    /// The position that a search for this hash looks at first, if any.
+    /// The first position that a search for this hash checks, if any.
     #[inline]
     pub(in crate::registry) fn candidate(&self, hash: u64) -> Option<usize> {
         self.find(hash, |_| true)
     }
 
-    /// Adds the position after the last one, whose entry is in the list already.
+    /// Adds the position after the last one. Its entry is already in the list.
     pub(in crate::registry) fn push(&mut self, hash_of: impl Fn(usize) -> u64) {
         if (self.len() + 1) * 4 > self.words.len() * 3 {
             self.rebuild((self.words.len() * 2).max(LEAST), &hash_of);
@@ -114,7 +114,7 @@ impl Index {
         self.words[slot] = self.tag(hash) | position;
     }
 
-    /// Lets two positions swap; the entries have not done so yet.
+    /// Swaps two positions. Call it before the entries are swapped.
     pub(in crate::registry) fn swap(
         &mut self,
         one: usize,
@@ -130,7 +130,7 @@ impl Index {
         }
     }
 
-    /// Removes the last position, whose entry is still in the list.
+    /// Removes the last position. Its entry is still in the list.
     pub(in crate::registry) fn pop(&mut self, hash_of: impl Fn(usize) -> u64) {
         let Some(last) = self.len().checked_sub(1) else {
             return;
@@ -148,7 +148,7 @@ impl Index {
                 break;
             }
             let home = self.home(hash_of(word as usize & mask));
-            // Whoever has been pushed on past the gap, or into it, closes it.
+            // Closes the gap with an entry that was displaced past it or into it.
             if slot.wrapping_sub(home) & mask >= slot.wrapping_sub(gap) & mask {
                 self.words[gap] = word;
                 gap = slot;
@@ -160,10 +160,10 @@ impl Index {
         }
     }
 
-    /// Makes a table of so many words, a power of two.
+    /// Makes a table of this many words, a power of two.
     fn rebuild(&mut self, words: usize, hash_of: &impl Fn(usize) -> u64) {
         self.words = vec![FREE; words].into_boxed_slice();
-        // In the order of the list, which is read from end to end so.
+        // Inserts in the order of the list, which is then read sequentially.
         for position in 0..self.len {
             self.put(position, hash_of(position as usize));
         }
@@ -174,7 +174,8 @@ impl Index {
 mod tests {
     use super::*;
 
-    /// Few different hashes, so that they collide, in whole and in the slots where searches begin.
+    /// Few different hashes, so that they collide, both as a whole and in the slots where searches
+    /// begin.
     fn hash(entry: u32) -> u64 {
         let few = u64::from(entry % 13);
         few << 40 | few.wrapping_mul(0x9e37) & 0x1f

@@ -1,4 +1,4 @@
-//! How one peer is packed: 29 bytes for IPv4, 41 for IPv6, in the reply's own byte order.
+//! The packed form of a peer: 29 bytes for IPv4, 41 for IPv6, in the byte order of replies.
 
 use arrayvec::ArrayVec;
 
@@ -9,13 +9,13 @@ use crate::response::{AddrBytes, Peer, Reach};
 use crate::select::Standing;
 use crate::types::{PeerId, Time};
 
-/// The coarse clock of the records: 8 seconds a tick, so that 16 bits last for 145 hours.
+/// The coarse clock of the records: 8 seconds per tick, so that 16 bits last for 145 hours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::registry) struct Tick([u8; 2]);
 
 impl Tick {
     pub(in crate::registry) const SECONDS: u32 = 8;
-    /// The longest span that can be told from the clock's having gone round, in seconds: 72 hours.
+    /// Longest time span in seconds that is not mistaken for a wrapped clock: 72 hours.
     pub(in crate::registry) const MAX_SPAN: u32 = 72 * 3600;
 
     pub(in crate::registry) const fn at(time: Time) -> Self {
@@ -29,7 +29,7 @@ impl Tick {
     }
 }
 
-/// What is known of a peer besides its address, in one byte:
+/// The state of a peer without its address, in one byte:
 ///
 /// ```text
 /// bit 0    seed
@@ -70,23 +70,24 @@ impl Flags {
         Class(self.0 >> 5)
     }
 
-    /// Whether the peer is left out of the counts of its swarm: its client is in them already.
+    /// Whether the counts of the swarm leave the peer out, because they already include its client.
     pub(in crate::registry) const fn twin(self) -> bool {
         self.0 & Self::TWIN != 0
     }
 
-    /// The same, for a peer whose client is counted already.
+    /// The same state, for a peer of a client that is already counted.
     pub(in crate::registry) const fn with_twin(self) -> Self {
         Self(self.0 | Self::TWIN)
     }
 
-    /// The same, for a peer that counts.
+    /// The same state, for a peer that counts.
     pub(in crate::registry) const fn without_twin(self) -> Self {
         Self(self.0 & !Self::TWIN)
     }
 
-    /// Carries over what was known of the peer (`None` for a newcomer). Returns whether this announce
-    /// completes a download: only a peer that was known as incomplete can do so, and only once.
+    /// Carries over the earlier state of the peer (`None` for a new one). Returns whether this
+    /// announce completes a download: only a peer that was known as incomplete can do so, and only
+    /// once.
     pub(in crate::registry) fn succeed(&mut self, before: Option<Self>, event: Event) -> bool {
         let Some(before) = before else { return false };
         let counted = before.0 & Self::COMPLETED != 0;
@@ -99,7 +100,7 @@ impl Flags {
     }
 }
 
-/// Peers that are stored together: same reach, same standing. Three bits of [`Flags`].
+/// A class of peers that are stored together: same reach, same proof. Three bits of [`Flags`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::registry) struct Class(u8);
 
@@ -122,8 +123,8 @@ impl Class {
         }
     }
 
-    /// The host that answers for such a peer: its SCION host if packets have proven that, and
-    /// otherwise the IP that the tracker has seen, whatever place it claims.
+    /// The host that is counted for such a peer: its SCION host if packets have proven that, and
+    /// otherwise the IP address that the tracker saw, whatever place it claims.
     pub(in crate::registry) fn source(self, ia: IsdAs, addr: &CompactAddr) -> Host {
         let ip = addr.socket_addr().ip();
         if self.reach() == Reach::Scion && self.standing() == Standing::Proven {
@@ -142,7 +143,7 @@ impl Class {
     }
 }
 
-/// An address as the records keep it.
+/// A stored address.
 pub(in crate::registry) trait Packed:
     Copy + Eq + std::fmt::Debug + 'static
 {
@@ -168,7 +169,7 @@ impl Packed for [u8; 6] {
 /// The first 12 bytes of an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2).
 const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
 
-/// Holds both families: IPv4 in its mapped form, which no IPv6 peer has (see
+/// Holds both families. IPv4 is in its mapped form, which no IPv6 peer has (see
 /// [`CompactAddr::new`]).
 impl Packed for [u8; 18] {
     fn pack(addr: &CompactAddr) -> Option<Self> {
@@ -199,7 +200,7 @@ pub(in crate::registry) const fn family(addr: &AddrBytes<'_>) -> Family {
     }
 }
 
-/// One peer. All bytes, so that it packs without padding.
+/// A peer. Consists of bytes only, so that it packs without padding.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::registry) struct Record<P> {
     pub(in crate::registry) addr: P,
@@ -209,7 +210,7 @@ pub(in crate::registry) struct Record<P> {
 }
 
 impl<P> Record<P> {
-    /// All but the address.
+    /// The record without its address.
     pub(in crate::registry) const fn head(&self) -> Record<()> {
         Record {
             addr: (),
@@ -219,7 +220,7 @@ impl<P> Record<P> {
         }
     }
 
-    /// The same, at an address.
+    /// The same, with an address.
     pub(in crate::registry) const fn at<Q: Copy>(&self, addr: Q) -> Record<Q> {
         Record {
             addr,
@@ -230,16 +231,17 @@ impl<P> Record<P> {
     }
 }
 
-/// Takes chosen peers.
+/// Receives selected peers.
 pub(in crate::registry) trait Chosen<'a> {
     fn put<P: Packed>(&mut self, ia: IsdAs, class: Class, addr: &'a P, id: &'a PeerId);
 }
 
-/// Peers that have been chosen, until they are handed over.
+/// Selected peers, before they are handed out.
 pub(in crate::registry) type Picks<'a> = ArrayVec<Pick<'a>, MAX_NUMWANT>;
 
-/// A chosen peer. Plain words instead of [`Peer`]'s enum, and pushed where it is found: a list of
-/// them is then filled from registers; through the stack it costs half of a selection.
+/// A selected peer. It has plain words instead of the enum of [`Peer`], and is pushed where it is
+/// found. A list of them is then filled from registers. Through the stack this would cost half of a
+/// selection.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::registry) struct Pick<'a> {
     ia: IsdAs,
@@ -252,7 +254,7 @@ impl<'a> Chosen<'a> for Picks<'a> {
     #[inline]
     fn put<P: Packed>(&mut self, ia: IsdAs, class: Class, addr: &'a P, id: &'a PeerId) {
         let addr = addr.bytes().as_bytes();
-        // As many as were asked for, which fit.
+        // No more than were asked for, so it fits.
         let _ = self.try_push(Pick {
             ia,
             addr,
@@ -263,7 +265,7 @@ impl<'a> Chosen<'a> for Picks<'a> {
 }
 
 impl<'a> Pick<'a> {
-    /// The peer in full; `None` never, as both families' lengths are told apart.
+    /// The whole peer. Never `None`, because the lengths of the families differ.
     #[inline]
     pub(in crate::registry) fn peer(&self) -> Option<Peer<'a>> {
         let addr = match self.addr.len() {

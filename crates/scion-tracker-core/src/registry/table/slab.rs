@@ -1,18 +1,19 @@
-//! A list that grows by a fixed step and never moves what it holds.
+//! A list that grows by a fixed step and never moves its entries.
 //!
-//! A thousand vectors that grow by copying leave holes of every size behind them, and peers' boxes
-//! settle in the holes: with one peer to a torrent, half of the list's memory was lost that way.
+//! A thousand vectors that grow by copying leave holes of every size, and the boxes of peers fill
+//! these holes. With one peer per torrent, half of the memory of the list was lost that way.
 
 use std::ops::{Index, IndexMut};
 
-/// Entries that are allocated together.
+/// Number of entries that are allocated together.
 const STEP: usize = 64;
 
 #[derive(Debug)]
 pub(in crate::registry) struct Slab<T> {
-    /// Each with room for [`STEP`]; all full, then one that need not be, then at most one that is
-    /// empty, kept so that a shard on the edge does not allocate at every turn. Vectors, because
-    /// their lengths stand beside the pointers, where an access has to look anyway.
+    /// Steps with room for [`STEP`] entries each: full ones, then one that may be partly filled,
+    /// then at most one that is empty. The empty one is kept so that a shard at the edge does not
+    /// allocate repeatedly. They are vectors because their lengths are next to the pointers, which
+    /// an access reads anyway.
     steps: Vec<Vec<T>>,
     len: usize,
 }
@@ -44,7 +45,7 @@ impl<T> Slab<T> {
         self.len += 1;
     }
 
-    /// Removes an entry, which has to be there; the last one moves to its position.
+    /// Removes an entry, which must exist. The last entry moves to its position.
     pub(in crate::registry) fn swap_remove(&mut self, at: usize) -> T {
         self.len -= 1;
         let last = self.len / STEP;
@@ -58,7 +59,7 @@ impl<T> Slab<T> {
         std::mem::replace(&mut self[at], moved)
     }
 
-    /// Gives back the second empty step.
+    /// Frees the second empty step.
     fn trim(&mut self) {
         if self.steps.len() > self.len / STEP + 1 {
             self.steps.truncate(self.len / STEP + 1);

@@ -1,4 +1,4 @@
-//! What has to hold of the decoders of HTTP, whatever they are given. See [`crate::fuzz`].
+//! Properties of the HTTP decoders that hold for any input. See [`crate::fuzz`].
 
 use std::net::IpAddr;
 
@@ -9,24 +9,24 @@ use super::http::origin::Proxies;
 pub use super::http::fuzz::http1_head;
 pub use super::http::three::fuzz::{http3_control, http3_request};
 
-/// Where a proxy is, and somebody else. Requests of both are read, as only the first one's headers say
-/// where they come from.
+/// The address of a trusted proxy, and that of another host. Requests from both are tested: only
+/// the headers of the proxy name the client.
 pub(super) const SOURCES: [IpAddr; 2] = [
     IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)),
     IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 1)),
 ];
 
-/// That proxy.
+/// Trusts that proxy.
 pub(super) fn proxies() -> Proxies {
     Proxies::new([SOURCES[0].into()], false, "x-forwarded-for")
 }
 
-/// A requester whose place nobody but itself can say.
+/// The origins of requests, without a proven place.
 pub(super) fn origins() -> impl Iterator<Item = Origin> {
     SOURCES.into_iter().map(Origin::ip)
 }
 
-/// Where to cut a message in two, as the network might: at 64 places at most, so that long ones do not
+/// Ways to cut a message in two, as the network might. At most 64, so that long messages do not
 /// take long.
 pub(super) fn cuts(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     (0..bytes.len())

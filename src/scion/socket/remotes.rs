@@ -239,8 +239,8 @@ impl Remotes {
         Some(Arc::clone(&remote.current.route))
     }
 
-    /// Handles a packet from `addr`, whose synthetic address is `name`. `answer` makes the route of
-    /// the answers.
+    /// Handles a packet from `addr`, which has the synthetic address `name`. `answer` makes the
+    /// route of the answers.
     pub(super) fn packet_received(
         &mut self,
         (name, addr): (SocketAddr, ScionAddr),

@@ -110,7 +110,7 @@ struct Served {
 }
 
 impl Session {
-    /// Starts a session on a connection whose handshake is complete.
+    /// Starts a session on a connection after its handshake.
     pub(in crate::transport) fn new(
         origin: Origin,
         quic: &mut Connection,

@@ -368,7 +368,7 @@ impl Driver {
         self.timers.set(handle, deadline);
     }
 
-    /// Processes the connections whose deadline has passed.
+    /// Processes the connections that have passed their deadline.
     fn expire(&mut self) {
         let now = Instant::now();
         while let Some(handle) = self.timers.expired(now) {

@@ -68,7 +68,7 @@ impl Timers {
         }
     }
 
-    /// Removes a connection whose deadline has passed.
+    /// Removes a connection that has passed its deadline.
     pub(super) fn expired(&mut self, now: Instant) -> Option<ConnectionHandle> {
         let &(at, handle) = self.set.first()?;
         if at > now {

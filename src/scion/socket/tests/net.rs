@@ -147,7 +147,7 @@ pub(crate) struct Relay {
 
 #[derive(Debug, Default)]
 struct Links {
-    /// Interfaces whose links are down.
+    /// Interfaces with links that are down.
     down: Vec<u16>,
     /// Interfaces with links that drop packets.
     holes: Vec<u16>,

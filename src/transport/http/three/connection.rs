@@ -76,7 +76,7 @@ pub(in crate::transport) struct Session {
 }
 
 impl Session {
-    /// Starts a session on a connection whose handshake is complete.
+    /// Starts a session on a connection after its handshake.
     pub(in crate::transport) fn new(
         handle: ConnectionHandle,
         origin: Origin,
@@ -158,7 +158,8 @@ impl Session {
             .fold(self.deadline, Instant::min)
     }
 
-    /// Ends the exchanges, or the connection, whose deadline has passed.
+    /// Ends exchanges that have passed their deadline, or the connection if its own deadline has
+    /// passed.
     pub(in crate::transport) fn time_out(
         &mut self,
         quic: &mut Connection,

@@ -153,7 +153,7 @@ pub(super) fn push_field(name: usize, value: &[u8], out: &mut Vec<u8>) {
     push_value(value, out);
 }
 
-/// Appends a field whose name and value are both in the static table.
+/// Appends a field with a name and a value that are both in the static table.
 pub(super) fn push_static(index: usize, out: &mut Vec<u8>) {
     push_integer(0b1100_0000, 6, index, out);
 }

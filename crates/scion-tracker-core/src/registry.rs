@@ -126,11 +126,15 @@ pub struct Outcome {
 
 /// A store of swarms.
 ///
+/// [`SEEDS_FOR_SEEDS`]: crate::select::SEEDS_FOR_SEEDS
+///
 /// Obligations, which the contract suite tests:
 /// - `announce` adds or refreshes the peer, then pushes peers of the swarm to the sink as
-///   `selection` says: never the requester, no peer outside `accepts`, no seed if the requester is
-///   a seed or [`Event::Paused`], no peer twice, at most `numwant`. It returns the counts of the
-///   whole swarm, including the requester.
+///   `selection` says: never the requester, no peer outside `accepts`, no peer twice, at most
+///   `numwant`. It returns the counts of the whole swarm, including the requester.
+/// - A requester that is a seed or [`Event::Paused`] gets leechers. Where they leave room, a seed also
+///   gets up to [`SEEDS_FOR_SEEDS`] seeds, unless the store has known it as a leecher under its
+///   present peer id.
 /// - With [`Event::Stopped`] it removes the peer with this key *and this id*, if there is one, and
 ///   pushes nothing. If there is none it changes nothing and creates no swarm.
 /// - [`Event::Completed`] counts one download per client, and only for a peer that was known as

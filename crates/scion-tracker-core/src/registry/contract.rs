@@ -5,6 +5,7 @@
 mod bench;
 mod ceilings;
 mod clients;
+mod seeds;
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -13,7 +14,7 @@ use crate::registry::memory::Ceilings;
 use crate::registry::{Accepts, Classes, MAX_NUMWANT, PeerEntry, Registry};
 use crate::request::{Event, Family, PeerKey};
 use crate::response::{Reach, SwarmCounts};
-use crate::select::Mode;
+use crate::select::{Mode, SEEDS_FOR_SEEDS};
 use crate::types::{InfoHash, PeerId, Rng, Time};
 
 use bench::{Bench, Key, SIZES, Who, numbered};
@@ -38,7 +39,8 @@ pub fn run<S: Subject>(subject: &S) {
     ignores_stopped_from_strangers(subject);
     removes_who_stops(subject);
     counts_a_completed_download_once(subject);
-    keeps_seeds_from_seeds(subject);
+    seeds::gives_known_leechers_no_seeds_when_they_are_seeds(subject);
+    seeds::gives_a_few_seeds_to_other_seeds(subject);
     counts_partial_seeds_apart(subject);
     never_exceeds_numwant_nor_repeats(subject);
     hands_out_only_whom_the_requester_reaches(subject);
@@ -196,30 +198,6 @@ fn counts_a_completed_download_once<S: Subject>(subject: &S) {
     bench.now = Time::from_secs(500_000);
     subject.settle(&bench.registry, bench.now);
     assert_eq!(bench.registry.scrape(&InfoHash([1; 20])).completed, 1);
-}
-
-fn keeps_seeds_from_seeds<S: Subject>(subject: &S) {
-    for size in SIZES.into_iter().filter(|size| *size < MAX_NUMWANT as u32) {
-        for ia in ["0-0", "1-1"] {
-            let mut bench = Bench::new(subject);
-            for number in 0..size {
-                bench.peers(numbered("1-1", number).seed(), 0);
-                bench.peers(numbered("1-1", 5000 + number), 0);
-            }
-            for asking in [
-                numbered(ia, 9000).seed(),
-                numbered(ia, 9001).event(Event::Paused),
-            ] {
-                let leechers = bench.counts(asking).1 - u32::from(!asking.0.seeder);
-                let peers = bench.peers(asking, MAX_NUMWANT);
-                assert_eq!(peers.len() as u32, leechers);
-                for number in 0..size {
-                    let seed = numbered("1-1", number);
-                    assert!(!peers.contains(&(seed.0.ia, seed.0.addr)));
-                }
-            }
-        }
-    }
 }
 
 fn counts_partial_seeds_apart<S: Subject>(subject: &S) {
@@ -465,7 +443,8 @@ fn expires_the_silent<S: Subject>(subject: &S) {
 fn agrees_with_a_plain_model<S: Subject>(subject: &S) {
     let mut bench = Bench::new(subject);
     bench.policy.mode = Mode::Random;
-    let mut model: BTreeMap<Key, PeerEntry> = BTreeMap::new();
+    // And who was known as a leecher under its present id.
+    let mut model: BTreeMap<Key, (PeerEntry, bool)> = BTreeMap::new();
     let mut rng = Rng::with_seed(42);
     for step in 0..12_000u32 {
         let crowd = if step / 2000 % 2 == 0 { 110 } else { 24 };
@@ -487,7 +466,7 @@ fn agrees_with_a_plain_model<S: Subject>(subject: &S) {
         // Peers that joined as a crowd also leave as one.
         if leaves
             && shrinking
-            && let Some((_, peer)) = model.iter().next()
+            && let Some((_, (peer, _))) = model.iter().next()
         {
             who.0 = *peer;
         }
@@ -506,21 +485,36 @@ fn agrees_with_a_plain_model<S: Subject>(subject: &S) {
             model.remove(&key);
             assert!(got.0.is_empty());
         } else {
-            model.insert(key, who.0);
-            let mut expected: Vec<Key> = model
-                .iter()
-                .filter(|(other, peer)| {
-                    **other != key
-                        && !(who.0.seeder && peer.seeder)
-                        // On plain IP an address is one host, whatever its ISD-AS.
+            let known = model.get(&key).is_some_and(|(_, leecher)| *leecher);
+            let leecher = known || !who.0.seeder;
+            model.insert(key, (who.0, leecher));
+            let (mut seeds, mut expected): (Vec<Key>, Vec<Key>) = (Vec::new(), Vec::new());
+            let others = model.iter().filter(|(other, (peer, _))| {
+                **other != key
+                        // On the Internet one address is one host, under whatever ISD-AS.
                         && !(other.1 == key.1
                             && peer.id == who.0.id
                             && peer.reach.over_ip()
                             && who.0.reach.over_ip())
-                })
-                .map(|(key, _)| *key)
-                .collect();
+            });
+            for (key, (peer, _)) in others {
+                if who.0.seeder && peer.seeder {
+                    seeds.push(*key);
+                } else {
+                    expected.push(*key);
+                }
+            }
             let mut peers: Vec<Key> = got.0.into_iter().map(|(key, _)| key).collect();
+            let all = peers.len();
+            peers.retain(|key| !seeds.contains(key));
+            let most = if leecher { 0 } else { SEEDS_FOR_SEEDS };
+            let given = all - peers.len();
+            assert!(given <= most.min(seeds.len()), "step {step}: {given} seeds");
+            // Itself under another ISD-AS may have been drawn and left out.
+            assert!(
+                given + 3 >= most.min(seeds.len()),
+                "step {step}: {given} seeds"
+            );
             peers.sort_unstable();
             expected.sort_unstable();
             assert!(
@@ -530,7 +524,7 @@ fn agrees_with_a_plain_model<S: Subject>(subject: &S) {
                 expected.len()
             );
         }
-        let seeders = model.values().filter(|peer| peer.seeder).count();
+        let seeders = model.values().filter(|(peer, _)| peer.seeder).count();
         assert_eq!(counts.seeders as usize, seeders, "step {step}");
         assert_eq!(
             counts.leechers as usize,

@@ -400,9 +400,12 @@ impl Memory {
         if completes && self.clients.completes(peer) {
             entry.completed = entry.completed.saturating_add(1);
         }
-        entry
-            .swarm
-            .hand_out(peer, position, selection, &self.keys, rng, sink);
+        let (swarm, keys) = (&entry.swarm, &self.keys);
+        if peer.seeder {
+            swarm.hand_out_to_seed(peer, position, selection, keys, rng, sink);
+        } else {
+            swarm.hand_out(peer, position, selection, keys, rng, sink);
+        }
         let counts = entry.swarm.counts(entry.completed);
         if let Some(seed) = was_seed {
             shard.leave(seed);

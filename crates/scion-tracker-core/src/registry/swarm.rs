@@ -13,7 +13,7 @@ use crate::registry::table::record::{Chosen, Class, Flags, Packed, Picks, Record
 use crate::registry::{MAX_NUMWANT, PeerEntry, Selection};
 use crate::request::Event;
 use crate::response::{Peer, PeerSink, SwarmCounts};
-use crate::select::{self, Pools, Want};
+use crate::select::{self, Pools, SEEDS_FOR_SEEDS, Want};
 use crate::types::{PeerId, Rng};
 
 /// A large swarm becomes a small one again at this size.
@@ -142,6 +142,11 @@ impl Swarm {
         let completes = flags.succeed(before.map(|head| head.flags), peer.event);
         if flags.twin() && before.is_some_and(|head| head.id != peer.id) {
             flags = flags.without_twin();
+        }
+        // Another client at the address, or another session of the same one, which may not know the length
+        // of its torrent again.
+        if peer.seeder && before.is_some_and(|head| head.id != peer.id) {
+            flags = flags.without_leecher();
         }
         let head = Record {
             addr: (),
@@ -366,39 +371,128 @@ impl Swarm {
                 // One draw over everybody, whose order is as good as any.
                 if selection.policy.draws_from_all(peer.ia, numwant, reachable) {
                     let mut chosen = Straight { order, sink };
-                    return choose(peer, selection, numwant, &view, rng, &mut chosen);
+                    return choose(
+                        peer,
+                        selection,
+                        numwant,
+                        want(peer),
+                        &view,
+                        rng,
+                        &mut chosen,
+                    );
                 }
                 let mut chosen = Picks::new();
-                choose(peer, selection, numwant, &view, rng, &mut chosen);
+                choose(
+                    peer,
+                    selection,
+                    numwant,
+                    want(peer),
+                    &view,
+                    rng,
+                    &mut chosen,
+                );
                 return order.push_all(&chosen, sink);
             }
             _ => {}
         }
         let mut chosen = Picks::new();
+        let requester = Requester { peer, position };
+        self.choose(requester, want(peer), selection, keys, rng, &mut chosen);
+        order.push_all(&chosen, sink);
+    }
+
+    /// The same, for a seed: leechers, and then a few seeds if it may be a leecher.
+    pub(super) fn hand_out_to_seed<S: PeerSink>(
+        &self,
+        peer: &PeerEntry,
+        position: Position,
+        selection: &Selection<'_>,
+        keys: &RandomState,
+        rng: &mut Rng,
+        sink: &mut S,
+    ) {
+        let mut leechers = Counted { sink, pushed: 0 };
+        self.hand_out(peer, position, selection, keys, rng, &mut leechers);
+        let numwant = selection.numwant.min(MAX_NUMWANT);
+        let left = numwant.saturating_sub(leechers.pushed);
+        if left == 0 || !self.may_be_leecher(peer, position) {
+            return;
+        }
+        let seeds = Selection {
+            numwant: left.min(SEEDS_FOR_SEEDS),
+            ..*selection
+        };
+        let order = Order::new(peer, rng);
+        let mut chosen = Picks::new();
+        let requester = Requester { peer, position };
+        self.choose(requester, Want::Seeds, &seeds, keys, rng, &mut chosen);
+        order.push_all(&chosen, sink);
+    }
+
+    /// Whether a peer that says that it is a seed may be a leecher that does not know the length of its
+    /// torrent: one that was not seen as a leecher before.
+    fn may_be_leecher(&self, peer: &PeerEntry, position: Position) -> bool {
+        let finished = self
+            .head(position)
+            .is_some_and(|head| head.id == peer.id && head.flags.was_leecher());
+        peer.seeder && peer.event != Event::Paused && !finished
+    }
+
+    /// Adds peers to `chosen` until there are `numwant`.
+    fn choose<'a>(
+        &'a self,
+        requester: Requester<'_>,
+        want: Want,
+        selection: &Selection<'_>,
+        keys: &RandomState,
+        rng: &mut Rng,
+        chosen: &mut Picks<'a>,
+    ) {
+        let Requester { peer, position } = requester;
+        let numwant = selection.numwant.min(MAX_NUMWANT);
         for classes in [selection.accepts.first, selection.accepts.then] {
-            if classes.is_empty() || chosen.len() == numwant {
+            if classes.is_empty() || chosen.len() >= numwant {
                 continue;
             }
             let left = numwant - chosen.len();
             match (self, position) {
                 (Self::Four(small), Position::Small(at)) => {
                     let view = small.view(peer, at, classes);
-                    choose(peer, selection, left, &view, rng, &mut chosen);
+                    choose(peer, selection, left, want, &view, rng, chosen);
                 }
                 (Self::Mixed(small), Position::Small(at)) => {
                     let view = small.view(peer, at, classes);
-                    choose(peer, selection, left, &view, rng, &mut chosen);
+                    choose(peer, selection, left, want, &view, rng, chosen);
                 }
                 (Self::Large(large), Position::Large(slot)) => {
                     let mut view = View::default();
                     large.show(&mut view, peer, slot, classes, keys);
-                    choose(peer, selection, left, &view, rng, &mut chosen);
+                    choose(peer, selection, left, want, &view, rng, chosen);
                 }
                 // A position belongs to the form of swarm that returned it.
                 _ => {}
             }
         }
-        order.push_all(&chosen, sink);
+    }
+}
+
+/// A peer that asks for others, and where it is.
+#[derive(Debug, Clone, Copy)]
+struct Requester<'a> {
+    peer: &'a PeerEntry,
+    position: Position,
+}
+
+/// Counts the peers that it passes on.
+struct Counted<'a, S> {
+    sink: &'a mut S,
+    pushed: usize,
+}
+
+impl<S: PeerSink> PeerSink for Counted<'_, S> {
+    fn push(&mut self, peer: Peer<'_>) {
+        self.pushed += 1;
+        self.sink.push(peer);
     }
 }
 
@@ -411,15 +505,15 @@ fn choose<C, V: Pools<C>>(
     peer: &PeerEntry,
     selection: &Selection<'_>,
     numwant: usize,
+    want: Want,
     view: &V,
     rng: &mut Rng,
     chosen: &mut C,
 ) {
-    let want = want(peer);
     select::choose(selection.policy, peer.ia, numwant, want, view, rng, chosen);
 }
 
-/// Whom a requester has a use for.
+/// Which peers a requester gets first.
 pub(super) fn want(requester: &PeerEntry) -> Want {
     if requester.seeder || requester.event == Event::Paused {
         Want::Leechers

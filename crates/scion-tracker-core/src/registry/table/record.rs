@@ -36,6 +36,7 @@ impl Tick {
 /// bit 1    partial seed (BEP 21)
 /// bit 2    its completed download has been counted
 /// bit 3    the same client is counted already, on another network
+/// bit 4    it is or was a leecher, under this peer id
 /// bit 5-6  reach: 0 IP, 1 SCION, 2 both
 /// bit 7    its place was claimed, not proven
 /// ```
@@ -47,13 +48,17 @@ impl Flags {
     const PARTIAL: u8 = 2;
     const COMPLETED: u8 = 4;
     const TWIN: u8 = 8;
+    const LEECHER: u8 = 16;
 
     pub(in crate::registry) const fn of(peer: &PeerEntry) -> Self {
         let mut bits = Class::of(peer).0 << 5;
         if peer.seeder {
             bits |= Self::SEED;
-        } else if matches!(peer.event, Event::Paused) {
-            bits |= Self::PARTIAL;
+        } else {
+            bits |= Self::LEECHER;
+            if matches!(peer.event, Event::Paused) {
+                bits |= Self::PARTIAL;
+            }
         }
         Self(bits)
     }
@@ -68,6 +73,16 @@ impl Flags {
 
     pub(in crate::registry) const fn class(self) -> Class {
         Class(self.0 >> 5)
+    }
+
+    /// Whether the peer is a leecher, or has become a seed while it was known.
+    pub(in crate::registry) const fn was_leecher(self) -> bool {
+        self.0 & Self::LEECHER != 0
+    }
+
+    /// The same, for a seed that was not known as a leecher under its present peer id.
+    pub(in crate::registry) const fn without_leecher(self) -> Self {
+        Self(self.0 & !Self::LEECHER)
     }
 
     /// Whether the counts of the swarm leave the peer out, because they already include its client.
@@ -92,7 +107,7 @@ impl Flags {
         let Some(before) = before else { return false };
         let counted = before.0 & Self::COMPLETED != 0;
         let completes = event == Event::Completed && self.seed() && !counted && !before.seed();
-        self.0 |= before.0 & (Self::COMPLETED | Self::TWIN);
+        self.0 |= before.0 & (Self::COMPLETED | Self::TWIN | Self::LEECHER);
         if completes {
             self.0 |= Self::COMPLETED;
         }

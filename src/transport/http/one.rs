@@ -145,7 +145,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
             }
             let answered = match self.answered.take() {
                 Some(answered) => answered,
-                None => self.buffers.answer(self.origin, shared, draining),
+                None => self
+                    .buffers
+                    .answer(self.origin, shared, limits.head_bytes, draining),
             };
             if !self.buffers.out.is_empty() {
                 deadline.set(limits.reply);
@@ -299,8 +301,13 @@ impl Buffers {
     }
 
     /// Answers the requests in the read buffer into `out`.
-    fn answer(&mut self, origin: Origin, shared: &Shared, draining: bool) -> Answered {
-        let head_bytes = shared.service.limits().head_bytes;
+    fn answer(
+        &mut self,
+        origin: Origin,
+        shared: &Shared,
+        head_bytes: usize,
+        draining: bool,
+    ) -> Answered {
         loop {
             let unread = &self.read[self.start..self.end];
             if unread.is_empty() {
@@ -366,7 +373,8 @@ pub(in crate::transport) fn at_once(
         Err(Errno::AGAIN) => return Some((Buffers::new(Vec::new()), None)),
         Err(_) => return None,
     }
-    let answered = spare.answer(origin, shared, false);
+    let head_bytes = shared.service.limits().head_bytes;
+    let answered = spare.answer(origin, shared, head_bytes, false);
     let last = matches!(answered, Answered::Last { lingering: false });
     let mut flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     flags.set(SendFlags::MORE, last);

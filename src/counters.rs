@@ -99,7 +99,7 @@ counters! {
     ScionScmpIgnored = "scion_scmp_ignored",
     /// SCION: SCMP echo requests answered.
     ScionEchoes = "scion_echoes",
-    /// SCION: SCMP echo requests beyond as many a second as are answered.
+    /// SCION: SCMP echo requests above the limit per second.
     ScionEchoesRefused = "scion_echoes_refused",
     /// SCION: packets answered with QUIC Version Negotiation.
     ScionVersionsNegotiated = "scion_versions_negotiated",

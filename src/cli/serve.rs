@@ -188,10 +188,10 @@ pub(super) fn unknown_variables() -> impl Iterator<Item = String> {
 }
 
 async fn serve(args: Args, config: Config, log: LogReload) -> anyhow::Result<()> {
-    let server = Server::bind(config)?;
-    // Before the URLs are printed: a signal right after them must not be lost.
+    // Before the sockets are bound: from then on clients connect, and a signal must not be lost.
     let stop = stop_signal()?;
     let signals = Signals::listen()?;
+    let server = Server::bind(config)?;
 
     let mut urls = String::new();
     for listening in server.listeners() {
@@ -199,7 +199,9 @@ async fn serve(args: Args, config: Config, log: LogReload) -> anyhow::Result<()>
         urls += &listening.url();
         urls += "\n";
     }
-    super::print(&urls).context("cannot write to standard output")?;
+    if let Err(error) = super::print(&urls) {
+        tracing::warn!("cannot write the URLs to standard output: {error}");
+    }
     notify(&[NotifyState::Ready]);
 
     let reloads = reload_on(signals, args, server.handle(), log);

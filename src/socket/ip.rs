@@ -1,10 +1,10 @@
-//! UDP and TCP sockets on the ordinary Internet: dual stack, and one a worker on the same port.
+//! Binds UDP and TCP sockets on IP: dual stack, and one per worker on the same port.
 //!
 //! The sockets of a listener share its port with SO_REUSEPORT, and the kernel spreads the load over
 //! them. SO_REUSEPORT alone would also let a *second tracker* of the same user share the port, so
 //! that each would see half of the peers. Therefore the first socket of a group is bound without it:
-//! that fails if anybody has the port. Only then it gets the option, which lets the other sockets
-//! of the group in, and nobody who tries as we do.
+//! that fails if another program has the port. Only then it gets the option, which admits the other
+//! sockets of the group, but no second tracker, because that tries without the option first.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};

@@ -8,7 +8,7 @@ mod handler;
 
 use std::fmt;
 use std::io;
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -32,6 +32,9 @@ const REQUEST: usize = 2048;
 /// Longest reply, in bytes: fits an Ethernet frame over IPv6 without fragments, with a margin for
 /// tunnels.
 const REPLY: usize = 1432;
+/// Longest reply over IPv6, in bytes: the smallest MTU of IPv6, 1280 (RFC 8200 section 5), without the
+/// headers of IPv6 and UDP. Routers do not fragment IPv6, and tunnels are common.
+const REPLY_V6: usize = 1280 - 40 - 8;
 
 /// How often an idle worker checks whether to stop.
 const WAKE: Duration = Duration::from_millis(200);
@@ -166,7 +169,12 @@ fn run(mut handler: Handler, socket: &UdpSocket, shutdown: &CancellationToken) {
                     if source.port() == 0 {
                         return handler.silence(Counter::UdpMalformed);
                     }
-                    handler.answer(datagram, &Origin::ip(source.ip()), now, reply)
+                    let origin = Origin::ip(source.ip());
+                    let room = match origin.host.ip() {
+                        IpAddr::V4(_) => REPLY,
+                        IpAddr::V6(_) => REPLY_V6,
+                    };
+                    handler.answer(datagram, &origin, now, &mut reply[..room])
                 });
                 // Counted before sending, so that a request is counted when its reply arrives.
                 handler.service.counters.flush(&mut handler.counts);

@@ -357,3 +357,19 @@ fn a_trusted_host_announces_another() {
     let expected = ["127.0.0.4:1002", "192.0.2.7:1001"].map(|it| it.parse().unwrap());
     assert_eq!(peers, expected);
 }
+
+#[test]
+fn replies_over_ipv6_fit_the_smallest_mtu() {
+    let mut config = common::config();
+    config.listen.udp = vec!["[::1]:0".parse().unwrap()];
+    config.registry.peers_per_source_in_torrent = u32::MAX;
+    let running = common::start(config);
+    let client = Client::connect(running.address(Kind::Udp), "::1");
+    for port in 1..=100 {
+        client.announce(&peer(port));
+    }
+    let mut greedy = peer(1);
+    greedy.numwant = Some(200);
+    // (1280 - 40 - 8 - 20) / 18
+    assert_eq!(client.announce(&greedy).peers.len(), 67);
+}

@@ -1,4 +1,4 @@
-//! What an announce changed, for whoever keeps records, feeds a replica or shows live events.
+//! Tells an observer what an announce changed: for records, replicas and live events.
 //!
 //! The tracker calls its [`Observer`] after the registry has released its locks. An observer takes a
 //! note and returns: it must not wait, because the requester waits for it. `()` observes nothing and

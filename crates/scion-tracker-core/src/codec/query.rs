@@ -330,7 +330,7 @@ fn decode_text<'b, const N: usize>(value: &[u8], buffer: &'b mut [u8; N]) -> Opt
     decode(value, buffer).and_then(|text| std::str::from_utf8(text).ok())
 }
 
-/// 20 bytes, or 32 of a version 2 torrent, truncated as BEP 52 has it.
+/// 20 bytes, or 32 of a version 2 torrent, truncated as BEP 52 says.
 fn read_info_hash(value: &[u8]) -> Result<InfoHash, QueryError> {
     decode(value, &mut [0; 32])
         .and_then(InfoHash::from_slice)
@@ -383,8 +383,8 @@ fn read_event(value: &[u8]) -> Event {
     }
 }
 
-/// A wish, not a demand: what cannot be read (`-1`, `None`) leaves it to the tracker, and what is
-/// beyond all measure is a wish for much.
+/// Values that cannot be read (`-1`, `None`) leave the number to the tracker. Numbers that are too
+/// large stand for as many as possible.
 fn read_numwant(value: &[u8]) -> Option<u32> {
     if !value.iter().all(u8::is_ascii_digit) {
         return None;
@@ -412,7 +412,7 @@ fn read_key(value: &[u8]) -> Option<u32> {
     Some(key)
 }
 
-/// An address or an endpoint (BEP 7), whose port is of no interest. `None` is what some send who
+/// An address or an endpoint (BEP 7), whose port is ignored. `None` is what some clients send that
 /// have none.
 fn read_ip(value: &[u8]) -> Option<IpAddr> {
     let mut text = [0; 64];

@@ -59,10 +59,11 @@ pub(super) fn issued(packet: &[u8]) -> Option<Token> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn initial(version: u32, length: usize) -> Vec<u8> {
+    /// A packet with a long header of this version.
+    pub(crate) fn initial(version: u32, length: usize) -> Vec<u8> {
         let mut packet = vec![0xc3];
         packet.extend_from_slice(&version.to_be_bytes());
         packet.push(8);

@@ -46,17 +46,7 @@ impl Negotiator {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn initial(version: u32, length: usize) -> Vec<u8> {
-        let mut packet = vec![0xc3];
-        packet.extend_from_slice(&version.to_be_bytes());
-        packet.push(8);
-        packet.extend_from_slice(b"destiny!");
-        packet.push(3);
-        packet.extend_from_slice(b"src");
-        packet.resize(length, 0);
-        packet
-    }
+    use crate::scion::socket::quic::tests::initial;
 
     #[test]
     fn unknown_versions_are_answered_with_version_1() {

@@ -83,8 +83,8 @@ impl<V> FromIterator<(IpNet, V)> for PrefixMap<V> {
             }
         }
         Self {
-            v4: Ranges::new(v4),
-            v6: Ranges::new(v6),
+            v4: Ranges::new(v4, 0),
+            v6: Ranges::new(v6, 0),
             values,
         }
     }
@@ -126,38 +126,50 @@ fn unmapped(net: IpNet) -> IpNet {
 
 /// An address as a number.
 trait Bits: Copy + Ord {
-    const ZERO: Self;
-
     /// The next address. `None` after the last one.
     fn next(self) -> Option<Self>;
 
     /// The previous address. `None` before the first one.
     fn previous(self) -> Option<Self>;
+
+    /// The number of addresses from `other` to this one, zero if that is larger.
+    fn since(self, other: Self) -> Self;
+
+    /// How many bits the number has, without leading zeros.
+    fn bits(self) -> u32;
+
+    /// The number without its lowest bits; the largest `usize` if it is larger.
+    fn shifted(self, bits: u32) -> usize;
 }
 
-impl Bits for u32 {
-    const ZERO: Self = 0;
+macro_rules! bits {
+    ($($number:ty),*) => {
+        $(impl Bits for $number {
+            fn next(self) -> Option<Self> {
+                self.checked_add(1)
+            }
 
-    fn next(self) -> Option<Self> {
-        self.checked_add(1)
-    }
+            fn previous(self) -> Option<Self> {
+                self.checked_sub(1)
+            }
 
-    fn previous(self) -> Option<Self> {
-        self.checked_sub(1)
-    }
+            #[inline]
+            fn since(self, other: Self) -> Self {
+                self.saturating_sub(other)
+            }
+
+            fn bits(self) -> u32 {
+                Self::BITS - self.leading_zeros()
+            }
+
+            #[inline]
+            fn shifted(self, bits: u32) -> usize {
+                usize::try_from(self >> bits).unwrap_or(usize::MAX)
+            }
+        })*
+    };
 }
-
-impl Bits for u128 {
-    const ZERO: Self = 0;
-
-    fn next(self) -> Option<Self> {
-        self.checked_add(1)
-    }
-
-    fn previous(self) -> Option<Self> {
-        self.checked_sub(1)
-    }
-}
+bits!(u32, u128);
 
 /// A prefix by its first and last address.
 #[derive(Debug, Clone, Copy)]
@@ -170,60 +182,72 @@ struct Prefix<K> {
 /// Stands for "no prefix contains these addresses": no table has so many values.
 const NO_VALUE: u32 = u32::MAX;
 
+/// Buckets of a table. With 10,000 prefixes spread evenly, a bucket has 80 ranges.
+const BUCKETS: usize = 256;
+
 /// The address space of one family, cut into ranges that share their longest prefix.
 ///
-/// Both arrays are in Eytzinger order: the children of entry `n` are `2n` and `2n + 1`, and entry 0 is
-/// the range before all others. So a step of the search is one comparison without a branch.
+/// The part of the address space that has prefixes is divided into equal buckets. A search looks up
+/// the bucket of an address, and then searches the ranges that begin there.
 #[derive(Debug, Clone)]
 struct Ranges<K> {
-    /// Last address before each range. Entry 0 is not used.
+    /// Last address before each range, sorted. The range before all others has none.
     before: Vec<K>,
-    /// Index of the range's value, or [`NO_VALUE`].
+    /// Index of each range's value, or [`NO_VALUE`]; first that of the range before all others.
     values: Vec<u32>,
+    /// Number of ranges that begin before each bucket, and of all.
+    buckets: Box<[u32; BUCKETS + 1]>,
+    /// Where the first bucket begins.
+    start: K,
+    /// Bits of an address inside its bucket.
+    shift: u32,
 }
 
 impl<K: Bits> Ranges<K> {
-    fn new(prefixes: Vec<Prefix<K>>) -> Self {
-        let sorted = cut(prefixes);
-        let mut first = NO_VALUE;
-        let mut later = Vec::with_capacity(sorted.len());
-        for (start, value) in sorted {
+    fn new(prefixes: Vec<Prefix<K>>, zero: K) -> Self {
+        let mut before = Vec::new();
+        let mut values = vec![NO_VALUE];
+        for (start, value) in cut(prefixes) {
             match start.previous() {
-                Some(before) => later.push((before, value)),
-                None => first = value,
+                Some(previous) => {
+                    before.push(previous);
+                    values.push(value);
+                }
+                None => values[0] = value,
             }
         }
+        let start = before.first().copied().unwrap_or(zero);
+        let span = before.last().map_or(zero, |last| last.since(start));
         let mut ranges = Self {
-            before: vec![K::ZERO; later.len() + 1],
-            values: vec![first; later.len() + 1],
+            values,
+            buckets: Box::new([0; BUCKETS + 1]),
+            start,
+            shift: span.bits().saturating_sub(BUCKETS.ilog2()),
+            before,
         };
-        ranges.fill(1, &mut later.into_iter());
+        for at in 0..ranges.before.len() {
+            ranges.buckets[ranges.bucket(ranges.before[at]) + 1] += 1;
+        }
+        for bucket in 0..BUCKETS {
+            ranges.buckets[bucket + 1] += ranges.buckets[bucket];
+        }
         ranges
     }
 
-    /// Fills the subtree at `node` with the next ranges of a sorted sequence.
-    fn fill(&mut self, node: usize, sorted: &mut impl Iterator<Item = (K, u32)>) {
-        if node >= self.before.len() {
-            return;
-        }
-        self.fill(2 * node, sorted);
-        if let Some((before, value)) = sorted.next() {
-            (self.before[node], self.values[node]) = (before, value);
-        }
-        self.fill(2 * node + 1, sorted);
+    #[inline]
+    fn bucket(&self, address: K) -> usize {
+        let bucket = address.since(self.start).shifted(self.shift);
+        bucket.min(BUCKETS - 1)
     }
 
     /// Returns the value of the last range that starts at or before `address`.
     #[inline]
     fn find(&self, address: K) -> u32 {
-        let mut node = 1;
-        while let Some(before) = self.before.get(node) {
-            // A comparison and an addition with carry.
-            node = node + node + usize::from(*before < address);
-        }
-        // The bits of `node` are the way that the search took, 1 for a range that starts at or before the address.
-        // Going back to the last 1 gives the node where it turned right for the last time, or 0.
-        self.values[node >> (node.trailing_zeros() + 1)]
+        let bucket = self.bucket(address);
+        let first = self.buckets[bucket] as usize;
+        let until = self.buckets[bucket + 1] as usize;
+        let here = &self.before[first..until];
+        self.values[first + here.partition_point(|before| *before < address)]
     }
 }
 

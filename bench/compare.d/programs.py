@@ -79,6 +79,8 @@ class Tracker(Own):
             "SCION_TRACKER_PEERS_PER_SOURCE": "100000000",
             "SCION_TRACKER_PEERS_PER_SOURCE_IN_TORRENT": "100000000",
             "SCION_TRACKER_CONNECTIONS_PER_SOURCE": "65536",
+            # As trackers run: the ISD-AS of clients over SCION is proven.
+            "SCION_TRACKER_SCION_ROUTERS": "127.0.0.0/8",
             "SCION_TRACKER_SELECTION_MODE": options.get("selection", "prefer"),
         }
         return Start(argv, env)

@@ -233,6 +233,9 @@ fn cost_of_scion() {
     let mut config = config();
     config.workers = Some(std::num::NonZeroUsize::MIN);
     config.registry.peers_per_source = u32::MAX;
+    config.registry.peers_per_source_in_torrent = u32::MAX;
+    // As trackers run: the ISD-AS of clients over SCION is proven.
+    config.scion.routers = vec!["127.0.0.0/8".parse().unwrap()];
     config.listen.udp = vec![loopback().into()];
     config.listen.http3 = vec![loopback().into()];
     let tracker = {

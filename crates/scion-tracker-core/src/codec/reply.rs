@@ -214,9 +214,11 @@ pub fn write_scrape(
         writer.int(counts.seeders);
         writer.bytes(b"downloaded");
         writer.int(counts.completed);
-        // BEP 21.
-        writer.bytes(b"downloaders");
-        writer.int(counts.downloaders);
+        // BEP 21. Without partial seeds it says nothing new.
+        if counts.downloaders != counts.leechers {
+            writer.bytes(b"downloaders");
+            writer.int(counts.downloaders);
+        }
         writer.bytes(b"incomplete");
         writer.int(counts.leechers);
         writer.end();

@@ -81,7 +81,8 @@ pub struct AnswerPeer {
 /// A scrape reply.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ScrapeAnswer {
-    /// Counts per torrent, in the order of the reply. Missing counts are zero.
+    /// Counts per torrent, in the order of the reply. Missing counts are zero; missing `downloaders`
+    /// are as many as `incomplete`.
     pub files: Vec<(InfoHash, SwarmCounts)>,
     /// Least seconds between two scrapes.
     pub min_request_interval: Option<u64>,
@@ -212,14 +213,16 @@ fn read_peer(peer: &Value<'_>) -> Option<AnswerPeer> {
 }
 
 fn read_counts(counts: &Dict<'_>) -> SwarmCounts {
-    let number = |key| {
+    let given = |key| {
         let n = counts.get(key).and_then(|value| value.as_u64());
-        u32::try_from(n.unwrap_or(0)).unwrap_or(u32::MAX)
+        n.map(|n| u32::try_from(n).unwrap_or(u32::MAX))
     };
+    let number = |key| given(key).unwrap_or(0);
+    let leechers = number("incomplete");
     SwarmCounts {
         seeders: number("complete"),
-        leechers: number("incomplete"),
-        downloaders: number("downloaders"),
+        leechers,
+        downloaders: given("downloaders").unwrap_or(leechers),
         completed: number("downloaded"),
     }
 }

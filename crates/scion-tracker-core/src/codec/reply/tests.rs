@@ -404,7 +404,7 @@ fn scrape_snapshot() {
     write_scrape(&mut entries, 300, &mut out);
     let expected = "d5:filesd\
         20:aaaaaaaaaaaaaaaaaaaad8:completei3e10:downloadedi1000e11:downloadersi10e10:incompletei12ee\
-        20:bbbbbbbbbbbbbbbbbbbbd8:completei0e10:downloadedi0e11:downloadersi0e10:incompletei0ee\
+        20:bbbbbbbbbbbbbbbbbbbbd8:completei0e10:downloadedi0e10:incompletei0ee\
         e5:flagsd20:min_request_intervali300eee";
     assert_eq!(out.escape_ascii().to_string(), expected);
     let answer = parse_scrape_reply(&out).unwrap();

@@ -153,6 +153,8 @@ pub struct Stats {
 #[derive(Debug, Clone)]
 pub struct Handle {
     service: Arc<Service>,
+    /// The configuration that the server was started with, which settings that need a restart keep.
+    started: Arc<Config>,
     /// The configuration that was put in force last.
     config: Arc<Mutex<Config>>,
     certificates: Option<Arc<Certificates>>,
@@ -178,7 +180,8 @@ impl Handle {
     }
 
     /// Puts another configuration in force, as far as that needs no restart, and reads the certificate
-    /// files again. Returns what has changed since the last one, and what needs a restart.
+    /// files again. Returns what has changed since the last one, and what differs from the one that the
+    /// server was started with and needs a restart.
     ///
     /// Requests that are being answered and times of open connections keep the old settings. What the
     /// registry holds above a lower limit stays until it expires or is evicted. If anything is wrong,
@@ -187,8 +190,8 @@ impl Handle {
     /// Rules that were set with [`Handle::set_rules`] keep their access rules.
     pub fn reload(&self, config: Config) -> Result<Changes, ReloadError> {
         config.check().map_err(ReloadError::Config)?;
-        // Last, as it is the last thing that can fail.
         let mut current = self.config.lock();
+        // The last step that can fail.
         self.reload_certificates()?;
         let mut rules = self.rules();
         rules.terms = config.terms();
@@ -196,9 +199,13 @@ impl Handle {
         let registry = self.service.tracker.registry();
         registry.set_ceilings(config.ceilings());
         self.service.set_limits(config.connections.limits());
-        let changes = Changes::between(&current, &config);
+        let reloaded = Changes::between(&current, &config).reloaded;
+        let need_restart = Changes::between(&self.started, &config).need_restart;
         *current = config;
-        Ok(changes)
+        Ok(Changes {
+            reloaded,
+            need_restart,
+        })
     }
 
     /// Reads the certificate files again. New connections get the new certificate; open connections
@@ -254,6 +261,7 @@ impl Server {
             listeners,
             handle: Handle {
                 service: Arc::new(Service::new(tracker, rules, limits)),
+                started: Arc::new(config.clone()),
                 config: Arc::new(Mutex::new(config)),
                 certificates,
             },

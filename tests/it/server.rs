@@ -149,6 +149,9 @@ fn a_reload_changes_rules_ceilings_and_limits_while_connections_are_open() {
     ];
     assert_eq!(changes.reloaded, changed);
     assert_eq!(changes.need_restart, ["workers"]);
+    let again = tracker.handle.reload(config.clone()).unwrap();
+    assert!(again.reloaded.is_empty());
+    assert_eq!(again.need_restart, ["workers"], "it is still to come");
     assert!(announce(1).contains("12:min intervali7e"));
     assert!(announce(2).contains(Refusal::SwarmLimit.message()));
     let mut second = Client::connect(tracker.address(Kind::Http));

@@ -10,7 +10,6 @@ pub mod memory;
 mod ceilings;
 mod clients;
 mod eviction;
-mod hand_over;
 mod large;
 mod past;
 mod prefetch;

@@ -3,9 +3,8 @@
 use arrayvec::ArrayVec;
 
 use crate::address::{CompactAddr, Host, IsdAs};
-use crate::registry::hand_over::Order;
 use crate::registry::sources;
-use crate::registry::swarm::want;
+use crate::registry::swarm::{Order, want};
 use crate::registry::table::record::{Chosen as _, Packed, Picks, Record, family};
 use crate::registry::{Classes, MAX_NUMWANT, PeerEntry, Selection};
 use crate::response::{Peer, PeerSink};

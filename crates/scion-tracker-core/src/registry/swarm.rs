@@ -3,19 +3,18 @@
 use ahash::RandomState;
 
 use crate::address::{CompactAddr, Host, IsdAs};
-use crate::registry::hand_over::{Order, Straight};
 use crate::registry::large::LargeSwarm;
 use crate::registry::large::class_index::{Cursor, Slot};
 use crate::registry::large::group::Group;
 use crate::registry::large::view::View;
 use crate::registry::prefetch::{prefetch_slice, prefetch_value};
 use crate::registry::small::{self, PlacedRecord, SmallSwarm};
-use crate::registry::table::record::{Flags, Packed, Picks, Record, Tick};
+use crate::registry::table::record::{Chosen, Class, Flags, Packed, Picks, Record, Tick};
 use crate::registry::{MAX_NUMWANT, PeerEntry, Selection};
 use crate::request::Event;
 use crate::response::{Peer, PeerSink, SwarmCounts};
 use crate::select::{self, Pools, SEEDS_FOR_SEEDS, Want};
-use crate::types::Rng;
+use crate::types::{PeerId, Rng};
 
 /// A large swarm becomes a small one again at this size.
 const SHRINK_AT: u32 = small::MOST as u32 / 2;
@@ -520,5 +519,86 @@ pub(super) fn want(requester: &PeerEntry) -> Want {
         Want::Leechers
     } else {
         Want::Anyone
+    }
+}
+
+/// Hands chosen peers over as they are chosen.
+struct Straight<'a, S> {
+    order: Order<'a>,
+    sink: &'a mut S,
+}
+
+impl<'a, S: PeerSink> Chosen<'a> for Straight<'_, S> {
+    #[inline]
+    fn put<P: Packed>(&mut self, ia: IsdAs, class: Class, addr: &'a P, id: &'a PeerId) {
+        let (addr, reach) = (addr.bytes(), class.reach());
+        let peer = Peer {
+            ia,
+            reach,
+            addr,
+            id,
+        };
+        self.order.push(peer, self.sink);
+    }
+}
+
+/// How peers are handed over to one requester: in an order in which each may stand anywhere.
+#[derive(Clone, Copy)]
+pub(super) struct Order<'a> {
+    requester: &'a PeerEntry,
+    draw: u64,
+}
+
+impl<'a> Order<'a> {
+    pub(super) fn new(requester: &'a PeerEntry, rng: &mut Rng) -> Self {
+        Self {
+            requester,
+            draw: rng.u64(..),
+        }
+    }
+
+    /// The numbers below `count` (at most [`MAX_NUMWANT`]): from a random one on, by a random stride that
+    /// has no factor in common with `count`.
+    #[inline]
+    pub(super) fn of(self, count: usize) -> impl Iterator<Item = usize> {
+        /// Primes above [`MAX_NUMWANT`].
+        const STRIDES: [usize; 16] = [
+            503, 509, 521, 523, 541, 547, 557, 563, 569, 571, 577, 587, 593, 599, 601, 607,
+        ];
+        let stride = STRIDES[(self.draw & 15) as usize] % count.max(1);
+        let mut next = ((self.draw >> 32) as usize * count) >> 32;
+        (0..count).map(move |_| {
+            let at = next;
+            next += stride;
+            if next >= count {
+                next -= count;
+            }
+            at
+        })
+    }
+
+    /// Hands the chosen ones over.
+    fn push_all<S: PeerSink>(self, chosen: &Picks<'_>, sink: &mut S) {
+        for at in self.of(chosen.len()) {
+            if let Some(peer) = chosen[at].peer() {
+                self.push(peer, sink);
+            }
+        }
+    }
+
+    /// Hands a peer over, unless it is the requester itself under another ISD-AS, from an earlier announce. Only
+    /// on the Internet are two with one address one host; an address inside an AS is another one in the
+    /// next AS.
+    // Called as a function it is told of a peer through memory, and must look at what was known.
+    #[inline(always)]
+    pub(super) fn push<S: PeerSink>(self, peer: Peer<'_>, sink: &mut S) {
+        let requester = self.requester;
+        let itself = peer.addr.is(&requester.addr)
+            && *peer.id == requester.id
+            && requester.reach.over_ip()
+            && peer.reach.over_ip();
+        if !itself {
+            sink.push(peer);
+        }
     }
 }

@@ -589,7 +589,7 @@ impl<'a> Order<'a> {
     /// Hands a peer over, unless it is the requester itself under another ISD-AS, from an earlier announce. Only
     /// on the Internet are two with one address one host; an address inside an AS is another one in the
     /// next AS.
-    // Called as a function it is told of a peer through memory, and must look at what was known.
+    // Inlined: as a function it would get the peer through memory and test again what callers know.
     #[inline(always)]
     pub(super) fn push<S: PeerSink>(self, peer: Peer<'_>, sink: &mut S) {
         let requester = self.requester;

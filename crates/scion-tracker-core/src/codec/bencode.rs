@@ -115,6 +115,13 @@ impl<'a> Value<'a> {
         next(&mut &*input).ok_or(BencodeError::Syntax)
     }
 
+    /// Reads the value at the start of the input and ignores what follows it. Some trackers end
+    /// their replies with a newline.
+    pub fn read_first(input: &'a [u8]) -> Result<Self, BencodeError> {
+        check(input)?;
+        next(&mut &*input).ok_or(BencodeError::Syntax)
+    }
+
     /// The integer, if the value is one in 0..2^64.
     pub fn as_u64(&self) -> Option<u64> {
         match self {
@@ -410,7 +417,10 @@ mod tests {
             ("le\n", BencodeError::Trailing),
         ] {
             assert_eq!(Value::read(bad.as_bytes()), Err(error), "{bad}");
+            let first = Value::read_first(bad.as_bytes());
+            assert_eq!(first.is_ok(), error == BencodeError::Trailing, "{bad}");
         }
+        assert_eq!(Value::read_first(b"i1ei2e"), Ok(Value::Int(1)));
     }
 
     #[test]

@@ -9,6 +9,18 @@ use crate::codec::compact::{Endpoint, Layout};
 use crate::response::SwarmCounts;
 use crate::types::{InfoHash, PeerId};
 
+/// Interval of a reply that has peers but no usable `interval`, in seconds: the usual one of
+/// trackers.
+const USUAL_INTERVAL: u64 = 1800;
+
+/// The keys of the lists of peers, with the layout of a list that is a string. SCION peers first.
+const LISTS: [(&str, Layout); 4] = [
+    ("peers_scion4", Layout::Scion4),
+    ("peers_scion6", Layout::Scion6),
+    ("peers", Layout::Ip4),
+    ("peers6", Layout::Ip6),
+];
+
 /// Why a reply has no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -48,7 +60,7 @@ pub enum Retry {
 /// An announce reply.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AnnounceAnswer {
-    /// Seconds until the next regular announce.
+    /// Seconds until the next regular announce: 1800 if the reply has peers but does not say.
     pub interval: u64,
     /// Least seconds between two announces.
     pub min_interval: Option<u64>,
@@ -88,12 +100,15 @@ pub struct ScrapeAnswer {
     pub min_request_interval: Option<u64>,
 }
 
-/// Parses an announce reply with peers in any form.
+/// Parses an announce reply with peers in any form. Ignores bytes behind the reply.
 pub fn parse_announce_reply(reply: &[u8]) -> Result<AnnounceAnswer, ReplyError> {
     let dict = read_dict(reply)?;
     let number = |key| dict.get(key).and_then(|value| value.as_u64());
+    let has_peers = LISTS.iter().any(|(key, _)| dict.get(key).is_some());
     let mut answer = AnnounceAnswer {
-        interval: number("interval").ok_or(ReplyError::Field("interval"))?,
+        interval: number("interval")
+            .or(has_peers.then_some(USUAL_INTERVAL))
+            .ok_or(ReplyError::Field("interval"))?,
         min_interval: number("min interval"),
         complete: number("complete"),
         incomplete: number("incomplete"),
@@ -103,12 +118,7 @@ pub fn parse_announce_reply(reply: &[u8]) -> Result<AnnounceAnswer, ReplyError> 
         peers: Vec::new(),
         unreadable: 0,
     };
-    for (key, layout) in [
-        ("peers_scion4", Layout::Scion4),
-        ("peers_scion6", Layout::Scion6),
-        ("peers", Layout::Ip4),
-        ("peers6", Layout::Ip6),
-    ] {
+    for (key, layout) in LISTS {
         match dict.get(key) {
             Some(Value::Bytes(list)) => {
                 let packed = layout.unpack(list).ok_or(ReplyError::Field(key))?;
@@ -125,7 +135,7 @@ pub fn parse_announce_reply(reply: &[u8]) -> Result<AnnounceAnswer, ReplyError> 
     Ok(answer)
 }
 
-/// Parses a scrape reply.
+/// Parses a scrape reply. Ignores bytes behind the reply.
 pub fn parse_scrape_reply(reply: &[u8]) -> Result<ScrapeAnswer, ReplyError> {
     let dict = read_dict(reply)?;
     let files = dict
@@ -159,7 +169,7 @@ impl AnnounceAnswer {
 
 /// The dictionary of a reply that is not a refusal.
 fn read_dict(reply: &[u8]) -> Result<Dict<'_>, ReplyError> {
-    let dict = Value::read(reply)?
+    let dict = Value::read_first(reply)?
         .as_dict()
         .ok_or(ReplyError::Field("dictionary"))?;
     let Some(reason) = bytes(&dict, "failure reason") else {

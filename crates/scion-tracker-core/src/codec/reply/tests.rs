@@ -323,6 +323,17 @@ fn the_client_accepts_replies_of_other_trackers() {
     assert_eq!(answer.peers.len(), 1);
     assert_eq!(answer.peers[0].id, None);
     assert_eq!(answer.complete, None);
+    for reply in [
+        "d8:intervali1800e5:peers6:\x01\x02\x03\x04\x1a\x01e\r\n",
+        "d5:peers6:\x01\x02\x03\x04\x1a\x01e",
+        "d8:interval2:605:peers6:\x01\x02\x03\x04\x1a\x01e",
+        "d8:intervali-1e5:peers6:\x01\x02\x03\x04\x1a\x01ed",
+    ] {
+        let answer = parse_announce_reply(reply.as_bytes()).unwrap();
+        assert_eq!((answer.interval, answer.peers.len()), (1800, 1), "{reply}");
+    }
+    let followed = parse_scrape_reply(b"d5:filesdee\n").unwrap();
+    assert_eq!(followed, ScrapeAnswer::default());
     for (reply, error) in [
         ("de", ReplyError::Field("interval")),
         ("i1e", ReplyError::Field("dictionary")),

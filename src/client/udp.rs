@@ -1,5 +1,5 @@
 //! Announces and scrapes over UDP (BEP 15) on plain IP and over SCION, with the retransmissions of
-//! BEP 15.
+//! BEP 15. Bears trackers that forget connection ids and that cut their replies.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -115,7 +115,7 @@ pub(super) async fn scrape(
     Ok(answer)
 }
 
-fn read_announce(reply: Reply<'_>) -> Result<AnnounceAnswer, RequestError> {
+pub(super) fn read_announce(reply: Reply<'_>) -> Result<AnnounceAnswer, RequestError> {
     let Reply::Announce {
         interval,
         leechers,
@@ -309,6 +309,7 @@ impl Session {
         let line = &*line;
         let asked = async {
             let mut n = 0;
+            let mut renewed = false;
             let mut packet = Vec::new();
             let mut buffer = vec![0; 1 << 16];
             while n <= LAST_WAIT {
@@ -332,11 +333,21 @@ impl Session {
                         continue;
                     }
                 };
-                let reply = parse_reply(&buffer[..length], *layout).map_err(RequestError::from)?;
-                match reply {
+                let whole = whole_entries(&buffer[..length], *layout);
+                match parse_reply(whole, *layout).map_err(RequestError::from)? {
+                    Reply::Error { message, .. }
+                        if id.is_some() && !renewed && is_about_connection(message) =>
+                    {
+                        tracing::debug!("{addr} does not know the connection id");
+                        renewed = true;
+                        *known = None;
+                    }
                     Reply::Error { message, .. } => {
                         return Err(AskError::Request(RequestError::Refused(Failure {
-                            reason: String::from_utf8_lossy(message).into_owned(),
+                            // Some trackers send the zero byte that ends a string in C.
+                            reason: String::from_utf8_lossy(message)
+                                .trim_end_matches('\0')
+                                .to_owned(),
                             retry: None,
                             interval: None,
                         })));
@@ -407,6 +418,29 @@ impl Line {
             }
         }
     }
+}
+
+/// Cuts an incomplete entry off the end of an announce or scrape reply. Some trackers fill the
+/// datagram up to its last byte.
+pub(super) fn whole_entries(reply: &[u8], layout: Layout) -> &[u8] {
+    let (head, entry) = match reply.first_chunk::<4>() {
+        Some([0, 0, 0, 1]) => (20, layout.size()),
+        Some([0, 0, 0, 2]) => (8, 12),
+        _ => return reply,
+    };
+    match reply.len().checked_sub(head) {
+        Some(entries) => &reply[..head + entries / entry * entry],
+        None => reply,
+    }
+}
+
+/// Whether an error of a tracker says that it does not accept the connection id, for example because
+/// it has restarted. BEP 15 has no code for that; trackers say "connection ID mismatch", "invalid
+/// connection id", "connection expired" or "bad cookie".
+fn is_about_connection(message: &[u8]) -> bool {
+    let message = message.to_ascii_lowercase();
+    let says = |word: &[u8]| message.windows(word.len()).any(|at| at == word);
+    says(b"connection") || says(b"cookie")
 }
 
 /// Makes a random transaction id, which only those who see the request know.

@@ -15,6 +15,9 @@
 //! # }
 //! ```
 
+mod dialed;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod http;
 mod http3;
 mod peer_id;
@@ -30,7 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use scion_tracker_core::address::ScionAddr;
+use scion_tracker_core::address::{IsdAs, ScionAddr};
 use scion_tracker_core::codec::bep15::Malformed;
 use scion_tracker_core::codec::query::{self, AnnounceQuery};
 use scion_tracker_core::codec::reply::{
@@ -52,6 +55,9 @@ use scion::Scion;
 
 /// Longest reply that is read, in bytes.
 pub const MAX_REPLY: usize = 1 << 20;
+
+/// Most redirects that a request follows.
+pub const MAX_REDIRECTS: usize = 5;
 
 const USER_AGENT: &str = concat!("scion-tracker/", env!("CARGO_PKG_VERSION"));
 
@@ -155,6 +161,17 @@ pub enum RequestError {
     /// The reply is longer than [`MAX_REPLY`].
     #[error("the reply is longer than {MAX_REPLY} bytes")]
     TooLong,
+    /// The tracker redirects the request, but the redirect cannot be followed.
+    #[error("cannot follow the tracker's redirect to {location}")]
+    Redirect {
+        /// The field `Location` of the reply.
+        location: String,
+        /// Why it cannot be followed.
+        source: RedirectError,
+    },
+    /// The reply is encoded, although the request accepts no encoding.
+    #[error("the reply is encoded as {0}, which was not asked for")]
+    Encoding(String),
     /// There was no complete answer within the timeout.
     #[error("no answer within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
@@ -172,6 +189,24 @@ pub enum RequestError {
     Refused(Failure),
 }
 
+/// Why a redirect cannot be followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RedirectError {
+    /// It leads from an encrypted connection to an unencrypted one.
+    #[error("it leads from an encrypted connection to an unencrypted one")]
+    Downgrade,
+    /// It leads to another protocol.
+    #[error("only redirects to http:// and https:// are followed")]
+    Scheme,
+    /// It is not a URL.
+    #[error(transparent)]
+    Url(#[from] UrlError),
+    /// The request has followed [`MAX_REDIRECTS`] redirects already.
+    #[error("the request has already followed {MAX_REDIRECTS} redirects")]
+    TooMany,
+}
+
 /// An error of an HTTP or QUIC library. Its text is for people and may change with the library. The
 /// library's types are not part of the interface of this crate.
 #[derive(Debug)]
@@ -183,7 +218,7 @@ impl Cause {
     }
 
     /// The error of the library, if it has this type.
-    fn downcast_ref<E: std::error::Error + 'static>(&self) -> Option<&E> {
+    pub(crate) fn downcast_ref<E: std::error::Error + 'static>(&self) -> Option<&E> {
         self.0.downcast_ref()
     }
 }
@@ -325,29 +360,54 @@ impl Client {
             .await
     }
 
-    /// Makes a GET request. Returns the body of a reply with status 200.
+    /// Returns our own ISD-AS for requests to a tracker over SCION. `None` over plain IP, or if
+    /// neither the options nor the daemon tell it.
+    pub async fn isd_as(&self, url: &TrackerUrl) -> Option<IsdAs> {
+        let tracker = self.scion.find(url).ok()??;
+        self.in_time(async |_| Ok(self.scion.isd_as(tracker).await?))
+            .await
+            .ok()
+    }
+
+    /// Makes a GET request with this query, and follows redirects. Returns the body of a reply with
+    /// status 200. The query of a redirect is used as it is: it has ours if the tracker wants it.
     async fn get(
         &self,
         url: &TrackerUrl,
         query: &str,
         deadline: Instant,
     ) -> Result<Bytes, RequestError> {
-        let target = url.with_query(query);
-        let reply = match (url.scheme(), self.scion.find(url)?) {
+        let mut url = url.asking(query);
+        let mut followed = 0;
+        loop {
+            let reply = self.get_once(&url, deadline).await?;
+            let Some(location) = reply.location() else {
+                return reply.into_body();
+            };
+            let next = match followed {
+                MAX_REDIRECTS => Err(RedirectError::TooMany),
+                _ => redirected(&url, &location),
+            };
+            url = next.map_err(|source| RequestError::Redirect { location, source })?;
+            followed += 1;
+        }
+    }
+
+    async fn get_once(
+        &self,
+        url: &TrackerUrl,
+        deadline: Instant,
+    ) -> Result<HttpReply, RequestError> {
+        match (url.scheme(), self.scion.find(url)?) {
             // SCION has no TCP.
             (Scheme::Https | Scheme::H3, Some(tracker)) => {
                 let call = self.scion.call(tracker).await?;
-                http3::get_over_scion(&self.tls, url, &target, deadline, &call).await?
+                http3::get_over_scion(&self.tls, url, deadline, &call).await
             }
-            (Scheme::H3, None) => http3::get(&self.tls, url, &target, deadline).await?,
-            (Scheme::Https, None) => http::get(Some(&self.tls), url, &target).await?,
-            (Scheme::Http | Scheme::Udp, _) => http::get(None, url, &target).await?,
-        };
-        let (status, body) = reply;
-        if status != ::http::StatusCode::OK {
-            return Err(RequestError::Status { status, body });
+            (Scheme::H3, None) => http3::get(&self.tls, url, deadline).await,
+            (Scheme::Https, None) => http::get(Some(&self.tls), url).await,
+            (Scheme::Http | Scheme::Udp, _) => http::get(None, url).await,
         }
-        Ok(body)
     }
 
     /// Runs a request with the timeout. The request gets the deadline, so that it can return a more
@@ -360,6 +420,58 @@ impl Client {
         timeout_at(deadline, request(deadline))
             .await
             .unwrap_or(Err(RequestError::Timeout(self.timeout)))
+    }
+}
+
+/// A reply over HTTP.
+#[derive(Debug)]
+struct HttpReply {
+    status: ::http::StatusCode,
+    headers: ::http::HeaderMap,
+    body: Bytes,
+}
+
+impl HttpReply {
+    /// The `Location` of a redirect (RFC 9110, section 15.4).
+    fn location(&self) -> Option<String> {
+        let redirects = matches!(self.status.as_u16(), 301 | 302 | 303 | 307 | 308);
+        let location = self.headers.get(::http::header::LOCATION)?;
+        redirects.then(|| String::from_utf8_lossy(location.as_bytes()).into_owned())
+    }
+
+    /// The body of a reply with status 200. Another status with the body of a refusal is a refusal.
+    fn into_body(self) -> Result<Bytes, RequestError> {
+        let Self {
+            status,
+            headers,
+            body,
+        } = self;
+        if status != ::http::StatusCode::OK {
+            return Err(match parse_announce_reply(&body) {
+                Err(ReplyError::Failure(failure)) => RequestError::Refused(failure),
+                _ => RequestError::Status { status, body },
+            });
+        }
+        match headers.get(::http::header::CONTENT_ENCODING) {
+            // A dictionary begins with `d`, so it is not encoded, whatever the header says.
+            Some(encoding) if !body.starts_with(b"d") => {
+                let encoding = String::from_utf8_lossy(encoding.as_bytes());
+                Err(RequestError::Encoding(encoding.into_owned()))
+            }
+            _ => Ok(body),
+        }
+    }
+}
+
+/// The URL that a redirect from `url` leads to.
+fn redirected(url: &TrackerUrl, location: &str) -> Result<TrackerUrl, RedirectError> {
+    let next = url.join(location)?;
+    match (url.scheme(), next.scheme()) {
+        (Scheme::Https | Scheme::H3, Scheme::Http) => Err(RedirectError::Downgrade),
+        (_, Scheme::Http | Scheme::Https) => Ok(next),
+        // A relative redirect stays where it is.
+        (from, to) if from == to => Ok(next),
+        _ => Err(RedirectError::Scheme),
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{Request, header};
 use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -15,17 +15,18 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
-use super::{Cause, MAX_REPLY, RequestError, TrackerAddr, TrackerUrl, USER_AGENT, resolve};
+use super::{
+    Cause, HttpReply, MAX_REPLY, RequestError, TrackerAddr, TrackerUrl, USER_AGENT, resolve,
+};
 
-/// Requests `target`, which is path and query. Uses TLS if there is a TLS configuration.
+/// Requests a URL. Uses TLS if there is a TLS configuration.
 pub(super) async fn get(
     tls: Option<&Arc<ClientConfig>>,
     url: &TrackerUrl,
-    target: &str,
-) -> Result<(StatusCode, Bytes), RequestError> {
+) -> Result<HttpReply, RequestError> {
     let (stream, addr) = connect(&resolve(url).await?).await?;
     let Some(tls) = tls else {
-        return exchange(stream, url, target).await;
+        return exchange(stream, url).await;
     };
     let mut config = ClientConfig::clone(tls);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -36,7 +37,7 @@ pub(super) async fn get(
             addr: TrackerAddr::Ip(addr),
             source,
         })?;
-    exchange(stream, url, target).await
+    exchange(stream, url).await
 }
 
 /// The name that the certificate must have: the host, which may be an address.
@@ -69,8 +70,7 @@ async fn connect(addrs: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), Reques
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     url: &TrackerUrl,
-    target: &str,
-) -> Result<(StatusCode, Bytes), RequestError> {
+) -> Result<HttpReply, RequestError> {
     let failed = |error: hyper::Error| RequestError::Http(Cause::new(error));
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
@@ -78,17 +78,20 @@ async fn exchange(
     // The task ends with this set, at the latest when this function returns.
     let mut tasks = JoinSet::new();
     tasks.spawn(connection);
-    let request = Request::get(target)
+    let request = Request::get(url.target())
         .header(header::HOST, url.authority())
         .header(header::USER_AGENT, USER_AGENT)
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
         .map_err(|error| RequestError::Request(Cause::new(error)))?;
     let reply = sender.send_request(request).await.map_err(failed)?;
-    let status = reply.status();
-    let body = Limited::new(reply.into_body(), MAX_REPLY).collect().await;
-    match body {
-        Ok(body) => Ok((status, body.to_bytes())),
+    let (head, body) = reply.into_parts();
+    match Limited::new(body, MAX_REPLY).collect().await {
+        Ok(body) => Ok(HttpReply {
+            status: head.status,
+            headers: head.headers,
+            body: body.to_bytes(),
+        }),
         Err(error) if error.is::<LengthLimitError>() => Err(RequestError::TooLong),
         Err(error) => match error.downcast::<hyper::Error>() {
             Ok(error) => Err(failed(*error)),

@@ -1,19 +1,25 @@
 //! Makes one GET request over HTTP/3, on its own connection, over plain IP or SCION.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use http::{Request, StatusCode, header};
+use bytes::{Buf as _, BufMut as _, BytesMut};
+use http::{Request, header};
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{Connection, Endpoint, TransportConfig, TransportErrorCode, VarInt};
+use quinn::{
+    Connection, Endpoint, EndpointConfig, TokioRuntime, TransportConfig, TransportErrorCode, VarInt,
+};
 use rustls::ClientConfig;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::dialed::Dialed;
 use super::scion::{Call, Silence};
-use super::{Cause, MAX_REPLY, RequestError, TrackerAddr, TrackerUrl, USER_AGENT, resolve};
+use super::{
+    Cause, HttpReply, MAX_REPLY, RequestError, TrackerAddr, TrackerUrl, USER_AGENT, resolve,
+};
 use crate::scion::socket::INITIAL_RTT;
 
 /// H3_NO_ERROR (RFC 9114, section 8.1).
@@ -27,23 +33,38 @@ const FIRST_ATTEMPT: Duration = Duration::from_secs(4);
 /// Number of attempts. The last one has all the time that is left.
 const ATTEMPTS: u32 = 4;
 
-/// Requests `target`, which is path and query. Each address of the host gets an equal share of the
+/// Requests a URL. Each address of the host gets an equal share of the
 /// time.
 pub(super) async fn get(
     tls: &Arc<ClientConfig>,
     url: &TrackerUrl,
-    target: &str,
     deadline: Instant,
-) -> Result<(StatusCode, Bytes), RequestError> {
+) -> Result<HttpReply, RequestError> {
     let config = quinn::ClientConfig::new(crypto(tls)?);
     let addrs = resolve(url).await?;
     let mut failure = RequestError::Unexpected;
     for (i, addr) in addrs.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
         let share = Instant::now() + left / (addrs.len() - i) as u32;
-        let endpoint = open(*addr)?;
         let tracker = TrackerAddr::Ip(*addr);
-        let connecting = connect(&endpoint, config.clone(), *addr, tracker, url);
+        let io = |source| RequestError::Io {
+            addr: tracker,
+            source,
+        };
+        // Fails if the host has no route to the address.
+        let (endpoint, socket) = match open(*addr).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                failure = io(error);
+                continue;
+            }
+        };
+        let connecting = async {
+            tokio::select! {
+                connected = connect(&endpoint, config.clone(), *addr, tracker, url) => connected,
+                () = socket.refused() => Err(io(io::ErrorKind::ConnectionRefused.into())),
+            }
+        };
         let connection = match timeout_at(share, connecting).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => {
@@ -55,7 +76,7 @@ pub(super) async fn get(
                 continue;
             }
         };
-        return ask(connection, url, target).await;
+        return ask(connection, url).await;
     }
     Err(failure)
 }
@@ -65,10 +86,9 @@ pub(super) async fn get(
 pub(super) async fn get_over_scion(
     tls: &Arc<ClientConfig>,
     url: &TrackerUrl,
-    target: &str,
     deadline: Instant,
     call: &Call,
-) -> Result<(StatusCode, Bytes), RequestError> {
+) -> Result<HttpReply, RequestError> {
     let addr = TrackerAddr::Scion(call.remote());
     let mut config = quinn::ClientConfig::new(crypto(tls)?);
     let mut transport = TransportConfig::default();
@@ -84,7 +104,7 @@ pub(super) async fn get_over_scion(
     let attempt = async || {
         let connection = connect(&endpoint, config.clone(), name, addr, url).await?;
         let lost = connection.clone();
-        let reply = ask(connection, url, target).await;
+        let reply = ask(connection, url).await;
         reply.map_err(|error| match lost.close_reason() {
             Some(reason) if is_lost(&reason) => quic(addr, reason),
             _ => error,
@@ -127,13 +147,15 @@ fn crypto(tls: &Arc<ClientConfig>) -> Result<Arc<QuicClientConfig>, RequestError
     Ok(Arc::new(config))
 }
 
-fn open(addr: SocketAddr) -> Result<Endpoint, RequestError> {
-    let local: IpAddr = match addr {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let addr = TrackerAddr::Ip(addr);
-    Endpoint::client(SocketAddr::new(local, 0)).map_err(|source| RequestError::Io { addr, source })
+async fn open(addr: SocketAddr) -> io::Result<(Endpoint, Arc<Dialed>)> {
+    let socket = Dialed::new(addr).await?;
+    let endpoint = Endpoint::new_with_abstract_socket(
+        EndpointConfig::default(),
+        None,
+        Arc::clone(&socket) as _,
+        Arc::new(TokioRuntime),
+    )?;
+    Ok((endpoint, socket))
 }
 
 /// Connects to the address `name` of the endpoint. The certificate must match the host of the URL.
@@ -160,12 +182,8 @@ fn http3(error: impl std::error::Error + Send + Sync + 'static) -> RequestError 
     RequestError::Http3(Cause::new(error))
 }
 
-async fn ask(
-    connection: Connection,
-    url: &TrackerUrl,
-    target: &str,
-) -> Result<(StatusCode, Bytes), RequestError> {
-    let reply = exchange(connection.clone(), url, target).await;
+async fn ask(connection: Connection, url: &TrackerUrl) -> Result<HttpReply, RequestError> {
+    let reply = exchange(connection.clone(), url).await;
     connection.close(NO_ERROR, b"");
     closed(&connection).await;
     reply
@@ -185,23 +203,19 @@ async fn closed(connection: &Connection) {
     let _ = timeout(Duration::from_millis(100), sent).await;
 }
 
-async fn exchange(
-    connection: Connection,
-    url: &TrackerUrl,
-    target: &str,
-) -> Result<(StatusCode, Bytes), RequestError> {
+async fn exchange(connection: Connection, url: &TrackerUrl) -> Result<HttpReply, RequestError> {
     let connection = h3_quinn::Connection::new(connection);
     let (mut driver, mut sender) = h3::client::new(connection).await.map_err(http3)?;
     // The task ends with this set, at the latest when this function returns.
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { std::future::poll_fn(|cx| driver.poll_close(cx)).await });
-    let request = Request::get(format!("https://{}{target}", url.authority()))
+    let request = Request::get(format!("https://{}{}", url.authority(), url.target()))
         .header(header::USER_AGENT, USER_AGENT)
         .body(())
         .map_err(|error| RequestError::Request(Cause::new(error)))?;
     let mut stream = sender.send_request(request).await.map_err(http3)?;
     stream.finish().await.map_err(http3)?;
-    let status = stream.recv_response().await.map_err(http3)?.status();
+    let (head, ()) = stream.recv_response().await.map_err(http3)?.into_parts();
     let mut body = BytesMut::new();
     while let Some(data) = stream.recv_data().await.map_err(http3)? {
         if body.len() + data.remaining() > MAX_REPLY {
@@ -209,5 +223,9 @@ async fn exchange(
         }
         body.put(data);
     }
-    Ok((status, body.freeze()))
+    Ok(HttpReply {
+        status: head.status,
+        headers: head.headers,
+        body: body.freeze(),
+    })
 }

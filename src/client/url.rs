@@ -153,6 +153,56 @@ impl TrackerUrl {
         format!("{}?{}{separator}{more}", self.path, self.query)
     }
 
+    /// This URL with `more` added to the query.
+    #[must_use]
+    pub(super) fn asking(&self, more: &str) -> Self {
+        let separator = if self.query.is_empty() { "" } else { "&" };
+        Self {
+            query: format!("{}{separator}{more}", self.query),
+            ..self.clone()
+        }
+    }
+
+    /// The target of an HTTP request: path and query, `/` for an empty path.
+    pub(super) fn target(&self) -> String {
+        let slash = if self.path.is_empty() { "/" } else { "" };
+        format!("{slash}{}", self.path_and_query())
+    }
+
+    /// Resolves the `Location` of a reply to this URL (RFC 9110, section 10.2.2; RFC 3986, section
+    /// 5.2).
+    pub(super) fn join(&self, location: &str) -> Result<Self, UrlError> {
+        let (location, _) = location.split_once('#').unwrap_or((location, ""));
+        let has_scheme = location
+            .find([':', '/', '?'])
+            .is_some_and(|at| location[at..].starts_with(':'));
+        if has_scheme {
+            return location.parse();
+        }
+        let scheme = self.scheme.name();
+        if let Some(rest) = location.strip_prefix("//") {
+            return format!("{scheme}://{rest}").parse();
+        }
+        let (path, query) = match location.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (location, None),
+        };
+        let query = match query {
+            Some(query) => query,
+            None if path.is_empty() => &self.query,
+            None => "",
+        };
+        let path = match path {
+            "" => self.path.clone(),
+            _ if path.starts_with('/') => without_dots(path),
+            _ => {
+                let folder = self.path.rfind('/').map_or("/", |at| &self.path[..=at]);
+                without_dots(&format!("{folder}{path}"))
+            }
+        };
+        format!("{scheme}://{}{path}?{query}", self.authority()).parse()
+    }
+
     fn with_path(&self, path: String) -> Self {
         Self {
             path,
@@ -211,6 +261,23 @@ impl FromStr for TrackerUrl {
             query: query.to_owned(),
         })
     }
+}
+
+/// Removes the segments `.` and `..` of a path that begins with a slash (RFC 3986, section 5.2.4).
+fn without_dots(path: &str) -> String {
+    let mut kept = Vec::new();
+    for segment in path[1..].split('/') {
+        match segment {
+            "." => {}
+            ".." => {
+                kept.pop();
+            }
+            _ => kept.push(segment),
+        }
+    }
+    let folder = matches!(path.rsplit('/').next(), Some("." | ".."));
+    let end = if folder && !kept.is_empty() { "/" } else { "" };
+    format!("/{}{end}", kept.join("/"))
 }
 
 /// Reads a SCION address in any of its forms, with or without a port.
@@ -390,7 +457,48 @@ mod tests {
             assert_eq!(url.announce().path_and_query(), announce);
             assert_eq!(url.scrape().path_and_query(), scrape);
         }
-        assert_eq!(url("http://host/a").with_query("b=1"), "/a?b=1");
+        for (text, target) in [
+            ("http://host/a", "/a?b=1"),
+            ("http://host/a?c=2", "/a?c=2&b=1"),
+            ("http://host", "/?b=1"),
+        ] {
+            assert_eq!(url(text).asking("b=1").target(), target);
+        }
         assert_eq!(url("http://host/a?c=2").with_query("b=1"), "/a?c=2&b=1");
+        assert_eq!(url("http://host").target(), "/");
+    }
+
+    #[test]
+    fn locations_are_resolved() {
+        let base = url("https://host:1/a/b/announce?c=2");
+        for (location, expected) in [
+            ("http://other/x?y", "http://other:80/x?y"),
+            ("HTTPS://other", "https://other:443"),
+            ("//other/x", "https://other:443/x"),
+            ("/x?y#z", "https://host:1/x?y"),
+            ("x", "https://host:1/a/b/x"),
+            ("../x?y=../z", "https://host:1/a/x?y=../z"),
+            ("../../../x/.", "https://host:1/x/"),
+            ("..", "https://host:1/a/"),
+            ("/..", "https://host:1/"),
+            ("./x:y", "https://host:1/a/b/x:y"),
+            ("?d=3", "https://host:1/a/b/announce?d=3"),
+            ("", "https://host:1/a/b/announce?c=2"),
+            ("//[1-1,10.0.0.1]:2/x", "https://[1-1,10.0.0.1]:2/x"),
+        ] {
+            let joined = base.join(location).map(|url| url.to_string());
+            assert_eq!(joined.as_deref(), Ok(expected), "{location}");
+        }
+        let bare = url("http://[::1]:1");
+        assert_eq!(bare.join("x").unwrap().to_string(), "http://[::1]:1/x");
+        for (location, error) in [
+            ("mailto:a@b", UrlError::Scheme),
+            ("host:80/x", UrlError::Scheme),
+            ("//", UrlError::Host),
+            ("/a b", UrlError::Path),
+            ("/\u{1b}[31m", UrlError::Path),
+        ] {
+            assert_eq!(base.join(location), Err(error), "{location}");
+        }
     }
 }

@@ -3,6 +3,8 @@
 
 mod call;
 mod choice;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod hosts;
 mod local;
 mod path;
@@ -33,7 +35,8 @@ pub struct ScionOptions {
     /// The SCION daemon, which knows our ISD-AS and the paths.
     pub daemon: DaemonAddr,
     /// Our own host. Without it, the client takes the ISD-AS from the daemon, and the local address
-    /// that reaches the next hop. With it, trackers in our own AS need no daemon.
+    /// that reaches the next hop. With it, trackers in our own AS need no daemon. Trackers on this
+    /// host need neither.
     pub local: Option<Host>,
     /// A file with names of SCION hosts, one host per line: `ISD-AS,[ip] name name...`. The file
     /// may be missing.
@@ -235,11 +238,20 @@ impl Scion {
         self.look_up(to, Refresh::No).await
     }
 
+    /// Our own ISD-AS, for requests to this tracker: from the options, else from the daemon. Without
+    /// a daemon, a tracker on this host is in our own AS.
+    pub(super) async fn isd_as(&self, to: ScionAddr) -> Result<IsdAs, ScionError> {
+        if let Some(local) = self.options.local {
+            return Ok(local.ia);
+        }
+        match self.daemon.isd_as().await {
+            Err(DaemonError::Unreachable { .. }) if local::is_ours(to.host.ip()) => Ok(to.host.ia),
+            answer => Ok(answer?),
+        }
+    }
+
     async fn look_up(&self, to: ScionAddr, refresh: Refresh) -> Result<ScionPaths, ScionError> {
-        let from = match self.options.local {
-            Some(local) => local.ia,
-            None => self.daemon.isd_as().await?,
-        };
+        let from = self.isd_as(to).await?;
         if from == to.host.ia {
             let next_hop = SocketAddr::new(to.host.ip(), to.port);
             let paths = vec![ScionPath::inside(next_hop)];

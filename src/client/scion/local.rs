@@ -1,4 +1,4 @@
-//! Binds a local port that border routers deliver to.
+//! Binds a local port that border routers deliver to, and knows the addresses of this host.
 
 use std::io;
 use std::net::{IpAddr, UdpSocket};
@@ -30,6 +30,11 @@ pub(super) fn bind(ip: IpAddr, ports: Option<(u16, u16)>) -> io::Result<UdpSocke
     Err(io::ErrorKind::AddrInUse.into())
 }
 
+/// Whether this host has the address: a socket can be bound to it.
+pub(super) fn is_ours(ip: IpAddr) -> bool {
+    !ip.is_unspecified() && UdpSocket::bind((ip, 0)).is_ok()
+}
+
 /// Whether the port is in use, or not permitted.
 fn unavailable(error: &io::Error) -> bool {
     matches!(
@@ -43,6 +48,18 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+
+    #[test]
+    fn addresses_of_this_host() {
+        for (ip, ours) in [
+            ("127.0.0.1", true),
+            ("127.9.9.9", true),
+            ("0.0.0.0", false),
+            ("192.0.2.1", false),
+        ] {
+            assert_eq!(is_ours(ip.parse().unwrap()), ours, "{ip}");
+        }
+    }
 
     #[test]
     fn a_free_port_of_the_range_is_found() {

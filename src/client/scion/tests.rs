@@ -393,7 +393,15 @@ async fn without_a_way_the_error_says_what_is_missing() {
         daemon,
         ..ScionOptions::default()
     };
-    let error = refused(&tracker, options(nowhere())).await;
+    // A tracker on this host needs no daemon. One elsewhere does.
+    let client = tracker.client(None, nowhere());
+    let answer = client.announce(&tracker.url("udp"), &announce(7000)).await;
+    assert!(answer.is_ok(), "{answer:?}");
+    let own = client.isd_as(&tracker.url("udp")).await;
+    assert_eq!(own, Some("1-ff00:0:110".parse().unwrap()));
+    let elsewhere: TrackerUrl = "udp://[1-ff00:0:110,192.0.2.1]:31969".parse().unwrap();
+    let error = client.announce(&elsewhere, &announce(7000)).await;
+    let error = error.unwrap_err().to_string();
     assert!(
         error.contains("daemon at 127.0.0.1:1 (to use another address, set"),
         "{error}"

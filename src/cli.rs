@@ -3,6 +3,7 @@
 //! Exit codes: 0 success, 1 failure while running, 2 wrong usage, 78 wrong configuration (EX_CONFIG of
 //! sysexits.h, after which systemd does not restart).
 
+mod advice;
 mod announce;
 mod asking;
 mod bench;
@@ -12,6 +13,7 @@ mod health;
 mod scion;
 mod scrape;
 mod serve;
+mod visible;
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -118,10 +120,16 @@ impl fmt::Debug for Failure {
     }
 }
 
-/// The alternate form has the causes in it.
+/// The alternate form has the causes in it. Control characters are escaped, except line breaks: the
+/// error of a configuration file quotes lines of it.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
+        let Self(error) = self;
+        let text = match f.alternate() {
+            true => format!("{error:#}"),
+            false => error.to_string(),
+        };
+        f.write_str(&visible::visible_lines(&text))
     }
 }
 

@@ -1,5 +1,6 @@
 //! `scion-tracker announce`: announces a peer to a tracker and prints the reply.
 
+mod peer_id;
 mod repeat;
 
 use std::net::IpAddr;
@@ -16,8 +17,9 @@ use scion_tracker_core::request::{AnnounceRequest, Claim, Event, ScionClaim};
 use scion_tracker_core::types::{InfoHash, PeerId};
 use serde::Serialize;
 
-use super::asking::{Asking, explained, table};
+use super::asking::{Asking, table};
 use super::serve::stop_signal;
+use super::visible::visible;
 use crate::client::{Client, RequestError, TrackerUrl, software};
 
 #[derive(Debug, clap::Args)]
@@ -48,7 +50,8 @@ pub(super) struct Args {
     /// without claiming an address.
     #[arg(long, value_name = "ADDRESS|1", value_parser = parse_scion)]
     scion: Option<ScionClaim>,
-    /// Peer id of 20 characters. Without it, a random one.
+    /// Peer id of 20 characters. Without it, one that depends on this host, the port and the torrent:
+    /// later announces, also `stopped`, come from the same peer.
     #[arg(long, value_name = "ID", value_parser = parse_peer_id)]
     peer_id: Option<PeerId>,
     /// Ask for a compact list of peers over HTTP, which has no peer ids.
@@ -92,24 +95,15 @@ fn parse_peer_id(text: &str) -> Result<PeerId, &'static str> {
     id.map(PeerId).map_err(|_| "a peer id has 20 characters")
 }
 
-/// `-SC0100-` and twelve letters and digits.
-fn new_peer_id() -> anyhow::Result<PeerId> {
-    let mut rng = fastrand::Rng::with_seed(getrandom::u64()?);
-    let mut id = *b"-SC0100-............";
-    id[8..].fill_with(|| rng.alphanumeric() as u8);
-    Ok(PeerId(id))
-}
-
 impl Args {
     pub(super) fn run(&self) -> anyhow::Result<()> {
         if self.asking.shows_paths()? {
             return Ok(());
         }
         let info_hash = self.info_hash.context("no --info-hash")?;
-        let peer_id = match self.peer_id {
-            Some(id) => id,
-            None => new_peer_id()?,
-        };
+        let peer_id = self
+            .peer_id
+            .unwrap_or_else(|| peer_id::of_this_host(self.port, info_hash));
         let query = AnnounceQuery {
             announce: AnnounceRequest {
                 event: self.event.into(),
@@ -128,11 +122,20 @@ impl Args {
                 .asking
                 .work(async |client, url| self.repeat(client, url, query).await)?;
         }
-        let answer = self
-            .asking
-            .ask(async |client, url| announce(client, url, &query).await)?;
-        let shown = Shown::from(&answer);
+        let shown = self.asking.ask(async |client, url| {
+            let answer = announce(client, url, &query).await?;
+            Ok(Shown::new(&answer, self.place(client, url).await))
+        })?;
         self.asking.print(&shown, || shown.to_text())
+    }
+
+    /// Our ISD-AS: what we claim, else where our packets over SCION come from.
+    async fn place(&self, client: &Client, url: &TrackerUrl) -> Option<IsdAs> {
+        match (self.ia, self.scion) {
+            (Some(ia), _) => Some(ia),
+            (None, Some(ScionClaim::At(addr))) => Some(addr.host.ia),
+            _ => client.isd_as(url).await,
+        }
     }
 
     async fn repeat(
@@ -142,11 +145,14 @@ impl Args {
         mut query: AnnounceQuery,
     ) -> anyhow::Result<()> {
         let stop = stop_signal()?;
+        let place = self.place(client, url).await;
         let announce = async |event| -> anyhow::Result<Duration> {
             query.announce.event = event;
-            let answer = announce(client, url, &query).await.map_err(explained)?;
+            let answer = announce(client, url, &query)
+                .await
+                .map_err(|error| self.asking.explained(&error))?;
             if event != Event::Stopped {
-                let shown = Shown::from(&answer);
+                let shown = Shown::new(&answer, place);
                 self.asking.print_next(&shown, || shown.to_text())?;
             }
             Ok(Duration::from_secs(answer.interval))
@@ -202,10 +208,24 @@ struct ShownPeer {
     /// With what is not printable ASCII escaped.
     peer_id: Option<String>,
     client: Option<String>,
+    /// Position in the table: 0 for our own AS, 1 for our ISD, 2 for others, 3 without a place.
+    #[serde(skip)]
+    rank: u8,
 }
 
-impl From<&AnnounceAnswer> for Shown {
-    fn from(answer: &AnnounceAnswer) -> Self {
+/// See [`ShownPeer::rank`].
+fn rank(ia: IsdAs, own: Option<IsdAs>) -> u8 {
+    match own {
+        _ if ia.is_none() => 3,
+        Some(own) if own == ia => 0,
+        Some(own) if own.isd() == ia.isd() => 1,
+        _ => 2,
+    }
+}
+
+impl Shown {
+    /// `own` is our ISD-AS, if known.
+    fn new(answer: &AnnounceAnswer, own: Option<IsdAs>) -> Self {
         let peers = answer.peers.iter().map(|peer| {
             let ia = peer.endpoint.ia;
             ShownPeer {
@@ -217,6 +237,7 @@ impl From<&AnnounceAnswer> for Shown {
                     .id
                     .and_then(|id| software(&id))
                     .map(|software| software.to_string()),
+                rank: rank(ia, own),
             }
         });
         Self {
@@ -231,9 +252,8 @@ impl From<&AnnounceAnswer> for Shown {
             unreadable_peers: answer.unreadable,
         }
     }
-}
 
-impl Shown {
+    /// The peers of our own AS first, then those of our ISD.
     fn to_text(&self) -> String {
         let mut counts = Vec::new();
         for (name, count) in [
@@ -256,15 +276,16 @@ impl Shown {
             lines.push(format!("your address: {ip}"));
         }
         if let Some(warning) = &self.warning {
-            lines.push(format!("warning: {}", warning.escape_debug()));
+            lines.push(format!("warning: {}", visible(warning)));
         }
         if self.unreadable_peers > 0 {
             lines.push(format!("unreadable peers: {}", self.unreadable_peers));
         }
         let missing = || "-".to_owned();
-        let rows: Vec<_> = self
-            .peers
-            .iter()
+        let mut peers: Vec<_> = self.peers.iter().collect();
+        peers.sort_by_key(|peer| peer.rank);
+        let rows: Vec<_> = peers
+            .into_iter()
             .map(|peer| {
                 let address = std::net::SocketAddr::new(peer.ip, peer.port).to_string();
                 let client = peer.client.as_ref().or(peer.peer_id.as_ref());
@@ -324,7 +345,7 @@ mod tests {
     #[test]
     fn text_snapshot() {
         assert_eq!(
-            Shown::from(&answer()).to_text(),
+            Shown::new(&answer(), None).to_text(),
             "seeds: 3   leechers: 12\n\
              next announce: in 30m 30s, not before 5m\n\
              your address: 192.0.2.1\n\
@@ -340,14 +361,53 @@ mod tests {
             ..AnnounceAnswer::default()
         };
         assert_eq!(
-            Shown::from(&nobody).to_text(),
+            Shown::new(&nobody, None).to_text(),
             "next announce: in 1m\nwarning: a\\nb\nno peers\n"
         );
     }
 
     #[test]
+    fn the_own_as_stands_first_in_the_table() {
+        let places = [
+            "2-ff00:0:210",
+            "0-0",
+            "1-ff00:0:111",
+            "1-ff00:0:110",
+            "1-ff00:0:110",
+        ];
+        let peer = |(port, ia): (usize, &&str)| AnswerPeer {
+            endpoint: Endpoint {
+                ia: ia.parse().unwrap(),
+                addr: ([10, 0, 0, 1], port as u16 + 1).into(),
+            },
+            id: None,
+        };
+        let answer = AnnounceAnswer {
+            peers: places.iter().enumerate().map(peer).collect(),
+            ..AnnounceAnswer::default()
+        };
+        for (own, order) in [
+            (Some("1-ff00:0:110"), ["4", "5", "3", "1", "2"]),
+            (Some("2-ff00:0:1"), ["1", "3", "4", "5", "2"]),
+            (None, ["1", "3", "4", "5", "2"]),
+        ] {
+            let shown = Shown::new(&answer, own.map(|own| own.parse().unwrap()));
+            let text = shown.to_text();
+            let ports: Vec<_> = text
+                .lines()
+                .filter_map(|line| line.split_whitespace().nth(1)?.strip_prefix("10.0.0.1:"))
+                .collect();
+            assert_eq!(ports, order, "{text}");
+            // JSON keeps the order of the tracker.
+            let json = serde_json::to_value(&shown).unwrap();
+            assert_eq!(json["peers"][0]["port"], 1);
+            assert_eq!(json["peers"][0].get("rank"), None);
+        }
+    }
+
+    #[test]
     fn json_snapshot() {
-        let json = serde_json::to_value(Shown::from(&answer())).unwrap();
+        let json = serde_json::to_value(Shown::new(&answer(), None)).unwrap();
         assert_eq!(
             json["peers"][0],
             serde_json::json!({
@@ -392,7 +452,5 @@ mod tests {
     fn peer_ids() {
         assert!(parse_peer_id("-SC0100-aaaaaaaaaaaa").is_ok());
         assert!(parse_peer_id("short").is_err());
-        let id = new_peer_id().unwrap();
-        assert_eq!(software(&id).unwrap().to_string(), "scion-tracker 0.1");
     }
 }

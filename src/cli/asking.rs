@@ -1,13 +1,16 @@
 //! Flags and output that `announce` and `scrape` share.
 
+use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::advice::advice;
 use super::scion;
+use super::visible::{visible, visible_json};
 use crate::client::{Client, Options, RequestError, TrackerUrl, Trust};
 use crate::config;
 
@@ -46,7 +49,7 @@ impl Asking {
         spinner.enable_steady_tick(Duration::from_millis(100));
         let answer = self.work(ask);
         spinner.finish_and_clear();
-        answer?.map_err(explained)
+        answer?.map_err(|error| self.explained(&error))
     }
 
     /// Runs work that needs a client and the tracker's URL.
@@ -74,6 +77,23 @@ impl Asking {
         Ok(done)
     }
 
+    /// The error on one line, with its causes and what helps. What strangers say in it is escaped.
+    pub(super) fn explained(&self, error: &RequestError) -> anyhow::Error {
+        let advice = advice(error, &self.url);
+        let mut text = String::new();
+        let mut cause: Option<&dyn Error> = Some(error);
+        while let Some(error) = cause {
+            let separator = if text.is_empty() { "" } else { ": " };
+            text += &format!("{separator}{error}");
+            cause = error.source();
+        }
+        let text = visible(&text);
+        match advice {
+            Some(advice) => anyhow::anyhow!("{text} ({advice})"),
+            None => anyhow::anyhow!("{text}"),
+        }
+    }
+
     /// Prints the paths to the tracker if --show-paths asks for it. Returns whether it does.
     pub(super) fn shows_paths(&self) -> anyhow::Result<bool> {
         if self.scion.show_paths() {
@@ -90,7 +110,7 @@ impl Asking {
         text: impl FnOnce() -> String,
     ) -> anyhow::Result<()> {
         let text = match self.json {
-            true => serde_json::to_string_pretty(json)? + "\n",
+            true => visible_json(&serde_json::to_string_pretty(json)?) + "\n",
             false => text(),
         };
         Ok(super::print(&text)?)
@@ -103,25 +123,20 @@ impl Asking {
         text: impl FnOnce() -> String,
     ) -> anyhow::Result<()> {
         let text = match self.json {
-            true => serde_json::to_string(json)?,
+            true => visible_json(&serde_json::to_string(json)?),
             false => text(),
         };
         Ok(super::print(&(text + "\n"))?)
     }
 }
 
-/// Adds the flags that help, if there are any.
-pub(super) fn explained(error: RequestError) -> anyhow::Error {
-    if !error.is_of_unknown_authority() {
-        return error.into();
-    }
-    let error = anyhow::Error::from(error);
-    anyhow!(
-        "{error:#} (trust another authority with --ca FILE, or any certificate with --insecure)"
-    )
-}
+/// Width of a terminal that tables fit.
+const WIDTH: usize = 80;
+/// Least width of the last column, however wide the others are.
+const LEAST: usize = 8;
 
-/// Columns as wide as their widest cell, two spaces between them.
+/// Columns as wide as their widest cell, two spaces between them. The last column gets the rest of
+/// 80 characters, and a longer cell continues on the next lines.
 pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
     let mut widths = head.map(str::len);
     for row in rows {
@@ -129,16 +144,56 @@ pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> St
             *width = (*width).max(cell.chars().count());
         }
     }
-    let line = |cells: [&str; N]| {
-        let padded: Vec<_> = std::iter::zip(cells, widths)
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        format!("{}\n", padded.join("  ").trim_end())
+    let indent = widths[..N - 1].iter().map(|width| width + 2).sum();
+    let last = WIDTH.saturating_sub(indent).max(LEAST);
+    let mut out = String::new();
+    let mut push = |cells: [&str; N]| {
+        for (cell, width) in cells[..N - 1].iter().zip(widths) {
+            out += &format!("{cell:width$}  ");
+        }
+        for (number, line) in wrapped(cells[N - 1], last).iter().enumerate() {
+            if number > 0 {
+                out += &" ".repeat(indent);
+            }
+            out += line;
+            out.truncate(out.trim_end().len());
+            out.push('\n');
+        }
     };
-    let rows = rows
-        .iter()
-        .map(|row| line(row.each_ref().map(String::as_str)));
-    std::iter::once(line(head)).chain(rows).collect()
+    push(head);
+    for row in rows {
+        push(row.each_ref().map(String::as_str));
+    }
+    out
+}
+
+/// Cuts text into lines of at most this many characters, between words where possible. At least one
+/// line.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    let mut used = 0;
+    for word in text.split(' ') {
+        if used > 0 {
+            if used + 1 + word.chars().count() <= width {
+                line.push(' ');
+                used += 1;
+            } else {
+                lines.push(std::mem::take(&mut line));
+                used = 0;
+            }
+        }
+        for c in word.chars() {
+            if used == width {
+                lines.push(std::mem::take(&mut line));
+                used = 0;
+            }
+            line.push(c);
+            used += 1;
+        }
+    }
+    lines.push(line);
+    lines
 }
 
 #[cfg(test)]
@@ -155,5 +210,21 @@ mod tests {
             table(["X", "COUNT"], &rows),
             "X       COUNT\na       1\nlonger\n"
         );
+    }
+
+    #[test]
+    fn a_table_fits_80_columns() {
+        let first = "x".repeat(30);
+        let rows = [
+            [first.clone(), "one two ".repeat(10).trim_end().to_owned()],
+            [first, "y".repeat(100)],
+        ];
+        let text = table(["A", "B"], &rows);
+        let lengths: Vec<_> = text.lines().map(str::len).collect();
+        assert_eq!(lengths, [33, 79, 63, 80, 80, 36], "{text}");
+        let words: Vec<_> = text.split_whitespace().collect();
+        assert_eq!(words.iter().filter(|it| **it == "one").count(), 10);
+        let wide = table(["A", "B"], &[["x".repeat(90), "y".repeat(10)]]);
+        assert_eq!(wide.lines().count(), 3, "{wide}");
     }
 }

@@ -112,6 +112,11 @@ impl From<&ScionPaths> for Shown {
     }
 }
 
+/// The same time without seconds, for the table.
+fn to_minutes(time: &str) -> Option<String> {
+    Some(format!("{}Z", time.get(..16)?))
+}
+
 fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_seconds(time).to_string()
 }
@@ -129,7 +134,7 @@ impl Shown {
                     path.number.to_string(),
                     path.status.clone(),
                     known(path.mtu.map(|mtu| mtu.to_string())),
-                    known(path.expires.clone()),
+                    known(path.expires.as_deref().and_then(to_minutes)),
                     known(path.latency_ms.map(|ms| format!("{ms:.1} ms"))),
                     Some(path.hops.clone())
                         .filter(|it| !it.is_empty())

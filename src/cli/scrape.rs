@@ -56,28 +56,30 @@ fn show(answer: &ScrapeAnswer, scheme: Scheme) -> Vec<Shown> {
         .collect()
 }
 
+/// The column of downloaders is there if it says something new: if a torrent has partial seeds.
 fn to_text(shown: &[Shown]) -> String {
+    let says_more = |torrent: &Shown| torrent.downloaders.is_some_and(|n| n != torrent.incomplete);
+    let row = |torrent: &Shown| {
+        [
+            torrent.info_hash.clone(),
+            torrent.complete.to_string(),
+            torrent.incomplete.to_string(),
+            torrent.downloaded.to_string(),
+        ]
+    };
+    if !shown.iter().any(says_more) {
+        let rows: Vec<_> = shown.iter().map(row).collect();
+        return table(["INFO HASH", "SEEDS", "LEECHERS", "DOWNLOADED"], &rows);
+    }
     let rows: Vec<_> = shown
         .iter()
         .map(|torrent| {
-            [
-                torrent.info_hash.clone(),
-                torrent.complete.to_string(),
-                torrent.incomplete.to_string(),
-                torrent
-                    .downloaders
-                    .map_or_else(|| "-".to_owned(), |n| n.to_string()),
-                torrent.downloaded.to_string(),
-            ]
+            let [hash, seeds, leechers, downloaded] = row(torrent);
+            let downloaders = torrent.downloaders.unwrap_or(torrent.incomplete);
+            [hash, seeds, leechers, downloaders.to_string(), downloaded]
         })
         .collect();
-    let head = [
-        "INFO HASH",
-        "SEEDS",
-        "LEECHERS",
-        "DOWNLOADERS",
-        "DOWNLOADED",
-    ];
+    let head = ["INFO HASH", "SEEDS", "LEECHERS", "LOADING", "DOWNLOADED"];
     table(head, &rows)
 }
 
@@ -101,10 +103,13 @@ mod tests {
         };
         assert_eq!(
             to_text(&show(&answer, Scheme::Http)),
-            "INFO HASH                                 SEEDS  LEECHERS  DOWNLOADERS  DOWNLOADED\n\
-             1111111111111111111111111111111111111111  3      12        10           1000\n"
+            "INFO HASH                                 SEEDS  LEECHERS  LOADING  DOWNLOADED\n\
+             1111111111111111111111111111111111111111  3      12        10       1000\n"
         );
-        let udp = to_text(&show(&answer, Scheme::Udp));
-        assert!(udp.ends_with("12        -            1000\n"));
+        assert_eq!(
+            to_text(&show(&answer, Scheme::Udp)),
+            "INFO HASH                                 SEEDS  LEECHERS  DOWNLOADED\n\
+             1111111111111111111111111111111111111111  3      12        1000\n"
+        );
     }
 }

@@ -336,6 +336,11 @@ impl Remotes {
             false => Returned::Beginning(quoted.payload),
         };
         let returned = quic::is_quic(quoted.payload).then_some(returned);
+        // Both may be the same way, from two underlay sources.
+        let other_failed = remote.other.as_ref().is_some_and(same);
+        if let Some(other) = &mut remote.other {
+            other.failed |= other_failed;
+        }
         let again = |way: &PathState| Some((Arc::clone(&way.route), returned?));
         if same(&remote.current) {
             remote.current.failed = true;
@@ -357,8 +362,9 @@ impl Remotes {
                 again: switched.then(|| again(&remote.current)).flatten(),
             });
         }
-        let other = remote.other.as_mut().filter(|other| same(other))?;
-        other.failed = true;
+        if !other_failed {
+            return None;
+        }
         let works = !remote.current.failed;
         Some(Report {
             failure: None,
@@ -584,6 +590,9 @@ impl PathState {
         self.expiry.is_some_and(|expiry| expiry <= unix)
     }
 }
+
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 
 #[cfg(test)]
 mod tests;

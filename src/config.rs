@@ -7,6 +7,8 @@
 mod changes;
 mod check;
 mod connections;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 #[expect(
     unnameable_types,
     unreachable_pub,

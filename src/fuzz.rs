@@ -1,8 +1,15 @@
-//! The decoders of the transports for the targets in `fuzz/`, with the properties that hold for any
+//! Decoders and state machines for the targets in `fuzz/`, with the properties that hold for any
 //! input. Compiled with `--cfg fuzzing`, as cargo-fuzz does, and in tests, which start from the
 //! same seeds.
 
-pub use crate::transport::fuzz::{http1_head, http3_control, http3_request};
+pub use crate::client::fuzz::{
+    client_http_reply, client_udp_reply, client_url, daemon_messages, hosts_file, path_policy,
+};
+pub use crate::config::fuzz::config;
+pub use crate::scion::fuzz::{remotes, topology};
+pub use crate::transport::fuzz::{
+    admission, http1_head, http3_control, http3_request, proxy_header,
+};
 
 #[cfg(test)]
 mod tests {
@@ -44,5 +51,27 @@ mod tests {
         check("http1_head", http1_head);
         check("http3_request", http3_request);
         check("http3_control", http3_control);
+        check("proxy_header", proxy_header);
+        check("topology", topology);
+        check("daemon_messages", daemon_messages);
+        check("client_url", client_url);
+        check("client_http_reply", client_http_reply);
+        check("client_udp_reply", client_udp_reply);
+        check("path_policy", path_policy);
+        check("hosts_file", hosts_file);
+        check("config", config);
+    }
+
+    #[test]
+    fn state_machines_keep_their_limits() {
+        check("admission", admission);
+        check("remotes", remotes);
+        let mut rng = fastrand::Rng::with_seed(2);
+        for _ in 0..2000 {
+            let mut bytes = [0; 150];
+            rng.fill(&mut bytes);
+            admission(&bytes);
+            remotes(&bytes);
+        }
     }
 }

@@ -2,6 +2,8 @@
 //! topology.json.
 
 pub(crate) mod daemon;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub(crate) mod rate;
 pub(crate) mod socket;
 pub(crate) mod topology;

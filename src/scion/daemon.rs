@@ -4,6 +4,8 @@
 //! usually on 127.0.0.1:30255. Every call opens a new connection: the daemon is near, and it caches
 //! its answers.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod grpc;
 mod messages;
 
@@ -214,12 +216,8 @@ impl Daemon {
             }) if code == UNIMPLEMENTED => return Ok(DispatchedPorts::Unknown),
             other => other?,
         };
-        let range = (reply.dispatched_port_start, reply.dispatched_port_end);
-        match (u16::try_from(range.0), u16::try_from(range.1)) {
-            (Ok(0), Ok(0)) => Ok(DispatchedPorts::None),
-            (Ok(start), Ok(end)) if start <= end => Ok(DispatchedPorts::Range(start.max(1), end)),
-            _ => Err(self.failed(METHOD, CallError::Content("an invalid range of ports"))),
-        }
+        read_ports(&reply)
+            .ok_or_else(|| self.failed(METHOD, CallError::Content("an invalid range of ports")))
     }
 
     /// Asks for the border router of each interface of the AS. Leaves out interfaces without a
@@ -227,13 +225,7 @@ impl Daemon {
     pub(crate) async fn interfaces(&self) -> Result<HashMap<u16, SocketAddr>, DaemonError> {
         let request = messages::InterfacesRequest {};
         let reply: messages::InterfacesResponse = self.call("Interfaces", &request).await?;
-        let usable = |(id, interface): (u64, messages::Interface)| {
-            Some((
-                u16::try_from(id).ok().filter(|id| *id > 0)?,
-                interface.underlay()?,
-            ))
-        };
-        Ok(reply.interfaces.into_iter().filter_map(usable).collect())
+        Ok(read_interfaces(reply))
     }
 
     /// Asks for the paths from our AS to another, in no particular order. Leaves out paths that
@@ -299,6 +291,28 @@ impl Daemon {
             source,
         }
     }
+}
+
+/// Reads a range of ports. `None` if it is invalid.
+fn read_ports(reply: &messages::PortRangeResponse) -> Option<DispatchedPorts> {
+    let first = u16::try_from(reply.dispatched_port_start).ok()?;
+    let last = u16::try_from(reply.dispatched_port_end).ok()?;
+    match (first, last) {
+        (0, 0) => Some(DispatchedPorts::None),
+        _ if first <= last => Some(DispatchedPorts::Range(first.max(1), last)),
+        _ => None,
+    }
+}
+
+/// Reads the interfaces that can be used.
+fn read_interfaces(reply: messages::InterfacesResponse) -> HashMap<u16, SocketAddr> {
+    let usable = |(id, interface): (u64, messages::Interface)| {
+        Some((
+            u16::try_from(id).ok().filter(|id| *id > 0)?,
+            interface.underlay()?,
+        ))
+    };
+    reply.interfaces.into_iter().filter_map(usable).collect()
 }
 
 /// Decodes a path. `None` if it cannot be used.

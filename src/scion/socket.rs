@@ -17,6 +17,8 @@
 mod batch;
 mod cids;
 mod filter;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub(crate) mod quic;
 mod quinn;
 mod remotes;

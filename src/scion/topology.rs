@@ -180,6 +180,12 @@ impl Topology {
         self.ia
     }
 
+    /// The ports that border routers deliver to.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) const fn ports(&self) -> DispatchedPorts {
+        self.ports
+    }
+
     /// The border router that owns an interface of the AS.
     pub(crate) fn next_hop(&self, interface: u16) -> Option<SocketAddr> {
         self.next_hops.get(&interface).copied()

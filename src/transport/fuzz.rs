@@ -1,4 +1,7 @@
-//! Properties of the HTTP decoders that hold for any input. See [`crate::fuzz`].
+//! Properties of the HTTP decoders and of the limits of connections that hold for any input. See
+//! [`crate::fuzz`].
+
+mod admission;
 
 use std::net::IpAddr;
 
@@ -6,8 +9,9 @@ use scion_tracker_core::request::Origin;
 
 use super::http::origin::Proxies;
 
-pub use super::http::fuzz::http1_head;
+pub use super::http::fuzz::{http1_head, proxy_header};
 pub use super::http::three::fuzz::{http3_control, http3_request};
+pub use admission::admission;
 
 /// The address of a trusted proxy, and that of another host. Requests from both are tested: only
 /// the headers of the proxy name the client.

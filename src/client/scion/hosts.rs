@@ -36,7 +36,7 @@ pub(super) fn find(file: &Path, name: &str) -> Result<Option<Host>, ScionError> 
 /// Finds a name in lines of the form `ISD-AS,[ip] name name...`. A `#` starts a comment. The first
 /// line with the name counts. Invalid lines are skipped, except a line with the name: its number,
 /// from 1, is the error.
-fn find_in(text: &str, name: &str) -> Result<Option<Host>, usize> {
+pub(super) fn find_in(text: &str, name: &str) -> Result<Option<Host>, usize> {
     for (number, line) in text.lines().enumerate() {
         let line = line.split_once('#').map_or(line, |(front, _)| front);
         let mut words = line.split_whitespace();

@@ -102,7 +102,7 @@ fn frame(message: &impl Message) -> Bytes {
     frame.freeze()
 }
 
-fn unframe(mut bytes: Bytes) -> Result<Bytes, CallError> {
+pub(super) fn unframe(mut bytes: Bytes) -> Result<Bytes, CallError> {
     if bytes.len() < PREFIX {
         return Err(CallError::Malformed("no message"));
     }

@@ -89,7 +89,7 @@ impl ConnectionIdGenerator for Generator {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl ConnectionIds {
     /// A connection id of this remote.
     pub(super) fn some(&self, remote: SocketAddr) -> Token {

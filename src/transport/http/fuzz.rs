@@ -1,7 +1,7 @@
-//! Checks of the head of an HTTP/1.1 request, for fuzzing and tests.
+//! Checks of the head of an HTTP/1.1 request and of a PROXY protocol header, for fuzzing and tests.
 
 use super::head::{self, HeadError};
-use super::origin::Client;
+use super::origin::{Client, Proxied, read_proxy_header};
 use crate::transport::fuzz::{cuts, origins, proxies};
 
 /// Checks that more bytes never change the result for a head, and that an untrusted client cannot
@@ -24,5 +24,21 @@ pub fn http1_head(bytes: &[u8]) {
                     || matches!(head.request.client, Client::Known(it) if it == origin)
             );
         }
+    }
+}
+
+/// Checks that more bytes never change the result for a PROXY protocol header, and that the header
+/// lies within the bytes.
+pub fn proxy_header(bytes: &[u8]) {
+    let whole = read_proxy_header(bytes);
+    for (part, _) in cuts(bytes) {
+        match read_proxy_header(part) {
+            Proxied::Incomplete => {}
+            early => assert_eq!(early, whole),
+        }
+    }
+    if let Proxied::Header { length, .. } = whole {
+        assert!((1..=bytes.len()).contains(&length));
+        assert_eq!(read_proxy_header(&bytes[..length]), whole);
     }
 }

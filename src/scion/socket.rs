@@ -11,9 +11,10 @@
 //! [`AsyncUdpSocket`](::quinn::AsyncUdpSocket) ([`ScionSocket::endpoint`]). QUIC knows remotes by
 //! synthetic IPv6 addresses. [`ScionSocket::endpoint_of`] returns the SCION address of one.
 //!
-//! [`underlay`] is the UDP socket. [`filter`], [`remotes`], [`sent`] and [`quic`] use no sockets
-//! and no clocks.
+//! [`underlay`] is the UDP socket. [`answered`], [`filter`], [`remotes`], [`sent`] and [`quic`] use no
+//! sockets and no clocks.
 
+mod answered;
 mod batch;
 mod cids;
 mod filter;
@@ -48,6 +49,7 @@ use tokio::sync::broadcast;
 
 use crate::counters::{Counter, Counters};
 use crate::scion::rate::RateLimiter;
+use answered::{Answered, Held};
 pub(crate) use batch::{EchoRequest, Incoming, PacketBatch};
 pub(crate) use cids::Recipient;
 use cids::{ConnectionIds, Generator};
@@ -92,6 +94,8 @@ pub(crate) struct ScionSocket {
     unread: Mutex<Option<Box<Unread>>>,
     /// Kept datagrams of a client. A server opens no connections.
     sent: Option<Mutex<Sent>>,
+    /// Latest BEP 15 replies of a server.
+    answered: Option<Mutex<Answered>>,
     failures: broadcast::Sender<Failure>,
     counters: Arc<Counters>,
     start: Instant,
@@ -165,6 +169,7 @@ impl ScionSocket {
             ids,
             resends: Mutex::new(RateLimiter::new(RESENDS)),
             unread: Mutex::default(),
+            answered: sent.is_none().then(|| Mutex::new(Answered::new())),
             sent,
             failures: broadcast::Sender::new(FAILURES),
             counters,
@@ -290,8 +295,14 @@ impl ScionSocket {
             });
         match change {
             Ok(Change::None) => {}
-            Ok(Change::Added) => self.counters.count(Counter::ScionRemotesAdded),
-            Ok(Change::PathAdopted) => self.counters.count(Counter::ScionPathsAdopted),
+            Ok(Change::Added) => {
+                self.counters.count(Counter::ScionRemotesAdded);
+                self.note_path(datagram, batch.now());
+            }
+            Ok(Change::PathAdopted) => {
+                self.counters.count(Counter::ScionPathsAdopted);
+                self.note_path(datagram, batch.now());
+            }
             Err(_) => {
                 self.counters.count(Counter::ScionUnanswerable);
                 return None;
@@ -302,13 +313,17 @@ impl ScionSocket {
 
     /// The route of the answers to a datagram.
     fn route_back(&self, datagram: &Datagram<'_>) -> Result<Route, BuildError> {
-        let Datagram {
-            source,
-            path,
-            underlay,
-            ..
-        } = *datagram;
-        let template = Template::between(self.local(), source, path)?;
+        self.route_to(datagram.source, datagram.path, datagram.underlay)
+    }
+
+    /// The route along the reverse of a path, over which a packet came from this underlay address.
+    fn route_to(
+        &self,
+        to: ScionAddr,
+        path: Path<'_>,
+        underlay: SocketAddr,
+    ) -> Result<Route, BuildError> {
+        let template = Template::between(self.local(), to, path)?;
         let next_hop = self.filter.next_hop(template.path(), underlay);
         Ok(Route { template, next_hop })
     }
@@ -316,11 +331,12 @@ impl ScionSocket {
     /// Queues the answer to a datagram, along its path and without an entry in the table of
     /// remotes. `serve` writes the payload and returns its length, 0 for no answer. Returns what
     /// must be sealed with [`Unsealed::seal`] before [`ScionSocket::send_replies`], `None` if
-    /// nothing was queued.
+    /// nothing was queued. Remembers the reply for the case that a router returns it.
     #[inline]
     pub(crate) fn queue_reply(
         &self,
         request: &Datagram<'_>,
+        batch: &PacketBatch,
         replies: &mut Replies,
         serve: impl FnOnce(&mut [u8]) -> usize,
     ) -> Option<Unsealed> {
@@ -328,6 +344,13 @@ impl ScionSocket {
             Ok(answer) => {
                 let (packet, next_hop) = answer?;
                 replies.queue(packet.packet_len(), next_hop);
+                if let Some(answered) = &self.answered {
+                    let mut answered = answered.lock();
+                    answered.note_reply(request);
+                    let held = answered.take_held(request.source.host.ia, batch.now());
+                    drop(answered);
+                    self.try_held(held, request, batch.now());
+                }
                 Some(packet)
             }
             Err(reject) => {
@@ -429,7 +452,9 @@ impl ScionSocket {
         let report = remotes.scmp_error(&self.addrs, self.local(), packet, scmp, now);
         drop(remotes);
         let Some(Report { failure, again }) = report else {
-            self.counters.count(Counter::ScionScmpIgnored);
+            if !self.reply_again(scmp, now) {
+                self.counters.count(Counter::ScionScmpIgnored);
+            }
             return;
         };
         if let Some((route, returned)) = again {
@@ -454,6 +479,69 @@ impl ScionSocket {
         {
             self.counters.count(Counter::ScionResent);
             self.transmit(route, datagram, None);
+        }
+    }
+
+    /// Sends a BEP 15 reply again that a router returned, over another path from the AS of its
+    /// receiver. If none is known, the next packet over one has it sent. Returns whether the error is
+    /// about a reply of ours.
+    fn reply_again(&self, scmp: &Scmp<'_>, now: Now) -> bool {
+        let Some(answered) = &self.answered else {
+            return false;
+        };
+        let mut answered = answered.lock();
+        let Some(held) = answered.returned(self.local(), scmp, now) else {
+            return false;
+        };
+        let route = answered
+            .ways(held.to.host.ia)
+            .filter_map(|way| self.route_to(held.to, way.path()?, way.underlay).ok())
+            .find(|route| held.may_take(route.template.path(), now));
+        match route {
+            Some(route) => {
+                drop(answered);
+                self.send_reply_again(&route, &held, now);
+            }
+            None => answered.hold(held),
+        }
+        true
+    }
+
+    /// Notes the path of a packet, and sends returned replies over it.
+    fn note_path(&self, datagram: &Datagram<'_>, now: Now) {
+        let Some(answered) = &self.answered else {
+            return;
+        };
+        let mut answered = answered.lock();
+        answered.note_path(datagram);
+        let held = answered.take_held(datagram.source.host.ia, now);
+        drop(answered);
+        self.try_held(held, datagram, now);
+    }
+
+    /// Sends returned replies over the path of this packet, unless it is the one that failed. Keeps
+    /// the others.
+    #[inline]
+    fn try_held(&self, held: Vec<Held>, datagram: &Datagram<'_>, now: Now) {
+        for held in held {
+            let route = self.route_to(held.to, datagram.path, datagram.underlay);
+            match route {
+                Ok(route) if held.may_take(route.template.path(), now) => {
+                    self.send_reply_again(&route, &held, now);
+                }
+                _ => {
+                    if let Some(answered) = &self.answered {
+                        answered.lock().hold(held);
+                    }
+                }
+            }
+        }
+    }
+
+    fn send_reply_again(&self, route: &Route, held: &Held, now: Now) {
+        if self.resends.lock().allow(now.since_start) {
+            self.counters.count(Counter::ScionResent);
+            self.transmit(route, &held.payload, None);
         }
     }
 

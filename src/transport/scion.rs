@@ -175,7 +175,7 @@ impl Demultiplexer {
         if let Some(udp) = udp
             && !requests.is_empty()
         {
-            let failed = udp.answer(socket, &requests);
+            let failed = udp.answer(socket, batch, &requests);
             if failed > 0 {
                 counters.add(Counter::UdpSendFailures, failed as u64);
             }
@@ -203,14 +203,19 @@ fn negotiates(
 
 impl Udp {
     /// Answers the requests of a batch. Returns the number of replies that could not be sent.
-    fn answer(&mut self, socket: &ScionSocket, requests: &[Datagram<'_>]) -> usize {
+    fn answer(
+        &mut self,
+        socket: &ScionSocket,
+        batch: &PacketBatch,
+        requests: &[Datagram<'_>],
+    ) -> usize {
         let Self { handler, replies } = self;
         handler.begin_batch(requests);
         let mut unsealed: ArrayVec<Unsealed, BATCH> = ArrayVec::new();
         for request in requests {
             let origin = socket.origin(request.source.host);
             let serve = |reply: &mut [u8]| handler.answer(request, &origin, reply);
-            unsealed.extend(socket.queue_reply(request, replies, serve));
+            unsealed.extend(socket.queue_reply(request, batch, replies, serve));
         }
         handler.end_batch();
         for (unsealed, packet) in unsealed.iter().zip(replies.queued_mut()) {

@@ -280,8 +280,56 @@ async fn a_request_over_udp_survives_a_link_that_goes_down() {
     for packets in [0, 2] {
         check_link_failure("udp", packets, Duration::from_secs(2)).await;
     }
+    // The tracker knows no other path to the client, which repeats the request.
     for packets in [1, 3] {
-        check_link_failure("udp", packets, Duration::from_secs(6)).await;
+        check_link_failure("udp", packets, Duration::from_secs(4)).await;
+    }
+}
+
+/// The reply to the announce, packet 3, meets a link that is down. The tracker sends it again over the
+/// path of another client in the same AS, which announces before or after the link goes down.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reply_over_udp_takes_the_path_of_another_client_of_the_as() {
+    for before in [true, false] {
+        let tracker = Tracker::start(&[]);
+        let relay = tracker.relay();
+        let daemon = daemon(relay.addr, &[1, 3]).await;
+        let mut one = tracker.client(None, daemon.addr.into());
+        // It does not repeat its request.
+        one.udp.first_wait = Duration::from_secs(3600);
+        let other = tracker.client_with(ScionOptions {
+            daemon: daemon.addr.into(),
+            hosts: "/nonexistent/hosts".into(),
+            path: Some(1),
+            ..ScionOptions::default()
+        });
+        let url = tracker.url("udp");
+        if before {
+            other.announce(&url, &announce(7001)).await.unwrap();
+        }
+        relay.take_down_after(1, 3);
+        let asked = announce(7000);
+        let answer = one.announce(&url, &asked);
+        let answer = match before {
+            true => answer.await,
+            false => {
+                let others = async {
+                    // The fuse counts packets, so the link goes down before the first of these.
+                    while !relay.is_down(1) {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                    loop {
+                        other.announce(&url, &announce(7001)).await.unwrap();
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                };
+                tokio::select! {
+                    answer = answer => answer,
+                    () = others => unreachable!(),
+                }
+            }
+        };
+        assert!(answer.is_ok(), "{before}: {answer:?}");
     }
 }
 

@@ -204,6 +204,11 @@ impl Relay {
         self.links.lock().fuse = Some((interface, packets));
     }
 
+    /// Whether the link of this interface is down.
+    pub(crate) fn is_down(&self, interface: u16) -> bool {
+        self.links.lock().down.contains(&interface)
+    }
+
     /// Makes the link of this interface drop all packets.
     pub(crate) fn make_hole(&self, interface: u16) {
         self.links.lock().holes = vec![interface];

@@ -25,7 +25,7 @@ pub(super) struct Asking {
     /// Do not verify the certificate.
     #[arg(long, conflicts_with = "ca")]
     insecure: bool,
-    /// Time to wait for the answer. Over UDP the request is repeated after 15 s (3 s over SCION), and
+    /// Time to wait for the answer. Over UDP the request is repeated after 15 s (1 s over SCION), and
     /// then each time after twice as long.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = config::parse_duration)]
     timeout: Duration,

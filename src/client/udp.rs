@@ -26,9 +26,9 @@ use super::{RequestError, ScionError, TrackerAddr, TrackerUrl, resolve};
 
 /// First wait for a reply (BEP 15). It doubles after each retransmission.
 const FIRST_WAIT: Duration = Duration::from_secs(15);
-/// Divisor of the first wait over SCION. There, packets are mostly lost because a link has failed,
-/// and the next packet takes another path.
-const SCION_SHARE: u32 = 5;
+/// Divisor of the first wait over SCION: one second, as in RFC 6298. There, packets are mostly lost
+/// because a link has failed, and the next packet takes another path.
+const SCION_SHARE: u32 = 15;
 /// Number of the last retransmission (BEP 15: n counts up to 8, then the request has failed).
 const LAST_WAIT: u32 = 8;
 /// How long a client may use a connection id (BEP 15). A socket that is unused for as long is

@@ -56,9 +56,21 @@ pub enum TlsError {
 #[derive(Debug)]
 pub struct Certificates {
     current: Arc<Current>,
-    /// `None` for a self-signed certificate, which is not reloaded.
-    files: Option<Files>,
+    source: Source,
     tickets: Arc<dyn ProducesTickets>,
+}
+
+/// Where the certificate comes from.
+#[derive(Debug)]
+enum Source {
+    /// It is read again.
+    Files(Files),
+    /// It is renewed.
+    SelfSigned {
+        names: Vec<String>,
+        /// Where it is kept.
+        directory: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug)]
@@ -71,10 +83,10 @@ struct Files {
 
 impl Certificates {
     /// Loads the configured files. If none are configured, loads the self-signed certificate in
-    /// `data_dir`; creates it if it is missing or does not contain all of [`Tls::names`]. Without a
-    /// directory the certificate is created and not stored.
+    /// `data_dir`; creates it if it is missing, does not contain all of [`Tls::names`], or expires
+    /// within 30 days. Without a directory the certificate is created and not stored.
     pub fn load(tls: &Tls, data_dir: Option<&Path>) -> Result<Self, TlsError> {
-        let (key, files) = match (&tls.cert, &tls.key) {
+        let (key, source) = match (&tls.cert, &tls.key) {
             (Some(cert), Some(key)) => {
                 let files = Files {
                     cert: cert.clone(),
@@ -82,13 +94,20 @@ impl Certificates {
                     modified: Mutex::default(),
                 };
                 files.changed();
-                (read(cert, key)?, Some(files))
+                (read(cert, key)?, Source::Files(files))
             }
-            _ => (make::self_signed(&tls.names, data_dir)?, None),
+            _ => {
+                let source = Source::SelfSigned {
+                    names: tls.names.clone(),
+                    directory: data_dir.map(Path::to_path_buf),
+                };
+                let now = SystemTime::now();
+                (make::self_signed(&tls.names, data_dir, now)?, source)
+            }
         };
         Ok(Self {
             current: Arc::new(Current(ArcSwap::from_pointee(key))),
-            files,
+            source,
             tickets: ring::Ticketer::new()?,
         })
     }
@@ -96,7 +115,7 @@ impl Certificates {
     /// Whether the certificate is self-signed, so that clients can recognize it only by its
     /// fingerprint.
     pub const fn is_self_signed(&self) -> bool {
-        self.files.is_none()
+        matches!(self.source, Source::SelfSigned { .. })
     }
 
     /// SHA-256 of the certificate, as pairs of digits separated by colons.
@@ -107,7 +126,7 @@ impl Certificates {
     /// Loads the files again. Open connections keep their certificate. On failure the current
     /// certificate stays.
     pub fn reload(&self) -> Result<(), TlsError> {
-        let Some(files) = &self.files else {
+        let Source::Files(files) = &self.source else {
             return Ok(());
         };
         files.changed();
@@ -119,7 +138,34 @@ impl Certificates {
 
     /// Whether the modification time of a file differs from that at the last load or the last call.
     pub(crate) fn changed(&self) -> bool {
-        self.files.as_ref().is_some_and(Files::changed)
+        match &self.source {
+            Source::Files(files) => files.changed(),
+            Source::SelfSigned { .. } => false,
+        }
+    }
+
+    /// Renews a self-signed certificate that expires soon. Returns whether it did. Open connections keep
+    /// the old one.
+    ///
+    /// If the new one cannot be stored, it is used until the program ends, and the error says so.
+    pub(crate) fn renew_if_due(&self, now: SystemTime) -> Result<bool, TlsError> {
+        let Source::SelfSigned { names, directory } = &self.source else {
+            return Ok(false);
+        };
+        if !make::is_due(&self.current.0.load(), now) {
+            return Ok(false);
+        }
+        let (key, error) = match make::self_signed(names, directory.as_deref(), now) {
+            Err(error @ MakeError::Write { .. }) => {
+                (make::self_signed(names, None, now)?, Some(error))
+            }
+            made => (made?, None),
+        };
+        self.current.0.store(Arc::new(key));
+        match error {
+            Some(error) => Err(error.into()),
+            None => Ok(true),
+        }
     }
 
     /// Configuration for TLS 1.3 and 1.2 over TCP.
@@ -241,6 +287,61 @@ mod tests {
 
     use super::*;
     use crate::Config;
+
+    /// When a certificate expires, in seconds since 1970, and for how many seconds it is valid.
+    fn validity(certificates: &Certificates) -> (u64, u64) {
+        let current = certificates.current.0.load();
+        let (_, cert) = x509_parser::parse_x509_certificate(&current.cert[0]).unwrap();
+        let seconds = |time: x509_parser::time::ASN1Time| time.timestamp().try_into().unwrap();
+        let until: u64 = seconds(cert.validity().not_after);
+        let from: u64 = seconds(cert.validity().not_before);
+        (until, until - from)
+    }
+
+    #[test]
+    fn a_self_signed_certificate_is_renewed_before_it_expires() {
+        const DAY: u64 = 24 * 60 * 60;
+        let dir = tempfile::tempdir().unwrap();
+        let tls = Config::default().tls;
+        let load = || Certificates::load(&tls, Some(dir.path())).unwrap();
+        let certificates = load();
+        let first = certificates.fingerprint();
+        let (until, length) = validity(&certificates);
+        assert!(length < 397 * DAY, "{length}");
+        let day = |before: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(until - before * DAY);
+        assert!(!certificates.renew_if_due(SystemTime::now()).unwrap());
+        assert!(!certificates.renew_if_due(day(31)).unwrap());
+        assert_eq!(certificates.fingerprint(), first);
+        assert_eq!(load().fingerprint(), first);
+
+        assert!(certificates.renew_if_due(day(29)).unwrap());
+        let second = certificates.fingerprint();
+        assert_ne!(second, first);
+        assert!(!certificates.renew_if_due(day(29)).unwrap());
+        assert!(validity(&certificates).0 > until + 300 * DAY);
+        // At the start, too: one that is not valid yet, or that expires soon.
+        let kept = CertifiedKey::clone(&certificates.current.0.load());
+        assert!(make::is_due(&kept, SystemTime::now()));
+        assert_ne!(load().fingerprint(), second);
+    }
+
+    #[test]
+    fn a_renewed_certificate_that_cannot_be_kept_is_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        let certificates = Certificates::load(&Config::default().tls, Some(&state)).unwrap();
+        let first = certificates.fingerprint();
+        std::fs::remove_dir_all(&state).unwrap();
+        File::create(&state).unwrap();
+        let later = SystemTime::now() + Duration::from_secs(380 * 24 * 60 * 60);
+        let error = certificates.renew_if_due(later).unwrap_err();
+        assert!(
+            matches!(error, TlsError::Make(MakeError::Write { .. })),
+            "{error}"
+        );
+        assert_ne!(certificates.fingerprint(), first);
+        assert!(!certificates.renew_if_due(later).unwrap());
+    }
 
     #[test]
     fn a_changed_file_is_noticed_once() {

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use scion_tracker_core::registry::memory::Sweep;
 use tokio::task::JoinSet;
@@ -140,12 +140,23 @@ async fn sweep(service: Arc<Service>, stop: CancellationToken) -> Result<(), Run
     Ok(())
 }
 
-/// Reloads the certificate when its files change.
+/// Reloads the certificate when its files change, and renews a self-signed one before it expires.
 async fn watch(certificates: Arc<Certificates>, stop: CancellationToken) -> Result<(), RunError> {
     let endless = async {
         let mut checks = time::interval(CERTIFICATE_WATCH);
         loop {
             checks.tick().await;
+            match certificates.renew_if_due(SystemTime::now()) {
+                Ok(false) => {}
+                Ok(true) => {
+                    let fingerprint = certificates.fingerprint();
+                    tracing::info!("self-signed certificate renewed, SHA-256 {fingerprint}");
+                }
+                Err(error) => tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot renew and keep the self-signed certificate"
+                ),
+            }
             if !certificates.changed() {
                 continue;
             }

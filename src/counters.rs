@@ -39,6 +39,11 @@ counters! {
     UdpMalformed = "udp_malformed",
     /// UDP: wrong, foreign or outdated connection ids: dropped in silence.
     UdpBadConnectionId = "udp_bad_connection_id",
+    /// UDP sockets, also those of HTTP/3 and SCION: datagrams that the kernel dropped, nearly always
+    /// because the receive buffer was full. Read once per second.
+    UdpKernelDrops = "udp_kernel_drops",
+    /// Lines of the log that strangers caused, suppressed because there were too many.
+    LogLinesSuppressed = "log_lines_suppressed",
     /// UDP: replies that the socket would not take.
     UdpSendFailures = "udp_send_failures",
     /// HTTP/1.1, also over SCION, and HTTP/2: announces answered with peers.

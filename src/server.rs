@@ -1,6 +1,7 @@
 //! The server: binds all listeners, runs their tasks and stops them.
 
 pub(crate) mod listener;
+mod receive;
 mod tasks;
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ mod udp;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -20,7 +20,7 @@ use std::thread::JoinHandle;
 use scion_tracker_core::address::ScionAddr;
 use tokio_util::sync::CancellationToken;
 
-use super::{BindError, RunError, tasks::Tasks};
+use super::{BindError, RunError, receive, tasks::Tasks};
 use crate::config::Config;
 use crate::service::Service;
 use crate::tls::{Certificates, MakeError, TlsError};
@@ -412,6 +412,19 @@ impl Start<'_> {
                 .await
                 .map_err(|source| RunError::Listener { listener, source })
         });
+    }
+
+    /// Reports what the kernel does to the receive buffers of these sockets: a smaller size now, and
+    /// dropped datagrams as long as the server runs.
+    fn watch_receive_buffers(&mut self, sockets: &[UdpSocket]) -> io::Result<()> {
+        let listener = self.listening;
+        receive::report_size(sockets, self.config.udp.receive_buffer, &listener);
+        let sockets = sockets.iter().map(UdpSocket::try_clone);
+        let sockets = sockets.collect::<io::Result<Vec<_>>>()?;
+        let (service, stop) = (Arc::clone(&self.service), self.stop());
+        self.tasks
+            .spawn(receive::count_drops(sockets, listener, service, stop));
+        Ok(())
     }
 
     /// Waits for a worker that is a thread.

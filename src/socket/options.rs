@@ -38,6 +38,36 @@ pub(super) fn defer_accept(listener: &impl AsFd, seconds: libc::c_int) -> io::Re
     set_int(listener, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)
 }
 
+/// How many datagrams the kernel has dropped at this socket since it was opened, modulo 2^32: nearly always
+/// because its receive buffer was full (`SO_MEMINFO` in socket(7)). `None` where the kernel does not tell.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn kernel_drops(socket: &impl AsFd) -> Option<u32> {
+    /// Position of the drops, and the number of values (linux/sock_diag.h: SK_MEMINFO_DROPS and
+    /// SK_MEMINFO_VARS).
+    const DROPS: usize = 8;
+    const VALUES: usize = DROPS + 1;
+    let mut values = [0_u32; VALUES];
+    let mut length = size_of_val(&values) as libc::socklen_t;
+    // SAFETY: the descriptor is borrowed from the socket, so it is open. The kernel writes at most `length`
+    // bytes to `values`, which has so many and outlives the call, and the length to `length`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            std::ptr::from_mut(&mut values).cast(),
+            &raw mut length,
+        )
+    };
+    // Before Linux 4.18 the drops are missing.
+    (result == 0 && length as usize >= size_of_val(&values)).then_some(values[DROPS])
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn kernel_drops(_: &impl AsFd) -> Option<u32> {
+    None
+}
+
 fn destination_option(socket: &UdpSocket) -> io::Result<(libc::c_int, libc::c_int)> {
     Ok(match socket.local_addr()? {
         SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_PKTINFO),
@@ -83,6 +113,26 @@ mod tests {
             receive_plain_datagrams(&socket).unwrap();
         }
         defer_accept(&TcpListener::bind("127.0.0.1:0").unwrap(), 1).unwrap();
+    }
+
+    #[test]
+    fn datagrams_that_the_kernel_drops_are_counted() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket2::SockRef::from(&socket)
+            .set_recv_buffer_size(1)
+            .unwrap();
+        assert_eq!(kernel_drops(&socket), Some(0));
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let sent = 1000;
+        for _ in 0..sent {
+            client
+                .send_to(&[0; 1000], socket.local_addr().unwrap())
+                .unwrap();
+        }
+        socket.set_nonblocking(true).unwrap();
+        let received = std::iter::from_fn(|| socket.recv(&mut [0; 1000]).ok()).count();
+        assert!(received > 0 && received < sent, "{received}");
+        assert_eq!(kernel_drops(&socket), Some((sent - received) as u32));
     }
 
     #[test]

@@ -39,9 +39,11 @@ impl Listener for Http3 {
                 .and_then(|sockets| Ok((sockets[0].local_addr()?, sockets)));
             let (bound, sockets) =
                 bound.map_err(|source| BindError::listen(Kind::Http3, *address, source))?;
+            let listening = Listening::on_ip(Kind::Http3, SCHEME, bound);
             let proxies = Proxies::new(proxies.iter().copied(), false, header.as_str());
+            let proxies = proxies.of_listener(listening);
             Ok(Bound::needs_certificate(vec![], move |certificates| Self {
-                listening: Listening::on_ip(Kind::Http3, SCHEME, bound),
+                listening,
                 proxies,
                 sockets,
                 certificates,
@@ -62,6 +64,7 @@ impl Run for Http3 {
     }
 
     fn run(self: Box<Self>, start: &mut Start<'_>) -> io::Result<()> {
+        start.watch_receive_buffers(&self.sockets)?;
         let tls = self.certificates.quic_config(quic::PROTOCOLS);
         let options = Arc::new(start.options(self.proxies));
         let listener = quic::Listener::new(tls, None, options, Arc::clone(&start.service))?;

@@ -123,6 +123,7 @@ impl Run for Scion {
 
     fn run(self: Box<Self>, start: &mut Start<'_>) -> io::Result<()> {
         let Self { port, quic } = *self;
+        start.watch_receive_buffers(std::slice::from_ref(&port.socket))?;
         let service = Arc::clone(&start.service);
         let socket = ScionSocket::server(
             port.socket,

@@ -110,9 +110,11 @@ impl Sockets {
         let bound = ip::tcp(*address, config.workers())
             .and_then(|sockets| Ok((sockets[0].local_addr()?, sockets)));
         let (bound, sockets) = bound.map_err(|source| BindError::listen(kind, *address, source))?;
+        let listening = Listening::on_ip(kind, kind.name(), bound);
+        let proxies = Proxies::new(proxies.iter().copied(), *proxy_protocol, header.as_str());
         Ok(Self {
-            listening: Listening::on_ip(kind, kind.name(), bound),
-            proxies: Proxies::new(proxies.iter().copied(), *proxy_protocol, header.as_str()),
+            listening,
+            proxies: proxies.of_listener(listening),
             sockets,
         })
     }

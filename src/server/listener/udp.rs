@@ -48,6 +48,7 @@ impl Run for Udp {
     }
 
     fn run(self: Box<Self>, start: &mut Start<'_>) -> io::Result<()> {
+        start.watch_receive_buffers(&self.sockets)?;
         let options = options(start.config);
         for worker in udp::spawn(&start.service, self.sockets, options, &start.stop())? {
             start.join(worker);

@@ -4,6 +4,7 @@
 //! From any other host its headers are ignored. A request through a trusted proxy that does not name
 //! its client has no known client: the address of the proxy is never used in its place.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +32,8 @@ pub(crate) struct Proxies {
     pub(crate) proxy_protocol: bool,
     /// Name of the header that names the client, in lower case.
     header: Box<str>,
+    /// The listener, as the log names it.
+    listener: Box<str>,
     /// Whether a hidden client was logged.
     warned: Arc<AtomicBool>,
 }
@@ -46,7 +49,16 @@ impl Proxies {
             prefixes: prefixes.into_iter().collect(),
             proxy_protocol,
             header: header.to_ascii_lowercase().into(),
+            listener: Box::default(),
             warned: Arc::default(),
+        }
+    }
+
+    /// These proxies, as those of a listener that the log names like this.
+    pub(crate) fn of_listener(self, listener: impl fmt::Display) -> Self {
+        Self {
+            listener: listener.to_string().into(),
+            ..self
         }
     }
 
@@ -60,9 +72,10 @@ impl Proxies {
     pub(crate) fn warn_of_hidden_client(&self) {
         if !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
+                listener = %self.listener,
                 header = %self.header,
                 "refusing announces from a trusted proxy: the header has no address of the client; \
-                 check the proxy, and `header` of the listener"
+                 check the proxy, and `header` of this listener"
             );
         }
     }
@@ -75,6 +88,15 @@ pub(crate) enum Client<'a> {
     Known(Origin),
     /// The request came through one of these trusted proxies, which did not name the client.
     Hidden(&'a Proxies),
+}
+
+impl fmt::Display for Client<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known(origin) => origin.host.fmt(f),
+            Self::Hidden(_) => f.write_str("unknown (behind a proxy)"),
+        }
+    }
 }
 
 /// A PROXY protocol header at the start of a connection.

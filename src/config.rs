@@ -7,6 +7,7 @@
 mod changes;
 mod check;
 mod connections;
+mod effective;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 #[expect(
@@ -254,7 +255,8 @@ mod tests {
 
     fn from_layers(layers: impl IntoIterator<Item = Layer>) -> Result<Config, ConfigError> {
         let layers = layers.into_iter();
-        Config::from_layers(layers.map(|layer| (check::Source::Flags, layer)))
+        let layers = layers.map(|layer| (check::Source::Flags, layer));
+        Config::join(Sources::new(layers.collect())).map(|(config, _)| config)
     }
 
     fn from_toml(text: &str) -> Result<Config, ConfigError> {
@@ -355,6 +357,14 @@ mod tests {
             (
                 "listen.http = [{ address = '1', proxy_protocol = true }]",
                 "listen.http: the listener [::]:1 has proxy_protocol = true and no proxies",
+            ),
+            (
+                "listen.http = [{ address = '1', header = 'x-real-ip' }]",
+                "listen.http: the listener [::]:1 has header = \"x-real-ip\" and no proxies",
+            ),
+            (
+                "listen.http3 = [{ address = '1', header = 'forwarded' }]",
+                "listen.http3: the listener [::]:1 has header = \"forwarded\" and no proxies",
             ),
             ("listen.htp = ['1']", "did you mean `http`?"),
             ("[selection]\ncap_percent = 101", ":2:15: "),

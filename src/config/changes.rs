@@ -21,8 +21,68 @@ pub struct Changes {
     pub need_restart: Vec<&'static str>,
 }
 
-/// Every setting: its key, and when it takes effect.
+/// The table of settings, handed to the macro that generates something from it: when each takes effect, its
+/// key, and its field.
 macro_rules! settings {
+    ($generate:ident) => {
+        $generate! {
+            Reload {
+                "announce.interval": announce.interval,
+                "announce.min_interval": announce.min_interval,
+                "announce.numwant": announce.numwant,
+                "announce.numwant_max": announce.numwant_max,
+                "selection.mode": selection.mode,
+                "selection.reserve_isd": selection.reserve_isd,
+                "selection.reserve_world": selection.reserve_world,
+                "selection.reserve_unplaced": selection.reserve_unplaced,
+                "selection.cap_percent": selection.cap_percent,
+                "selection.cap_floor": selection.cap_floor,
+                "places.policy": places.policy,
+                "places.trusted": places.trusted,
+                "places.prefixes": places.prefixes,
+                "registry.torrents": registry.torrents,
+                "registry.peers_per_torrent": registry.peers_per_torrent,
+                "registry.peers_per_source": registry.peers_per_source,
+                "registry.peers_per_source_in_torrent": registry.peers_per_source_in_torrent,
+                "registry.memory": registry.memory,
+                "registry.peer_lifetime": registry.peer_lifetime,
+                "connections.tcp": connections.tcp,
+                "connections.quic": connections.quic,
+                "connections.per_source": connections.per_source,
+                "connections.handshakes_before_retry": connections.handshakes_before_retry,
+                "connections.handshakes": connections.handshakes,
+                "connections.head_size": connections.head_size,
+                "connections.handshake_timeout": connections.handshake_timeout,
+                "connections.head_timeout": connections.head_timeout,
+                "connections.reply_timeout": connections.reply_timeout,
+                "connections.idle_timeout": connections.idle_timeout,
+                "log.level": log.level,
+            }
+            Restart {
+                "data_dir": data_dir,
+                "workers": workers,
+                "listen.udp": listen.udp,
+                "listen.http": listen.http,
+                "listen.https": listen.https,
+                "listen.http3": listen.http3,
+                "listen.scion": listen.scion,
+                "connections.streams": connections.streams,
+                "udp.receive_buffer": udp.receive_buffer,
+                "udp.connection_validity": udp.connection_validity,
+                "scion.topology": scion.topology,
+                "scion.routers": scion.routers,
+                "scion.daemon": scion.daemon,
+                "tls.cert": tls.cert,
+                "tls.key": tls.key,
+                "tls.names": tls.names,
+                "log.format": log.format,
+            }
+        }
+    };
+}
+pub(super) use settings;
+
+macro_rules! generate {
     ($($when:ident { $($key:literal: $($field:ident).+,)* })*) => {
         #[cfg(test)]
         const KEYS: &[&str] = &[$($($key,)*)*];
@@ -44,60 +104,7 @@ macro_rules! settings {
         }
     };
 }
-
-settings! {
-    Reload {
-        "announce.interval": announce.interval,
-        "announce.min_interval": announce.min_interval,
-        "announce.numwant": announce.numwant,
-        "announce.numwant_max": announce.numwant_max,
-        "selection.mode": selection.mode,
-        "selection.reserve_isd": selection.reserve_isd,
-        "selection.reserve_world": selection.reserve_world,
-        "selection.reserve_unplaced": selection.reserve_unplaced,
-        "selection.cap_percent": selection.cap_percent,
-        "selection.cap_floor": selection.cap_floor,
-        "places.policy": places.policy,
-        "places.trusted": places.trusted,
-        "places.prefixes": places.prefixes,
-        "registry.torrents": registry.torrents,
-        "registry.peers_per_torrent": registry.peers_per_torrent,
-        "registry.peers_per_source": registry.peers_per_source,
-        "registry.peers_per_source_in_torrent": registry.peers_per_source_in_torrent,
-        "registry.memory": registry.memory,
-        "registry.peer_lifetime": registry.peer_lifetime,
-        "connections.tcp": connections.tcp,
-        "connections.quic": connections.quic,
-        "connections.per_source": connections.per_source,
-        "connections.handshakes_before_retry": connections.handshakes_before_retry,
-        "connections.handshakes": connections.handshakes,
-        "connections.head_size": connections.head_size,
-        "connections.handshake_timeout": connections.handshake_timeout,
-        "connections.head_timeout": connections.head_timeout,
-        "connections.reply_timeout": connections.reply_timeout,
-        "connections.idle_timeout": connections.idle_timeout,
-        "log.level": log.level,
-    }
-    Restart {
-        "data_dir": data_dir,
-        "workers": workers,
-        "listen.udp": listen.udp,
-        "listen.http": listen.http,
-        "listen.https": listen.https,
-        "listen.http3": listen.http3,
-        "listen.scion": listen.scion,
-        "connections.streams": connections.streams,
-        "udp.receive_buffer": udp.receive_buffer,
-        "udp.connection_validity": udp.connection_validity,
-        "scion.topology": scion.topology,
-        "scion.routers": scion.routers,
-        "scion.daemon": scion.daemon,
-        "tls.cert": tls.cert,
-        "tls.key": tls.key,
-        "tls.names": tls.names,
-        "log.format": log.format,
-    }
-}
+settings!(generate);
 
 #[cfg(test)]
 mod tests {

@@ -1,8 +1,9 @@
 //! Finds settings that are valid one by one and contradict each other. An error names the keys, their
 //! values and where each was set.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use confique::meta::{FieldKind, Meta};
@@ -10,7 +11,7 @@ use confique::{Config as _, Layer as _};
 use humantime::format_duration;
 use scion_tracker_core::registry::memory::Ceilings;
 
-use super::{Config, Layer};
+use super::{Config, Layer, load};
 
 /// The longest lifetime that the registry can measure.
 const LONGEST_LIFETIME: Duration = Duration::from_secs(72 * 3600);
@@ -20,9 +21,39 @@ const LONGEST_LIFETIME: Duration = Duration::from_secs(72 * 3600);
 pub(super) enum Source {
     Flags,
     Environment,
-    File(PathBuf),
+    File {
+        path: PathBuf,
+        /// The line of each key.
+        lines: BTreeMap<String, usize>,
+    },
     /// Variables that a host has for all its programs.
     Host,
+}
+
+impl Source {
+    /// A file with this text.
+    pub(super) fn file(path: &Path, text: &str) -> Self {
+        Self::File {
+            path: path.into(),
+            lines: load::lines(text),
+        }
+    }
+
+    /// What set this key, in this source.
+    fn name(&self, key: &str) -> String {
+        match self {
+            Self::Flags => "a flag".into(),
+            Self::Environment => match variable(&Config::META, key) {
+                Some(variable) => variable.into(),
+                None => "the environment".into(),
+            },
+            Self::File { path, lines } => match lines.get(key) {
+                Some(line) => format!("{}:{line}", path.display()),
+                None => path.display().to_string(),
+            },
+            Self::Host => "SCION_DAEMON or SCION_DAEMON_ADDRESS".into(),
+        }
+    }
 }
 
 /// All layers of a configuration, the strongest first. Empty if a program made the configuration.
@@ -32,6 +63,13 @@ pub(super) struct Sources(Vec<(Source, Layer)>);
 impl Sources {
     pub(super) const fn new(layers: Vec<(Source, Layer)>) -> Self {
         Self(layers)
+    }
+
+    /// Completes each layer by itself.
+    pub(super) fn complete(&mut self, complete: fn(Layer) -> Layer) {
+        for (_, layer) in &mut self.0 {
+            *layer = complete(layer.clone());
+        }
     }
 
     /// The layers joined, over the defaults.
@@ -53,18 +91,21 @@ impl Sources {
         if layers.is_empty() {
             return format!("{key} = {value}");
         }
-        let source = layers.iter().find(|(_, layer)| is_set(layer));
-        let source = match source.map(|(source, _)| source) {
+        let source = match layers.iter().find(|(_, layer)| is_set(layer)) {
             None => "the default".into(),
-            Some(Source::Flags) => "set by a flag".into(),
-            Some(Source::Environment) => match variable(&Config::META, key) {
-                Some(variable) => format!("set by {variable}"),
-                None => "set in the environment".into(),
-            },
-            Some(Source::File(path)) => format!("set in {}", path.display()),
-            Some(Source::Host) => "set in the environment".into(),
+            Some((source @ Source::File { .. }, _)) => format!("set in {}", source.name(key)),
+            Some((source, _)) => format!("set by {}", source.name(key)),
         };
         format!("{key} = {value} ({source})")
+    }
+
+    /// Where a setting comes from: the name of what set it, or "default".
+    pub(super) fn of(&self, key: &str, is_set: impl Fn(&Layer) -> bool) -> String {
+        let Self(layers) = self;
+        match layers.iter().find(|(_, layer)| is_set(layer)) {
+            None => "default".into(),
+            Some((source, _)) => source.name(key),
+        }
     }
 }
 
@@ -172,13 +213,13 @@ mod tests {
     #[test]
     fn a_contradiction_names_keys_values_and_sources() {
         let layer = |text| from_toml("test.toml".as_ref(), text).unwrap();
-        let file = Source::File("test.toml".into());
+        let file = |text| Source::file("test.toml".as_ref(), text);
         for (flags, environment, in_file, expected) in [
             (
                 "",
                 "announce.interval = '5m'",
                 "announce.min_interval = '10m'",
-                "announce.min_interval = 10m (set in test.toml) is longer than announce.interval = 5m (set by SCION_TRACKER_INTERVAL)",
+                "announce.min_interval = 10m (set in test.toml:1) is longer than announce.interval = 5m (set by SCION_TRACKER_INTERVAL)",
             ),
             (
                 "announce.min_interval = '40m'",
@@ -190,7 +231,7 @@ mod tests {
                 "",
                 "",
                 "announce.numwant = 201",
-                "announce.numwant = 201 (set in test.toml) is more than announce.numwant_max = 200 (the default)",
+                "announce.numwant = 201 (set in test.toml:1) is more than announce.numwant_max = 200 (the default)",
             ),
             (
                 "announce.interval = '2h'",
@@ -214,9 +255,10 @@ mod tests {
             let layers = [
                 (Source::Flags, layer(flags)),
                 (Source::Environment, layer(environment)),
-                (file.clone(), layer(in_file)),
+                (file(in_file), layer(in_file)),
             ];
-            let error = Config::from_layers(layers).unwrap_err().to_string();
+            let error = Config::join(Sources::new(layers.into()));
+            let error = error.unwrap_err().to_string();
             assert!(error.starts_with(expected), "{error}");
         }
     }

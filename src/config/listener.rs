@@ -207,13 +207,28 @@ impl<'de> Deserialize<'de> for UdpListener {
 
 impl Settings for Listener {
     fn check(&self) -> Result<(), String> {
-        match self.proxy_protocol && self.proxies.is_empty() {
-            true => Err(format!(
+        if self.proxy_protocol && self.proxies.is_empty() {
+            return Err(format!(
                 "the listener {} has proxy_protocol = true and no proxies",
                 self.address
-            )),
-            false => Ok(()),
+            ));
         }
+        check_header(self.address, &self.proxies, &self.header)
+    }
+}
+
+/// A header that no proxy may set means nothing: most likely `proxies` was forgotten.
+fn check_header(
+    address: SocketAddr,
+    proxies: &[IpNet],
+    header: &ClientHeader,
+) -> Result<(), String> {
+    match proxies.is_empty() && *header != ClientHeader::default() {
+        true => Err(format!(
+            "the listener {address} has header = {:?} and no proxies: name the proxies that set it",
+            header.as_str()
+        )),
+        false => Ok(()),
     }
 }
 
@@ -240,7 +255,11 @@ impl<'de> Deserialize<'de> for Listener {
     }
 }
 
-impl Settings for Http3Listener {}
+impl Settings for Http3Listener {
+    fn check(&self) -> Result<(), String> {
+        check_header(self.address, &self.proxies, &self.header)
+    }
+}
 
 impl<'de> Deserialize<'de> for Http3Listener {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

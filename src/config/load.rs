@@ -1,13 +1,15 @@
 //! Loads the configuration from its sources, and reports what is wrong with it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 use confique::meta::{FieldKind, Meta};
 use confique::{Config as _, Layer as _};
+use toml::de::{DeTable, DeValue};
 
 use super::check::{self, Source, Sources};
-use super::{Config, Layer, listener};
+use super::{Config, Layer, effective, listener};
 use crate::scion::daemon;
 
 /// All variables of the environment that set something begin like this.
@@ -57,32 +59,40 @@ impl Config {
     /// Reads the file, if one is given, and the environment. `flags` override both. The SCION daemon that
     /// the environment names for all programs of the host comes last.
     pub fn load(file: Option<&Path>, flags: Layer) -> Result<Self, ConfigError> {
+        let (config, _) = Self::join(Self::sources(file, flags)?)?;
+        Ok(config)
+    }
+
+    /// Loads the configuration like [`Config::load`]. Returns it as text: each setting with its value and
+    /// where it comes from.
+    pub fn effective(file: Option<&Path>, flags: Layer) -> Result<String, ConfigError> {
+        let (config, sources) = Self::join(Self::sources(file, flags)?)?;
+        Ok(effective::effective(&config, &sources))
+    }
+
+    fn sources(file: Option<&Path>, flags: Layer) -> Result<Sources, ConfigError> {
         let mut layers = vec![(Source::Flags, flags), (Source::Environment, from_env()?)];
         if let Some(path) = file {
             let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
                 path: path.into(),
                 source,
             })?;
-            layers.push((Source::File(path.into()), from_toml(path, &text)?));
+            layers.push((Source::file(path, &text), from_toml(path, &text)?));
         }
         let mut host = Layer::empty();
         host.scion.daemon = daemon::from_env();
         layers.push((Source::Host, host));
-        Self::from_layers(layers)
+        Ok(Sources::new(layers))
     }
 
-    /// Joins layers, the strongest first, over the defaults.
-    pub(super) fn from_layers(
-        layers: impl IntoIterator<Item = (Source, Layer)>,
-    ) -> Result<Self, ConfigError> {
+    /// Joins sources over the defaults, and checks the result.
+    pub(super) fn join(mut sources: Sources) -> Result<(Self, Sources), ConfigError> {
         let contradiction = |message| ConfigError::Contradiction { message };
-        let layers = layers.into_iter();
-        let layers = layers.map(|(source, layer)| (source, listener::complete(layer)));
-        let sources = Sources::new(layers.collect());
+        sources.complete(listener::complete);
         let config =
             Self::from_layer(sources.join()).map_err(|error| contradiction(error.to_string()))?;
         check::check(&config, &sources).map_err(contradiction)?;
-        Ok(config)
+        Ok((config, sources))
     }
 }
 
@@ -124,6 +134,27 @@ fn from_env() -> Result<Layer, ConfigError> {
         // The alternate form has the source in it.
         message: format!("{error:#}"),
     })
+}
+
+/// The line of every key of a file, from 1, by its whole name as in "announce.interval". Empty if the file
+/// cannot be read.
+pub(super) fn lines(text: &str) -> BTreeMap<String, usize> {
+    fn walk(table: &DeTable<'_>, prefix: &str, text: &str, lines: &mut BTreeMap<String, usize>) {
+        for (name, value) in table {
+            let key = format!("{prefix}{}", name.get_ref());
+            let before = text.get(..name.span().start).unwrap_or_default();
+            if let DeValue::Table(table) = value.get_ref() {
+                walk(table, &format!("{key}."), text, lines);
+            }
+            lines.insert(key, before.matches('\n').count() + 1);
+        }
+    }
+
+    let mut lines = BTreeMap::new();
+    if let Ok(table) = DeTable::parse(text) {
+        walk(table.get_ref(), "", text, &mut lines);
+    }
+    lines
 }
 
 pub(super) fn from_toml(path: &Path, text: &str) -> Result<Layer, ConfigError> {

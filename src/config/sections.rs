@@ -321,7 +321,9 @@ impl Tls {
 #[non_exhaustive]
 pub struct Log {
     /// Log level: error, warn, info, debug, trace or off, or by module as in
-    /// "info,scion_tracker::tls=debug".
+    /// "info,scion_tracker::tls=debug". At debug, each refused or malformed request is a line, at trace
+    /// each request. A level alone is that of the tracker: the libraries that it uses log errors, unless a
+    /// level names them, as in "info,h2=debug".
     #[config(env = "SCION_TRACKER_LOG", parse_env = value::non_empty, default = "info")]
     pub level: String,
 

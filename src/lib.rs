@@ -48,6 +48,7 @@ pub mod tls;
 mod bench;
 mod clock;
 mod counters;
+mod log;
 mod scion;
 mod service;
 mod socket;

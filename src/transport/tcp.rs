@@ -4,6 +4,7 @@
 //! must be cheap. HTTP/2 is hyper's ([`two`]). Over TLS, ALPN selects the version. On a plain port
 //! a client that speaks HTTP/2 begins with its preface (RFC 9113 section 3.3).
 
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::pin::pin;
@@ -24,6 +25,7 @@ use super::http::origin::{PROXY_HEADER_BYTES, Proxied, read_proxy_header};
 use super::http::two::{self, Rewound};
 use super::{Options, Shared};
 use crate::counters::Counter;
+use crate::log::warn_limited;
 use crate::service::Service;
 use crate::socket::Readable;
 
@@ -89,7 +91,8 @@ pub(crate) async fn run(
                 // The client has already closed the connection.
                 Ok(Err(error)) if is_of_one_connection(&error) => {}
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, "cannot accept connections");
+                    let counters = &shared.service.counters;
+                    warn_limited!(counters, "cannot accept connections", %error);
                     tokio::select! {
                         () = tokio::time::sleep(backoff) => {}
                         () = stopping.as_mut() => break 'accepting,
@@ -149,7 +152,8 @@ fn admit(
     {
         Ok(stream) => stream,
         Err(error) => {
-            tracing::warn!(%error, "cannot wait for a connection");
+            let counters = &shared.service.counters;
+            warn_limited!(counters, "cannot wait for a connection", %error);
             return;
         }
     };
@@ -186,6 +190,7 @@ async fn with_preamble(
             () = shared.shutdown.cancelled() => return,
         };
         let Ok(Ok((client, rest))) = header else {
+            tracing::debug!(proxy = %origin.host, "no PROXY protocol header");
             shared.service.counters.count(Counter::TcpAborted);
             return;
         };
@@ -210,9 +215,10 @@ async fn with_preamble(
         accepted = timeout_at(deadline, handshake) => accepted,
         () = shared.shutdown.cancelled() => return,
     };
-    let Ok(Ok(stream)) = accepted else {
-        shared.service.counters.count(Counter::TlsFailures);
-        return;
+    let stream = match accepted {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return handshake_failed(&error, &origin, &shared),
+        Err(late) => return handshake_failed(&late, &origin, &shared),
     };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         two::serve(stream, origin, &shared).await;
@@ -221,6 +227,13 @@ async fn with_preamble(
         let incoming = Incoming::new(stream, Vec::new(), origin, Farewell::InStream);
         serve(incoming, origin, open, shared).await;
     }
+}
+
+/// Counts a TLS handshake that failed.
+#[cold]
+fn handshake_failed(reason: &dyn fmt::Display, origin: &Origin, shared: &Shared) {
+    tracing::debug!(client = %origin.host, %reason, "TLS handshake failed");
+    shared.service.counters.count(Counter::TlsFailures);
 }
 
 /// Reads a PROXY protocol header. Returns the client it names, and the bytes after the header.
@@ -251,7 +264,11 @@ where
             // Boxed, so that an HTTP/1.1 connection does not reserve the memory that HTTP/2 needs.
             Box::pin(two::serve(Rewound::new(read, stream), origin, &shared)).await;
         }
-        Ended::Aborted => shared.service.counters.count(Counter::TcpAborted),
+        Ended::Aborted => {
+            let client = origin.host;
+            tracing::debug!(%client, "HTTP connection ended within a request or its reply");
+            shared.service.counters.count(Counter::TcpAborted);
+        }
         Ended::Closed => {}
     }
     drop(open);

@@ -21,6 +21,7 @@ use scion_tracker_core::types::Time;
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::{Counter, Snapshot};
+use crate::log::warn_limited;
 use crate::scion::socket::{Datagram, MIN_PAYLOAD};
 use crate::service::{self, Service};
 use crate::socket::mmsg::RequestBatch;
@@ -184,7 +185,8 @@ fn run(mut handler: Handler, socket: &UdpSocket, shutdown: &CancellationToken) {
             Err(error) if is_pause(&error) => {}
             Err(error) => {
                 // Errors such as ENOMEM pass. A socket that fails again at once must not spin.
-                tracing::warn!(%error, "cannot receive from UDP");
+                let counters = &handler.service.counters;
+                warn_limited!(counters, "cannot receive from UDP", %error);
                 thread::sleep(Duration::from_millis(20));
             }
         }

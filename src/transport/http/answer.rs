@@ -22,8 +22,10 @@ use scion_tracker_core::request::{Carries, Event, Origin, Passkey};
 use scion_tracker_core::response::Refusal;
 use scion_tracker_core::tracker::{Context, Rules};
 use scion_tracker_core::types::Rng;
+use tracing::level_filters::LevelFilter;
 
 use crate::counters::Counter;
+use crate::log::{self, ShownTarget};
 use crate::service::{self, RulesCache, Service};
 use crate::transport::http::origin::Client;
 
@@ -134,14 +136,19 @@ impl Request {
     /// Decodes a request. An invalid request becomes the action that answers it.
     #[inline]
     pub(crate) fn decode(raw: &RawRequest<'_>) -> Self {
+        let action = Action::decode(raw);
+        if log::is_on(LevelFilter::DEBUG) {
+            action.log(raw);
+        }
         Self {
             method: raw.method,
-            action: Action::decode(raw),
+            action,
         }
     }
 
     /// A request that is invalid before its target is known: answered with a 4xx status.
-    pub(crate) const fn rejected(method: Method, status: Status) -> Self {
+    pub(crate) fn rejected(origin: &Origin, method: Method, status: Status) -> Self {
+        tracing::debug!(client = %origin.host, reason = status.reason(), "HTTP request refused");
         Self {
             method,
             action: Action::Reject(status),
@@ -188,6 +195,23 @@ impl Action {
             },
             target::Action::Index => Self::Index,
         }
+    }
+
+    /// Logs a request, and why it is refused if it already is.
+    #[cold]
+    fn log(&self, raw: &RawRequest<'_>) {
+        let RawRequest { method, client, .. } = raw;
+        let target = ShownTarget(raw.target.as_bytes());
+        let reason = match self {
+            Self::Announce(..) | Self::Scrape(..) | Self::Index => {
+                tracing::trace!(%client, ?method, %target, "HTTP request");
+                return;
+            }
+            Self::Refuse(refusal) => refusal.message(),
+            Self::Invalid(error) => error.message(),
+            Self::Reject(status) => status.reason(),
+        };
+        tracing::debug!(%client, ?method, %target, reason, "HTTP request refused");
     }
 
     #[inline]
@@ -435,7 +459,10 @@ fn announce(
             service.counters.count(transport.announces());
             peers.write(&reply, body);
         }
-        Err(refusal) => refuse(service, transport, refusal, body),
+        Err(refusal) => {
+            log_refusal(origin, "announce", refusal);
+            refuse(service, transport, refusal, body);
+        }
     }
     BENCODED
 }
@@ -459,9 +486,19 @@ fn scrape(
             service.counters.count(transport.scrapes());
             reply::write_scrape(&mut entries, rules.terms.min_interval, body);
         }
-        Err(refusal) => refuse(service, transport, refusal, body),
+        Err(refusal) => {
+            log_refusal(origin, "scrape", refusal);
+            refuse(service, transport, refusal, body);
+        }
     }
     BENCODED
+}
+
+/// Logs that the tracker refused a request.
+#[cold]
+fn log_refusal(origin: &Origin, request: &str, refusal: Refusal) {
+    let reason = refusal.message();
+    tracing::debug!(client = %origin.host, request, reason, "HTTP request refused");
 }
 
 /// Writes the reason for a refusal.

@@ -345,7 +345,7 @@ impl Buffers {
                 Err(HeadError::Refused(status)) => status,
             };
             self.first = false;
-            let request = Request::rejected(Method::Get, status);
+            let request = Request::rejected(&origin, Method::Get, status);
             respond(&request, Persistence::Close, shared, &mut self.out);
             return Answered::Last { lingering: true };
         }

@@ -213,6 +213,11 @@ impl Session {
         }
     }
 
+    /// The client.
+    pub(in crate::transport) const fn origin(&self) -> Origin {
+        self.origin
+    }
+
     /// When [`Session::time_out`] must be called.
     pub(in crate::transport) const fn deadline(&self) -> Option<Instant> {
         self.until

@@ -129,7 +129,7 @@ impl Requests {
         let service = &*self.shared.service;
         let method = Method::of(request.method().as_str().as_bytes());
         let decoded = if !request.body().is_end_stream() {
-            Request::rejected(method, Status::ContentTooLarge)
+            Request::rejected(&self.origin, method, Status::ContentTooLarge)
         } else {
             Request::decode(&RawRequest {
                 method,

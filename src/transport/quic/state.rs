@@ -10,6 +10,7 @@ use scion_tracker_core::request::Origin;
 
 use super::{Handshake, is_abort};
 use crate::counters::Counter;
+use crate::log::Shown;
 use crate::transport::Shared;
 use crate::transport::connections::{Open, Over};
 use crate::transport::http::qs::{self, WakeQueue};
@@ -70,6 +71,14 @@ impl ConnectionState {
                     Self::Over => false,
                 };
                 if aborted {
+                    if let Some(Origin { host, .. }) = self.origin() {
+                        tracing::debug!(
+                            client = %host,
+                            // It may have words of the client in it.
+                            reason = %Shown(reason.to_string().as_bytes()),
+                            "QUIC connection lost"
+                        );
+                    }
                     shared.service.counters.count(Counter::QuicAborted);
                 }
                 *self = Self::Over;
@@ -154,7 +163,8 @@ impl ConnectionState {
 
     pub(super) fn time_out(&mut self, quic: &mut Quic, shared: &Shared, now: Instant) {
         match self {
-            Self::Handshake { .. } => {
+            Self::Handshake { origin, .. } => {
+                tracing::debug!(client = %origin.host, "QUIC handshake timed out");
                 shared.service.counters.count(Counter::QuicAborted);
                 quic.close(now, VarInt::from_u32(0), Bytes::new());
                 *self = Self::Over;
@@ -192,8 +202,21 @@ impl ConnectionState {
         }
     }
 
+    /// The client, unless the connection is over.
+    const fn origin(&self) -> Option<Origin> {
+        match self {
+            Self::Handshake { origin, .. } => Some(*origin),
+            Self::Http3 { session, .. } => Some(session.origin()),
+            Self::Qs { session, .. } => Some(session.origin()),
+            Self::Over => None,
+        }
+    }
+
     fn end(&mut self, code: Code, quic: &mut Quic, shared: &Shared, now: Instant) {
         if code != Code::NO_ERROR {
+            if let Some(Origin { host, .. }) = self.origin() {
+                tracing::debug!(client = %host, ?code, "HTTP/3 connection closed");
+            }
             shared.service.counters.count(Counter::QuicAborted);
         }
         quic.close(now, code.into(), Bytes::new());
@@ -202,6 +225,9 @@ impl ConnectionState {
 
     fn end_qs(&mut self, end: qs::End, quic: &mut Quic, shared: &Shared, now: Instant) {
         if end == qs::End::Aborted {
+            if let Some(Origin { host, .. }) = self.origin() {
+                tracing::debug!(client = %host, "connection of HTTP/1.1 over QUIC closed");
+            }
             shared.service.counters.count(Counter::QuicAborted);
         }
         quic.close(now, end.code(), Bytes::new());

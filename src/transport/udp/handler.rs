@@ -1,5 +1,6 @@
 //! Answers BEP 15 datagrams, over IP and over SCION alike.
 
+use std::fmt;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
@@ -14,8 +15,10 @@ use scion_tracker_core::request::{AnnounceRequest, Carries, Origin};
 use scion_tracker_core::response::Refusal;
 use scion_tracker_core::tracker::Context;
 use scion_tracker_core::types::{Rng, Time};
+use tracing::level_filters::LevelFilter;
 
 use crate::counters::{Counter, Snapshot};
+use crate::log::{self, Shown};
 use crate::service::{RulesCache, Service};
 use crate::socket::mmsg::BATCH;
 
@@ -56,8 +59,12 @@ impl Handler {
         reply: &mut [u8],
     ) -> usize {
         let Ok(request) = bep15::parse(datagram, self.max_scrape) else {
+            log_dropped(origin, &"not a request of BEP 15", datagram);
             return self.silence(Counter::UdpMalformed);
         };
+        if log::is_on(LevelFilter::TRACE) {
+            log_request(origin, &request);
+        }
         match request {
             Request::Connect { transaction } => {
                 self.counts.add(Counter::UdpConnects, 1);
@@ -70,11 +77,15 @@ impl Handler {
                 url: _,
             } => {
                 if !self.ids.check(connection, &origin.host, now) {
+                    log_dropped(origin, &WRONG_CONNECTION, datagram);
                     return self.silence(Counter::UdpBadConnectionId);
                 }
                 match announce {
                     Ok(announce) => self.announce(origin, announce, transaction, now, reply),
-                    Err(error) => self.error(transaction, &error.to_string(), reply),
+                    Err(error) => {
+                        log_refused(origin, "announce", &error);
+                        self.error(transaction, &error.to_string(), reply)
+                    }
                 }
             }
             Request::Scrape {
@@ -83,6 +94,7 @@ impl Handler {
                 hashes,
             } => {
                 if !self.ids.check(connection, &origin.host, now) {
+                    log_dropped(origin, &WRONG_CONNECTION, datagram);
                     return self.silence(Counter::UdpBadConnectionId);
                 }
                 self.scrape(origin, hashes, transaction, reply)
@@ -117,7 +129,10 @@ impl Handler {
                 self.counts.add(Counter::UdpAnnounces, 1);
                 writer.finish(&answer)
             }
-            Err(refusal) => self.refuse(refusal, transaction, reply),
+            Err(refusal) => {
+                log_refused(origin, "announce", &refusal.message());
+                self.refuse(refusal, transaction, reply)
+            }
         }
     }
 
@@ -137,7 +152,10 @@ impl Handler {
                 self.counts.add(Counter::UdpScrapes, 1);
                 bep15::write_scrape(reply, transaction, counts)
             }
-            Err(refusal) => self.refuse(refusal, transaction, reply),
+            Err(refusal) => {
+                log_refused(origin, "scrape", &refusal.message());
+                self.refuse(refusal, transaction, reply)
+            }
         }
     }
 
@@ -154,6 +172,50 @@ impl Handler {
     pub(super) const fn silence(&mut self, counter: Counter) -> usize {
         self.counts.add(counter, 1);
         0
+    }
+}
+
+const WRONG_CONNECTION: &str = "wrong or expired connection id";
+
+/// Logs a datagram that gets no answer.
+#[cold]
+fn log_dropped(origin: &Origin, reason: &dyn fmt::Display, datagram: &[u8]) {
+    // The bytes that follow may hold a passkey (BEP 41).
+    const HEAD: usize = 36;
+    let client = origin.host;
+    let length = datagram.len();
+    let datagram = Shown(&datagram[..length.min(HEAD)]);
+    tracing::debug!(%client, %reason, length, %datagram, "UDP datagram dropped");
+}
+
+/// Logs a request that is answered with an error.
+#[cold]
+fn log_refused(origin: &Origin, request: &str, reason: &dyn fmt::Display) {
+    tracing::debug!(client = %origin.host, request, %reason, "UDP request refused");
+}
+
+/// Logs a request.
+#[cold]
+fn log_request(origin: &Origin, request: &Request<'_>) {
+    let client = origin.host;
+    match request {
+        Request::Connect { .. } => tracing::trace!(%client, request = "connect", "UDP request"),
+        Request::Announce {
+            announce: Ok(announce),
+            ..
+        } => tracing::trace!(
+            %client,
+            request = "announce",
+            info_hash = %announce.info_hash,
+            port = announce.port,
+            event = ?announce.event,
+            "UDP request"
+        ),
+        // The refusal is logged.
+        Request::Announce { .. } => {}
+        Request::Scrape { hashes, .. } => {
+            tracing::trace!(%client, request = "scrape", torrents = hashes.len(), "UDP request");
+        }
     }
 }
 

@@ -150,6 +150,11 @@ impl Session {
         }
     }
 
+    /// The client.
+    pub(in crate::transport) const fn origin(&self) -> Origin {
+        self.origin
+    }
+
     /// When [`Session::time_out`] must be called.
     pub(in crate::transport) fn deadline(&self) -> Instant {
         let waiting = self.waiting.iter().map(|waiting| waiting.until);

@@ -48,7 +48,7 @@ pub(super) fn decode(
     head_bytes: usize,
     buffers: &mut Buffers,
 ) -> Result<Request, Stop> {
-    let rejected = |status| Ok(Request::rejected(Method::Get, status));
+    let rejected = |status| Ok(Request::rejected(&origin, Method::Get, status));
     let section = match section(bytes, end, head_bytes) {
         Ok(section) => section,
         Err(Stop::More) if bytes.len() > head_bytes + EXTRA_BYTES => {

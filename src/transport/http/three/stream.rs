@@ -191,6 +191,7 @@ fn decode(
             Some(Progress::Done)
         }
         Err(Stop::Reset(code)) => {
+            tracing::debug!(client = %origin.host, ?code, "HTTP/3 request malformed");
             reject(id, code, quic, shared);
             Some(Progress::Done)
         }

@@ -10,6 +10,8 @@ mod bench;
 mod cert;
 mod config;
 mod health;
+mod log;
+mod notify;
 mod scion;
 mod scrape;
 mod serve;

@@ -1,5 +1,6 @@
 //! The `scion-tracker` program.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -10,7 +11,8 @@ fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("scion-tracker: {failure:#}");
+            // Nobody may read it, or the disk be full: the exit code says it, too.
+            let _ = writeln!(std::io::stderr(), "scion-tracker: {failure:#}");
             failure.exit_code()
         }
     }

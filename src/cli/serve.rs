@@ -1,7 +1,6 @@
 //! `scion-tracker serve`: runs the tracker until it is told to stop.
 
 use std::future::Future;
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,12 +8,10 @@ use anyhow::Context as _;
 use confique::Layer as _;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use scion_tracker_core::place::PlacePolicy;
-use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, fmt, reload};
 
+use super::log::{self, LogReload};
+use super::notify::{State, notify};
 use crate::client::DaemonAddr;
 use crate::config::{self, Changes, Config, ConfigError, Layer, LogFormat};
 use crate::server::listener::listeners;
@@ -141,27 +138,43 @@ impl Args {
         layer
     }
 
-    /// Joins these flags, the environment and the file.
-    pub(super) fn config(self) -> Result<Config, ConfigError> {
-        let file = self
-            .config
+    /// These flags, with this file instead of --config.
+    pub(super) fn over_file(self, file: Option<PathBuf>) -> Self {
+        Self {
+            config: file.or(self.config),
+            ..self
+        }
+    }
+
+    fn file(&self) -> Option<PathBuf> {
+        self.config
             .clone()
             .or_else(|| std::env::var_os("SCION_TRACKER_CONFIG").map(PathBuf::from))
-            .filter(|file| !file.as_os_str().is_empty());
+            .filter(|file| !file.as_os_str().is_empty())
+    }
+
+    /// Joins these flags, the environment and the file.
+    pub(super) fn config(self) -> Result<Config, ConfigError> {
+        let file = self.file();
         Config::load(file.as_deref(), self.layer())
     }
 
-    /// Checks all that `serve` checks before it binds. A file goes before --config.
-    pub(super) fn check(self, file: Option<PathBuf>) -> anyhow::Result<()> {
-        let config = file.or(self.config);
-        let config = Self { config, ..self }.config()?;
-        log_filter(&config.log)?;
+    /// The configuration as text, with the source of each setting.
+    pub(super) fn effective(self) -> Result<String, ConfigError> {
+        let file = self.file();
+        Config::effective(file.as_deref(), self.layer())
+    }
+
+    /// Checks all that `serve` checks before it binds.
+    pub(super) fn check(self) -> anyhow::Result<()> {
+        let config = self.config()?;
+        log::filter(&config.log)?;
         Ok(Server::check(&config)?)
     }
 
     pub(super) fn run(self) -> anyhow::Result<()> {
         let config = self.clone().config()?;
-        let log = start_log(&config.log)?;
+        let log = log::start(&config.log)?;
         for warning in unknown_variables() {
             tracing::warn!("{warning}");
         }
@@ -202,17 +215,18 @@ async fn serve(args: Args, config: Config, log: LogReload) -> anyhow::Result<()>
     if let Err(error) = super::print(&urls) {
         tracing::warn!("cannot write the URLs to standard output: {error}");
     }
-    notify(&[NotifyState::Ready]);
+    notify(State::Ready);
 
     let reloads = reload_on(signals, args, server.handle(), log);
     let running = server.run(async {
         stop.await;
         tracing::info!("stopping");
-        notify(&[NotifyState::Stopping]);
+        notify(State::Stopping);
     });
     tokio::select! {
         result = running => Ok(result?),
         () = reloads => Ok(()),
+        () = log::report_suppressed() => Ok(()),
     }
 }
 
@@ -260,11 +274,7 @@ impl Signals {
 async fn reload_on(mut signals: Signals, args: Args, handle: Handle, log: LogReload) {
     loop {
         signals.reload().await;
-        let started = NotifyState::monotonic_usec_now();
-        notify(&[
-            NotifyState::Reloading,
-            started.unwrap_or(NotifyState::Status("reloading")),
-        ]);
+        notify(State::Reloading);
         match apply(&args, &handle, &log) {
             Ok(changes) => {
                 let list = |keys: &[&str]| match keys {
@@ -286,73 +296,17 @@ async fn reload_on(mut signals: Signals, args: Args, handle: Handle, log: LogRel
                 tracing::error!("reload failed, all old settings stay in force: {error:#}");
             }
         }
-        notify(&[NotifyState::Ready]);
+        notify(State::Ready);
     }
 }
 
 /// Puts the file, the environment and the flags in force again. Changes nothing if any of it is wrong.
 fn apply(args: &Args, handle: &Handle, log: &LogReload) -> anyhow::Result<Changes> {
     let config = args.clone().config()?;
-    let filter = log_filter(&config.log)?;
+    let filter = log::filter(&config.log)?;
     let changes = handle.reload(config)?;
     log(filter)?;
     Ok(changes)
-}
-
-/// Notifies systemd, if it started this process.
-fn notify(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!("cannot notify the service manager: {error}");
-    }
-}
-
-/// Changes what is logged.
-type LogReload = Box<dyn Fn(EnvFilter) -> anyhow::Result<()> + Send + Sync>;
-
-fn start_log(log: &config::Log) -> anyhow::Result<LogReload> {
-    let (filter, handle) = reload::Layer::new(log_filter(log)?);
-    let lines = fmt::layer()
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    let subscriber = tracing_subscriber::registry().with(filter);
-    let started = match log.format {
-        LogFormat::Text => subscriber.with(lines).try_init(),
-        LogFormat::Json => subscriber
-            .with(lines.json().fmt_fields(fmt::format::JsonFields::new()))
-            .try_init(),
-    };
-    started.context("cannot start the log")?;
-    Ok(Box::new(move |filter| Ok(handle.reload(filter)?)))
-}
-
-pub(super) fn log_filter(log: &config::Log) -> Result<EnvFilter, ConfigError> {
-    let wrong = |why: &dyn std::fmt::Display| ConfigError::Contradiction {
-        message: format!("log.level = {:?}: {why}", log.level),
-    };
-    let directives = log.level.split(',').map(directive);
-    let directives = directives.collect::<Option<Vec<_>>>().ok_or_else(|| {
-        wrong(&"expected error, warn, info, debug, trace or off, or a list such as info,scion_tracker::tls=debug")
-    })?;
-    EnvFilter::try_new(directives.join(",")).map_err(|error| wrong(&error))
-}
-
-/// A level, or a module and its level. The filter would take another word for a module, and log nothing
-/// of the others.
-fn directive(text: &str) -> Option<String> {
-    let (module, level) = match text.trim().rsplit_once('=') {
-        Some((module, level)) => (Some(module), level),
-        None => (None, text.trim()),
-    };
-    let level = match level.to_ascii_lowercase().as_str() {
-        "warning" => "warn".to_owned(),
-        level @ ("error" | "warn" | "info" | "debug" | "trace" | "off") => level.to_owned(),
-        _ => return None,
-    };
-    match module {
-        None => Some(level),
-        Some("") => None,
-        Some(module) => Some(format!("{module}={level}")),
-    }
 }
 
 /// Raises the soft limit of open files, which is 1024 on most systems: each connection is one.
@@ -361,44 +315,5 @@ fn raise_file_limit() {
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::debug!("cannot raise the limit of open files: {error}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_log_level_is_a_level_or_a_list_of_them() {
-        let filter = |level: &str| {
-            let mut log = Config::default().log;
-            log.level = level.into();
-            log_filter(&log).map(|filter| filter.to_string())
-        };
-        for (level, expected) in [
-            ("info", "info"),
-            ("warning", "warn"),
-            ("WARN", "warn"),
-            ("off", "off"),
-            ("scion_tracker::tls=warning", "scion_tracker::tls=warn"),
-        ] {
-            assert_eq!(filter(level).unwrap(), expected);
-        }
-        assert!(filter("info, scion_tracker::tls=debug").is_ok());
-        for bad in [
-            "",
-            "verbose",
-            "info,",
-            "=info",
-            "scion_tracker",
-            "a=b=c",
-            "info;debug",
-        ] {
-            let error = filter(bad).unwrap_err().to_string();
-            assert!(
-                error.contains("log.level") && error.contains("error, warn, info"),
-                "{error}"
-            );
-        }
     }
 }

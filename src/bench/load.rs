@@ -5,7 +5,6 @@
 //! before it leaves (`stopped`) or becomes a seed (`completed`). Each connection has its own peers,
 //! so a peer always comes from the same address.
 
-use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use scion_tracker_core::address::{Asn, Isd, IsdAs};
@@ -68,7 +67,7 @@ pub(crate) struct Ask {
     pub(crate) kind: Kind,
     pub(crate) info_hash: InfoHash,
     pub(crate) peer_id: PeerId,
-    pub(crate) port: NonZeroU16,
+    pub(crate) port: u16,
     pub(crate) left: u64,
     pub(crate) event: Event,
     /// Number of its AS, if peers have an ISD-AS.
@@ -167,7 +166,7 @@ impl Load {
             info_hash: self.info_hash(self.torrents[peer as usize]),
             peer_id: peer_id(self.options.seed, peer),
             // The constructor has checked it.
-            port: NonZeroU16::new(port as u16).unwrap_or(NonZeroU16::MAX),
+            port: port as u16,
             left: if seed { 0 } else { 1 << 30 },
             event,
             place: (!self.places.is_empty()).then_some(at as usize),

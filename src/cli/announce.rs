@@ -112,7 +112,7 @@ impl Args {
                     ia: self.ia,
                     scion: self.scion.unwrap_or_default(),
                 },
-                ..AnnounceRequest::new(info_hash, peer_id, self.port, self.left)
+                ..AnnounceRequest::new(info_hash, peer_id, self.port.get(), self.left)
             },
             compact: Some(self.compact),
             no_peer_id: false,
@@ -438,7 +438,7 @@ mod tests {
             }
         });
         let query = AnnounceQuery {
-            announce: AnnounceRequest::new(InfoHash([1; 20]), PeerId([2; 20]), NonZeroU16::MIN, 1),
+            announce: AnnounceRequest::new(InfoHash([1; 20]), PeerId([2; 20]), 1, 1),
             compact: Some(false),
             no_peer_id: false,
         };

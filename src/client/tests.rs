@@ -1,7 +1,6 @@
 //! Tests the client with small trackers, built from the codecs of the core.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use scion_tracker_core::address::{CompactAddr, Host};
@@ -53,7 +52,7 @@ fn push(sink: &mut impl PeerSink) {
 }
 
 fn announce() -> AnnounceQuery {
-    let port = NonZeroU16::new(6881).unwrap();
+    let port = 6881;
     AnnounceQuery {
         announce: AnnounceRequest::new(HASH, PeerId([0x22; 20]), port, 1),
         compact: None,

@@ -1,6 +1,5 @@
 //! The client and its subcommands against a running tracker, over every transport.
 
-use std::num::NonZeroU16;
 use std::process::{Command, Output};
 
 use scion_tracker::client::{Client, Options, TrackerUrl, Trust};
@@ -15,7 +14,6 @@ pub(crate) const KINDS: [Kind; 4] = [Kind::Udp, Kind::Http, Kind::Https, Kind::H
 
 pub(crate) fn announce(hash: u8, port: u16, event: Event) -> AnnounceQuery {
     let (hash, id) = (InfoHash([hash; 20]), PeerId(*b"-SC0100-aaaaaaaaaaaa"));
-    let port = NonZeroU16::new(port).unwrap();
     let mut announce = AnnounceRequest::new(hash, id, port, 1);
     announce.event = event;
     AnnounceQuery {

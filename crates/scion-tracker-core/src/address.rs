@@ -371,6 +371,14 @@ impl CompactAddr {
         }
     }
 
+    /// Whether the port is not zero, so that the peer can accept connections.
+    #[inline]
+    pub const fn has_port(&self) -> bool {
+        match self {
+            Self::V4([.., high, low]) | Self::V6([.., high, low]) => *high | *low != 0,
+        }
+    }
+
     /// The address and the port.
     pub fn socket_addr(&self) -> SocketAddr {
         match *self {

@@ -94,7 +94,7 @@ impl Places {
         announce: &AnnounceRequest,
         carries: Carries,
     ) -> Resolved {
-        let port = announce.port.get();
+        let port = announce.port;
         if origin.is_scion() {
             let Host { ia, .. } = origin.host;
             return Resolved {
@@ -212,15 +212,13 @@ fn over_ip(ip: IpAddr, carries: Carries, speaks_scion: bool) -> Accepts {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU16;
-
     use super::*;
     use crate::types::{InfoHash, PeerId};
 
     #[test]
     fn a_request_over_scion_is_as_sure_as_its_origin() {
         let host = Host::new("1-ff00:0:110".parse().unwrap(), [10, 0, 0, 1].into());
-        let port = NonZeroU16::new(6881).unwrap();
+        let port = 6881;
         let announce = AnnounceRequest::new(InfoHash([1; 20]), PeerId([2; 20]), port, 1);
         for (isd_as, verified) in [(OriginIsdAs::Proven, true), (OriginIsdAs::Claimed, false)] {
             let origin = Origin { host, isd_as };

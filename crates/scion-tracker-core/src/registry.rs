@@ -75,6 +75,14 @@ pub struct Accepts {
     pub then: Classes,
 }
 
+impl Accepts {
+    /// No peers.
+    pub const NOBODY: Self = Self {
+        first: Classes::NONE,
+        then: Classes::NONE,
+    };
+}
+
 /// A set of peer classes. A class is an address family and a reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Classes(u8);
@@ -147,6 +155,8 @@ pub struct Outcome {
 ///   served. At the limits of torrents and memory idle swarms are evicted first, at the latest once
 ///   the store has visited all swarms. A peer that announces on time is never evicted.
 /// - The count of downloads outlives the swarm, but never takes room that a new peer needs.
+/// - `look` pushes peers as `announce` does, known peer or not, and changes nothing. The counts include
+///   the requester only if it is known. With [`Event::Stopped`] it pushes nothing.
 /// - `scrape` of an unknown swarm returns zeros.
 /// - `prefetch` changes nothing.
 pub trait Registry {
@@ -159,6 +169,15 @@ pub trait Registry {
         rng: &mut Rng,
         sink: &mut S,
     ) -> Result<Outcome, Refusal>;
+
+    /// Pushes to the sink what an announce of this peer would push, and returns the counts of the swarm.
+    fn look<S: PeerSink>(
+        &self,
+        peer: &PeerEntry,
+        selection: &Selection<'_>,
+        rng: &mut Rng,
+        sink: &mut S,
+    ) -> SwarmCounts;
 
     /// Returns the counts of a swarm.
     fn scrape(&self, info_hash: &InfoHash) -> SwarmCounts;

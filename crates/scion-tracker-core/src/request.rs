@@ -3,7 +3,6 @@
 mod passkey;
 
 use std::net::IpAddr;
-use std::num::NonZeroU16;
 
 use crate::address::{CompactAddr, Host, IsdAs, ScionAddr};
 use crate::types::{InfoHash, PeerId};
@@ -110,8 +109,9 @@ pub struct AnnounceRequest {
     pub info_hash: InfoHash,
     /// The id of the peer.
     pub peer_id: PeerId,
-    /// Port the peer listens on.
-    pub port: NonZeroU16,
+    /// Port the peer listens on. Zero if it accepts no connections: it is given peers, but it is not
+    /// stored (see [`Tracker::announce`](crate::Tracker::announce)).
+    pub port: u16,
     /// Bytes left to download, or [`AnnounceRequest::LEFT_UNKNOWN`]. See
     /// [`AnnounceRequest::is_seeder`].
     pub left: u64,
@@ -150,7 +150,7 @@ impl AnnounceRequest {
     }
 
     /// A regular announce without optional fields.
-    pub const fn new(info_hash: InfoHash, peer_id: PeerId, port: NonZeroU16, left: u64) -> Self {
+    pub const fn new(info_hash: InfoHash, peer_id: PeerId, port: u16, left: u64) -> Self {
         Self {
             info_hash,
             peer_id,

@@ -11,7 +11,7 @@ use crate::observe::{Announced, Observer, Refused};
 use crate::place::Places;
 use crate::registry::{PeerEntry, Registry, Selection};
 use crate::request::{AnnounceRequest, Carries, Origin, Passkey, PeerKey};
-use crate::response::{AnnounceReply, PeerSink, Refusal, SwarmCounts};
+use crate::response::{AnnounceReply, PeerSink, Refusal, SwarmCounts, Warning};
 use crate::select::Policy;
 use crate::types::{InfoHash, Rng, Time};
 
@@ -106,6 +106,9 @@ impl<R: Registry, O: Observer> Tracker<R, O> {
     }
 
     /// Serves an announce. Peers go to `sink`, in the order to be sent; the rest is returned.
+    ///
+    /// A peer that others cannot reach, because its port is 0, is served as by [`Tracker::look`]. If
+    /// its client is known at the same address with another port, that is another peer and stays.
     pub fn announce<S: PeerSink>(
         &self,
         context: &mut Context<'_>,
@@ -115,14 +118,70 @@ impl<R: Registry, O: Observer> Tracker<R, O> {
         sink: &mut S,
     ) -> Result<AnnounceReply, Refusal> {
         let Context { rules, now, rng } = context;
+        let terms = &rules.terms;
+        let Admitted {
+            peer,
+            selection,
+            warning,
+        } = self.admit(rules, origin, announce, carries)?;
+        if !peer.addr.has_port() {
+            let counts = self.registry.look(&peer, &selection, rng, sink);
+            return Ok(reply(terms, rng, origin, counts, warning));
+        }
+        let outcome = self
+            .registry
+            .announce(&peer, &selection, *now, rng, sink)
+            .map_err(|refusal| self.refuse(origin, &announce.info_hash, refusal))?;
+        let counts = outcome.counts;
+        self.observer.announced(&Announced {
+            peer: &peer,
+            change: outcome.change,
+            completed: outcome.completed,
+            counts,
+            now: *now,
+        });
+        Ok(reply(terms, rng, origin, counts, warning))
+    }
+
+    /// Answers an announce without carrying it out, for requests that must not change anything (HEAD).
+    /// The peer is neither stored nor refreshed nor removed, and the observer is told nothing but a
+    /// refusal. Otherwise as [`Tracker::announce`].
+    pub fn look<S: PeerSink>(
+        &self,
+        context: &mut Context<'_>,
+        origin: &Origin,
+        announce: &AnnounceRequest,
+        carries: Carries,
+        sink: &mut S,
+    ) -> Result<AnnounceReply, Refusal> {
+        let Context { rules, rng, .. } = context;
+        let admitted = self.admit(rules, origin, announce, carries)?;
+        let Admitted {
+            peer, selection, ..
+        } = &admitted;
+        let counts = self.registry.look(peer, selection, rng, sink);
+        Ok(reply(&rules.terms, rng, origin, counts, admitted.warning))
+    }
+
+    /// Decides whether the requester is served, who it is, and which peers it may get.
+    // Inlined: as a function it would return all of it through memory.
+    #[inline(always)]
+    fn admit<'r>(
+        &self,
+        rules: &'r Rules,
+        origin: &Origin,
+        announce: &AnnounceRequest,
+        carries: Carries,
+    ) -> Result<Admitted<'r>, Refusal> {
         let Rules { terms, access } = rules;
-        let refuse = |refusal| self.refuse(origin, &announce.info_hash, refusal);
         let query = Query {
             origin,
             info_hash: &announce.info_hash,
             passkey: announce.passkey.as_ref(),
         };
-        access.check(&query).map_err(refuse)?;
+        access
+            .check(&query)
+            .map_err(|refusal| self.refuse(origin, &announce.info_hash, refusal))?;
         let resolved = terms.places.resolve(origin, announce, carries);
         let peer = PeerEntry {
             info_hash: announce.info_hash,
@@ -144,23 +203,9 @@ impl<R: Registry, O: Observer> Tracker<R, O> {
             policy: &terms.policy,
             accepts: resolved.accepts,
         };
-        let outcome = self
-            .registry
-            .announce(&peer, &selection, *now, rng, sink)
-            .map_err(refuse)?;
-        let counts = outcome.counts;
-        self.observer.announced(&Announced {
-            peer: &peer,
-            change: outcome.change,
-            completed: outcome.completed,
-            counts,
-            now: *now,
-        });
-        Ok(AnnounceReply {
-            counts,
-            interval: terms.interval + rng.u32(0..=terms.interval / 10),
-            min_interval: terms.min_interval,
-            observed: origin.host,
+        Ok(Admitted {
+            peer,
+            selection,
             warning: resolved.warning,
         })
     }
@@ -199,16 +244,39 @@ impl<R: Registry, O: Observer> Tracker<R, O> {
     }
 }
 
+/// A requester that is served.
+struct Admitted<'a> {
+    peer: PeerEntry,
+    selection: Selection<'a>,
+    warning: Option<Warning>,
+}
+
+fn reply(
+    terms: &Terms,
+    rng: &mut Rng,
+    origin: &Origin,
+    counts: SwarmCounts,
+    warning: Option<Warning>,
+) -> AnnounceReply {
+    AnnounceReply {
+        counts,
+        interval: terms.interval + rng.u32(0..=terms.interval / 10),
+        min_interval: terms.min_interval,
+        observed: origin.host,
+        warning,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU16;
     use std::sync::Mutex;
 
     use super::*;
+    use crate::address::CompactAddr;
     use crate::observe::Change;
     use crate::registry::memory::{Ceilings, Memory};
-    use crate::request::Event;
-    use crate::response::NoPeers;
+    use crate::request::{Event, ScionClaim};
+    use crate::response::{NoPeers, Peer};
     use crate::types::PeerId;
 
     /// Writes down what it is told.
@@ -237,6 +305,16 @@ mod tests {
         }
     }
 
+    /// Collects the addresses of peers.
+    #[derive(Default)]
+    struct Peers(Vec<CompactAddr>);
+
+    impl PeerSink for Peers {
+        fn push(&mut self, peer: Peer<'_>) {
+            self.0.push(peer.addr.to_compact());
+        }
+    }
+
     const HASH: InfoHash = InfoHash([1; 20]);
 
     struct Fixture {
@@ -257,7 +335,6 @@ mod tests {
 
         /// The note that an announce leaves.
         fn announce(&mut self, port: u16, left: u64, event: Event) -> Note {
-            let port = NonZeroU16::new(port).unwrap();
             let mut announce = AnnounceRequest::new(HASH, PeerId([2; 20]), port, left);
             announce.event = event;
             let mut context = Context {
@@ -313,6 +390,79 @@ mod tests {
     }
 
     #[test]
+    fn a_look_and_a_peer_without_a_port_change_nothing() {
+        let mut fixture = Fixture::new(Ceilings::default());
+        fixture.announce(1, 9, Event::Started);
+        let Fixture {
+            tracker,
+            rules,
+            rng,
+        } = &mut fixture;
+        let origin = Origin::ip([192, 0, 2, 2].into());
+        let mut context = Context {
+            rules,
+            now: Time::from_secs(200),
+            rng,
+        };
+        let known = CompactAddr::new([192, 0, 2, 1].into(), 1);
+        for event in [Event::Started, Event::Completed, Event::Stopped] {
+            for (port, look) in [(0, false), (0, true), (2, true)] {
+                let mut announce = AnnounceRequest::new(HASH, PeerId([3; 20]), port, 9);
+                announce.event = event;
+                let mut peers = Peers::default();
+                let answer = match look {
+                    true => Tracker::look,
+                    false => Tracker::announce,
+                };
+                let reply = answer(
+                    tracker,
+                    &mut context,
+                    &origin,
+                    &announce,
+                    Carries::All,
+                    &mut peers,
+                )
+                .unwrap();
+                assert_eq!(reply.counts, counts(0, 1, 0));
+                assert_eq!(reply.observed, origin.host);
+                let expected = if event == Event::Stopped {
+                    &[][..]
+                } else {
+                    &[known]
+                };
+                assert_eq!(peers.0, expected);
+                assert!(tracker.observer.0.lock().unwrap().is_empty());
+            }
+        }
+        assert_eq!(tracker.registry().scrape(&HASH), counts(0, 1, 0));
+    }
+
+    #[test]
+    fn a_port_is_needed_only_where_others_reach_the_peer() {
+        let mut fixture = Fixture::new(Ceilings::default());
+        let Fixture {
+            tracker,
+            rules,
+            rng,
+        } = &mut fixture;
+        let mut context = Context {
+            rules,
+            now: Time::from_secs(200),
+            rng,
+        };
+        // Its SCION address has a port of its own.
+        let mut announce = AnnounceRequest::new(HASH, PeerId([3; 20]), 0, 9);
+        announce.claim.scion = ScionClaim::At("1-ff00:0:110,[192.0.2.2]:6881".parse().unwrap());
+        let origin = Origin::ip([192, 0, 2, 2].into());
+        let reply = tracker.announce(&mut context, &origin, &announce, Carries::All, &mut NoPeers);
+        assert_eq!(reply.unwrap().counts, counts(0, 1, 0));
+        assert_eq!(
+            fixture.note(),
+            Note::Announced(6881, Change::Joined, false, counts(0, 1, 0))
+        );
+    }
+
+    #[test]
     fn an_observer_is_told_of_refusals() {
         let mut fixture = Fixture::new(Ceilings {
             peers_per_torrent: 1,
@@ -325,6 +475,18 @@ mod tests {
         let note = fixture.announce(1, 9, Event::None);
         assert_eq!(note, Note::Refused(Refusal::PasskeyMissing));
         let origin = Origin::ip([192, 0, 2, 1].into());
+        let mut context = Context {
+            rules: &fixture.rules,
+            now: Time::from_secs(100),
+            rng: &mut fixture.rng,
+        };
+        let announce = AnnounceRequest::new(HASH, PeerId([2; 20]), 1, 9);
+        let looked =
+            fixture
+                .tracker
+                .look(&mut context, &origin, &announce, Carries::All, &mut NoPeers);
+        assert_eq!(looked, Err(Refusal::PasskeyMissing));
+        assert_eq!(fixture.note(), Note::Refused(Refusal::PasskeyMissing));
         let scraped = fixture.tracker.scrape(&fixture.rules, &origin, None, &HASH);
         assert_eq!(scraped, Err(Refusal::PasskeyMissing));
         assert_eq!(fixture.note(), Note::Refused(Refusal::PasskeyMissing));

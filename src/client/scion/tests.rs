@@ -2,7 +2,6 @@
 //! border routers, and a fake daemon speaks gRPC.
 
 use std::io::Write as _;
-use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
 use scion_tracker_core::codec::query::AnnounceQuery;
@@ -115,7 +114,6 @@ fn nowhere() -> DaemonAddr {
 }
 
 fn announce(port: u16) -> AnnounceQuery {
-    let port = NonZeroU16::new(port).unwrap();
     AnnounceQuery {
         announce: AnnounceRequest::new(HASH, PeerId(*b"-SC0100-aaaaaaaaaaaa"), port, 1),
         compact: Some(false),

@@ -169,7 +169,7 @@ impl Request {
         Some(PeerKey {
             info_hash: announce.info_hash,
             ia,
-            addr: CompactAddr::new(host.ip(), announce.port.get()),
+            addr: CompactAddr::new(host.ip(), announce.port),
         })
     }
 }
@@ -396,7 +396,9 @@ pub(crate) fn answer(
 ) -> Reply {
     scratch.body.clear();
     match &request.action {
-        Action::Announce(origin, query) => announce(service, transport, origin, query, scratch),
+        Action::Announce(origin, query) => {
+            announce(service, transport, request.method, origin, query, scratch)
+        }
         Action::Scrape(origin, query) => scrape(service, transport, origin, query, scratch),
         Action::Refuse(refusal) => {
             refuse(service, transport, *refusal, &mut scratch.body);
@@ -433,6 +435,7 @@ const BENCODED: Reply = Reply {
 fn announce(
     service: &Service,
     transport: Transport,
+    method: Method,
     origin: &Origin,
     query: &AnnounceQuery,
     scratch: &mut Scratch,
@@ -450,10 +453,12 @@ fn announce(
         now: service.now(),
         rng,
     };
-    let served =
-        service
-            .tracker
-            .announce(&mut context, origin, &query.announce, Carries::All, peers);
+    let (tracker, announce) = (&service.tracker, &query.announce);
+    let served = match method {
+        // HEAD is safe (RFC 9110 section 9.2.1): it changes nothing.
+        Method::Head => tracker.look(&mut context, origin, announce, Carries::All, peers),
+        _ => tracker.announce(&mut context, origin, announce, Carries::All, peers),
+    };
     match served {
         Ok(reply) => {
             service.counters.count(transport.announces());
@@ -551,6 +556,55 @@ mod tests {
                 number.to_string().into_bytes()
             );
         }
+    }
+
+    #[test]
+    fn head_is_answered_as_get_and_changes_nothing() {
+        use scion_tracker_core::Tracker;
+        use scion_tracker_core::registry::Registry as _;
+        use scion_tracker_core::registry::memory::{Ceilings, Memory};
+        use scion_tracker_core::types::InfoHash;
+
+        use crate::transport::Limits;
+
+        let tracker = Tracker::new(Memory::new(Ceilings::default(), [1, 2, 3, 4]));
+        let service = Service::new(tracker, Rules::default(), Limits::default());
+        let ask = |method, port: u16, rest: &str| {
+            let target = format!(
+                "/announce?info_hash={}&peer_id={}&port={port}{rest}",
+                "h".repeat(20),
+                "p".repeat(20)
+            );
+            let request = Request::decode(&RawRequest {
+                method,
+                target: &target,
+                client: Client::Known(Origin::ip([192, 0, 2, 1].into())),
+                early: false,
+            });
+            Scratch::with(|scratch| {
+                let reply = answer(&service, Transport::Http, &request, scratch);
+                (reply, String::from_utf8_lossy(&scratch.body).into_owned())
+            })
+        };
+        let counts = || {
+            let counts = service.tracker.registry().scrape(&InfoHash([b'h'; 20]));
+            (counts.seeders, counts.leechers, counts.completed)
+        };
+        assert_eq!(ask(Method::Get, 1, "&left=9").0, BENCODED);
+        assert_eq!(counts(), (0, 1, 0));
+        for (port, rest) in [
+            (1, "&left=0&event=completed"),
+            (1, "&left=0&event=stopped"),
+            (2, "&left=9&event=started"),
+            (3, "&left=0"),
+        ] {
+            let (reply, body) = ask(Method::Head, port, rest);
+            assert_eq!(reply, BENCODED);
+            assert!(body.starts_with("d8:completei0e10:downloadedi0e"), "{body}");
+            assert_eq!(counts(), (0, 1, 0));
+        }
+        assert_eq!(ask(Method::Get, 1, "&left=0&event=completed").0, BENCODED);
+        assert_eq!(counts(), (1, 0, 1));
     }
 
     #[test]

@@ -252,7 +252,6 @@ mod tests {
     const TRANSACTION: TransactionId = TransactionId(9);
 
     fn announce(connection: ConnectionId, port: u16) -> Vec<u8> {
-        let port = port.try_into().unwrap();
         let announce = AnnounceRequest::new(InfoHash([1; 20]), PeerId([2; 20]), port, 1);
         let mut request = Vec::new();
         write_announce_request(connection, TRANSACTION, &announce, "", &mut request);

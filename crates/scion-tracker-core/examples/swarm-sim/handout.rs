@@ -1,7 +1,5 @@
 //! The tracker of a simulated swarm: the real one, with the variants that it is compared with.
 
-use std::num::NonZeroU16;
-
 use scion_tracker_core::Tracker;
 use scion_tracker_core::address::{CompactAddr, IsdAs};
 use scion_tracker_core::place::{PlacePolicy, Places};
@@ -173,7 +171,7 @@ impl<'w> Handout<'w> {
         let now = Time::from_secs(tick * TICK);
         let mut id = *b"-SIM000-000000000000";
         id[12..].copy_from_slice(&(me as u64).to_be_bytes());
-        let port = const { NonZeroU16::new(6881).unwrap() };
+        let port = 6881;
         let mut announce = AnnounceRequest::new(InfoHash([7; 20]), PeerId(id), port, left);
         announce.event = event;
         let origin = Origin::scion(self.world.peers[me].host);

@@ -17,7 +17,6 @@ mod escape;
 mod write;
 
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU16;
 
 use crate::address::{AddressError, IsdAs, ScionAddr};
 use crate::request::{AnnounceRequest, Claim, Event, Passkey, ScionClaim};
@@ -83,8 +82,8 @@ query_errors! {
     BadPeerId = "bad_peer_id", "peer_id must be 20 percent-encoded bytes";
     /// No `port`.
     NoPort = "no_port", "port is missing";
-    /// Not one of 1..=65535.
-    BadPort = "bad_port", "port must be a number from 1 to 65535";
+    /// Not one of 0..=65535.
+    BadPort = "bad_port", "port must be a number from 0 to 65535";
     /// A field that may stand once stands twice.
     Repeated = "repeated", "info_hash, peer_id, port, left, ia and scion may stand only once";
     /// An `ia` that is no ISD-AS.
@@ -345,10 +344,10 @@ fn read_peer_id(value: &[u8]) -> Result<PeerId, QueryError> {
     }
 }
 
-fn read_port(value: &[u8]) -> Result<NonZeroU16, QueryError> {
+/// Zero is a port, too: see [`AnnounceRequest::port`].
+fn read_port(value: &[u8]) -> Result<u16, QueryError> {
     read_u64(value)
         .and_then(|n| u16::try_from(n).ok())
-        .and_then(NonZeroU16::new)
         .ok_or(QueryError::BadPort)
 }
 

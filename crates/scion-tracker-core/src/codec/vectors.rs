@@ -28,7 +28,7 @@ fn vectors(kind: &str, extension: &str, least: usize) -> Vec<(String, String)> {
 /// Checks that hold for every recorded announce.
 fn check_announce(name: &str, announce: &AnnounceRequest, event: Event) {
     assert_eq!(announce.event, event, "{name}");
-    assert_eq!(announce.port.get(), 6881, "{name}");
+    assert_eq!(announce.port, 6881, "{name}");
     assert_eq!(announce.claim, Claim::default(), "{name}");
     let ipv6 = announce.named_ip.is_some_and(|ip| ip.is_ipv6());
     assert_eq!(ipv6, name.ends_with("-ipv6"), "{name}");

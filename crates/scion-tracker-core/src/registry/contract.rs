@@ -5,6 +5,7 @@
 mod bench;
 mod ceilings;
 mod clients;
+mod look;
 mod seeds;
 
 use std::collections::{BTreeMap, HashSet};
@@ -41,6 +42,8 @@ pub fn run<S: Subject>(subject: &S) {
     counts_a_completed_download_once(subject);
     seeds::gives_known_leechers_no_seeds_when_they_are_seeds(subject);
     seeds::gives_a_few_seeds_to_other_seeds(subject);
+    look::shows_what_an_announce_would_get(subject);
+    look::a_look_keeps_nobody(subject);
     counts_partial_seeds_apart(subject);
     never_exceeds_numwant_nor_repeats(subject);
     hands_out_only_whom_the_requester_reaches(subject);

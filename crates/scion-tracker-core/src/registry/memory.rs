@@ -488,6 +488,25 @@ impl Registry for Memory {
         done
     }
 
+    fn look<S: PeerSink>(
+        &self,
+        peer: &PeerEntry,
+        selection: &Selection<'_>,
+        rng: &mut Rng,
+        sink: &mut S,
+    ) -> SwarmCounts {
+        let hash = self.keys.hash_one(peer.info_hash);
+        let shard = self.shard(hash);
+        let Some(at) = shard.find(hash, &peer.info_hash) else {
+            return shard.past_counts(hash, &peer.info_hash);
+        };
+        let entry = &shard.entries[at];
+        if peer.event != Event::Stopped {
+            entry.swarm.look(peer, selection, &self.keys, rng, sink);
+        }
+        entry.swarm.counts(entry.completed)
+    }
+
     fn scrape(&self, info_hash: &InfoHash) -> SwarmCounts {
         let hash = self.keys.hash_one(info_hash);
         let shard = self.shard(hash);

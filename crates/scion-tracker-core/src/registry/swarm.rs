@@ -1,5 +1,7 @@
 //! One swarm, in the form that fits its size, and how it goes from one form to the next.
 
+mod look;
+
 use ahash::RandomState;
 
 use crate::address::{CompactAddr, Host, IsdAs};

@@ -143,7 +143,7 @@ fn peer(
         .ok()
         .and_then(|it| it.checked_add(FIRST_PORT));
     let port = port.and_then(NonZeroU16::new).context("too many peers")?;
-    let mut announce = AnnounceRequest::new(SWARM, PeerId(id), port, left);
+    let mut announce = AnnounceRequest::new(SWARM, PeerId(id), port.get(), left);
     announce.numwant = Some(WANTED);
     if !over.ends_with("SCION") && !ia.is_none() {
         announce.claim.ia = Some(ia);

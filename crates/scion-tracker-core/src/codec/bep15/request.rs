@@ -1,7 +1,6 @@
 //! BEP 15 requests: parsed by the tracker, written by the client.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::num::NonZeroU16;
 
 use super::url::{UrlData, push_url};
 use super::{ANNOUNCE, CONNECT, MAGIC, Malformed, SCRAPE, TransactionId};
@@ -119,7 +118,6 @@ fn read_announce<'a>(packet: &[u8; 98], options: &'a [u8]) -> Request<'a> {
         [] | [0, ..] => Ok((Claim::default(), None)),
         _ => url.claim_and_passkey(),
     };
-    let port = NonZeroU16::new(u16::from_be_bytes(bytes_at(packet, 96)));
     let event = read_event(u32_at(packet, 80));
     let left = u64_at(packet, 64);
     let numwant = match read_numwant(u32_at(packet, 92)) {
@@ -127,24 +125,20 @@ fn read_announce<'a>(packet: &[u8; 98], options: &'a [u8]) -> Request<'a> {
         Some(0) if left != 0 && event != Event::Stopped => None,
         numwant => numwant,
     };
-    let announce = match (port, from_url) {
-        (Some(port), Ok((claim, passkey))) => Ok(AnnounceRequest {
-            info_hash: InfoHash(bytes_at(packet, 16)),
-            peer_id: PeerId(bytes_at(packet, 36)),
-            port,
-            left,
-            uploaded: u64_at(packet, 72),
-            downloaded: u64_at(packet, 56),
-            event,
-            numwant,
-            key: Some(u32_at(packet, 88)).filter(|key| *key != 0),
-            claim,
-            named_ip: read_ip(u32_at(packet, 84)),
-            passkey,
-        }),
-        (None, _) => Err(QueryError::BadPort),
-        (_, Err(error)) => Err(error),
-    };
+    let announce = from_url.map(|(claim, passkey)| AnnounceRequest {
+        info_hash: InfoHash(bytes_at(packet, 16)),
+        peer_id: PeerId(bytes_at(packet, 36)),
+        port: u16::from_be_bytes(bytes_at(packet, 96)),
+        left,
+        uploaded: u64_at(packet, 72),
+        downloaded: u64_at(packet, 56),
+        event,
+        numwant,
+        key: Some(u32_at(packet, 88)).filter(|key| *key != 0),
+        claim,
+        named_ip: read_ip(u32_at(packet, 84)),
+        passkey,
+    });
     Request::Announce {
         connection: ConnectionId(u64_at(packet, 0)),
         transaction: TransactionId(u32_at(packet, 12)),
@@ -221,7 +215,7 @@ pub fn write_announce_request(
     out.extend_from_slice(&announce.key.unwrap_or(0).to_be_bytes());
     let numwant = announce.numwant.and_then(|n| i32::try_from(n).ok());
     out.extend_from_slice(&numwant.unwrap_or(-1).to_be_bytes());
-    out.extend_from_slice(&announce.port.get().to_be_bytes());
+    out.extend_from_slice(&announce.port.to_be_bytes());
     let mut url = path.to_owned();
     let separator = if path.contains('?') { '&' } else { '?' };
     write_claim(&announce.claim, separator, &mut url);

@@ -1,5 +1,4 @@
 use std::net::IpAddr;
-use std::num::NonZeroU16;
 
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -209,7 +208,7 @@ fn form_of_each_requester() {
         (scion, none, Some(true), placed),
         (scion, capable, Some(true), Form::ScionCompact),
     ] {
-        let port = NonZeroU16::new(1).unwrap();
+        let port = 1;
         let mut announce = AnnounceRequest::new(InfoHash([0; 20]), ID, port, 0);
         announce.claim = claim;
         let mut query = AnnounceQuery {

@@ -131,6 +131,20 @@ impl<R: Registry> Bench<R> {
         Ok((got, outcome.counts))
     }
 
+    /// What a look returns: peers, and the counts of the swarm.
+    pub(super) fn look(&mut self, who: Who, numwant: usize) -> (Vec<Key>, SwarmCounts) {
+        let selection = Selection {
+            numwant,
+            policy: &self.policy,
+            accepts: self.accepts,
+        };
+        let mut got = Got::default();
+        let counts = self
+            .registry
+            .look(&who.0, &selection, &mut self.rng, &mut got);
+        (got.0.into_iter().map(|(key, _)| key).collect(), counts)
+    }
+
     pub(super) fn peers(&mut self, who: Who, numwant: usize) -> Vec<Key> {
         let (got, _) = self.announce(who, numwant).expect("served");
         got.0.into_iter().map(|(key, _)| key).collect()

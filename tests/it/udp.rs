@@ -112,7 +112,7 @@ struct Answer {
 fn peer(port: u16) -> AnnounceRequest {
     let mut id = *b"-XX0001-000000000000";
     id[18..].copy_from_slice(&port.to_be_bytes());
-    AnnounceRequest::new(HASH, PeerId(id), port.try_into().unwrap(), 1000)
+    AnnounceRequest::new(HASH, PeerId(id), port, 1000)
 }
 
 fn at(port: u16, ia: &str) -> AnnounceRequest {
@@ -239,18 +239,30 @@ fn malformed_requests_with_a_valid_connection_id_get_errors() {
             "{path}: {error}"
         );
     }
-    let mut request = Vec::new();
-    write_announce_request(client.connection, TRANSACTION, &peer(1), "", &mut request);
-    request[96..98].copy_from_slice(&[0, 0]);
-    client.ask(&request, |reply| {
-        assert!(
-            matches!(reply, Reply::Error { message, .. } if message.starts_with(b"port")),
-            "{reply:?}"
-        );
-    });
     let stats = running.handle.stats();
-    assert_eq!(stats.counters.get(Counter::UdpErrors), 5);
+    assert_eq!(stats.counters.get(Counter::UdpErrors), 4);
     assert_eq!(stats.registry.torrents, 0);
+}
+
+#[test]
+fn a_peer_without_a_port_gets_peers_and_is_not_stored() {
+    let (running, tracker) = start();
+    let client = Client::connect(tracker, "127.0.0.1");
+    assert_eq!(client.announce(&peer(0)).leechers, 0);
+    assert_eq!(running.handle.stats().registry.torrents, 0);
+    Client::connect(tracker, "127.0.0.2").announce(&peer(1001));
+    for event in [Event::Started, Event::Completed, Event::None] {
+        let answer = client.announce(&AnnounceRequest { event, ..peer(0) });
+        assert_eq!((answer.seeders, answer.leechers), (0, 1));
+        assert_eq!(answer.peers, ["127.0.0.2:1001".parse().unwrap()]);
+    }
+    let stopped = AnnounceRequest {
+        event: Event::Stopped,
+        ..peer(0)
+    };
+    assert_eq!(client.announce(&stopped).peers, []);
+    let registry = running.handle.stats().registry;
+    assert_eq!((registry.seeders, registry.leechers), (0, 1));
 }
 
 #[test]
@@ -348,7 +360,7 @@ fn a_trusted_host_announces_another() {
     named.named_ip = Some("192.0.2.7".parse().unwrap());
     named.claim.scion = ScionClaim::Absent;
     Client::connect(tracker, "127.0.0.3").announce(&named);
-    named.port = 1002.try_into().unwrap();
+    named.port = 1002;
     Client::connect(tracker, "127.0.0.4").announce(&named);
     let mut peers = Client::connect(tracker, "127.0.0.5")
         .announce(&peer(1))

@@ -183,7 +183,8 @@ impl Config {
                     .map(|(net, ia)| (*net, *ia))
                     .collect(),
                 self.places.trusted.clone(),
-            ),
+            )
+            .with_local(self.places.local.iter().copied()),
         }
     }
 

@@ -39,6 +39,7 @@ macro_rules! settings {
                 "selection.cap_floor": selection.cap_floor,
                 "places.policy": places.policy,
                 "places.trusted": places.trusted,
+                "places.local": places.local,
                 "places.prefixes": places.prefixes,
                 "registry.torrents": registry.torrents,
                 "registry.peers_per_torrent": registry.peers_per_torrent,

@@ -124,6 +124,28 @@ pub struct Places {
     )]
     pub trusted: Vec<IpNet>,
 
+    /// Local networks, whose addresses mean nothing outside. Over plain IP, a peer at such an address is
+    /// handed only to clients at such addresses. Name other networks if clients inside and outside of them
+    /// reach each other; with [] (in the environment "none"), every peer is handed to everybody. Peers over
+    /// SCION are not concerned.
+    #[config(
+        env = "SCION_TRACKER_PLACES_LOCAL",
+        parse_env = value::networks_or_none_from_env,
+        deserialize_with = value::networks,
+        default = [
+            "10.0.0.0/8",
+            "100.64.0.0/10",
+            "127.0.0.0/8",
+            "169.254.0.0/16",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "::1/128",
+            "fc00::/7",
+            "fe80::/10",
+        ]
+    )]
+    pub local: Vec<IpNet>,
+
     /// ISD-AS of networks. The longest prefix wins. It overrides a claim. For example:
     ///
     /// ```toml

@@ -111,6 +111,14 @@ pub(super) fn networks_from_env(text: &str) -> Result<Vec<IpNet>, ListError> {
     Ok(networks.into_iter().map(|Network(net)| net).collect())
 }
 
+/// The same, or `none` for an empty list, as an empty variable counts as not set.
+pub(super) fn networks_or_none_from_env(text: &str) -> Result<Vec<IpNet>, ListError> {
+    match text.trim() {
+        "none" => Ok(Vec::new()),
+        text => networks_from_env(text),
+    }
+}
+
 /// How the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -379,6 +387,16 @@ mod tests {
         assert_eq!(parse("1.5 MB"), Ok(1_500_000));
         assert_eq!(parse("4096"), Ok(4096));
         assert!(parse("many").unwrap_err().to_string().contains("a size"));
+    }
+
+    #[test]
+    fn an_empty_list_in_the_environment_is_none() {
+        for (text, count) in [("none", 0), (" none ", 0), ("10.0.0.0/8", 1)] {
+            assert_eq!(networks_or_none_from_env(text).unwrap().len(), count);
+        }
+        for text in ["none,10.0.0.0/8", "None"] {
+            assert!(networks_or_none_from_env(text).is_err(), "{text}");
+        }
     }
 
     #[test]

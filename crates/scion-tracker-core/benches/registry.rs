@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use scion_tracker_core::address::{CompactAddr, IsdAs};
 use scion_tracker_core::registry::memory::{Ceilings, Memory, Sweep};
-use scion_tracker_core::registry::{Accepts, Classes, PeerEntry, Registry, Selection};
+use scion_tracker_core::registry::{Accepts, Classes, PeerEntry, Registry, Scope, Selection};
 use scion_tracker_core::request::{Event, Family};
 use scion_tracker_core::response::{Peer, PeerSink, Reach};
 use scion_tracker_core::select::{Mode, Policy};
@@ -69,6 +69,7 @@ impl Spread {
             } else {
                 Reach::Scion
             },
+            scope: Scope::Global,
             verified: true,
             seeder: number.is_multiple_of(5),
             event: Event::None,
@@ -79,7 +80,9 @@ impl Spread {
 fn accepts() -> Accepts {
     let first = [Reach::Ip, Reach::Scion, Reach::Both]
         .into_iter()
-        .fold(Classes::NONE, |set, reach| set.with(Family::V4, reach));
+        .fold(Classes::NONE, |set, reach| {
+            set.with(Family::V4, reach, Scope::Global)
+        });
     Accepts {
         first,
         then: Classes::NONE,

@@ -8,14 +8,14 @@
 //! 3. With [`PlacePolicy::Accept`], the place that a client claims is used. It is not proven: in each
 //!    tier of the selection, peers with proven places come first.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::address::{CompactAddr, Host, IsdAs};
 use crate::prefix::{PrefixMap, PrefixSet};
-use crate::registry::{Accepts, Classes};
+use crate::registry::{Accepts, Classes, Scope};
 use crate::request::{AnnounceRequest, Carries, Family, Origin, OriginIsdAs, ScionClaim};
 use crate::response::{Reach, Warning};
 
@@ -50,12 +50,45 @@ impl FromStr for PlacePolicy {
     }
 }
 
+/// Networks whose addresses are valid only inside them: private (RFC 1918, RFC 4193), behind a
+/// carrier's NAT (RFC 6598), loopback (RFC 1122 section 3.2.1.3, RFC 4291) and link-local (RFC 3927,
+/// RFC 4291). See [`Places::with_local`].
+pub const LOCAL: [IpNet; 9] = [
+    v4([10, 0, 0, 0], 8),
+    v4([100, 64, 0, 0], 10),
+    v4([127, 0, 0, 0], 8),
+    v4([169, 254, 0, 0], 16),
+    v4([172, 16, 0, 0], 12),
+    v4([192, 168, 0, 0], 16),
+    v6([0, 0, 0, 0, 0, 0, 0, 1], 128),
+    v6([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7),
+    v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10),
+];
+
+const fn v4([a, b, c, d]: [u8; 4], length: u8) -> IpNet {
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), length))
+}
+
+const fn v6([a, b, c, d, e, f, g, h]: [u16; 8], length: u8) -> IpNet {
+    IpNet::V6(Ipv6Net::new_assert(
+        Ipv6Addr::new(a, b, c, d, e, f, g, h),
+        length,
+    ))
+}
+
 /// The operator's rules that give requesters their places.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Places {
     policy: PlacePolicy,
     prefixes: PrefixMap<IsdAs>,
     trusted: PrefixSet,
+    local: PrefixSet,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self::new(PlacePolicy::default(), Vec::new(), Vec::new())
+    }
 }
 
 /// A requester, after its place is decided.
@@ -67,6 +100,8 @@ pub struct Resolved {
     pub addr: CompactAddr,
     /// Whether they reach that address over IP, SCION or both.
     pub reach: Reach,
+    /// Where that address is valid.
+    pub scope: Scope,
     /// Whether the place is proven.
     pub verified: bool,
     /// Which peers the requester can reach.
@@ -84,7 +119,21 @@ impl Places {
             policy,
             prefixes: prefixes.into_iter().collect(),
             trusted: trusted.into_iter().collect(),
+            local: LOCAL.into_iter().collect(),
         }
+    }
+
+    /// Replaces the local networks, by default [`LOCAL`]. Over plain IP, a peer at an address in one of
+    /// them is handed out only to requesters that are in one of them, too. Without any, all peers are
+    /// handed out to everybody.
+    ///
+    /// What counts is the address that others are given, also if the requester names it (`ip=`). Peers
+    /// that only SCION reaches are not concerned: what is dialled is their ISD-AS and host. A peer that
+    /// both reach is handed to all requesters that use SCION.
+    #[must_use]
+    pub fn with_local(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
+        self.local = networks.into_iter().collect();
+        self
     }
 
     /// Decides the place and the address of the requester, and which peers it can reach.
@@ -101,6 +150,7 @@ impl Places {
                 ia,
                 addr: CompactAddr::new(origin.host.ip(), port),
                 reach: Reach::Scion,
+                scope: Scope::Global,
                 verified: origin.isd_as == OriginIsdAs::Proven,
                 accepts: over_scion(carries),
                 warning: None,
@@ -111,12 +161,17 @@ impl Places {
             .named_ip
             .filter(|_| trusted)
             .unwrap_or_else(|| origin.host.ip());
+        let scope = match self.local.contains(ip) {
+            true => Scope::Local,
+            false => Scope::Global,
+        };
         let mut resolved = Resolved {
             ia: IsdAs::NONE,
             addr: CompactAddr::new(ip, port),
             reach: Reach::Ip,
+            scope,
             verified: false,
-            accepts: over_ip(ip, carries, announce.claim.is_scion()),
+            accepts: over_ip(ip, scope, carries, announce.claim.is_scion()),
             warning: None,
         };
         if self.policy != PlacePolicy::Ignore
@@ -171,8 +226,10 @@ impl Places {
 
 /// A requester over SCION reaches SCION hosts of both families. BEP 15 carries one family.
 fn over_scion(carries: Carries) -> Accepts {
-    let of =
-        |classes: Classes, family| classes.with(family, Reach::Scion).with(family, Reach::Both);
+    let of = |classes: Classes, family| {
+        let both = classes.with(family, Reach::Both, Scope::Global);
+        both.with_local().with(family, Reach::Scion, Scope::Global)
+    };
     let first = match carries {
         Carries::All => of(of(Classes::NONE, Family::V4), Family::V6),
         Carries::One(family) => of(Classes::NONE, family),
@@ -184,9 +241,25 @@ fn over_scion(carries: Carries) -> Accepts {
 }
 
 /// A requester over IP reaches peers of its own family. Peers of the other family fill the rest of a
-/// reply that carries both.
-fn over_ip(ip: IpAddr, carries: Carries, speaks_scion: bool) -> Accepts {
-    let of = |classes: Classes, family| classes.with(family, Reach::Ip).with(family, Reach::Both);
+/// reply that carries both. Only a local requester reaches local peers.
+fn over_ip(ip: IpAddr, scope: Scope, carries: Carries, speaks_scion: bool) -> Accepts {
+    let accepts = over_ip_globally(ip, carries, speaks_scion);
+    match scope {
+        Scope::Global => accepts,
+        Scope::Local => Accepts {
+            first: accepts.first.with_local(),
+            then: accepts.then.with_local(),
+        },
+    }
+}
+
+fn over_ip_globally(ip: IpAddr, carries: Carries, speaks_scion: bool) -> Accepts {
+    const GLOBAL: Scope = Scope::Global;
+    let of = |classes: Classes, family| {
+        classes
+            .with(family, Reach::Ip, GLOBAL)
+            .with(family, Reach::Both, GLOBAL)
+    };
     if let Carries::One(family) = carries {
         return Accepts {
             first: of(Classes::NONE, family),
@@ -205,8 +278,8 @@ fn over_ip(ip: IpAddr, carries: Carries, speaks_scion: bool) -> Accepts {
     }
     let scion = over_scion(Carries::All).first;
     Accepts {
-        first: scion.with(own, Reach::Ip),
-        then: Classes::NONE.with(other, Reach::Ip),
+        first: scion.with(own, Reach::Ip, GLOBAL),
+        then: Classes::NONE.with(other, Reach::Ip, GLOBAL),
     }
 }
 
@@ -214,6 +287,137 @@ fn over_ip(ip: IpAddr, carries: Carries, speaks_scion: bool) -> Accepts {
 mod tests {
     use super::*;
     use crate::types::{InfoHash, PeerId};
+
+    /// Whether a requester at one address is given a peer at another one.
+    fn gives(places: &Places, [requester, peer]: [&str; 2], claim: ScionClaim) -> bool {
+        let resolve = |ip: &str, claim| {
+            let mut announce = AnnounceRequest::new(InfoHash([1; 20]), PeerId([2; 20]), 6881, 1);
+            announce.claim.scion = claim;
+            places.resolve(&Origin::ip(ip.parse().unwrap()), &announce, Carries::All)
+        };
+        let requester = resolve(requester, claim);
+        let peer = resolve(peer, ScionClaim::Absent);
+        let family = Family::of(peer.addr.socket_addr().ip());
+        let Accepts { first, then } = requester.accepts;
+        let given = [first, then].map(|it| it.contains(family, peer.reach, peer.scope));
+        assert_ne!(given, [true, true]);
+        given.contains(&true)
+    }
+
+    #[test]
+    fn local_peers_are_given_only_to_local_requesters() {
+        const LOCALS: [&str; 17] = [
+            "10.0.0.0",
+            "10.255.255.255",
+            "100.64.0.1",
+            "100.127.255.255",
+            "127.0.0.1",
+            "169.254.9.9",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.0.0",
+            "192.168.255.255",
+            "::ffff:192.168.1.1",
+            "::1",
+            "fc00::1",
+            "fdff:ffff::",
+            "fe80::1",
+            "febf::1",
+            "fd12:3456:789a:1::1",
+        ];
+        const GLOBALS: [&str; 12] = [
+            "9.255.255.255",
+            "11.0.0.0",
+            "100.63.255.255",
+            "100.128.0.0",
+            "172.15.255.255",
+            "172.32.0.0",
+            "192.167.255.255",
+            "192.169.0.0",
+            "192.0.2.1",
+            "::2",
+            "2001:db8::1",
+            "fec0::1",
+        ];
+        let places = Places::default();
+        let everywhere = Places::default().with_local([]);
+        for claim in [ScionClaim::Absent, ScionClaim::Capable] {
+            for a in LOCALS {
+                for b in LOCALS {
+                    assert!(gives(&places, [a, b], claim), "{a} {b}");
+                }
+                for b in GLOBALS {
+                    assert!(gives(&places, [a, b], claim), "{a} {b}");
+                    assert!(!gives(&places, [b, a], claim), "{b} {a}");
+                    assert!(gives(&everywhere, [b, a], claim), "{b} {a}");
+                }
+            }
+            for a in GLOBALS {
+                for b in GLOBALS {
+                    assert!(gives(&places, [a, b], claim), "{a} {b}");
+                }
+            }
+        }
+        let ours = Places::default().with_local(["192.0.2.0/24".parse().unwrap()]);
+        assert!(!gives(&ours, ["10.0.0.1", "192.0.2.1"], ScionClaim::Absent));
+        assert!(gives(&ours, ["192.0.2.1", "10.0.0.1"], ScionClaim::Absent));
+    }
+
+    #[test]
+    fn scion_reaches_local_addresses() {
+        let places = Places::default();
+        let of = |origin: Origin, claim: &str| {
+            let mut announce = AnnounceRequest::new(InfoHash([1; 20]), PeerId([2; 20]), 6881, 1);
+            if !claim.is_empty() {
+                announce.claim.scion = ScionClaim::At(claim.parse().unwrap());
+            }
+            places.resolve(&origin, &announce, Carries::All)
+        };
+        let ip = |ip: &str| Origin::ip(ip.parse().unwrap());
+        let host = Host::new("1-1".parse().unwrap(), [10, 0, 0, 9].into());
+        // Reached over both, at a local address.
+        let both = of(ip("10.0.0.1"), "1-1,[10.0.0.1]:6881");
+        assert_eq!((both.reach, both.scope), (Reach::Both, Scope::Local));
+        // Reached over SCION only.
+        let scion = of(Origin::scion(host), "");
+        for (requester, gets_both, gets_scion) in [
+            (of(Origin::scion(host), ""), true, true),
+            (of(ip("192.0.2.1"), "1-1,[192.0.2.1]:6881"), true, true),
+            (of(ip("192.0.2.1"), ""), false, false),
+            (of(ip("10.0.0.2"), ""), true, false),
+        ] {
+            let Accepts { first, then } = requester.accepts;
+            for (peer, gets) in [(both, gets_both), (scion, gets_scion)] {
+                let given = [first, then].map(|it| it.contains(Family::V4, peer.reach, peer.scope));
+                assert_eq!(given.contains(&true), gets, "{requester:?} {peer:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_address_that_others_are_given_decides_whether_it_is_local() {
+        let trusted = vec!["10.0.0.0/8".parse().unwrap()];
+        let places = Places::new(PlacePolicy::Accept, Vec::new(), trusted);
+        for (ip, named, scope) in [
+            ("10.0.0.1", None, Scope::Local),
+            ("10.0.0.1", Some("192.0.2.1"), Scope::Global),
+            ("10.0.0.1", Some("::ffff:10.0.0.2"), Scope::Local),
+            // Not trusted.
+            ("192.0.2.1", Some("10.0.0.1"), Scope::Global),
+        ] {
+            let mut announce = AnnounceRequest::new(InfoHash([1; 20]), PeerId([2; 20]), 6881, 1);
+            announce.named_ip = named.map(|ip| ip.parse().unwrap());
+            let origin = Origin::ip(ip.parse().unwrap());
+            for carries in [Carries::All, Carries::One(Family::V4)] {
+                let resolved = places.resolve(&origin, &announce, carries);
+                assert_eq!(resolved.scope, scope);
+                let first = resolved.accepts.first;
+                let local = first.contains(Family::V4, Reach::Ip, Scope::Local);
+                assert_eq!(local, scope == Scope::Local);
+                assert!(first.contains(Family::V4, Reach::Ip, Scope::Global));
+            }
+        }
+    }
 
     #[test]
     fn a_request_over_scion_is_as_sure_as_its_origin() {

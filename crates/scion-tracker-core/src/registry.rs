@@ -47,12 +47,25 @@ pub struct PeerEntry {
     pub key: Option<u32>,
     /// How others reach it. [`Reach::Ip`] if there is no ISD-AS.
     pub reach: Reach,
+    /// Where `addr` is valid, as far as plain IP is concerned.
+    pub scope: Scope,
     /// Whether the ISD-AS is proven (SCION packet, operator's table) and not only claimed.
     pub verified: bool,
     /// Whether it has everything.
     pub seeder: bool,
     /// What happened.
     pub event: Event,
+}
+
+/// Where the IP address of a peer is valid. Has no meaning for [`Reach::Scion`]: inside its AS, a SCION
+/// host is reached at any address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Scope {
+    /// Everywhere.
+    #[default]
+    Global,
+    /// Only within a local network. See [`Places::local`](crate::place::Places::with_local).
+    Local,
 }
 
 /// Which peers the requester asks for.
@@ -83,36 +96,54 @@ impl Accepts {
     };
 }
 
-/// A set of peer classes. A class is an address family and a reach.
+/// A set of peer classes. A class is an address family, a reach and a scope.
+///
+/// ```text
+/// bits 0-7   IPv4; bits 8-15 the same for IPv6
+/// bit  0     IP, global scope      bit 4   IP, local scope
+/// bit  1     SCION
+/// bit  2     both, global scope    bit 6   both, local scope
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Classes(u8);
+pub struct Classes(u16);
 
 impl Classes {
     /// The empty set.
     pub const NONE: Self = Self(0);
 
-    const fn bit(family: Family, reach: Reach) -> u8 {
-        let family = match family {
-            Family::V4 => 0,
-            Family::V6 => 3,
-        };
-        let reach = match reach {
-            Reach::Ip => 0,
-            Reach::Scion => 1,
-            Reach::Both => 2,
-        };
-        1 << (family + reach)
+    /// `class` is the number of the bit of a class among those of its family.
+    const fn bit(family: Family, class: u8) -> u16 {
+        match family {
+            Family::V4 => 1 << class,
+            Family::V6 => 1 << (8 + class),
+        }
+    }
+
+    const fn number(reach: Reach, scope: Scope) -> u8 {
+        match (reach, scope) {
+            (Reach::Scion, _) => 1,
+            (Reach::Ip, Scope::Global) => 0,
+            (Reach::Ip, Scope::Local) => 4,
+            (Reach::Both, Scope::Global) => 2,
+            (Reach::Both, Scope::Local) => 6,
+        }
     }
 
     /// Adds a class to the set.
     #[must_use]
-    pub const fn with(self, family: Family, reach: Reach) -> Self {
-        Self(self.0 | Self::bit(family, reach))
+    pub const fn with(self, family: Family, reach: Reach, scope: Scope) -> Self {
+        Self(self.0 | Self::bit(family, Self::number(reach, scope)))
     }
 
-    /// Whether the set contains peers of this family and reach.
-    pub const fn contains(self, family: Family, reach: Reach) -> bool {
-        self.0 & Self::bit(family, reach) != 0
+    /// For each class of global scope, adds the one of local scope.
+    #[must_use]
+    pub const fn with_local(self) -> Self {
+        Self(self.0 | (self.0 & 0x0505) << 4)
+    }
+
+    /// Whether the set contains peers of this family, reach and scope.
+    pub const fn contains(self, family: Family, reach: Reach, scope: Scope) -> bool {
+        self.0 & Self::bit(family, Self::number(reach, scope)) != 0
     }
 
     /// Whether the set is empty.

@@ -190,6 +190,7 @@ impl<R: Registry, O: Observer> Tracker<R, O> {
             id: announce.peer_id,
             key: announce.key,
             reach: resolved.reach,
+            scope: resolved.scope,
             verified: resolved.verified,
             seeder: announce.is_seeder(),
             event: announce.event,

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use scion_tracker_core::address::{CompactAddr, IsdAs};
 use scion_tracker_core::registry::memory::{Ceilings, Memory};
-use scion_tracker_core::registry::{Accepts, Classes, PeerEntry, Registry, Selection};
+use scion_tracker_core::registry::{Accepts, Classes, PeerEntry, Registry, Scope, Selection};
 use scion_tracker_core::request::Event;
 use scion_tracker_core::response::{NoPeers, Reach};
 use scion_tracker_core::select::Policy;
@@ -169,6 +169,7 @@ impl Subject {
             id: PeerId([7; 20]),
             key: None,
             reach: Reach::Ip,
+            scope: Scope::Global,
             verified: false,
             seeder: false,
             event: Event::None,

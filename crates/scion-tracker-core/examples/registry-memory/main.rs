@@ -15,7 +15,7 @@ use std::process::{Command, ExitCode};
 
 use scion_tracker_core::address::{CompactAddr, IsdAs};
 use scion_tracker_core::registry::memory::{Ceilings, Memory};
-use scion_tracker_core::registry::{Accepts, Classes, PeerEntry, Registry, Selection};
+use scion_tracker_core::registry::{Accepts, Classes, PeerEntry, Registry, Scope, Selection};
 use scion_tracker_core::request::Event;
 use scion_tracker_core::response::{NoPeers, Reach};
 use scion_tracker_core::select::Policy;
@@ -129,6 +129,7 @@ fn peer(torrent: u32, round: u32, number: u32, ases: u32) -> PeerEntry {
         } else {
             Reach::Scion
         },
+        scope: Scope::Global,
         verified: true,
         seeder: number.is_multiple_of(5),
         event: Event::None,

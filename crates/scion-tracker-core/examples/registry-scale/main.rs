@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use scion_tracker_core::address::{CompactAddr, IsdAs};
 use scion_tracker_core::registry::memory::{Ceilings, Memory, Sweep};
-use scion_tracker_core::registry::{Accepts, Classes, PeerEntry, Registry, Selection};
+use scion_tracker_core::registry::{Accepts, Classes, PeerEntry, Registry, Scope, Selection};
 use scion_tracker_core::request::{Event, Family};
 use scion_tracker_core::response::{Peer, PeerSink, Reach};
 use scion_tracker_core::select::Policy;
@@ -108,7 +108,9 @@ impl Subject {
         self.reply.0.clear();
         let first = [Reach::Ip, Reach::Scion, Reach::Both]
             .into_iter()
-            .fold(Classes::NONE, |set, reach| set.with(Family::V4, reach));
+            .fold(Classes::NONE, |set, reach| {
+                set.with(Family::V4, reach, Scope::Global)
+            });
         let selection = Selection {
             numwant,
             policy: &self.policy,
@@ -215,6 +217,7 @@ fn peer(number: u32, torrents: u32, ases: u32) -> PeerEntry {
         id: PeerId(id),
         key: None,
         reach: if ia.is_none() { Reach::Ip } else { Reach::Both },
+        scope: Scope::Global,
         verified: true,
         seeder: number.is_multiple_of(5),
         event: Event::None,

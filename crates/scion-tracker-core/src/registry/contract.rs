@@ -6,13 +6,14 @@ mod bench;
 mod ceilings;
 mod clients;
 mod look;
+mod scope;
 mod seeds;
 
 use std::collections::{BTreeMap, HashSet};
 
 use crate::address::CompactAddr;
 use crate::registry::memory::Ceilings;
-use crate::registry::{Accepts, Classes, MAX_NUMWANT, PeerEntry, Registry};
+use crate::registry::{Accepts, Classes, MAX_NUMWANT, PeerEntry, Registry, Scope};
 use crate::request::{Event, Family, PeerKey};
 use crate::response::{Reach, SwarmCounts};
 use crate::select::{Mode, SEEDS_FOR_SEEDS};
@@ -47,6 +48,8 @@ pub fn run<S: Subject>(subject: &S) {
     counts_partial_seeds_apart(subject);
     never_exceeds_numwant_nor_repeats(subject);
     hands_out_only_whom_the_requester_reaches(subject);
+    scope::hands_out_local_peers_only_to_who_accepts_them(subject);
+    scope::follows_a_peer_into_another_scope(subject);
     fills_with_the_second_set(subject);
     prefers_the_near(subject);
     puts_proven_places_first(subject);
@@ -271,7 +274,7 @@ fn hands_out_only_whom_the_requester_reaches<S: Subject>(subject: &S) {
         }
         for family in [Family::V4, Family::V6] {
             for reach in [Reach::Ip, Reach::Scion, Reach::Both] {
-                let classes = Classes::NONE.with(family, reach);
+                let classes = Classes::NONE.with(family, reach, Scope::Global);
                 bench.accepts = Accepts {
                     first: classes,
                     then: Classes::NONE,
@@ -302,8 +305,8 @@ fn fills_with_the_second_set<S: Subject>(subject: &S) {
         for number in 0..size {
             bench.peers(numbered("0-0", number), 0);
         }
-        let v4 = Classes::NONE.with(Family::V4, Reach::Ip);
-        let v6 = Classes::NONE.with(Family::V6, Reach::Ip);
+        let v4 = Classes::NONE.with(Family::V4, Reach::Ip, Scope::Global);
+        let v6 = Classes::NONE.with(Family::V6, Reach::Ip, Scope::Global);
         bench.accepts = Accepts {
             first: v4,
             then: v6,

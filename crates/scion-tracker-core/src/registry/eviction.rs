@@ -183,7 +183,7 @@ mod tests {
     use super::*;
     use crate::address::{CompactAddr, IsdAs};
     use crate::registry::memory::{Ceilings, Sweep};
-    use crate::registry::{Accepts, Classes, PeerEntry, Registry, Selection};
+    use crate::registry::{Accepts, Classes, PeerEntry, Registry, Scope, Selection};
     use crate::request::Event;
     use crate::response::{NoPeers, Reach};
     use crate::select::Policy;
@@ -205,6 +205,7 @@ mod tests {
             id: PeerId([7; 20]),
             key: None,
             reach: Reach::Ip,
+            scope: Scope::Global,
             verified: false,
             seeder: false,
             event: Event::None,

@@ -336,7 +336,7 @@ impl LargeSwarm {
     ) {
         let views = &mut view.classes;
         for (at, index) in self.four.iter().enumerate() {
-            if classes.contains(Family::V4, index.class.reach()) {
+            if index.class.is_in(classes, Family::V4) {
                 let me_here = slot.family == Family::V4 && slot.index as usize == at;
                 views.push(ClassView::new(
                     ByFamily::Four,
@@ -348,7 +348,7 @@ impl LargeSwarm {
             }
         }
         for (at, index) in self.six.iter().enumerate() {
-            if classes.contains(Family::V6, index.class.reach()) {
+            if index.class.is_in(classes, Family::V6) {
                 let me_here = slot.family == Family::V6 && slot.index as usize == at;
                 views.push(ClassView::new(
                     ByFamily::Six,

@@ -138,10 +138,11 @@ impl<P: Packed> SmallSwarm<P> {
                 }
                 let PlacedRecord { ia, record } = &self.0[at];
                 let (addr, flags) = (record.addr.bytes(), record.flags);
-                let reach = flags.class().reach();
-                if leechers_only && flags.seed() || !classes.contains(family(&addr), reach) {
+                let class = flags.class();
+                if leechers_only && flags.seed() || !class.is_in(classes, family(&addr)) {
                     continue;
                 }
+                let reach = class.reach();
                 let ia = IsdAs::from_u64(u64::from_be_bytes(*ia));
                 let id = &record.id;
                 order.push(
@@ -188,8 +189,7 @@ impl<'a, P: Packed> View<'a, P> {
         for (position, (peer, slot)) in peers.iter().zip(&mut slots).enumerate() {
             let flags = peer.record.flags;
             let class = flags.class();
-            if position == me || !classes.contains(family(&peer.record.addr.bytes()), class.reach())
-            {
+            if position == me || !class.is_in(classes, family(&peer.record.addr.bytes())) {
                 continue;
             }
             let tier = Tier::between(ia, peer.ia());

@@ -148,7 +148,7 @@ impl Swarm {
         // Another client at the address, or another session of the same one, which may not know the length
         // of its torrent again.
         if peer.seeder && before.is_some_and(|head| head.id != peer.id) {
-            flags = flags.without_leecher();
+            flags = flags.without_finished();
         }
         let head = Record {
             addr: (),

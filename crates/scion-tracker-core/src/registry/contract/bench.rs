@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::Subject;
 use crate::address::{CompactAddr, IsdAs};
 use crate::registry::memory::Ceilings;
-use crate::registry::{Accepts, Classes, PeerEntry, Registry, Selection};
+use crate::registry::{Accepts, Classes, PeerEntry, Registry, Scope, Selection};
 use crate::request::{Event, Family};
 use crate::response::{Peer, PeerSink, Reach, Refusal, SwarmCounts};
 use crate::select::Policy;
@@ -28,6 +28,7 @@ impl Who {
             id: PeerId(id),
             key: None,
             reach: if ia.is_none() { Reach::Ip } else { Reach::Both },
+            scope: Scope::Global,
             verified: !ia.is_none(),
             seeder: false,
             event: Event::None,
@@ -81,7 +82,7 @@ pub(super) fn everybody() -> Accepts {
     let mut first = Classes::NONE;
     for family in [Family::V4, Family::V6] {
         for reach in [Reach::Ip, Reach::Scion, Reach::Both] {
-            first = first.with(family, reach);
+            first = first.with(family, reach, Scope::Global);
         }
     }
     Accepts {

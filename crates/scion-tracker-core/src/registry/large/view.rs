@@ -14,8 +14,8 @@ use crate::types::Rng;
 /// What one requester can reach of a large swarm.
 #[derive(Default)]
 pub(in crate::registry) struct View<'a> {
-    /// One a class and family: 3 reaches, 2 standings, placed or not; 14 of them can be.
-    pub(in crate::registry) classes: ArrayVec<ClassView<'a>, 16>,
+    /// One per class and family: with a place 5 reaches and scopes of 2 standings, without one 2 scopes.
+    pub(in crate::registry) classes: ArrayVec<ClassView<'a>, 24>,
 }
 
 /// A class index as the requester sees it. Peers are numbered through in the order of the index, which keeps

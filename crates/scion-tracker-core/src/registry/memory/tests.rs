@@ -3,7 +3,7 @@
 use super::*;
 use crate::address::{Host, IsdAs};
 use crate::registry::contract::{self, Subject};
-use crate::registry::{Accepts, Classes};
+use crate::registry::{Accepts, Classes, Scope};
 use crate::response::{NoPeers, Reach};
 use crate::select::Policy;
 use crate::types::PeerId;
@@ -40,6 +40,7 @@ fn enter(memory: &Memory, torrent: u32, number: u32, ia: IsdAs, now: Time, event
         id: PeerId([7; 20]),
         key: None,
         reach: Reach::Ip,
+        scope: Scope::Global,
         verified: true,
         seeder: number.is_multiple_of(2),
         event,

@@ -3,7 +3,7 @@
 use arrayvec::ArrayVec;
 
 use crate::address::{CompactAddr, Host, IsdAs};
-use crate::registry::{MAX_NUMWANT, PeerEntry};
+use crate::registry::{Classes, MAX_NUMWANT, PeerEntry};
 use crate::request::{Event, Family};
 use crate::response::{AddrBytes, Peer, Reach};
 use crate::select::Standing;
@@ -33,11 +33,12 @@ impl Tick {
 ///
 /// ```text
 /// bit 0    seed
-/// bit 1    partial seed (BEP 21)
+/// bit 1    of a leecher: it is a partial seed (BEP 21)
+///          of a seed: it was a leecher, under this peer id
 /// bit 2    its completed download has been counted
 /// bit 3    the same client is counted already, on another network
-/// bit 4    it is or was a leecher, under this peer id
-/// bit 5-6  reach: 0 IP, 1 SCION, 2 both
+/// bit 4-5  reach: 0 IP, 1 SCION, 2 both
+/// bit 6    its IP address is local; 0 if only SCION reaches it
 /// bit 7    its place was claimed, not proven
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,19 +47,16 @@ pub(in crate::registry) struct Flags(u8);
 impl Flags {
     const SEED: u8 = 1;
     const PARTIAL: u8 = 2;
+    const FINISHED: u8 = 2;
     const COMPLETED: u8 = 4;
     const TWIN: u8 = 8;
-    const LEECHER: u8 = 16;
 
     pub(in crate::registry) const fn of(peer: &PeerEntry) -> Self {
-        let mut bits = Class::of(peer).0 << 5;
+        let mut bits = Class::of(peer).0 << 4;
         if peer.seeder {
             bits |= Self::SEED;
-        } else {
-            bits |= Self::LEECHER;
-            if matches!(peer.event, Event::Paused) {
-                bits |= Self::PARTIAL;
-            }
+        } else if matches!(peer.event, Event::Paused) {
+            bits |= Self::PARTIAL;
         }
         Self(bits)
     }
@@ -68,21 +66,21 @@ impl Flags {
     }
 
     pub(in crate::registry) const fn partial(self) -> bool {
-        self.0 & Self::PARTIAL != 0
+        self.0 & (Self::SEED | Self::PARTIAL) == Self::PARTIAL
     }
 
     pub(in crate::registry) const fn class(self) -> Class {
-        Class(self.0 >> 5)
+        Class(self.0 >> 4)
     }
 
     /// Whether the peer is a leecher, or has become a seed while it was known.
     pub(in crate::registry) const fn was_leecher(self) -> bool {
-        self.0 & Self::LEECHER != 0
+        self.0 & (Self::SEED | Self::FINISHED) != Self::SEED
     }
 
-    /// The same, for a seed that was not known as a leecher under its present peer id.
-    pub(in crate::registry) const fn without_leecher(self) -> Self {
-        Self(self.0 & !Self::LEECHER)
+    /// The same state, for a seed that was not known as a leecher under its present peer id.
+    pub(in crate::registry) const fn without_finished(self) -> Self {
+        Self(self.0 & !Self::FINISHED)
     }
 
     /// Whether the counts of the swarm leave the peer out, because they already include its client.
@@ -107,7 +105,10 @@ impl Flags {
         let Some(before) = before else { return false };
         let counted = before.0 & Self::COMPLETED != 0;
         let completes = event == Event::Completed && self.seed() && !counted && !before.seed();
-        self.0 |= before.0 & (Self::COMPLETED | Self::TWIN | Self::LEECHER);
+        self.0 |= before.0 & (Self::COMPLETED | Self::TWIN);
+        if self.seed() && before.was_leecher() {
+            self.0 |= Self::FINISHED;
+        }
         if completes {
             self.0 |= Self::COMPLETED;
         }
@@ -115,19 +116,21 @@ impl Flags {
     }
 }
 
-/// A class of peers that are stored together: same reach, same proof. Three bits of [`Flags`].
+/// A class of peers that are stored together: same reach, scope and proof. The high four bits of
+/// [`Flags`]; the low three of them number a class as [`Classes`] does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::registry) struct Class(u8);
 
 impl Class {
     pub(in crate::registry) const fn of(peer: &PeerEntry) -> Self {
-        let reach = match peer.reach {
-            Reach::Ip => 0,
-            Reach::Scion => 1,
-            Reach::Both => 2,
-        };
         let claimed = !peer.verified && !peer.ia.is_none();
-        Self(reach | (claimed as u8) << 2)
+        Self(Classes::number(peer.reach, peer.scope) | (claimed as u8) << 3)
+    }
+
+    /// Whether a set contains the peers of this class and family.
+    #[inline]
+    pub(in crate::registry) const fn is_in(self, classes: Classes, family: Family) -> bool {
+        classes.0 & Classes::bit(family, self.0 & 7) != 0
     }
 
     pub(in crate::registry) const fn reach(self) -> Reach {
@@ -150,7 +153,7 @@ impl Class {
     }
 
     pub(in crate::registry) const fn standing(self) -> Standing {
-        if self.0 & 4 == 0 {
+        if self.0 & 8 == 0 {
             Standing::Proven
         } else {
             Standing::Claimed
@@ -299,11 +302,78 @@ impl<'a> Pick<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::Scope;
+    use crate::types::InfoHash;
 
     #[test]
     fn records_have_no_padding() {
         assert_eq!(size_of::<Record<[u8; 6]>>(), 29);
         assert_eq!(size_of::<Record<[u8; 18]>>(), 41);
+    }
+
+    #[test]
+    fn flags_hold_every_class_and_state() {
+        let mut peer = PeerEntry {
+            info_hash: InfoHash([1; 20]),
+            ia: "1-1".parse().unwrap(),
+            addr: CompactAddr::new([10, 0, 0, 1].into(), 1),
+            id: PeerId([1; 20]),
+            key: None,
+            reach: Reach::Ip,
+            scope: Scope::Global,
+            verified: true,
+            seeder: false,
+            event: Event::None,
+        };
+        let all = [Reach::Ip, Reach::Scion, Reach::Both]
+            .into_iter()
+            .flat_map(|reach| [(reach, Scope::Global), (reach, Scope::Local)]);
+        for (reach, scope) in all.clone() {
+            for verified in [true, false] {
+                (peer.reach, peer.scope, peer.verified) = (reach, scope, verified);
+                peer.event = Event::None;
+                peer.seeder = false;
+                let leecher = Flags::of(&peer);
+                peer.event = Event::Paused;
+                let partial = Flags::of(&peer);
+                peer.seeder = true;
+                peer.event = Event::None;
+                let seed = Flags::of(&peer);
+                let mut finished = seed;
+                finished.succeed(Some(partial), Event::None);
+                for (flags, states) in [
+                    (leecher, [false, false, true]),
+                    (partial, [false, true, true]),
+                    (seed, [true, false, false]),
+                    (finished, [true, false, true]),
+                    (finished.without_finished(), [true, false, false]),
+                ] {
+                    assert_eq!([flags.seed(), flags.partial(), flags.was_leecher()], states);
+                    for flags in [flags, flags.with_twin().without_twin()] {
+                        let class = flags.class();
+                        assert_eq!(class, Class::of(&peer));
+                        assert_eq!(class.reach(), reach);
+                        assert_eq!(class.standing() == Standing::Proven, verified);
+                        for family in [Family::V4, Family::V6] {
+                            for (other, of) in all.clone() {
+                                let set = Classes::NONE.with(family, other, of);
+                                let same = other == reach && (of == scope || reach == Reach::Scion);
+                                assert_eq!(class.is_in(set, family), same);
+                                assert_eq!(set.contains(family, reach, scope), same);
+                                assert!(!class.is_in(set, other_family(family)));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn other_family(family: Family) -> Family {
+        match family {
+            Family::V4 => Family::V6,
+            Family::V6 => Family::V4,
+        }
     }
 
     #[test]

@@ -4,11 +4,12 @@ use arrayvec::ArrayVec;
 
 use crate::address::{CompactAddr, Host, IsdAs};
 use crate::registry::sources;
+use crate::registry::swarm::seeds::HandedOut;
 use crate::registry::swarm::{Order, want};
 use crate::registry::table::record::{Chosen as _, Packed, Picks, Record, family};
 use crate::registry::{Classes, MAX_NUMWANT, PeerEntry, Selection};
 use crate::response::{Peer, PeerSink};
-use crate::select::{Draw, Kind, Mode, Pool, Pools, Standing, Tally, Tier, Want};
+use crate::select::{Draw, Kind, Mode, Pool, Pools, SEEDS_FOR_SEEDS, Standing, Tally, Tier, Want};
 use crate::types::Rng;
 
 /// The most peers that are kept this way. Above, finding one costs more than an index does.
@@ -156,6 +157,64 @@ impl<P: Packed> SmallSwarm<P> {
                 );
             }
         }
+    }
+
+    /// Hands out to a seed the leechers that it reaches, all of which [fit](Self::all_fit), and then up to
+    /// [`SEEDS_FOR_SEEDS`] seeds. Leaves the seeds to the caller if there are more and places matter.
+    pub(super) fn hand_out_to_seed<S: PeerSink>(
+        &self,
+        requester: &PeerEntry,
+        me: usize,
+        selection: &Selection<'_>,
+        order: Order<'_>,
+        sink: &mut S,
+    ) -> HandedOut {
+        let sets = [selection.accepts.first, selection.accepts.then];
+        // Positions, by set.
+        let mut leechers = [const { ArrayVec::<u8, MOST>::new_const() }; 2];
+        let mut seeds = [const { ArrayVec::<u8, MOST>::new_const() }; 2];
+        for (at, PlacedRecord { record, .. }) in self.0.iter().enumerate() {
+            let (flags, family) = (record.flags, family(&record.addr.bytes()));
+            let reached = |set: &Classes| flags.class().is_in(*set, family);
+            let Some(set) = sets.iter().position(reached) else {
+                continue;
+            };
+            if at != me {
+                let list = if flags.seed() {
+                    &mut seeds
+                } else {
+                    &mut leechers
+                };
+                list[set].push(at as u8);
+            }
+        }
+        let mut push = |positions: &[u8], count: usize| {
+            for number in order.of(positions.len()).take(count) {
+                let PlacedRecord { ia, record } = &self.0[usize::from(positions[number])];
+                let peer = Peer {
+                    ia: IsdAs::from_u64(u64::from_be_bytes(*ia)),
+                    reach: record.flags.class().reach(),
+                    addr: record.addr.bytes(),
+                    id: &record.id,
+                };
+                order.push(peer, sink);
+            }
+        };
+        for leechers in &leechers {
+            push(leechers, leechers.len());
+        }
+        let leechers = leechers[0].len() + leechers[1].len();
+        let room = selection.numwant.saturating_sub(leechers);
+        let mut left = room.min(SEEDS_FOR_SEEDS);
+        if seeds[0].len() + seeds[1].len() > left && selection.policy.by_tiers(requester.ia) {
+            return HandedOut::Leechers(leechers);
+        }
+        for seeds in &seeds {
+            let count = left.min(seeds.len());
+            push(seeds, count);
+            left -= count;
+        }
+        HandedOut::All
     }
 
     pub(super) fn view(&self, me: &PeerEntry, position: usize, classes: Classes) -> View<'_, P> {

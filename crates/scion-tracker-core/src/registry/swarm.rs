@@ -1,6 +1,7 @@
 //! One swarm, in the form that fits its size, and how it goes from one form to the next.
 
 mod look;
+pub(super) mod seeds;
 
 use ahash::RandomState;
 
@@ -15,7 +16,7 @@ use crate::registry::table::record::{Chosen, Class, Flags, Packed, Picks, Record
 use crate::registry::{MAX_NUMWANT, PeerEntry, Selection};
 use crate::request::Event;
 use crate::response::{Peer, PeerSink, SwarmCounts};
-use crate::select::{self, Pools, SEEDS_FOR_SEEDS, Want};
+use crate::select::{self, Pools, Want};
 use crate::types::{PeerId, Rng};
 
 /// A large swarm becomes a small one again at this size.
@@ -403,43 +404,6 @@ impl Swarm {
         order.push_all(&chosen, sink);
     }
 
-    /// The same, for a seed: leechers, and then a few seeds if it may be a leecher.
-    pub(super) fn hand_out_to_seed<S: PeerSink>(
-        &self,
-        peer: &PeerEntry,
-        position: Position,
-        selection: &Selection<'_>,
-        keys: &RandomState,
-        rng: &mut Rng,
-        sink: &mut S,
-    ) {
-        let mut leechers = Counted { sink, pushed: 0 };
-        self.hand_out(peer, position, selection, keys, rng, &mut leechers);
-        let numwant = selection.numwant.min(MAX_NUMWANT);
-        let left = numwant.saturating_sub(leechers.pushed);
-        if left == 0 || !self.may_be_leecher(peer, position) {
-            return;
-        }
-        let seeds = Selection {
-            numwant: left.min(SEEDS_FOR_SEEDS),
-            ..*selection
-        };
-        let order = Order::new(peer, rng);
-        let mut chosen = Picks::new();
-        let requester = Requester { peer, position };
-        self.choose(requester, Want::Seeds, &seeds, keys, rng, &mut chosen);
-        order.push_all(&chosen, sink);
-    }
-
-    /// Whether a peer that says that it is a seed may be a leecher that does not know the length of its
-    /// torrent: one that was not seen as a leecher before.
-    fn may_be_leecher(&self, peer: &PeerEntry, position: Position) -> bool {
-        let finished = self
-            .head(position)
-            .is_some_and(|head| head.id == peer.id && head.flags.was_leecher());
-        peer.seeder && peer.event != Event::Paused && !finished
-    }
-
     /// Adds peers to `chosen` until there are `numwant`.
     fn choose<'a>(
         &'a self,
@@ -483,19 +447,6 @@ impl Swarm {
 struct Requester<'a> {
     peer: &'a PeerEntry,
     position: Position,
-}
-
-/// Counts the peers that it passes on.
-struct Counted<'a, S> {
-    sink: &'a mut S,
-    pushed: usize,
-}
-
-impl<S: PeerSink> PeerSink for Counted<'_, S> {
-    fn push(&mut self, peer: Peer<'_>) {
-        self.pushed += 1;
-        self.sink.push(peer);
-    }
 }
 
 fn pack_mixed(addr: &CompactAddr) -> [u8; 18] {

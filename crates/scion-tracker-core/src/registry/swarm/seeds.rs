@@ -1,0 +1,91 @@
+//! Chooses peers for seeds: leechers, and then a few seeds if it may be a leecher.
+
+use ahash::RandomState;
+
+use super::{Order, Position, Requester, Swarm};
+use crate::registry::table::record::Picks;
+use crate::registry::{MAX_NUMWANT, PeerEntry, Selection};
+use crate::request::Event;
+use crate::response::{Peer, PeerSink};
+use crate::select::{SEEDS_FOR_SEEDS, Want};
+use crate::types::Rng;
+
+impl Swarm {
+    /// As [`Swarm::hand_out`], for a seed.
+    pub(in crate::registry) fn hand_out_to_seed<S: PeerSink>(
+        &self,
+        peer: &PeerEntry,
+        position: Position,
+        selection: &Selection<'_>,
+        keys: &RandomState,
+        rng: &mut Rng,
+        sink: &mut S,
+    ) {
+        let may_be_leecher = self.may_be_leecher(peer, position);
+        let order = Order::new(peer, rng);
+        let handed_out = match (self, position) {
+            // A view would cost twice as much as all the rest of such an announce.
+            (Self::Four(small), Position::Small(at))
+                if may_be_leecher && small.all_fit(peer, selection) =>
+            {
+                small.hand_out_to_seed(peer, at, selection, order, sink)
+            }
+            (Self::Mixed(small), Position::Small(at))
+                if may_be_leecher && small.all_fit(peer, selection) =>
+            {
+                small.hand_out_to_seed(peer, at, selection, order, sink)
+            }
+            _ => {
+                let mut leechers = Counted { sink, pushed: 0 };
+                self.hand_out(peer, position, selection, keys, rng, &mut leechers);
+                HandedOut::Leechers(leechers.pushed)
+            }
+        };
+        let HandedOut::Leechers(leechers) = handed_out else {
+            return;
+        };
+        let left = selection.numwant.min(MAX_NUMWANT).saturating_sub(leechers);
+        if left == 0 || !may_be_leecher {
+            return;
+        }
+        let seeds = Selection {
+            numwant: left.min(SEEDS_FOR_SEEDS),
+            ..*selection
+        };
+        let mut chosen = Picks::new();
+        let requester = Requester { peer, position };
+        self.choose(requester, Want::Seeds, &seeds, keys, rng, &mut chosen);
+        order.push_all(&chosen, sink);
+    }
+
+    /// Whether a peer that says that it is a seed may be a leecher that does not know the length of its
+    /// torrent: one that was not seen as a leecher before.
+    pub(super) fn may_be_leecher(&self, peer: &PeerEntry, position: Position) -> bool {
+        let finished = self
+            .head(position)
+            .is_some_and(|head| head.id == peer.id && head.flags.was_leecher());
+        peer.seeder && peer.event != Event::Paused && !finished
+    }
+}
+
+/// What a seed has been given of a small swarm.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::registry) enum HandedOut {
+    /// Leechers and seeds.
+    All,
+    /// This many leechers. Seeds are still to be chosen.
+    Leechers(usize),
+}
+
+/// Counts the peers that it passes on.
+struct Counted<'a, S> {
+    sink: &'a mut S,
+    pushed: usize,
+}
+
+impl<S: PeerSink> PeerSink for Counted<'_, S> {
+    fn push(&mut self, peer: Peer<'_>) {
+        self.pushed += 1;
+        self.sink.push(peer);
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::check::Source;
+use super::check::{Source, Sources};
 use super::load::from_toml;
 use super::{Config, value};
 
@@ -13,9 +13,9 @@ pub fn config(bytes: &[u8]) {
     };
     let file = Path::new("config.toml");
     let loaded = from_toml(file, text)
-        .and_then(|layer| Config::from_layers([(Source::File(file.into()), layer)]));
+        .and_then(|layer| Config::join(Sources::new(vec![(Source::file(file, text), layer)])));
     match loaded {
-        Ok(config) => {
+        Ok((config, _)) => {
             assert_eq!(config.check(), Ok(()));
             let _ = (config.terms(), config.ceilings(), config.workers());
             let _ = (config.connections.limits(), config.asks_for_scion());

@@ -388,6 +388,8 @@ mod tests {
             ("tls.cert = 'cert.pem'", "needs tls.key, which is not set"),
             ("registry.torrents = 0", ":1:21: "),
             ("registry.memory = 1", ":1:19: "),
+            ("udp.receive_buffer = 0", ":1:22: "),
+            ("udp.receive_buffer = '2GiB'", ":1:22: "),
             ("announce.numwant_max = 0", ":1:24: "),
             ("connections.tcp = 0", ":1:19: "),
             ("[listen]\nudp = []", "no listener"),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use confique::{Config as _, Layer as _};
 use humantime::format_duration;
 use scion_tracker_core::registry::memory::Ceilings;
 
-use super::{Config, Layer, load};
+use super::{Config, Layer, Listen, load};
 
 /// The longest lifetime that the registry can measure.
 const LONGEST_LIFETIME: Duration = Duration::from_secs(72 * 3600);
@@ -202,7 +203,42 @@ pub(super) fn check(config: &Config, sources: &Sources) -> Result<(), String> {
     if config.listen.is_none() && !config.asks_for_scion() {
         return Err("no listener is named in listen, and nothing asks for SCION".into());
     }
-    config.listen.check()
+    config.listen.check()?;
+    check_addresses(&config.listen, sources)
+}
+
+/// Finds an address that two listeners cannot share: UDP and HTTP/3 use UDP, HTTP and HTTPS use TCP.
+fn check_addresses(listen: &Listen, sources: &Sources) -> Result<(), String> {
+    type Addresses = (&'static str, Vec<SocketAddr>, fn(&Layer) -> bool);
+    let udp = listen.udp.iter().map(|it| it.address).collect();
+    let http3 = listen.http3.iter().map(|it| it.address).collect();
+    let http = listen.http.iter().map(|it| it.address).collect();
+    let https = listen.https.iter().map(|it| it.address).collect();
+    let over_udp: [Addresses; 2] = [
+        ("listen.udp", udp, |layer| layer.listen.udp.is_some()),
+        ("listen.http3", http3, |layer| layer.listen.http3.is_some()),
+    ];
+    let over_tcp: [Addresses; 2] = [
+        ("listen.http", http, |layer| layer.listen.http.is_some()),
+        ("listen.https", https, |layer| layer.listen.https.is_some()),
+    ];
+    for kinds in [over_udp, over_tcp] {
+        let mut seen = BTreeMap::new();
+        for (key, addresses, is_set) in kinds {
+            for address in addresses {
+                let setting = || sources.setting(key, address, is_set);
+                match seen.insert(address, setting()) {
+                    // The system picks a port for each.
+                    None => {}
+                    Some(_) if address.port() == 0 => {}
+                    Some(other) => {
+                        return Err(format!("{other} and {} are the same address", setting()));
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -247,6 +283,24 @@ mod tests {
             ),
             (
                 "",
+                "listen.http3 = ['[::1]:1']",
+                "listen.udp = ['[::1]:1', '[::1]:0', '[::1]:0']\nlisten.http = ['[::1]:1']",
+                "no contradiction",
+            ),
+            (
+                "listen.udp = ['[::1]:1']\nlisten.http3 = ['[::1]:2', '[::1]:1']",
+                "",
+                "",
+                "listen.udp = [::1]:1 (set by a flag) and listen.http3 = [::1]:1 (set by a flag) are the same address",
+            ),
+            (
+                "",
+                "listen.http = ['[::1]:1', '[::1]:1']",
+                "",
+                "listen.http = [::1]:1 (set by SCION_TRACKER_HTTP) and listen.http = [::1]:1 (set by SCION_TRACKER_HTTP) are the same address",
+            ),
+            (
+                "",
                 "tls.key = 'key.pem'",
                 "",
                 "tls.key = key.pem (set by SCION_TRACKER_TLS_KEY) needs tls.cert, which is not set",
@@ -258,7 +312,10 @@ mod tests {
                 (file(in_file), layer(in_file)),
             ];
             let error = Config::join(Sources::new(layers.into()));
-            let error = error.unwrap_err().to_string();
+            let error = match error {
+                Ok(_) => "no contradiction".into(),
+                Err(error) => error.to_string(),
+            };
             assert!(error.starts_with(expected), "{error}");
         }
     }

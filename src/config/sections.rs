@@ -272,11 +272,15 @@ pub struct Scion {
 #[non_exhaustive]
 pub struct Udp {
     /// Receive buffer of each UDP socket, also those of HTTP/3 and SCION. The kernel may allow less
-    /// (net.core.rmem_max).
+    /// (net.core.rmem_max); the start says so.
     #[config(
         env = "SCION_TRACKER_UDP_RECEIVE_BUFFER",
         default = "4MiB",
-        deserialize_with = value::size
+        deserialize_with = value::size,
+        validate(
+            (1..=1 << 30).contains(receive_buffer),
+            "receive_buffer is from 1 byte to 1 GiB"
+        )
     )]
     pub receive_buffer: usize,
 

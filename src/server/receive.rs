@@ -34,7 +34,8 @@ pub(super) fn report_size(sockets: &[UdpSocket], asked: usize, listener: &Listen
         false => granted,
     };
     if granted < asked {
-        tracing::warn!(
+        // No warning: the default is above what most systems grant, and drops are warned of.
+        tracing::info!(
             %listener,
             asked,
             granted,

@@ -3,8 +3,9 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read as _};
 use std::net::{TcpListener, UdpSocket};
+use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -25,17 +26,22 @@ pub(crate) fn home() -> TempDir {
 
 /// A tracker in a process of its own, killed if it is not stopped.
 pub(crate) struct Tracker {
-    child: Child,
+    pub(crate) child: Child,
     stdout: BufReader<ChildStdout>,
 }
 
 impl Tracker {
     pub(crate) fn start(command: &mut Command) -> Self {
-        let mut child = command
+        let child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        Self::of(child)
+    }
+
+    /// A process that was started with a pipe for its output.
+    pub(crate) fn of(mut child: Child) -> Self {
         let stdout = BufReader::new(child.stdout.take().unwrap());
         Self { child, stdout }
     }
@@ -46,7 +52,7 @@ impl Tracker {
         line.trim_end().to_owned()
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
@@ -314,6 +320,48 @@ fn the_printed_configuration_is_good() {
 }
 
 #[test]
+fn what_is_in_force_is_printed_with_its_source() {
+    let home = home();
+    let file = home.path().join("tracker.toml");
+    fs::write(&file, "[announce]\ninterval = '20m'\nnumwant = 7\n").unwrap();
+    let file = file.to_str().unwrap();
+    let effective = |args: &[&str]| {
+        let mut command = program(home.path(), &["config", "print", "--effective"]);
+        let output = command
+            .args(args)
+            .env("SCION_TRACKER_NUMWANT", "9")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for args in [&[file][..], &["--config", file]] {
+        let text = effective(&[args, &["--min-interval", "60"]].concat());
+        for line in [
+            format!("interval = \"20m\"  # {file}:2"),
+            "min_interval = \"1m\"  # a flag".into(),
+            "numwant = 9  # SCION_TRACKER_NUMWANT".into(),
+            "numwant_max = 200  # default".into(),
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line}: {text}");
+        }
+        let again = home.path().join("again.toml");
+        fs::write(&again, &text).unwrap();
+        let check = ["config", "check", again.to_str().unwrap()];
+        let check = program(home.path(), &check).output().unwrap();
+        assert!(check.status.success(), "{}", stderr(&check));
+    }
+    check_fails(&["config", "print", file], &[], 2, "--effective");
+    check_fails(&["config", "print", "--udp", "1"], &[], 2, "--effective");
+    check_fails(
+        &["config", "print", "--effective", "/nowhere"],
+        &[],
+        78,
+        "/nowhere",
+    );
+}
+
+#[test]
 fn an_empty_variable_is_not_set() {
     let home = home();
     let printed = program(home.path(), &["config", "print"]).output().unwrap();
@@ -420,7 +468,15 @@ fn the_log_can_be_json() {
 fn the_service_manager_is_told() {
     let home = home();
     let path = home.path().join("notify");
-    let socket = UnixDatagram::bind(&path).unwrap();
+    let of_path = UnixDatagram::bind(&path).unwrap();
+    check_is_told(&home, &of_path, path.to_str().unwrap());
+    let name = format!("scion-tracker-it-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let of_name = UnixDatagram::bind_addr(&address).unwrap();
+    check_is_told(&home, &of_name, &format!("@{name}"));
+}
+
+fn check_is_told(home: &TempDir, socket: &UnixDatagram, name: &str) {
     socket
         .set_read_timeout(Some(Duration::from_secs(20)))
         .unwrap();
@@ -430,7 +486,7 @@ fn the_service_manager_is_told() {
         String::from_utf8_lossy(&buffer[..length]).into_owned()
     };
     let mut command = program(home.path(), &["--https", "127.0.0.1:0"]);
-    let mut tracker = Tracker::start(command.env("NOTIFY_SOCKET", &path));
+    let mut tracker = Tracker::start(command.env("NOTIFY_SOCKET", name));
     tracker.line();
     assert_eq!(told(), "READY=1\n");
     tracker.signal(Signal::HUP);
@@ -528,7 +584,7 @@ fn a_peer_that_repeats_stays_until_it_is_stopped() {
 }
 
 /// Reads the log up to a line that contains this text.
-fn await_log(log: &mut impl BufRead, text: &str) -> String {
+pub(crate) fn await_log(log: &mut impl BufRead, text: &str) -> String {
     let mut read = String::new();
     loop {
         let start = read.len();

@@ -16,6 +16,7 @@ mod hostile_http;
 mod hostile_http3;
 mod http;
 mod http3;
+mod log;
 mod server;
 mod tls;
 mod udp;

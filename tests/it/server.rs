@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpStream, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::pem::PemObject as _;
@@ -11,7 +11,7 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use scion_tracker::config::Tls;
 use scion_tracker::core::response::Refusal;
 use scion_tracker::server::{BindError, Kind};
-use scion_tracker::{Config, Server, tls};
+use scion_tracker::{Config, Counter, Server, tls};
 use tempfile::TempDir;
 
 use crate::common::{self, Running};
@@ -120,7 +120,7 @@ fn idle_connections_do_not_hold_up_the_end() {
         .write_all(b"GET /announce HTTP/1.1\r\nhost: a\r\n\r\nGET /ann")
         .unwrap();
     asked.read_exact(&mut [0; 20]).unwrap();
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     tracker.stop();
     assert!(started.elapsed().as_secs() < 5);
     drop(idle);
@@ -166,4 +166,24 @@ fn a_reload_changes_rules_ceilings_and_limits_while_connections_are_open() {
     let error = tracker.handle.reload(wrong).unwrap_err().to_string();
     assert!(error.contains("announce.numwant = 201"), "{error}");
     assert!(announce(1).contains("12:min intervali7e"));
+}
+
+/// Workers do not count these, so a second passes until they are seen.
+#[test]
+fn datagrams_that_the_kernel_drops_are_counted() {
+    let mut config = common::config();
+    config.udp.receive_buffer = 1;
+    config.workers = 1.try_into().ok();
+    let tracker = common::start(config);
+    let drops = || tracker.handle.stats().counters.get(Counter::UdpKernelDrops);
+    for kind in [Kind::Udp, Kind::Http3] {
+        let before = drops();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while drops() == before {
+            assert!(Instant::now() < deadline, "{kind}");
+            let _ = client.send_to(&[0; 1200], tracker.address(kind));
+        }
+    }
+    tracker.stop();
 }

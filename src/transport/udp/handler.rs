@@ -1,6 +1,5 @@
 //! Answers BEP 15 datagrams, over IP and over SCION alike.
 
-use std::fmt;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
@@ -59,7 +58,7 @@ impl Handler {
         reply: &mut [u8],
     ) -> usize {
         let Ok(request) = bep15::parse(datagram, self.max_scrape) else {
-            log_dropped(origin, &"not a request of BEP 15", datagram);
+            log_dropped(origin, "not a request of BEP 15", datagram);
             return self.silence(Counter::UdpMalformed);
         };
         if log::is_on(LevelFilter::TRACE) {
@@ -77,13 +76,13 @@ impl Handler {
                 url: _,
             } => {
                 if !self.ids.check(connection, &origin.host, now) {
-                    log_dropped(origin, &WRONG_CONNECTION, datagram);
+                    log_dropped(origin, WRONG_CONNECTION, datagram);
                     return self.silence(Counter::UdpBadConnectionId);
                 }
                 match announce {
                     Ok(announce) => self.announce(origin, announce, transaction, now, reply),
                     Err(error) => {
-                        log_refused(origin, "announce", &error);
+                        log_refused(origin, "announce", error.message());
                         self.error(transaction, &error.to_string(), reply)
                     }
                 }
@@ -94,7 +93,7 @@ impl Handler {
                 hashes,
             } => {
                 if !self.ids.check(connection, &origin.host, now) {
-                    log_dropped(origin, &WRONG_CONNECTION, datagram);
+                    log_dropped(origin, WRONG_CONNECTION, datagram);
                     return self.silence(Counter::UdpBadConnectionId);
                 }
                 self.scrape(origin, hashes, transaction, reply)
@@ -130,7 +129,7 @@ impl Handler {
                 writer.finish(&answer)
             }
             Err(refusal) => {
-                log_refused(origin, "announce", &refusal.message());
+                log_refused(origin, "announce", refusal.message());
                 self.refuse(refusal, transaction, reply)
             }
         }
@@ -153,7 +152,7 @@ impl Handler {
                 bep15::write_scrape(reply, transaction, counts)
             }
             Err(refusal) => {
-                log_refused(origin, "scrape", &refusal.message());
+                log_refused(origin, "scrape", refusal.message());
                 self.refuse(refusal, transaction, reply)
             }
         }
@@ -179,19 +178,19 @@ const WRONG_CONNECTION: &str = "wrong or expired connection id";
 
 /// Logs a datagram that gets no answer.
 #[cold]
-fn log_dropped(origin: &Origin, reason: &dyn fmt::Display, datagram: &[u8]) {
+fn log_dropped(origin: &Origin, reason: &str, datagram: &[u8]) {
     // The bytes that follow may hold a passkey (BEP 41).
     const HEAD: usize = 36;
     let client = origin.host;
     let length = datagram.len();
     let datagram = Shown(&datagram[..length.min(HEAD)]);
-    tracing::debug!(%client, %reason, length, %datagram, "UDP datagram dropped");
+    tracing::debug!(%client, reason, length, %datagram, "UDP datagram dropped");
 }
 
 /// Logs a request that is answered with an error.
 #[cold]
-fn log_refused(origin: &Origin, request: &str, reason: &dyn fmt::Display) {
-    tracing::debug!(client = %origin.host, request, %reason, "UDP request refused");
+fn log_refused(origin: &Origin, request: &str, reason: &str) {
+    tracing::debug!(client = %origin.host, request, reason, "UDP request refused");
 }
 
 /// Logs a request.

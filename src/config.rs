@@ -60,7 +60,8 @@ pub type Layer = <Config as confique::Config>::Layer;
 )]
 #[non_exhaustive]
 pub struct Config {
-    /// Directory for what must survive a restart: today the self-signed certificate.
+    /// Directory for what must survive a restart: the self-signed certificate, and the secrets of UDP
+    /// connection ids (readable only by the owner).
     ///
     /// Without it: $STATE_DIRECTORY (set by systemd), else $XDG_STATE_HOME/scion-tracker, else
     /// ~/.local/state/scion-tracker. If none of these can be written, nothing is kept.

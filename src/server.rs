@@ -2,6 +2,7 @@
 
 pub(crate) mod listener;
 mod receive;
+pub(crate) mod secrets;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -257,11 +258,21 @@ impl Server {
         let tracker = Tracker::new(Memory::new(config.ceilings(), keys));
         let rules = Rules::public(config.terms());
         let limits = config.connections.limits();
+        let mut service = Service::new(tracker, rules, limits);
+        if listeners
+            .iter()
+            .flat_map(|it| it.transports())
+            .any(|it| it.is_udp_tracker())
+        {
+            let validity = config.udp.connection_validity;
+            let directory = listener::data_dir(&config);
+            service.secrets = Some(secrets::start(directory.as_deref(), validity)?);
+        }
         Ok(Self {
             config: config.clone(),
             listeners,
             handle: Handle {
-                service: Arc::new(Service::new(tracker, rules, limits)),
+                service: Arc::new(service),
                 started: Arc::new(config.clone()),
                 config: Arc::new(Mutex::new(config)),
                 certificates,

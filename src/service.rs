@@ -11,6 +11,7 @@ use scion_tracker_core::types::{Rng, Time};
 
 use crate::clock::Clock;
 use crate::counters::Counters;
+use crate::server::secrets::Secrets;
 use crate::transport::Limits;
 use crate::transport::connections::Connections;
 
@@ -25,6 +26,8 @@ pub(crate) struct Service {
     pub(crate) clock: Clock,
     /// Those of the sockets are in it.
     pub(crate) counters: Arc<Counters>,
+    /// Secrets of UDP connection ids. Without them, each listener makes its own, which ends with it.
+    pub(crate) secrets: Option<Secrets>,
 }
 
 /// The rules as one worker last saw them: each request costs one look at whether they have been
@@ -40,6 +43,7 @@ impl Service {
             limits: ArcSwap::from_pointee(limits),
             clock: Clock::start(),
             counters: Arc::default(),
+            secrets: None,
         }
     }
 

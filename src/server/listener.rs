@@ -214,6 +214,11 @@ pub struct Listening {
 }
 
 impl Listening {
+    /// Whether it is announced to by BEP 15, over IP or SCION.
+    pub(super) fn is_udp_tracker(&self) -> bool {
+        self.scheme == "udp"
+    }
+
     /// A listener on IP, announced to with this scheme.
     const fn on_ip(kind: Kind, scheme: &'static str, address: SocketAddr) -> Self {
         Self {
@@ -313,7 +318,7 @@ pub(super) fn bind(config: &Config) -> Result<BoundAll, BindError> {
 /// Loads the configured certificate, or the self-signed one, which also gets `names`. The self-signed
 /// one is not kept if no directory is configured and none of the usual ones can be written.
 fn certificates(config: &Config, names: &[String]) -> Result<Certificates, TlsError> {
-    let directory = config.data_dir.clone().or_else(usual_data_dir);
+    let directory = data_dir(config);
     let mut tls = config.tls.clone();
     tls.names.extend_from_slice(names);
     let mut loaded = Certificates::load(&tls, directory.as_deref());
@@ -338,7 +343,11 @@ fn certificates(config: &Config, names: &[String]) -> Result<Certificates, TlsEr
     Ok(loaded)
 }
 
-/// See [`Config::data_dir`].
+/// The directory for what must survive a restart. See [`Config::data_dir`].
+pub(super) fn data_dir(config: &Config) -> Option<PathBuf> {
+    config.data_dir.clone().or_else(usual_data_dir)
+}
+
 fn usual_data_dir() -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     // systemd separates several directories by colons; the first is ours.

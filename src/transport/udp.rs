@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::counters::{Counter, Snapshot};
 use crate::log::warn_limited;
 use crate::scion::socket::{Datagram, MIN_PAYLOAD};
+use crate::server::secrets::Secrets;
 use crate::service::{self, Service};
 use crate::socket::mmsg::RequestBatch;
 
@@ -68,7 +69,7 @@ pub(crate) fn spawn(
     options: Options,
     shutdown: &CancellationToken,
 ) -> io::Result<Vec<JoinHandle<()>>> {
-    let ids = connection_ids(options)?;
+    let ids = connection_ids(service, options)?;
     sockets
         .into_iter()
         .enumerate()
@@ -94,7 +95,7 @@ pub(crate) struct OverScion {
 impl OverScion {
     pub(crate) fn new(service: &Arc<Service>, options: Options) -> io::Result<Self> {
         Ok(Self {
-            handler: handler(service, connection_ids(options)?, options)?,
+            handler: handler(service, connection_ids(service, options)?, options)?,
             now: Time::default(),
         })
     }
@@ -136,10 +137,15 @@ impl fmt::Debug for OverScion {
     }
 }
 
-fn connection_ids(options: Options) -> io::Result<ConnectionIds> {
+/// All UDP listeners share one secret: an id is bound to the ISD-AS and the host.
+fn connection_ids(service: &Service, options: Options) -> io::Result<ConnectionIds> {
+    let validity = options.connection_validity;
+    if let Some(Secrets { key, past }) = &service.secrets {
+        return Ok(ConnectionIds::new(*key, validity).accepting(past));
+    }
     let mut key = [0; 16];
     getrandom::fill(&mut key)?;
-    Ok(ConnectionIds::new(key, options.connection_validity))
+    Ok(ConnectionIds::new(key, validity))
 }
 
 fn handler(service: &Arc<Service>, ids: ConnectionIds, options: Options) -> io::Result<Handler> {

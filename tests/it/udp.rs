@@ -3,7 +3,6 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use scion_tracker::Counter;
 use scion_tracker::core::address::IsdAs;
 use scion_tracker::core::codec::bep15::{
     Reply, TransactionId, parse_reply, write_announce_request, write_connect_request,
@@ -15,6 +14,7 @@ use scion_tracker::core::request::{AnnounceRequest, Event, ScionClaim};
 use scion_tracker::core::response::Refusal;
 use scion_tracker::core::types::{InfoHash, PeerId};
 use scion_tracker::server::Kind;
+use scion_tracker::{Config, Counter};
 
 use crate::common::{self, Running};
 
@@ -297,6 +297,58 @@ fn requests_without_a_valid_connection_id_are_dropped() {
     let stats = running.handle.stats();
     assert_eq!(stats.counters.get(Counter::UdpBadConnectionId), 8);
     assert_eq!(stats.registry.torrents, 0);
+}
+
+#[test]
+fn connection_ids_survive_a_restart() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let mut config = common::config();
+    config.listen.http.clear();
+    config.listen.https.clear();
+    config.listen.http3.clear();
+    config.data_dir = Some(data_dir.path().to_owned());
+    let secrets = data_dir.path().join("udp-secrets");
+    let running = common::start(config.clone());
+    let tracker = running.address(Kind::Udp);
+    let client = Client::connect(tracker, "127.0.0.1");
+    assert_eq!(client.announce(&peer(1)).leechers, 1);
+    running.stop();
+    // The same port, as after a restart of the service. The swarm is gone.
+    config.listen.udp = vec![tracker.into()];
+    for _ in 0..3 {
+        let running = common::start(config.clone());
+        assert_eq!(client.announce(&peer(1)).leechers, 1);
+        running.stop();
+    }
+    let mut request = Vec::new();
+    write_announce_request(client.connection, TRANSACTION, &peer(1), "", &mut request);
+    // Its secret ended when the next run began, longer ago than ids live.
+    let text = std::fs::read_to_string(&secrets).unwrap();
+    let aged: String = text
+        .lines()
+        .filter_map(|line| line.split_once(' ').filter(|_| !line.starts_with('#')))
+        .map(|(start, key)| format!("{} {key}\n", start.parse::<u64>().unwrap() - 1000))
+        .collect();
+    std::fs::write(&secrets, aged).unwrap();
+    check_refused(&config, tracker, &request);
+    std::fs::remove_file(&secrets).unwrap();
+    check_refused(&config, tracker, &request);
+    // A directory that cannot be written.
+    config.data_dir = Some("/proc/nowhere".into());
+    check_refused(&config, tracker, &request);
+}
+
+/// Starts a tracker, and checks that it refuses the connection id of this request, but serves a client that
+/// connects.
+fn check_refused(config: &Config, tracker: SocketAddr, request: &[u8]) {
+    let running = common::start(config.clone());
+    // An id is bound to the host, not to its port.
+    let client = Client::connect(tracker, "127.0.0.1");
+    client.is_met_with_silence(request);
+    assert_eq!(client.announce(&peer(1)).leechers, 1);
+    let stats = running.handle.stats();
+    assert_eq!(stats.counters.get(Counter::UdpBadConnectionId), 1);
+    running.stop();
 }
 
 #[test]

@@ -30,8 +30,8 @@ const WINDOWS: u32 = 128;
 /// Issues and checks connection ids.
 ///
 /// An id is valid for the validity period and up to one window longer. A window is a 128th of the
-/// validity, but at least one second. Ids from before a restart are invalid, because the key has
-/// changed.
+/// validity, but at least one second. Ids from before a restart are valid only with the secret that they
+/// were issued with: see [`ConnectionIds::accepting`].
 #[derive(Clone)]
 pub struct ConnectionIds {
     hasher: SipHasher24,
@@ -39,6 +39,32 @@ pub struct ConnectionIds {
     window: u32,
     /// Validity in windows.
     max_age: u32,
+    past: Vec<Past>,
+}
+
+/// The secret of an earlier run of the tracker.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PastSecret {
+    /// The key of [`ConnectionIds::new`].
+    pub key: [u8; 16],
+    /// Seconds from the [`Time`] zero of that run to the time zero of this one, rounded up. If it is one
+    /// second too large, ids expire one second earlier; if it is too small, the newest ids are refused.
+    pub age: u32,
+}
+
+impl std::fmt::Debug for PastSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Do not print the key.
+        f.debug_struct("PastSecret")
+            .field("age", &self.age)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone)]
+struct Past {
+    hasher: SipHasher24,
+    age: u32,
 }
 
 impl std::fmt::Debug for ConnectionIds {
@@ -59,38 +85,67 @@ impl ConnectionIds {
             hasher: SipHasher24::new_with_key(&key),
             window,
             max_age: validity_secs.div_ceil(window),
+            past: Vec::new(),
         }
+    }
+
+    /// Also accepts ids that were issued with these secrets, if the validity was the same. They expire as
+    /// they would have without a restart. The secrets are not used longer than their last ids can live.
+    #[must_use]
+    pub fn accepting(mut self, secrets: &[PastSecret]) -> Self {
+        let past = |secret: &PastSecret| Past {
+            hasher: SipHasher24::new_with_key(&secret.key),
+            age: secret.age,
+        };
+        self.past = secrets.iter().map(past).collect();
+        self
     }
 
     /// The id of this host, issued at `now`.
     pub fn issue(&self, host: &Host, now: Time) -> ConnectionId {
         let window = now.as_secs() / self.window;
-        ConnectionId(u64::from(window) << 56 | self.mac(host, window))
+        ConnectionId(u64::from(window) << 56 | mac(&self.hasher, host, window))
     }
 
     /// Whether the id was issued to this host and has not expired. One hash; constant-time
-    /// comparison.
+    /// comparison. Shortly after a restart, an id that is not valid costs one more hash per earlier secret.
     pub fn check(&self, id: ConnectionId, host: &Host, now: Time) -> bool {
+        self.is_of(&self.hasher, id, host, now) || self.check_past(id, host, now)
+    }
+
+    #[cold]
+    fn check_past(&self, id: ConnectionId, host: &Host, now: Time) -> bool {
+        // By then all of them have expired.
+        if now.as_secs() > (self.max_age + 1) * self.window {
+            return false;
+        }
+        self.past.iter().any(|past| {
+            let now = Time::from_secs(now.as_secs().saturating_add(past.age));
+            self.is_of(&past.hasher, id, host, now)
+        })
+    }
+
+    fn is_of(&self, hasher: &SipHasher24, id: ConnectionId, host: &Host, now: Time) -> bool {
         let current = now.as_secs() / self.window;
         let age = u32::from((current as u8).wrapping_sub((id.0 >> 56) as u8));
         if age > self.max_age || age > current {
             return false;
         }
-        let mac = self.mac(host, current - age);
+        let mac = mac(hasher, host, current - age);
         (id.0 & MAC_MASK).ct_eq(&mac).into()
     }
+}
 
-    fn mac(&self, host: &Host, window: u32) -> u64 {
-        let ip = match host.ip() {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-            IpAddr::V6(ip) => ip,
-        };
-        let mut message = [0; 32];
-        message[..8].copy_from_slice(&host.ia.to_u64().to_be_bytes());
-        message[8..24].copy_from_slice(&ip.octets());
-        message[24..].copy_from_slice(&u64::from(window).to_be_bytes());
-        self.hasher.hash(&message) & MAC_MASK
-    }
+fn mac(hasher: &SipHasher24, host: &Host, window: u32) -> u64 {
+    let ip = match host.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    let mut message = [0; 32];
+    message[..8].copy_from_slice(&host.ia.to_u64().to_be_bytes());
+    message[8..24].copy_from_slice(&ip.octets());
+    message[24..].copy_from_slice(&u64::from(window).to_be_bytes());
+    hasher.hash(&message) & MAC_MASK
 }
 
 const MAC_MASK: u64 = (1 << 56) - 1;
@@ -141,6 +196,56 @@ mod tests {
         let id = ids.issue(&host, Time::from_secs(200));
         assert!(!ids.check(id, &host, Time::from_secs(199)));
         assert!(!ids.check(id, &host, Time::from_secs(0)));
+    }
+
+    #[test]
+    fn ids_from_before_a_restart_expire_as_without_it() {
+        const OLD: [u8; 16] = *b"sixteen old byte";
+        let host = host("1-1", "192.0.2.1");
+        for validity in [120, 600, 3600] {
+            let before = ConnectionIds::new(OLD, validity);
+            let window = validity.div_ceil(WINDOWS);
+            // The clocks of the two runs may be up to a second out of step.
+            for extra in [0, 1] {
+                for lived in [0, 1, 59, 1000, 86_400 * 100] {
+                    let past = [PastSecret {
+                        key: OLD,
+                        age: lived + extra,
+                    }];
+                    let after = ConnectionIds::new(KEY, validity).accepting(&past);
+                    let new = after.issue(&host, Time::from_secs(0));
+                    assert!(after.check(new, &host, Time::from_secs(1)));
+                    for age in [0, 1, 50, validity] {
+                        let Some(issued) = lived.checked_sub(age) else {
+                            continue;
+                        };
+                        let id = before.issue(&host, Time::from_secs(issued));
+                        let expires = validity - age;
+                        for now in [0, 1, expires / 2, expires.saturating_sub(extra)] {
+                            let known = after.check(id, &host, Time::from_secs(now));
+                            let fresh = now + age + extra <= validity;
+                            assert!(known || !fresh, "{validity} {lived} {age} {now}");
+                        }
+                        for now in
+                            [1, 2, 100, 1 << 16, 1 << 20].map(|more| expires + 2 * window + more)
+                        {
+                            assert!(!after.check(id, &host, Time::from_secs(now)), "{now}");
+                        }
+                        // Not with another secret, for another host, or after a forgotten run.
+                        let other = Host::ip_only([192, 0, 2, 1].into());
+                        assert!(!after.check(id, &other, Time::from_secs(0)));
+                        let stranger = ConnectionIds::new(KEY, validity);
+                        assert!(!stranger.check(id, &host, Time::from_secs(0)));
+                    }
+                }
+            }
+        }
+        // A secret that has leaked is of no use once its ids have expired.
+        let past = [PastSecret { key: OLD, age: 7 }];
+        let after = ConnectionIds::new(KEY, 120).accepting(&past);
+        let forged = |now: u32| ConnectionIds::new(OLD, 120).issue(&host, Time::from_secs(now + 7));
+        assert!(after.check(forged(121), &host, Time::from_secs(121)));
+        assert!(!after.check(forged(122), &host, Time::from_secs(122)));
     }
 
     #[test]

@@ -70,6 +70,8 @@ counters! {
     Http3Failures = "http3_failures",
     /// HTTP/3: requests answered with a 4xx status, or streams reset for a malformed request.
     Http3Rejected = "http3_rejected",
+    /// HTTP/3: connections closed because they cost too much for what they carried.
+    Http3Excessive = "http3_excessive",
     /// QUIC connections that completed the handshake.
     QuicConnections = "quic_connections",
     /// QUIC connection attempts refused because of the limit a source or the limit of all.

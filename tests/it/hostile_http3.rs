@@ -284,6 +284,12 @@ async fn broken_control_streams_end_the_connection() {
             ID_ERROR,
         ),
         (
+            "GOAWAY more",
+            vec![after_settings([frame(7, &[4]), frame(7, &[5])].concat())],
+            false,
+            ID_ERROR,
+        ),
+        (
             "cancelled push",
             vec![after_settings(frame(3, &[5]))],
             false,
@@ -342,6 +348,9 @@ async fn unusual_but_valid_streams_are_accepted() {
         &frame(4, &[0x06, 0x10, 0x21, 0x00]),
         &frame(0x21, &[7; 200]),
         &frame(13, &[8]),
+        &frame(7, &[8]),
+        &frame(7, &[4]),
+        &frame(7, &[4]),
     ]
     .concat();
     for bytes in [&control[..], &[2, 0x20], &[3, 0x44, 0x7f, 0x10]] {

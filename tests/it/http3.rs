@@ -332,24 +332,14 @@ async fn shutdown_completes_requests_and_sends_goaway() {
         End::Status("200".into())
     );
     let stopped = std::thread::spawn(move || tracker.stop());
-    let mut seen = Vec::new();
-    let mut buf = [0; 64];
-    while seen
-        .last_chunk::<10>()
-        .is_none_or(|last| last[..2] != [7, 8])
-    {
-        let length = timeout(PATIENCE, control.read(&mut buf))
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap();
-        seen.extend_from_slice(&buf[..length]);
-    }
+    assert_eq!(goaway(&mut control).await, (1 << 62) - 4);
+    // Requests that were sent before the client knew are served.
     assert_eq!(
-        seen.last_chunk::<10>(),
-        Some(&[7, 8, 0xc0, 0, 0, 0, 0, 0, 0, 8])
+        end_of(&connection, &request, true).await,
+        End::Status("200".into())
     );
-    // The third request comes too late; the first one is still served.
+    assert_eq!(goaway(&mut control).await, 12);
+    // The fourth request comes too late; the first one is still served.
     let (mut late, mut rejected) = connection.open_bi().await.unwrap();
     let _ = late.write_all(&request).await;
     let end = rejected.read_to_end(1000).await;
@@ -364,4 +354,19 @@ async fn shutdown_completes_requests_and_sends_goaway() {
         .await
         .unwrap()
         .unwrap();
+}
+
+/// Reads the server's control stream up to the next GOAWAY. Returns its id.
+async fn goaway(control: &mut quinn::RecvStream) -> u64 {
+    let mut last = [0; 10];
+    while last[..2] != [7, 8] {
+        let mut byte = [0];
+        timeout(PATIENCE, control.read_exact(&mut byte))
+            .await
+            .unwrap()
+            .unwrap();
+        last.rotate_left(1);
+        last[9] = byte[0];
+    }
+    u64::from_be_bytes(last[2..].try_into().unwrap()) & ((1 << 62) - 1)
 }

@@ -2,6 +2,7 @@
 //! only GET without bodies. An own implementation can reject every malformed request ([`message`],
 //! [`control`]), and needs no task switch between a request and its reply.
 
+mod budget;
 mod connection;
 mod control;
 mod frame;

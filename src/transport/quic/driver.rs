@@ -20,7 +20,7 @@ use bytes::{Bytes, BytesMut};
 use quinn::AsyncUdpSocket;
 use quinn_proto::{
     Connection as Quic, ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint, EndpointConfig,
-    Incoming, ServerConfig,
+    EndpointEvent, Incoming, ServerConfig,
 };
 use scion_tracker_core::request::Origin;
 
@@ -242,6 +242,7 @@ impl Driver {
                 handle,
                 origin,
                 until: now + limits.handshake,
+                open: None,
                 _counted: Handshake::new(&self.handshakes),
             },
             ready: false,
@@ -296,9 +297,7 @@ impl Driver {
             let (shared, wakeups, queue) = (&self.shared, &self.wakeups, &mut self.queue);
             state.handle(event, quic, shared, wakeups, queue, now);
         }
-        if let ConnectionState::Qs { .. } = state {
-            state.pump(quic, &self.shared, now);
-        }
+        state.proceed(quic, &self.shared, &mut self.queue, now);
     }
 
     /// Answers the queued requests.
@@ -376,6 +375,13 @@ impl Driver {
                 continue;
             };
             let Connection { quic, state, .. } = &mut **connection;
+            if state.is_done(now) {
+                self.endpoint.handle_event(handle, EndpointEvent::drained());
+                self.timers.set(handle, None);
+                self.connections[handle.0] = None;
+                self.held -= 1;
+                continue;
+            }
             if quic.poll_timeout().is_some_and(|at| at <= now) {
                 quic.handle_timeout(now);
             }

@@ -1,20 +1,21 @@
 //! The state of a QUIC connection: its handshake, its protocol, its end.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quinn_proto::crypto::rustls::HandshakeData;
 use quinn_proto::{Connection as Quic, ConnectionHandle, Event, VarInt};
+use scion_tracker_core::address::Host;
 use scion_tracker_core::request::Origin;
 
 use super::{Handshake, is_abort};
 use crate::counters::Counter;
 use crate::log::Shown;
-use crate::transport::Shared;
 use crate::transport::connections::{Open, Over};
 use crate::transport::http::qs::{self, WakeQueue};
 use crate::transport::http::three::{self, Code, QueuedRequest, RequestQueue};
+use crate::transport::{Options, Shared};
 
 /// Error codes that close a connection before its protocol is known: those of HTTP/3 (RFC 9114
 /// section 8.1).
@@ -27,6 +28,8 @@ pub(super) enum ConnectionState {
         handle: ConnectionHandle,
         origin: Origin,
         until: Instant,
+        /// The connection, counted already if the client has validated its address.
+        open: Option<Open>,
         _counted: Handshake,
     },
     Http3 {
@@ -37,9 +40,13 @@ pub(super) enum ConnectionState {
         session: Box<qs::Session>,
         _counted: Open,
     },
-    /// Closed, and waiting to be removed.
-    Over,
+    /// Closed, and waiting to be removed: by QUIC, or at `until`.
+    Over { until: Instant },
 }
+
+/// How long a closed connection is kept to answer late packets. QUIC keeps one for some round
+/// trips, whose length the client decides.
+const CLOSED: Duration = Duration::from_secs(1);
 
 impl ConnectionState {
     pub(super) fn handle(
@@ -62,13 +69,13 @@ impl ConnectionState {
                 Self::Qs { session, .. } => session.handle(&event, quic),
                 // Nothing may be sent before the handshake is complete. Events after the end are
                 // ignored.
-                Self::Handshake { .. } | Self::Over => {}
+                Self::Handshake { .. } | Self::Over { .. } => {}
             },
             Event::ConnectionLost { reason } => {
                 let aborted = match self {
                     Self::Handshake { .. } => true,
                     Self::Http3 { .. } | Self::Qs { .. } => is_abort(&reason),
-                    Self::Over => false,
+                    Self::Over { .. } => false,
                 };
                 if aborted {
                     if let Some(Origin { host, .. }) = self.origin() {
@@ -81,7 +88,7 @@ impl ConnectionState {
                     }
                     shared.service.counters.count(Counter::QuicAborted);
                 }
-                *self = Self::Over;
+                self.close(now);
             }
             Event::HandshakeDataReady | Event::DatagramReceived | Event::DatagramsUnblocked => {}
         }
@@ -95,19 +102,30 @@ impl ConnectionState {
         wakeups: &Arc<WakeQueue>,
         now: Instant,
     ) {
-        let Self::Handshake { handle, origin, .. } = *self else {
+        let Self::Handshake {
+            handle,
+            origin,
+            open,
+            ..
+        } = self
+        else {
             return;
         };
+        let (handle, origin, open) = (*handle, *origin, open.take());
         let Shared {
             service, options, ..
         } = &**shared;
-        let proxied = options.proxies.trusts(origin.host.ip()) && !origin.is_scion();
-        let source = (!proxied).then_some(origin.host);
-        let Ok(open) = service.connections.enter(Over::Quic, source) else {
+        let open = match open {
+            Some(open) => Ok(open),
+            None => {
+                let source = source_of(&origin, options);
+                service.connections.enter(Over::Quic, source)
+            }
+        };
+        let Ok(open) = open else {
             service.counters.count(Counter::QuicRefused);
             quic.close(now, EXCESSIVE_LOAD, Bytes::new());
-            *self = Self::Over;
-            return;
+            return self.close(now);
         };
         service.counters.count(Counter::QuicConnections);
         if protocol(quic).as_deref() == Some(qs::PROTOCOL) {
@@ -129,6 +147,25 @@ impl ConnectionState {
         }
     }
 
+    /// Continues the streams that events have named since the last call.
+    pub(super) fn proceed(
+        &mut self,
+        quic: &mut Quic,
+        shared: &Arc<Shared>,
+        queue: &mut RequestQueue,
+        now: Instant,
+    ) {
+        match self {
+            Self::Http3 { session, .. } => {
+                if let Err(code) = session.proceed(quic, shared, queue, now) {
+                    self.end(code, quic, shared, now);
+                }
+            }
+            Self::Qs { .. } => self.pump(quic, shared, now),
+            Self::Handshake { .. } | Self::Over { .. } => {}
+        }
+    }
+
     /// Answers a queued request.
     pub(super) fn answer(
         &mut self,
@@ -144,7 +181,7 @@ impl ConnectionState {
     }
 
     /// Carries bytes between the streams of `qs` and its server.
-    pub(super) fn pump(&mut self, quic: &mut Quic, shared: &Arc<Shared>, now: Instant) {
+    fn pump(&mut self, quic: &mut Quic, shared: &Arc<Shared>, now: Instant) {
         if let Self::Qs { session, .. } = self
             && let Some(end) = session.pump(quic, shared, now)
         {
@@ -157,7 +194,7 @@ impl ConnectionState {
             Self::Handshake { until, .. } => Some(*until),
             Self::Http3 { session, .. } => Some(session.deadline()),
             Self::Qs { session, .. } => session.deadline(),
-            Self::Over => None,
+            Self::Over { until } => Some(*until),
         }
     }
 
@@ -167,7 +204,7 @@ impl ConnectionState {
                 tracing::debug!(client = %origin.host, "QUIC handshake timed out");
                 shared.service.counters.count(Counter::QuicAborted);
                 quic.close(now, VarInt::from_u32(0), Bytes::new());
-                *self = Self::Over;
+                self.close(now);
             }
             Self::Http3 { session, .. } => {
                 if let Err(code) = session.time_out(quic, shared, now) {
@@ -178,15 +215,20 @@ impl ConnectionState {
                 let end = session.time_out();
                 self.end_qs(end, quic, shared, now);
             }
-            Self::Over => {}
+            Self::Over { .. } => {}
         }
+    }
+
+    /// Whether the connection is closed and has been kept for long enough.
+    pub(super) fn is_done(&self, now: Instant) -> bool {
+        matches!(self, Self::Over { until } if *until <= now)
     }
 
     pub(super) fn go_away(&mut self, quic: &mut Quic, shared: &Shared, now: Instant) {
         match self {
             Self::Handshake { .. } => {
                 quic.close(now, NO_ERROR, Bytes::new());
-                *self = Self::Over;
+                self.close(now);
             }
             Self::Http3 { session, .. } => {
                 if let Err(code) = session.go_away(quic, shared, now) {
@@ -198,7 +240,7 @@ impl ConnectionState {
                     self.end_qs(end, quic, shared, now);
                 }
             }
-            Self::Over => {}
+            Self::Over { .. } => {}
         }
     }
 
@@ -208,8 +250,14 @@ impl ConnectionState {
             Self::Handshake { origin, .. } => Some(*origin),
             Self::Http3 { session, .. } => Some(session.origin()),
             Self::Qs { session, .. } => Some(session.origin()),
-            Self::Over => None,
+            Self::Over { .. } => None,
         }
+    }
+
+    fn close(&mut self, now: Instant) {
+        *self = Self::Over {
+            until: now + CLOSED,
+        };
     }
 
     fn end(&mut self, code: Code, quic: &mut Quic, shared: &Shared, now: Instant) {
@@ -219,8 +267,11 @@ impl ConnectionState {
             }
             shared.service.counters.count(Counter::QuicAborted);
         }
+        if code == Code::EXCESSIVE_LOAD {
+            shared.service.counters.count(Counter::Http3Excessive);
+        }
         quic.close(now, code.into(), Bytes::new());
-        *self = Self::Over;
+        self.close(now);
     }
 
     fn end_qs(&mut self, end: qs::End, quic: &mut Quic, shared: &Shared, now: Instant) {
@@ -231,8 +282,15 @@ impl ConnectionState {
             shared.service.counters.count(Counter::QuicAborted);
         }
         quic.close(now, end.code(), Bytes::new());
-        *self = Self::Over;
+        self.close(now);
     }
+}
+
+/// The host whose connections are counted together. `None` for a trusted proxy, which speaks for
+/// many hosts.
+pub(super) fn source_of(origin: &Origin, options: &Options) -> Option<Host> {
+    let proxied = options.proxies.trusts(origin.host.ip()) && !origin.is_scion();
+    (!proxied).then_some(origin.host)
 }
 
 /// The protocol agreed on with ALPN.

@@ -29,7 +29,18 @@ pub(super) struct Control {
     theirs: Vec<Stream>,
     /// Which of the three kinds have been opened; one bit each.
     kinds: u8,
-    push_id: Option<u64>,
+    ids: Ids,
+    /// Bytes read since the last [`Control::take_read`].
+    read: usize,
+}
+
+/// The ids in frames of the control stream, which must not change in one direction.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ids {
+    /// The last MAX_PUSH_ID, which must not decrease (RFC 9114 section 7.2.7).
+    max_push: Option<u64>,
+    /// The last GOAWAY, which must not increase (section 5.2).
+    goaway: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -40,6 +51,8 @@ struct Stream {
     bytes: Vec<u8>,
     /// Bytes of an unknown frame that are still to be skipped.
     skip: u64,
+    /// Whether an event has named it since it was last read.
+    ready: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +81,8 @@ impl Control {
             unwritten: greeting,
             theirs: Vec::new(),
             kinds: 0,
-            push_id: None,
+            ids: Ids::default(),
+            read: 0,
         }
     }
 
@@ -121,19 +135,37 @@ impl Control {
             kind: None,
             bytes: Vec::new(),
             skip: 0,
+            ready: true,
         });
-        self.read(id, quic)
+        self.read(quic)
     }
 
-    /// Reads the data that has arrived on a stream.
-    pub(super) fn read(&mut self, id: StreamId, quic: &mut Connection) -> Result<(), Code> {
-        let Some(at) = self.theirs.iter().position(|stream| stream.id == id) else {
-            return Ok(());
-        };
-        if !self.read_at(at, quic)? {
-            self.theirs.swap_remove(at);
+    /// Notes an event of a stream, for the next [`Control::read`]. Returns whether the stream is
+    /// still read.
+    pub(super) fn note(&mut self, id: StreamId) -> bool {
+        let stream = self.theirs.iter_mut().find(|stream| stream.id == id);
+        stream.map(|stream| stream.ready = true).is_some()
+    }
+
+    /// Reads the data that has arrived on the noted streams.
+    pub(super) fn read(&mut self, quic: &mut Connection) -> Result<(), Code> {
+        while let Some(at) = self.theirs.iter().position(|stream| stream.ready) {
+            self.theirs[at].ready = false;
+            if !self.read_at(at, quic)? {
+                self.theirs.swap_remove(at);
+            }
         }
         Ok(())
+    }
+
+    /// The number of bytes read since the last call.
+    pub(super) fn take_read(&mut self) -> usize {
+        std::mem::take(&mut self.read)
+    }
+
+    /// Whether our stream is open.
+    pub(super) const fn is_open(&self) -> bool {
+        self.ours.is_ok()
     }
 
     /// Reads a stream as far as possible. Returns false if it is no longer needed.
@@ -146,6 +178,7 @@ impl Control {
             let end = match chunks.next(usize::MAX) {
                 Err(ReadError::Blocked) => return Ok(true),
                 Ok(Some(chunk)) => {
+                    self.read += chunk.bytes.len();
                     self.theirs[at].bytes.extend_from_slice(&chunk.bytes);
                     false
                 }
@@ -164,12 +197,7 @@ impl Control {
                 Some(Kind::Unknown) => break !end,
                 Some(_) if end => return Err(Code::CLOSED_CRITICAL_STREAM),
                 Some(Kind::Control { settings }) => {
-                    control(
-                        &mut stream.bytes,
-                        &mut stream.skip,
-                        settings,
-                        &mut self.push_id,
-                    )?;
+                    control(&mut stream.bytes, &mut stream.skip, settings, &mut self.ids)?;
                 }
                 Some(Kind::Encoder) => encoder(&mut stream.bytes)?,
                 Some(Kind::Decoder) => decoder(&mut stream.bytes)?,
@@ -218,7 +246,7 @@ pub(super) fn control(
     bytes: &mut Vec<u8>,
     skip: &mut u64,
     settings: &mut bool,
-    push_id: &mut Option<u64>,
+    ids: &mut Ids,
 ) -> Result<(), Code> {
     let mut rest = &**bytes;
     loop {
@@ -259,7 +287,7 @@ pub(super) fn control(
                 read_settings(payload)?;
                 *settings = true;
             }
-            _ => push_frame(kind, payload, push_id)?,
+            _ => id_frame(kind, payload, ids)?,
         }
     }
     let read = bytes.len() - rest.len();
@@ -284,16 +312,22 @@ fn read_settings(mut payload: &[u8]) -> Result<(), Code> {
 }
 
 /// GOAWAY, MAX_PUSH_ID and CANCEL_PUSH. They concern pushes, which this server does not use.
-fn push_frame(kind: u64, mut payload: &[u8], push_id: &mut Option<u64>) -> Result<(), Code> {
+fn id_frame(kind: u64, mut payload: &[u8], ids: &mut Ids) -> Result<(), Code> {
     let id = frame::varint(&mut payload).filter(|_| payload.is_empty());
     let id = id.ok_or(Code::FRAME_ERROR)?;
     match kind {
         // Section 7.2.3: a push that was never promised.
         frame::CANCEL_PUSH => Err(Code::ID_ERROR),
         // Section 7.2.7: it must not decrease.
-        frame::MAX_PUSH_ID if push_id.is_some_and(|known| id < known) => Err(Code::ID_ERROR),
+        frame::MAX_PUSH_ID if ids.max_push.is_some_and(|known| id < known) => Err(Code::ID_ERROR),
         frame::MAX_PUSH_ID => {
-            *push_id = Some(id);
+            ids.max_push = Some(id);
+            Ok(())
+        }
+        // Section 5.2: it must not increase.
+        frame::GOAWAY if ids.goaway.is_some_and(|known| id > known) => Err(Code::ID_ERROR),
+        frame::GOAWAY => {
+            ids.goaway = Some(id);
             Ok(())
         }
         _ => Ok(()),

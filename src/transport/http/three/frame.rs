@@ -10,7 +10,7 @@ impl Code {
     pub(super) const CLOSED_CRITICAL_STREAM: Self = Self(0x104);
     pub(super) const FRAME_UNEXPECTED: Self = Self(0x105);
     pub(super) const FRAME_ERROR: Self = Self(0x106);
-    pub(super) const EXCESSIVE_LOAD: Self = Self(0x107);
+    pub(in crate::transport) const EXCESSIVE_LOAD: Self = Self(0x107);
     pub(super) const ID_ERROR: Self = Self(0x108);
     pub(super) const SETTINGS_ERROR: Self = Self(0x109);
     pub(super) const MISSING_SETTINGS: Self = Self(0x10a);

@@ -2,7 +2,7 @@
 
 use super::control;
 use super::frame::Code;
-use super::message::{self, Buffers, Stop};
+use super::message::{self, Buffers, Frames, Stop};
 use crate::transport::fuzz::{cuts, origins, proxies};
 use crate::transport::http::origin::Client;
 use crate::transport::{Limits, Options};
@@ -15,10 +15,12 @@ pub fn http3_request(bytes: &[u8]) {
         alt_svc: None,
     };
     let head_bytes = Limits::default().head_bytes;
-    let whole = message::section(bytes, true, head_bytes);
+    let whole = Frames::default().split(bytes, true, head_bytes);
     for (part, _) in cuts(bytes) {
-        match message::section(part, false, head_bytes) {
-            Err(Stop::More) => {}
+        let mut frames = Frames::default();
+        match frames.split(part, false, head_bytes) {
+            // What was read of the part is not read again.
+            Err(Stop::More) => assert_eq!(frames.split(bytes, true, head_bytes), whole),
             early => assert_eq!(early, whole),
         }
     }
@@ -47,7 +49,7 @@ struct Read {
     bytes: Vec<u8>,
     skip: u64,
     settings: bool,
-    push_id: Option<u64>,
+    ids: control::Ids,
 }
 
 /// Checks that the control stream and the QPACK streams give the same result in one piece as in
@@ -60,7 +62,7 @@ pub fn http3_control(bytes: &[u8]) {
                 &mut read.bytes,
                 &mut read.skip,
                 &mut read.settings,
-                &mut read.push_id,
+                &mut read.ids,
             )
         },
         |read| control::encoder(&mut read.bytes),

@@ -5,6 +5,8 @@
 //! connection-specific fields such as `connection: keep-alive`, and a `content-length` that differs
 //! from the length of the body.
 
+use std::ops::Range;
+
 use scion_tracker_core::request::Origin;
 
 use super::frame::{self, Code};
@@ -17,7 +19,7 @@ use crate::transport::http::answer::{
 use crate::transport::http::origin::{Client, Hops};
 
 /// Bytes of frames other than the header section that a request may have: trailers, and unknown
-/// frames, which are ignored.
+/// frames, which are ignored. A request with more ends with H3_EXCESSIVE_LOAD.
 pub(in crate::transport) const EXTRA_BYTES: usize = 1024;
 
 /// Buffers that are reused from request to request.
@@ -39,8 +41,10 @@ pub(super) fn answer(request: &Request, shared: &Shared, buffers: &mut Buffers) 
     });
 }
 
-/// Decodes a request from `bytes`, the start of its stream, or all of the stream if `end`.
+/// Decodes a request from `bytes`, the start of its stream, or all of the stream if `end`. `frames`
+/// keeps what earlier calls have read of the stream.
 pub(super) fn decode(
+    frames: &mut Frames,
     bytes: &[u8],
     end: bool,
     origin: Origin,
@@ -49,7 +53,7 @@ pub(super) fn decode(
     buffers: &mut Buffers,
 ) -> Result<Request, Stop> {
     let rejected = |status| Ok(Request::rejected(&origin, Method::Get, status));
-    let section = match section(bytes, end, head_bytes) {
+    let section = match frames.split(bytes, end, head_bytes) {
         Ok(section) => section,
         Err(Stop::More) if bytes.len() > head_bytes + EXTRA_BYTES => {
             return Err(Stop::Reset(Code::EXCESSIVE_LOAD));
@@ -101,67 +105,95 @@ pub(super) enum Stop {
     Close(Code),
 }
 
-/// Splits a request stream into frames. Stops at the first frame of a body.
-pub(super) fn section(bytes: &[u8], end: bool, head_bytes: usize) -> Result<Section<'_>, Stop> {
-    // Section 7.1: the stream must not end within a frame.
-    let cut = || {
-        if end {
-            Stop::Close(Code::FRAME_ERROR)
-        } else {
-            Stop::More
-        }
-    };
-    let mut headers = None;
-    let mut trailers = None;
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let kind = frame::varint(&mut rest).ok_or_else(cut)?;
-        let length = frame::varint(&mut rest).ok_or_else(cut)?;
-        match kind {
-            frame::DATA if headers.is_none() || trailers.is_some() => {
-                return Err(Stop::Close(Code::FRAME_UNEXPECTED));
-            }
-            frame::DATA if length > 0 => {
-                return Ok(Section {
-                    headers: headers.unwrap_or_default(),
-                    trailers: None,
-                    body: Some(length),
-                });
-            }
-            frame::HEADERS if trailers.is_some() => {
-                return Err(Stop::Close(Code::FRAME_UNEXPECTED));
-            }
-            frame::HEADERS if length > head_bytes as u64 => return Err(Stop::TooLong),
-            frame::CANCEL_PUSH
-            | frame::SETTINGS
-            | frame::PUSH_PROMISE
-            | frame::GOAWAY
-            | frame::MAX_PUSH_ID => return Err(Stop::Close(Code::FRAME_UNEXPECTED)),
-            kind if frame::is_of_http2(kind) => {
-                return Err(Stop::Close(Code::FRAME_UNEXPECTED));
-            }
-            _ => {}
-        }
-        let length = usize::try_from(length).map_err(|_| cut())?;
-        let (payload, after) = rest.split_at_checked(length).ok_or_else(cut)?;
-        rest = after;
-        if kind == frame::HEADERS {
-            let section = if headers.is_none() {
-                &mut headers
+/// The frames of a request stream that have arrived so far.
+///
+/// Each frame is read once, however many packets its stream takes, so that the work for a stream
+/// grows with its bytes and not with its packets.
+#[derive(Debug, Default)]
+pub(super) struct Frames {
+    /// Where the first frame begins that has not arrived in full.
+    at: usize,
+    headers: Option<Range<usize>>,
+    trailers: Option<Range<usize>>,
+    /// Bytes of frames other than the header section.
+    extra: usize,
+}
+
+impl Frames {
+    /// Splits a request stream into frames. Stops at the first frame of a body. `bytes` must begin
+    /// with the bytes of the previous call.
+    pub(super) fn split<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        end: bool,
+        head_bytes: usize,
+    ) -> Result<Section<'a>, Stop> {
+        // Section 7.1: the stream must not end within a frame.
+        let cut = || {
+            if end {
+                Stop::Close(Code::FRAME_ERROR)
             } else {
-                &mut trailers
-            };
-            *section = Some(payload);
+                Stop::More
+            }
+        };
+        while self.at < bytes.len() {
+            let mut rest = &bytes[self.at..];
+            let kind = frame::varint(&mut rest).ok_or_else(cut)?;
+            let length = frame::varint(&mut rest).ok_or_else(cut)?;
+            match kind {
+                frame::DATA if self.headers.is_none() || self.trailers.is_some() => {
+                    return Err(Stop::Close(Code::FRAME_UNEXPECTED));
+                }
+                frame::DATA if length > 0 => return self.section(bytes, Some(length)),
+                frame::HEADERS if self.trailers.is_some() => {
+                    return Err(Stop::Close(Code::FRAME_UNEXPECTED));
+                }
+                frame::HEADERS if length > head_bytes as u64 => return Err(Stop::TooLong),
+                frame::CANCEL_PUSH
+                | frame::SETTINGS
+                | frame::PUSH_PROMISE
+                | frame::GOAWAY
+                | frame::MAX_PUSH_ID => return Err(Stop::Close(Code::FRAME_UNEXPECTED)),
+                kind if frame::is_of_http2(kind) => {
+                    return Err(Stop::Close(Code::FRAME_UNEXPECTED));
+                }
+                _ => {}
+            }
+            let start = bytes.len() - rest.len();
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
+            let after = start.saturating_add(length);
+            let is_head = kind == frame::HEADERS && self.headers.is_none();
+            let mut extra = self.extra;
+            if !is_head {
+                extra = extra.saturating_add(after - self.at);
+                if extra > EXTRA_BYTES {
+                    return Err(Stop::Reset(Code::EXCESSIVE_LOAD));
+                }
+            }
+            if after > bytes.len() {
+                return Err(cut());
+            }
+            (self.at, self.extra) = (after, extra);
+            if is_head {
+                self.headers = Some(start..after);
+            } else if kind == frame::HEADERS {
+                self.trailers = Some(start..after);
+            }
+        }
+        match self.headers {
+            _ if !end => Err(Stop::More),
+            None => Err(Stop::Reset(Code::REQUEST_INCOMPLETE)),
+            Some(_) => self.section(bytes, None),
         }
     }
-    match headers {
-        _ if !end => Err(Stop::More),
-        None => Err(Stop::Reset(Code::REQUEST_INCOMPLETE)),
-        Some(headers) => Ok(Section {
-            headers,
-            trailers,
-            body: None,
-        }),
+
+    fn section<'a>(&self, bytes: &'a [u8], body: Option<u64>) -> Result<Section<'a>, Stop> {
+        let of = |range: &Option<Range<usize>>| range.clone().and_then(|range| bytes.get(range));
+        Ok(Section {
+            headers: of(&self.headers).unwrap_or_default(),
+            trailers: of(&self.trailers),
+            body,
+        })
     }
 }
 

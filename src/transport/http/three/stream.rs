@@ -10,7 +10,7 @@ use quinn_proto::{Connection, ReadError, StreamId, WriteError};
 use scion_tracker_core::request::Origin;
 
 use super::frame::Code;
-use super::message::{self, Buffers, Stop};
+use super::message::{self, Buffers, Frames, Stop};
 use crate::transport::Shared;
 use crate::transport::http::answer::{Request, Transport};
 
@@ -42,13 +42,15 @@ pub(super) struct Waiting {
     pub(super) id: StreamId,
     /// Deadline of the client.
     pub(super) until: Instant,
+    /// Whether an event has named it since it was last continued.
+    pub(super) ready: bool,
     state: State,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Waits for the rest of the request, which begins with these bytes.
-    Request(Vec<u8>),
+    /// Waits for the rest of the request, which begins with these bytes and frames.
+    Request(Vec<u8>, Frames),
     /// Waits for the client to take the rest of the reply: the bytes from this index on.
     Reply(Vec<u8>, usize),
 }
@@ -73,11 +75,14 @@ pub(super) fn start(
     BUFFERS.with_borrow_mut(|(bytes, buffers)| {
         bytes.clear();
         let read = read(id, quic, bytes);
-        decode(id, bytes, &read, origin, quic, shared, buffers).unwrap_or_else(|| {
+        let mut frames = Frames::default();
+        let stream = (id, quic);
+        decode(&mut frames, bytes, &read, origin, stream, shared, buffers).unwrap_or_else(|| {
             Progress::Waiting(Waiting {
                 id,
                 until: now + shared.service.limits().head,
-                state: State::Request(bytes.as_slice().into()),
+                ready: false,
+                state: State::Request(bytes.as_slice().into(), frames),
             })
         })
     })
@@ -98,25 +103,43 @@ pub(super) fn answer(
 }
 
 impl Waiting {
-    /// Continues after an event of the stream.
+    /// The number of bytes of the request that have arrived, if it is not complete.
+    pub(super) const fn arrived(&self) -> usize {
+        match &self.state {
+            State::Request(bytes, _) => bytes.len(),
+            State::Reply(..) => 0,
+        }
+    }
+
+    /// Continues after events of the stream.
     pub(super) fn resume(self, origin: Origin, quic: &mut Connection, shared: &Shared) -> Progress {
-        let Self { id, until, state } = self;
+        let Self {
+            id, until, state, ..
+        } = self;
         match state {
-            State::Request(mut bytes) => {
+            State::Request(mut bytes, mut frames) => {
+                let before = bytes.len();
                 let read = read(id, quic, &mut bytes);
-                let progress = BUFFERS.with_borrow_mut(|(_, buffers)| {
-                    decode(id, &bytes, &read, origin, quic, shared, buffers)
-                });
+                let progress = if bytes.len() == before && matches!(read, Read::Open) {
+                    None
+                } else {
+                    BUFFERS.with_borrow_mut(|(_, buffers)| {
+                        let stream = (id, quic);
+                        decode(&mut frames, &bytes, &read, origin, stream, shared, buffers)
+                    })
+                };
                 progress.unwrap_or(Progress::Waiting(Self {
                     id,
                     until,
-                    state: State::Request(bytes),
+                    ready: false,
+                    state: State::Request(bytes, frames),
                 }))
             }
             State::Reply(bytes, written) => match write(id, &bytes[written..], quic) {
                 Some(more) => Progress::Waiting(Self {
                     id,
                     until,
+                    ready: false,
                     state: State::Reply(bytes, written + more),
                 }),
                 None => Progress::Done,
@@ -127,7 +150,7 @@ impl Waiting {
     /// Aborts the exchange: the client has missed its deadline.
     pub(super) fn give_up(self, quic: &mut Connection, shared: &Shared) {
         let code = match self.state {
-            State::Request(_) => Code::REQUEST_INCOMPLETE,
+            State::Request(..) => Code::REQUEST_INCOMPLETE,
             State::Reply(..) => Code::REQUEST_CANCELLED,
         };
         reject(self.id, code, quic, shared);
@@ -153,11 +176,11 @@ fn read(id: StreamId, quic: &mut Connection, bytes: &mut Vec<u8>) -> Read {
 
 /// Decodes the bytes read so far. `None` if more are needed.
 fn decode(
-    id: StreamId,
+    frames: &mut Frames,
     bytes: &[u8],
     read: &Read,
     origin: Origin,
-    quic: &mut Connection,
+    (id, quic): (StreamId, &mut Connection),
     shared: &Shared,
     buffers: &mut Buffers,
 ) -> Option<Progress> {
@@ -171,6 +194,7 @@ fn decode(
     };
     let head_bytes = shared.service.limits().head_bytes;
     match message::decode(
+        frames,
         bytes,
         finished,
         origin,
@@ -211,6 +235,7 @@ fn reply(
     Some(Waiting {
         id,
         until: now + shared.service.limits().reply,
+        ready: false,
         state: State::Reply(bytes[written..].into(), 0),
     })
 }

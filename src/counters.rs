@@ -80,6 +80,8 @@ counters! {
     QuicRetries = "quic_retries",
     /// QUIC connections ended by a deadline or a protocol error.
     QuicAborted = "quic_aborted",
+    /// Errors of receiving from a UDP socket that passed, on any transport over UDP.
+    ReceiveFailures = "receive_failures",
     /// SCION: dropped, as they were no packets that can be answered.
     ScionMalformed = "scion_malformed",
     /// SCION: dropped packets for another host, port or AS.

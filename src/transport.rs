@@ -17,6 +17,7 @@ pub(crate) mod connections;
 pub(crate) mod fuzz;
 pub(crate) mod http;
 pub(crate) mod quic;
+mod receive;
 pub(crate) mod scion;
 pub(crate) mod tcp;
 pub(crate) mod udp;

@@ -12,6 +12,8 @@ mod addressed;
 #[cfg(any(test, feature = "cli"))]
 mod connected;
 mod control;
+#[cfg(test)]
+pub(crate) mod injected;
 mod messages;
 mod requests;
 mod slots;

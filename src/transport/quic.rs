@@ -9,7 +9,10 @@
 
 mod driver;
 mod out;
+mod socket;
 mod state;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod udp;
 
@@ -21,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use quinn::{AsyncUdpSocket, Runtime as _, TokioRuntime};
+use quinn::AsyncUdpSocket;
 use quinn_proto::crypto::rustls::{NoInitialCipherSuite, QuicServerConfig};
 use quinn_proto::{ConnectionError, EndpointConfig, ServerConfig, TransportConfig, VarInt};
 use scion_tracker_core::address::ScionAddr;
@@ -35,6 +38,7 @@ use super::{Limits, Options, Shared};
 use crate::scion::socket::{Recipient, ScionSocket};
 use crate::service::Service;
 pub(super) use driver::{Driver, Received};
+use socket::QuicSocket;
 use udp::Receiver;
 
 /// Protocols of a UDP listener, by their names in TLS (ALPN).
@@ -84,14 +88,23 @@ impl Listener {
         socket: UdpSocket,
         shutdown: CancellationToken,
     ) -> io::Result<()> {
-        let socket = TokioRuntime.wrap_udp_socket(socket)?;
+        let socket = Arc::new(QuicSocket::new(socket)?);
+        self.run_on(socket, shutdown).await
+    }
+
+    async fn run_on(
+        &self,
+        socket: Arc<dyn AsyncUdpSocket>,
+        shutdown: CancellationToken,
+    ) -> io::Result<()> {
         // Each socket has its own keys for connection ids and stateless resets. The packets of a
         // client that changes its port may reach another socket. With common keys that socket would
         // reset the connection of the first one, and anyone who sees the packets could cause that
         // (RFC 9000 section 21.11).
         let endpoint = EndpointConfig::default();
         let origin_of = |remote: SocketAddr| Some(Origin::ip(remote.ip()));
-        let mut receiver = Receiver::new(Arc::clone(&socket), &endpoint);
+        let service = Arc::clone(&self.service);
+        let mut receiver = Receiver::new(Arc::clone(&socket), &endpoint, service);
         let mut driver = self.driver(socket, endpoint, None, origin_of, shutdown.clone());
         let mut stopping = pin!(shutdown.cancelled());
         let mut stopped = false;

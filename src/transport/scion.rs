@@ -37,6 +37,7 @@ use scion_tracker_core::codec::scion::Unsealed;
 use tokio_util::sync::CancellationToken;
 
 use super::quic::{self, Driver, Received};
+use super::receive::ReceiveErrors;
 use super::udp;
 use crate::counters::Counter;
 use crate::scion::rate::RateLimiter;
@@ -89,6 +90,7 @@ struct Demultiplexer {
     udp: Option<Udp>,
     negotiator: Negotiator,
     echoes: RateLimiter,
+    errors: ReceiveErrors,
 }
 
 /// The BEP 15 handler and its unsent replies.
@@ -109,6 +111,7 @@ impl Demultiplexer {
             udp,
             negotiator: Negotiator::new(),
             echoes: RateLimiter::new(ECHOES),
+            errors: ReceiveErrors::new("SCION"),
         }
     }
 
@@ -121,9 +124,12 @@ impl Demultiplexer {
         Poll::Pending
     }
 
-    /// Receives a batch and handles it.
+    /// Receives a batch and handles it. Pauses after an error that passes.
     fn poll(&mut self, cx: &mut Context<'_>, quic: Option<&mut Driver>) -> Poll<io::Result<()>> {
-        ready!(self.socket.poll_receive(cx, &mut self.batch))?;
+        ready!(self.errors.poll_paused(cx));
+        if let Err(error) = ready!(self.socket.poll_receive(cx, &mut self.batch)) {
+            return self.errors.bear(Err(error), self.socket.counters(), cx);
+        }
         self.handle_batch(quic);
         Poll::Ready(Ok(()))
     }
@@ -135,6 +141,7 @@ impl Demultiplexer {
             udp,
             negotiator,
             echoes,
+            ..
         } = self;
         let counters = socket.counters();
         let mut requests = Requests::new();
@@ -244,4 +251,4 @@ fn is_bep15(datagram: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -27,6 +27,7 @@ use crate::server::secrets::Secrets;
 use crate::service::{self, Service};
 use crate::socket::mmsg::RequestBatch;
 
+use super::receive::ReceiveErrors;
 use handler::Handler;
 
 /// Longest request that is read, in bytes. The longest scrape of BEP 15 has 1,496 bytes.
@@ -160,6 +161,7 @@ fn handler(service: &Arc<Service>, ids: ConnectionIds, options: Options) -> io::
 }
 
 fn run(mut handler: Handler, socket: &UdpSocket, shutdown: &CancellationToken) {
+    let mut errors = ReceiveErrors::new("UDP");
     let mut batch = match RequestBatch::<REQUEST, REPLY>::new(socket) {
         Ok(batch) => batch,
         Err(error) => return tracing::error!(%error, "cannot set up a UDP worker"),
@@ -189,12 +191,8 @@ fn run(mut handler: Handler, socket: &UdpSocket, shutdown: &CancellationToken) {
                 handler.counts.add(Counter::UdpSendFailures, failed);
             }
             Err(error) if is_pause(&error) => {}
-            Err(error) => {
-                // Errors such as ENOMEM pass. A socket that fails again at once must not spin.
-                let counters = &handler.service.counters;
-                warn_limited!(counters, "cannot receive from UDP", %error);
-                thread::sleep(Duration::from_millis(20));
-            }
+            // Errors such as ENOMEM pass. A socket that fails again at once must not spin.
+            Err(error) => thread::sleep(errors.note(&error, &handler.service.counters)),
         }
     }
 }

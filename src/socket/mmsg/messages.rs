@@ -119,6 +119,10 @@ impl<const LEN: usize> Incoming<LEN> {
     /// Takes the datagrams that are there, at least one on a socket that blocks. Returns how many.
     pub(super) fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
         self.clear();
+        #[cfg(test)]
+        if let Some(error) = super::injected::take(socket) {
+            return Err(error);
+        }
         // SAFETY: there are `BATCH` headers. By the invariant of this file each points to live memory of
         // this batch, of at least the lengths given with it, its own; all of it is borrowed mutably, so
         // nobody else reads or writes it during the call. A null timeout is allowed.

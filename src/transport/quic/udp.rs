@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use quinn::AsyncUdpSocket;
@@ -10,6 +10,8 @@ use quinn::udp::{BATCH_SIZE, RecvMeta};
 use quinn_proto::{EcnCodepoint, EndpointConfig};
 
 use super::driver::{Driver, Received, max_datagram};
+use crate::service::Service;
+use crate::transport::receive::ReceiveErrors;
 
 /// Size of a buffer for datagrams that the kernel has coalesced.
 const COALESCED: usize = 1 << 16;
@@ -18,24 +20,33 @@ const COALESCED: usize = 1 << 16;
 pub(super) struct Receiver {
     socket: Arc<dyn AsyncUdpSocket>,
     buffers: Box<[u8]>,
+    errors: ReceiveErrors,
+    service: Arc<Service>,
 }
 
 impl Receiver {
-    pub(super) fn new(socket: Arc<dyn AsyncUdpSocket>, endpoint: &EndpointConfig) -> Self {
+    pub(super) fn new(
+        socket: Arc<dyn AsyncUdpSocket>,
+        endpoint: &EndpointConfig,
+        service: Arc<Service>,
+    ) -> Self {
         let datagram = max_datagram(endpoint).min(COALESCED);
         let buffer = (datagram * socket.max_receive_segments()).min(COALESCED);
         Self {
             socket,
             buffers: vec![0; buffer * BATCH_SIZE].into(),
+            errors: ReceiveErrors::new("QUIC"),
+            service,
         }
     }
 
-    /// Receives a batch and passes it to the driver.
+    /// Receives a batch and passes it to the driver. Pauses after an error that passes.
     pub(super) fn poll(
         &mut self,
         driver: &mut Driver,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
+        ready!(self.errors.poll_paused(cx));
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
         let size = self.buffers.len() / BATCH_SIZE;
         let mut chunks = self.buffers.chunks_mut(size);
@@ -43,9 +54,9 @@ impl Receiver {
             std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
         let count = match self.socket.poll_recv(cx, &mut buffers, &mut metas) {
             Poll::Ready(Ok(count)) => count,
-            // UDP has no such error, but anyone can cause it with an ICMP message.
-            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => 0,
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Ready(Err(error)) => {
+                return self.errors.bear(Err(error), &self.service.counters, cx);
+            }
             Poll::Pending => return Poll::Pending,
         };
         let now = Instant::now();

@@ -19,6 +19,7 @@ use crate::scion::socket::tests::forge;
 use crate::scion::socket::tests::net::{host, loopback, path};
 use crate::scion::socket::{Limits, Routers};
 use crate::service::Service;
+use crate::socket::mmsg::injected;
 use crate::transport::http::origin::Proxies;
 use crate::transport::{self, quic};
 
@@ -42,17 +43,18 @@ enum Serves {
     Both,
 }
 
+pub(in crate::transport) fn service() -> Arc<Service> {
+    let tracker = Tracker::new(Memory::new(Ceilings::default(), [1, 2, 3, 4]));
+    let (rules, limits) = (Rules::default(), transport::Limits::default());
+    Arc::new(Service::new(tracker, rules, limits))
+}
+
 fn start(serves: Serves) -> Running {
     start_at(host(SERVER), Routers::Unknown, serves)
 }
 
 fn start_at(host: Host, routers: Routers, serves: Serves) -> Running {
-    let tracker = Tracker::new(Memory::new(Ceilings::default(), [1, 2, 3, 4]));
-    let service = Arc::new(Service::new(
-        tracker,
-        Rules::default(),
-        transport::Limits::default(),
-    ));
+    let service = service();
     let underlay = StdUdpSocket::bind(loopback()).unwrap();
     let counters = Arc::clone(&service.counters);
     let socket = ScionSocket::server(underlay, host, routers, Limits::default(), counters).unwrap();
@@ -71,7 +73,8 @@ fn start_at(host: Host, routers: Routers, serves: Serves) -> Running {
     }
 }
 
-fn listener(service: &Arc<Service>) -> quic::Listener {
+/// A listener for QUIC with a certificate of its own.
+pub(in crate::transport) fn listener(service: &Arc<Service>) -> quic::Listener {
     let made = rcgen::generate_simple_self_signed(["tracker".to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -320,5 +323,21 @@ fn bep15_requests_are_told_from_quic() {
         (&[], false),
     ] {
         assert_eq!(is_bep15(datagram), expected, "{datagram:02x?}");
+    }
+}
+
+#[tokio::test]
+async fn errors_of_receiving_that_pass_do_not_end_the_port() {
+    let codes = [libc::ENOMEM, libc::ENOBUFS, libc::ECONNREFUSED];
+    for serves in [Serves::Udp, Serves::Both] {
+        let server = start(serves);
+        let client = at("127.0.0.1").await;
+        let mut request = Vec::new();
+        write_connect_request(TransactionId(7), &mut request);
+        assert_eq!(server.ask(&client, &request).await.len(), 16);
+        injected::fail_next(server.socket.underlay_addr().port(), &codes);
+        assert_eq!(server.ask(&client, &request).await.len(), 16);
+        assert_eq!(server.count(Counter::ReceiveFailures), codes.len() as u64);
+        server.stop().await;
     }
 }

@@ -80,6 +80,12 @@ counters! {
     QuicRetries = "quic_retries",
     /// QUIC connections ended by a deadline or a protocol error.
     QuicAborted = "quic_aborted",
+    /// QUIC handshakes given up for a source that had fewer.
+    QuicEvicted = "quic_evicted",
+    /// QUIC: dropped packets of a connection from another host than its own.
+    QuicElsewhere = "quic_elsewhere",
+    /// QUIC: dropped packets that another worker should have got, because its queue was full.
+    QuicUnforwarded = "quic_unforwarded",
     /// Errors of receiving from a UDP socket that passed, on any transport over UDP.
     ReceiveFailures = "receive_failures",
     /// SCION: dropped, as they were no packets that can be answered.

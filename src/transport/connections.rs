@@ -37,18 +37,18 @@ pub(crate) struct Connections {
     sources: [Mutex<HashMap<Source, u32>>; SHARDS],
 }
 
-/// A host, IPv6 by its /64: a household has that many addresses to come from.
+/// A host, IPv6 by its /64: a household has that many addresses.
 ///
 /// Two words, as they are hashed for every connection. IPv4 stands where IPv6 has the networks of
 /// `::/32`, from which nobody comes but the host itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Source {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Source {
     ia: u64,
     network: u64,
 }
 
 impl Source {
-    fn of(host: Host) -> Self {
+    pub(super) fn of(host: Host) -> Self {
         let network = match host.ip() {
             IpAddr::V4(ip) => ip.to_bits().into(),
             IpAddr::V6(ip) => (ip.to_bits() >> 64) as u64,

@@ -8,6 +8,8 @@
 //! client, and a tracker hands out that address.
 
 mod driver;
+mod group;
+mod handshakes;
 mod out;
 mod socket;
 mod state;
@@ -21,7 +23,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use quinn::AsyncUdpSocket;
@@ -35,9 +37,12 @@ use tokio_util::task::TaskTracker;
 use super::http::qs;
 use super::http::three::EXTRA_BYTES;
 use super::{Limits, Options, Shared};
+use crate::scion::socket::quic::V1;
 use crate::scion::socket::{Recipient, ScionSocket};
 use crate::service::Service;
 pub(super) use driver::{Driver, Received};
+pub(crate) use group::Seat;
+use handshakes::{Handshakes, UsedTokens};
 use socket::QuicSocket;
 use udp::Receiver;
 
@@ -52,6 +57,34 @@ pub(crate) const PROTOCOLS_OVER_SCION: &[&[u8]] = &[b"h3", qs::PROTOCOL];
 const UNI_STREAMS: u32 = 6;
 /// Unacknowledged reply bytes of all streams of a connection.
 const SEND_WINDOW: u64 = 128 * 1024;
+/// An idle connection with HTTP/3, in bytes: quinn, TLS and our own state.
+const IDLE_BYTES: usize = 48 * 1024;
+/// Bytes of packets that quinn keeps for each stream besides their contents, before it copies them
+/// together.
+const PACKET_BYTES: usize = 32 * 1024;
+/// Longest reply in bytes: 500 peers as dictionaries.
+const REPLY_BYTES: usize = 64 * 1024;
+
+/// The most bytes that one connection can make the server keep: when packets are missing in all
+/// streams, no request is complete, and no reply is acknowledged. Replies and requests exclude each
+/// other on a stream; the larger one counts.
+pub(crate) const fn connection_bytes(limits: &Limits) -> usize {
+    let streams = limits.streams as usize;
+    let received =
+        stream_window(limits) * streams + PACKET_BYTES * (streams + UNI_STREAMS as usize);
+    let request = limits.head_bytes + EXTRA_BYTES;
+    let waiting = if request > REPLY_BYTES {
+        request
+    } else {
+        REPLY_BYTES
+    };
+    IDLE_BYTES + received + SEND_WINDOW as usize + waiting * streams
+}
+
+/// The receive window of a stream in bytes: a request and what follows it.
+const fn stream_window(limits: &Limits) -> usize {
+    limits.head_bytes + 2 * EXTRA_BYTES
+}
 
 /// State shared by all endpoints of a listener.
 #[derive(Debug)]
@@ -71,7 +104,10 @@ impl Listener {
         options: Arc<Options>,
         service: Arc<Service>,
     ) -> io::Result<Self> {
-        let config = server_config(tls, &service.limits(), initial_rtt)
+        let limits = service.limits();
+        let most = connection_bytes(&limits);
+        tracing::debug!(bytes = most, "the most that a QUIC connection can hold");
+        let config = server_config(tls, &limits, initial_rtt)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         Ok(Self {
             config: Arc::new(config),
@@ -82,30 +118,36 @@ impl Listener {
     }
 
     /// Serves a UDP socket until `shutdown`, then drains open connections for at most the drain
-    /// time.
+    /// time. `seat` is the socket's place among the sockets of its port.
     pub(crate) async fn run(
         &self,
         socket: UdpSocket,
+        seat: Seat,
         shutdown: CancellationToken,
     ) -> io::Result<()> {
         let socket = Arc::new(QuicSocket::new(socket)?);
-        self.run_on(socket, shutdown).await
+        self.run_on(socket, seat, shutdown).await
     }
 
     async fn run_on(
         &self,
         socket: Arc<dyn AsyncUdpSocket>,
+        seat: Seat,
         shutdown: CancellationToken,
     ) -> io::Result<()> {
         // Each socket has its own keys for connection ids and stateless resets. The packets of a
-        // client that changes its port may reach another socket. With common keys that socket would
-        // reset the connection of the first one, and anyone who sees the packets could cause that
-        // (RFC 9000 section 21.11).
-        let endpoint = EndpointConfig::default();
+        // client that changes its port may reach another socket, which hands them over. With
+        // common keys that socket could be made to reset the connection of the first one, by anyone
+        // who sees the packets (RFC 9000 section 21.11).
+        let mut endpoint = EndpointConfig::default();
+        // quinn would also offer drafts.
+        endpoint.supported_versions(vec![V1]);
+        seat.mark(&mut endpoint);
         let origin_of = |remote: SocketAddr| Some(Origin::ip(remote.ip()));
         let service = Arc::clone(&self.service);
         let mut receiver = Receiver::new(Arc::clone(&socket), &endpoint, service);
-        let mut driver = self.driver(socket, endpoint, None, origin_of, shutdown.clone());
+        let driver = self.driver(socket, endpoint, None, origin_of, shutdown.clone());
+        let mut driver = driver.seated(seat);
         let mut stopping = pin!(shutdown.cancelled());
         let mut stopped = false;
         poll_fn(|cx| {
@@ -149,7 +191,12 @@ impl Listener {
             shutdown,
             tasks: TaskTracker::new(),
         });
-        let (config, handshakes) = (Arc::clone(&self.config), Arc::clone(&self.handshakes));
+        let mut config = Arc::clone(&self.config);
+        if recipient.is_none() {
+            // The driver drops packets from another host.
+            Arc::make_mut(&mut config).migration(true);
+        }
+        let handshakes = Handshakes::new(Arc::clone(&self.handshakes));
         Driver::new(
             socket,
             endpoint,
@@ -174,7 +221,7 @@ fn server_config(
     let mut transport = TransportConfig::default();
     // The receive windows. The connection's window holds those of all streams, so that no stream
     // can block the others.
-    let stream_window = u32::try_from(limits.head_bytes + 2 * EXTRA_BYTES).unwrap_or(u32::MAX);
+    let stream_window = u32::try_from(stream_window(limits)).unwrap_or(u32::MAX);
     let window = stream_window.saturating_mul(limits.streams);
     transport
         // Every handshake reserves an entry per stream, used or not.
@@ -202,7 +249,8 @@ fn server_config(
     config
         .transport_config(Arc::new(transport))
         .validation_token_config(tokens)
-        // The handshake validates the origin of a connection. It must not change afterwards.
+        .retry_token_lifetime(UsedTokens::LIFETIME)
+        // The origin of a connection must not change. On IP, `Listener::driver` lets the port change.
         .migration(false);
     Ok(config)
 }
@@ -216,21 +264,4 @@ pub(super) fn is_abort(error: &ConnectionError) -> bool {
             | ConnectionError::LocallyClosed
             | ConnectionError::TimedOut
     )
-}
-
-/// A handshake in progress. Counted until it is dropped.
-#[derive(Debug)]
-struct Handshake(Arc<AtomicUsize>);
-
-impl Handshake {
-    fn new(handshakes: &Arc<AtomicUsize>) -> Self {
-        handshakes.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(handshakes))
-    }
-}
-
-impl Drop for Handshake {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }

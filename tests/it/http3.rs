@@ -1,5 +1,6 @@
 //! Announces over HTTP/3, and the lifetime of its connections.
 
+mod lifetime;
 pub(crate) mod raw;
 
 use std::net::SocketAddr;

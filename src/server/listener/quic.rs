@@ -19,8 +19,8 @@ const SCHEME: &str = "h3";
 pub(super) struct Http3 {
     listening: Listening,
     proxies: Proxies,
-    /// One per worker. A client that changes its port may reach another one, and has to connect again
-    /// in any case.
+    /// One per worker. A client that changes its port may reach another one, which hands its packets
+    /// over.
     sockets: Vec<UdpSocket>,
     certificates: Arc<Certificates>,
 }
@@ -69,9 +69,10 @@ impl Run for Http3 {
         let options = Arc::new(start.options(self.proxies));
         let listener = quic::Listener::new(tls, None, options, Arc::clone(&start.service))?;
         let listener = Arc::new(listener);
-        for socket in self.sockets {
+        let seats = quic::Seat::group(self.sockets.len());
+        for (socket, seat) in self.sockets.into_iter().zip(seats) {
             let (listener, stop) = (Arc::clone(&listener), start.stop());
-            start.spawn(async move { listener.run(socket, stop).await });
+            start.spawn(async move { listener.run(socket, seat, stop).await });
         }
         Ok(())
     }

@@ -12,7 +12,6 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -24,9 +23,10 @@ use quinn_proto::{
 };
 use scion_tracker_core::request::Origin;
 
-use super::Handshake;
+use super::group::Seat;
+use super::handshakes::{Handshakes, UsedTokens};
 use super::out::Out;
-use super::state::{ConnectionState, NO_ERROR};
+use super::state::{ConnectionState, EXCESSIVE_LOAD, NO_ERROR, source_of};
 use super::timers::Timers;
 use crate::counters::Counter;
 use crate::scion::socket::Recipient;
@@ -64,7 +64,9 @@ pub(in crate::transport) struct Driver {
     response: Vec<u8>,
     origin_of: OriginOf,
     shared: Arc<Shared>,
-    handshakes: Arc<AtomicUsize>,
+    handshakes: Handshakes,
+    tokens: UsedTokens,
+    seat: Option<Seat>,
     /// By connection handle.
     connections: Vec<Option<Box<Connection>>>,
     /// Number of connections, including closed ones that are not removed yet.
@@ -93,7 +95,7 @@ impl Driver {
         server: Arc<ServerConfig>,
         origin_of: OriginOf,
         shared: Arc<Shared>,
-        handshakes: Arc<AtomicUsize>,
+        handshakes: Handshakes,
     ) -> Self {
         let may_fragment = socket.may_fragment();
         Self {
@@ -105,6 +107,8 @@ impl Driver {
             origin_of,
             shared,
             handshakes,
+            tokens: UsedTokens::default(),
+            seat: None,
             connections: Vec::new(),
             held: 0,
             ready: Vec::new(),
@@ -141,6 +145,11 @@ impl Driver {
                 return Poll::Pending;
             }
         }
+        if let Some(seat) = &mut self.seat {
+            for packet in seat.take(cx) {
+                self.handle(&packet.received(), Instant::now());
+            }
+        }
         for handle in self.wakeups.take(cx) {
             mark(&mut self.connections, &mut self.ready, handle);
         }
@@ -158,9 +167,22 @@ impl Driver {
         Poll::Pending
     }
 
-    /// Passes a datagram to its connection.
+    /// Gives the endpoint a place among the endpoints of its port.
+    pub(super) fn seated(mut self, seat: Seat) -> Self {
+        self.seat = Some(seat);
+        self
+    }
+
+    /// Passes a datagram to its connection, or to the endpoint that has the connection.
     pub(in crate::transport) fn handle(&mut self, datagram: &Received<'_>, now: Instant) {
         if datagram.payload.len() > self.max_datagram {
+            return;
+        }
+        if let Some(handed_over) = self.seat.as_ref().and_then(|seat| seat.hand_over(datagram)) {
+            if !handed_over {
+                let counters = &self.shared.service.counters;
+                counters.count(Counter::QuicUnforwarded);
+            }
             return;
         }
         self.response.clear();
@@ -173,10 +195,18 @@ impl Driver {
             &mut self.response,
         );
         match event {
+            // The handshake validates the host of a client, which is the origin of its requests and
+            // must not change. Its port may change, as behind a NAT (RFC 9000 section 9.3).
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 let Some(Some(connection)) = self.connections.get_mut(handle.0) else {
                     return;
                 };
+                let known = connection.quic.remote_address();
+                // quinn itself allows no change over SCION.
+                if datagram.remote.ip() != known.ip() && self.recipient.is_none() {
+                    let counters = &self.shared.service.counters;
+                    return counters.count(Counter::QuicElsewhere);
+                }
                 connection.quic.handle_event(event);
                 if !connection.ready {
                     connection.ready = true;
@@ -194,34 +224,51 @@ impl Driver {
     /// Accepts a connection, asks for address validation with Retry, or refuses.
     ///
     /// An address that is not validated may be forged, so such a packet does not count against the
-    /// connections of that address. Handshakes in progress have their own limit.
+    /// connections of that address. A validated one counts from here on. Handshakes in progress
+    /// have their own limit: at that limit, the source with the most handshakes loses one.
     fn admit(&mut self, incoming: Incoming, now: Instant) {
-        let Shared { service, .. } = &*self.shared;
+        let Shared {
+            service, options, ..
+        } = &*self.shared;
         let limits = service.limits();
         let Some(origin) = (self.origin_of)(incoming.remote_address()) else {
             // The table of remotes was full and has lost this one. The client tries again.
             return self.endpoint.ignore(incoming);
         };
         let validated = incoming.remote_address_validated();
-        let in_flight = self.handshakes.load(Ordering::Relaxed);
-        let full = service.connections.is_full(Over::Quic, origin.host);
-        // Closed ones stay for some more round trips, whose length the client decides.
-        let crowded = self.held >= limits.quic_connections + limits.handshakes;
-        if in_flight >= limits.handshakes || crowded || (full && validated) {
-            service.counters.count(Counter::QuicRefused);
-            let transmit = self.endpoint.refuse(incoming, &mut self.response);
-            return self.out.send_or_drop(&transmit, &self.response);
-        }
-        if !validated && (full || in_flight >= limits.handshakes_before_retry) {
-            service.counters.count(Counter::QuicRetries);
-            self.name_recipient(incoming.remote_address());
-            // Fails only for a validated address.
-            if let Ok(transmit) = self.endpoint.retry(incoming, &mut self.response) {
-                self.out.send_or_drop(&transmit, &self.response);
+        let in_flight = self.handshakes.in_flight();
+        if !validated {
+            let before_retry = limits.handshakes_before_retry.min(limits.handshakes);
+            let full = service.connections.is_full(Over::Quic, origin.host);
+            if full || in_flight >= before_retry {
+                return self.retry(incoming);
             }
-            return;
+        }
+        // Closed ones stay for a moment.
+        let crowded = self.held >= limits.quic_connections + limits.handshakes;
+        // A Retry token is known by the connection id that it was issued for.
+        let retried = validated && !incoming.may_retry();
+        let issued_for = (incoming.remote_address(), *incoming.orig_dst_cid());
+        if crowded || (retried && !self.tokens.use_once(issued_for, now)) {
+            return self.refuse(incoming);
+        }
+        let source = source_of(&origin, options);
+        let open = match validated {
+            true => match service.connections.enter(Over::Quic, source) {
+                Ok(open) => Some(open),
+                Err(_) => return self.refuse(incoming),
+            },
+            false => None,
+        };
+        let counted = source.filter(|_| validated);
+        if in_flight >= limits.handshakes {
+            match self.handshakes.to_give_up(counted) {
+                Some(handle) if validated => self.give_up(handle, now),
+                _ => return self.refuse(incoming),
+            }
         }
         self.name_recipient(incoming.remote_address());
+        self.response.clear();
         let accepted = self
             .endpoint
             .accept(incoming, now, &mut self.response, None);
@@ -229,7 +276,7 @@ impl Driver {
             Ok(accepted) => accepted,
             Err(error) => {
                 // The packet is not a valid Initial.
-                service.counters.count(Counter::QuicAborted);
+                self.shared.service.counters.count(Counter::QuicAborted);
                 if let Some(transmit) = error.response {
                     self.out.send_or_drop(&transmit, &self.response);
                 }
@@ -242,8 +289,8 @@ impl Driver {
                 handle,
                 origin,
                 until: now + limits.handshake,
-                open: None,
-                _counted: Handshake::new(&self.handshakes),
+                open,
+                _counted: self.handshakes.begin(counted, handle),
             },
             ready: false,
         };
@@ -253,6 +300,47 @@ impl Driver {
         self.connections[handle.0] = Some(Box::new(connection));
         self.held += 1;
         mark(&mut self.connections, &mut self.ready, handle);
+    }
+
+    /// Asks the client to show that it receives at its address.
+    fn retry(&mut self, incoming: Incoming) {
+        self.shared.service.counters.count(Counter::QuicRetries);
+        self.name_recipient(incoming.remote_address());
+        // Fails only for a validated address.
+        if let Ok(transmit) = self.endpoint.retry(incoming, &mut self.response) {
+            self.out.send_or_drop(&transmit, &self.response);
+        }
+    }
+
+    fn refuse(&mut self, incoming: Incoming) {
+        self.shared.service.counters.count(Counter::QuicRefused);
+        let transmit = self.endpoint.refuse(incoming, &mut self.response);
+        self.out.send_or_drop(&transmit, &self.response);
+    }
+
+    /// Ends a handshake in favor of another source.
+    fn give_up(&mut self, handle: ConnectionHandle, now: Instant) {
+        self.shared.service.counters.count(Counter::QuicEvicted);
+        if let Some(Some(connection)) = self.connections.get_mut(handle.0) {
+            let quic = &mut connection.quic;
+            quic.close(now, EXCESSIVE_LOAD, Bytes::new());
+            self.response.clear();
+            if let Some(transmit) = quic.poll_transmit(now, 1, &mut self.response) {
+                self.out.send_or_drop(&transmit, &self.response);
+            }
+        }
+        self.endpoint.handle_event(handle, EndpointEvent::drained());
+        self.remove(handle);
+    }
+
+    /// Forgets a connection that the endpoint has forgotten.
+    fn remove(&mut self, handle: ConnectionHandle) {
+        self.timers.set(handle, None);
+        if let Some(connection) = self.connections.get_mut(handle.0)
+            && connection.take().is_some()
+        {
+            self.held -= 1;
+        }
     }
 
     fn name_recipient(&self, remote: SocketAddr) {
@@ -332,10 +420,7 @@ impl Driver {
                 }
                 let answer = self.endpoint.handle_event(handle, event);
                 if drained {
-                    self.timers.set(handle, None);
-                    self.connections[handle.0] = None;
-                    self.held -= 1;
-                    return;
+                    return self.remove(handle);
                 }
                 if let Some(event) = answer {
                     quic.handle_event(event);
@@ -377,9 +462,7 @@ impl Driver {
             let Connection { quic, state, .. } = &mut **connection;
             if state.is_done(now) {
                 self.endpoint.handle_event(handle, EndpointEvent::drained());
-                self.timers.set(handle, None);
-                self.connections[handle.0] = None;
-                self.held -= 1;
+                self.remove(handle);
                 continue;
             }
             if quic.poll_timeout().is_some_and(|at| at <= now) {

@@ -9,7 +9,8 @@ use quinn_proto::{Connection as Quic, ConnectionHandle, Event, VarInt};
 use scion_tracker_core::address::Host;
 use scion_tracker_core::request::Origin;
 
-use super::{Handshake, is_abort};
+use super::handshakes::Handshake;
+use super::is_abort;
 use crate::counters::Counter;
 use crate::log::Shown;
 use crate::transport::connections::{Open, Over};
@@ -20,7 +21,7 @@ use crate::transport::{Options, Shared};
 /// Error codes that close a connection before its protocol is known: those of HTTP/3 (RFC 9114
 /// section 8.1).
 pub(super) const NO_ERROR: VarInt = VarInt::from_u32(0x100);
-const EXCESSIVE_LOAD: VarInt = VarInt::from_u32(0x107);
+pub(super) const EXCESSIVE_LOAD: VarInt = VarInt::from_u32(0x107);
 
 /// The state of a connection.
 pub(super) enum ConnectionState {

@@ -56,6 +56,10 @@ fn failing(codes: &[i32]) -> Arc<Failing> {
     })
 }
 
+fn seat() -> Seat {
+    Seat::group(1).next().unwrap()
+}
+
 #[tokio::test]
 async fn errors_of_receiving_that_pass_do_not_end_an_endpoint() {
     let codes = [
@@ -68,7 +72,7 @@ async fn errors_of_receiving_that_pass_do_not_end_an_endpoint() {
     let to = socket.local_addr().unwrap();
     let (listener, stop) = (listener(&service), CancellationToken::new());
     let until = stop.clone();
-    let served = tokio::spawn(async move { listener.run_on(socket, until).await });
+    let served = tokio::spawn(async move { listener.run_on(socket, seat(), until).await });
     // Packets of an unknown version are answered.
     let client = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let mut packet = b"\xc3\x1a\x2a\x3a\x4a\x08destiny!\x03src".to_vec();
@@ -87,7 +91,7 @@ async fn errors_of_receiving_that_pass_do_not_end_an_endpoint() {
 async fn an_endpoint_ends_if_its_socket_is_unusable() {
     let (service, socket) = (service(), failing(&[libc::EBADF]));
     let listener = listener(&service);
-    let ended = listener.run_on(socket, CancellationToken::new());
+    let ended = listener.run_on(socket, seat(), CancellationToken::new());
     let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
     assert_eq!(
         ended.unwrap().unwrap_err().raw_os_error(),

@@ -43,7 +43,8 @@ pub struct Connections {
     #[config(env = "SCION_TRACKER_HANDSHAKES_BEFORE_RETRY", default = 256)]
     pub handshakes_before_retry: usize,
 
-    /// Most QUIC handshakes in flight. More are refused.
+    /// Most QUIC handshakes in flight. At this limit the source with the most handshakes loses one to a
+    /// source with fewer; others are refused.
     #[config(
         env = "SCION_TRACKER_HANDSHAKES",
         default = 4096,
@@ -93,7 +94,7 @@ pub struct Connections {
     )]
     pub reply_timeout: Duration,
 
-    /// How long a connection without a request is kept.
+    /// How long a connection is kept after its last answered request.
     #[config(
         env = "SCION_TRACKER_IDLE_TIMEOUT",
         default = "30s",

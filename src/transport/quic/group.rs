@@ -211,10 +211,10 @@ mod tests {
                 assert!(ids.validate(&id).is_ok());
                 let short = [&[0x40][..], &id, b"payload"].concat();
                 let long = [&[0xc0][..], &id, b"payload"].concat();
-                for from in 0..3 {
-                    assert_eq!(seats[from].hand_over(&received(&long)), None);
-                    assert_eq!(seats[from].hand_over(&received(&short[..8])), None);
-                    let handed = seats[from].hand_over(&received(&short));
+                for (from, seat) in seats.iter().enumerate() {
+                    assert_eq!(seat.hand_over(&received(&long)), None);
+                    assert_eq!(seat.hand_over(&received(&short[..8])), None);
+                    let handed = seat.hand_over(&received(&short));
                     assert_eq!(handed, (from != index).then_some(true));
                 }
                 let cx = &mut Context::from_waker(Waker::noop());

@@ -33,7 +33,8 @@ async fn counted(tracker: &Running, counter: Counter, value: u64) {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(PATIENCE, reached).await.expect(counter.label());
+    let reached = timeout(PATIENCE, reached).await;
+    assert!(reached.is_ok(), "{counter:?} stays below {value}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

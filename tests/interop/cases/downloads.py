@@ -3,7 +3,7 @@
 from functools import partial
 
 from cases import Case
-from clients import aria2, libtorrent, transmission, webtorrent
+from clients import aria2, deluge, libtorrent, qbittorrent, rqbit, rtorrent, transmission, webtorrent
 from harness.peer import Peer
 from harness.process import Failed, Skipped, wait_for
 from harness.torrent import Torrent
@@ -15,6 +15,15 @@ ROWS = [
     (libtorrent, aria2, ("http", "udp", "https"), BOTH),
     (libtorrent, transmission, ("http", "udp", "https"), BOTH),
     (libtorrent, webtorrent, ("http", "udp", "https"), BOTH),
+    (libtorrent, qbittorrent, ("http", "udp", "https"), BOTH),
+    (libtorrent, rtorrent, ("http", "udp", "https"), BOTH),
+    # These two verify every certificate: cases/certificates.py has them over HTTPS.
+    (libtorrent, deluge, ("http", "udp"), BOTH),
+    (libtorrent, rqbit, ("http", "udp"), BOTH),
+    (qbittorrent, rtorrent, ("http",), (4,)),
+    (rtorrent, deluge, ("udp",), (4,)),
+    (deluge, rqbit, ("http",), (4,)),
+    (rqbit, qbittorrent, ("udp",), (4,)),
     (aria2, transmission, ("http",), BOTH),
     (transmission, webtorrent, ("http",), BOTH),
     (webtorrent, aria2, ("http",), BOTH),
@@ -49,22 +58,28 @@ def _mixed(name, family, leechers, bench):
     download(bench, name, bench.tracker, (libtorrent, "udp"), leechers, family)
 
 
-def download(bench, name, tracker, seeding, leeching, family):
-    """Runs one swarm from its first announce to its last. `seeding`, `leeching`: (client, scheme)."""
+def download(bench, name, tracker, seeding, leeching, family, magnet=False):
+    """Runs one swarm from its first announce to its last. `seeding`, `leeching`: (client, scheme).
+
+    With `magnet` the leechers get a magnet link and the metadata from the seeder.
+    """
     for client, scheme, seed in [(*seeding, True), *[(*leecher, False) for leecher in leeching]]:
         if client.NAME in bench.tools.missing:
             raise Skipped(f"{client.NAME} is not installed", allowed=False)
         if reason := client.unsupported(scheme, family, seed):
             raise Skipped(f"{client.NAME}: {reason}", allowed=True)
     room = bench.room(name)
-    torrent = Torrent(room)
+    torrent = Torrent(room, private=not magnet)
     peers = []
 
     def launch(client, scheme, seed):
         url = tracker.url(scheme, family, by_name=(scheme, family) in client.BY_NAME)
         directory = f"{room}/{len(peers)}-{client.NAME}"
-        peers.append(Peer(bench.tools, client, directory, torrent, url, seed, tracker.ca))
+        peers.append(Peer(bench.tools, client, directory, torrent, url, seed, tracker.ca, magnet and not seed))
         return peers[-1]
+
+    def upto(least, most):
+        return set(range(least, most + 1))
 
     def swarm(what, *counts):
         return _swarm(tracker, torrent, what, counts, [peer.process for peer in peers])
@@ -72,19 +87,23 @@ def download(bench, name, tracker, seeding, leeching, family):
     try:
         seeder = launch(*seeding, seed=True)
         _, _, before = swarm("the seeder is in the swarm", 1, 0, {0, 1} if seeding[0].BORN_COMPLETE else 0)
-        count = before + len(leeching)
+        # Leechers that never say `completed` count as leechers until their next announce, and are no downloads.
+        silent = sum(not client.SAYS_COMPLETED for client, _ in leeching)
+        staying = sum(not client.SAYS_STOPPED for client, _ in leeching)
+        count, every = before + len(leeching) - silent, 1 + len(leeching)
         leechers = [launch(*leecher, seed=False) for leecher in leeching]
         for leecher in leechers:
             wait_for(
                 f"{leecher.client.NAME} has the payload", leecher.complete, 60,
                 [seeder.process, leecher.process],
             )
-        swarm("every leecher announced `completed`", 1 + len(leechers), 0, count)
+        swarm("every leecher announced `completed`", upto(every - silent, every), upto(0, silent), count)
         for leecher in leechers:
             leecher.leave()
-        swarm("every leecher announced `stopped`", 1, 0, count)
+        swarm("every leecher announced `stopped`", upto(1, 1 + staying), upto(0, staying), count)
         seeder.leave()
-        swarm("the seeder announced `stopped`", 0, 0, count)
+        staying_seed = staying + (not seeding[0].SAYS_STOPPED)
+        swarm("the seeder announced `stopped`", upto(0, staying_seed), upto(0, staying), count)
     except Failed as failed:
         tails = [f"--- end of {peer.log}\n{peer.process.output()[-1500:]}" for peer in peers]
         raise Failed("\n".join([str(failed), *tails])) from None

@@ -6,6 +6,7 @@ import subprocess
 NAME = "aria2"
 BY_NAME = set()
 BORN_COMPLETE = False
+SAYS_COMPLETED = SAYS_STOPPED = True
 
 
 def unsupported(scheme, family, _seed):
@@ -29,7 +30,8 @@ def launch(peer):
         "--bt-tracker-timeout=10", "--bt-tracker-connect-timeout=10",
         # Seeds until it is told to stop. With --seed-time=0 it would never announce `completed`.
         "--seed-ratio=0.0", f"--check-integrity={str(peer.seed).lower()}",
-        "-T", peer.torrent_file,
+        # A magnet link: only this session knows its metadata.
+        "--bt-save-metadata=false", peer.source,
     ])
 
 

@@ -6,6 +6,7 @@ import subprocess
 NAME = "libtorrent"
 BY_NAME = set()
 BORN_COMPLETE = False
+SAYS_COMPLETED = SAYS_STOPPED = True
 
 
 def unsupported(_scheme, _family, _seed):
@@ -16,7 +17,7 @@ def launch(peer):
     script = peer.tools.peer_script("libtorrent_peer.py")
     verify = "verify" if peer.ca else "trust"
     return peer.run(
-        [peer.tools.python, script, peer.torrent_file, peer.data, peer.port, verify],
+        [peer.tools.python, script, peer.source, peer.data, peer.port, verify],
         env={"SSL_CERT_FILE": peer.ca} if peer.ca else {},
     )
 

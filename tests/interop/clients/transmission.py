@@ -10,6 +10,7 @@ RPC = 9091
 # Its resolver treats `[address]` of a UDP tracker as a name.
 BY_NAME = {("udp", 6)}
 BORN_COMPLETE = False
+SAYS_COMPLETED = SAYS_STOPPED = True
 
 
 def unsupported(scheme, family, seed):
@@ -21,7 +22,11 @@ def unsupported(scheme, family, seed):
 def launch(peer):
     watch = os.path.join(peer.state, "watch")
     os.makedirs(watch)
-    shutil.copy(peer.torrent_file, watch)
+    if peer.magnet:
+        with open(os.path.join(watch, "link.magnet"), "w") as file:
+            file.write(peer.source)
+    else:
+        shutil.copy(peer.source, watch)
     settings = {
         "bind-address-ipv4": "0.0.0.0",
         "bind-address-ipv6": "::",

@@ -9,6 +9,7 @@ BY_NAME = set()
 # Its seeder announces `completed` and `started` at once. If `completed` arrives first, it counts as
 # a download.
 BORN_COMPLETE = True
+SAYS_COMPLETED = SAYS_STOPPED = True
 
 
 def unsupported(scheme, family, _seed):
@@ -21,7 +22,7 @@ def launch(peer):
     return peer.run(
         [
             peer.tools.node, peer.tools.peer_script("webtorrent_peer.mjs"),
-            peer.tools.node_modules, peer.torrent_file, peer.data, peer.port,
+            peer.tools.node_modules, peer.source, peer.data, peer.port,
         ],
         env={"NODE_EXTRA_CA_CERTS": peer.ca} if peer.ca else {"NODE_TLS_REJECT_UNAUTHORIZED": "0"},
     )

@@ -11,13 +11,19 @@ HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Command that shows that it is installed -> Debian package that contains it.
 DEBIAN = {
     "aria2c": "aria2",
+    "deluge-console": "deluge-console",
+    "deluged": "deluged",
+    "haproxy": "haproxy",
     "ip": "iproute2",
+    "nginx": "libnginx-mod-stream",
     "node": "nodejs",
     "npm": "npm",
+    "qbittorrent-nox": "qbittorrent-nox",
+    "rtorrent": "rtorrent",
     "transmission-daemon": "transmission-daemon",
     "transmission-remote": "transmission-cli",
+    "varnishd": "varnish",
 }
-
 
 _FOUND = "_SCION_TRACKER_INTEROP_MISSING"
 
@@ -28,6 +34,8 @@ class Tools:
     def __init__(self, cache):
         self.missing = {}
         self.python = os.path.join(cache, "venv", "bin", "python")
+        # Has wheels for x86-64 alone, so it has a venv of its own and can be missing alone.
+        self.rqbit_python = os.path.join(cache, "rqbit", "bin", "python")
         self.node = "node"
         self.node_modules = os.path.join(cache, "node", "node_modules")
 
@@ -48,7 +56,8 @@ def install(cache):
         return tools
     os.makedirs(cache, exist_ok=True)
     _debian(tools)
-    _once(tools, cache, "venv", ["requirements.txt"], _venv, ("libtorrent", "aioquic"))
+    _once(tools, cache, "venv", ["requirements.txt"], _venv("requirements.txt"), ("libtorrent", "aioquic", "niquests"))
+    _once(tools, cache, "rqbit", ["rqbit.txt"], _venv("rqbit.txt"), ("rqbit",))
     _once(tools, cache, "node", ["package.json", "package-lock.json"], _npm, ("webtorrent",))
     os.environ[_FOUND] = json.dumps(tools.missing)
     return tools
@@ -64,6 +73,9 @@ def _debian(tools):
             subprocess.run(command, stdout=sys.stderr, env=env, check=False)
     for command, client in [
         ("aria2c", "aria2"),
+        ("deluged", "deluge"), ("deluge-console", "deluge"),
+        ("haproxy", "haproxy"), ("nginx", "nginx"), ("varnishd", "varnish"),
+        ("qbittorrent-nox", "qbittorrent"), ("rtorrent", "rtorrent"),
         ("transmission-daemon", "transmission"), ("transmission-remote", "transmission"),
         ("node", "webtorrent"), ("npm", "webtorrent"),
     ]:
@@ -91,10 +103,13 @@ def _once(tools, cache, name, inputs, build, clients):
         file.write(digest.hexdigest())
 
 
-def _venv(target):
-    subprocess.run([sys.executable, "-m", "venv", target], stdout=sys.stderr, check=True)
-    pip = [os.path.join(target, "bin", "pip"), "install", "-q", "-r"]
-    subprocess.run([*pip, os.path.join(HERE, "requirements.txt")], stdout=sys.stderr, check=True)
+def _venv(requirements):
+    def build(target):
+        subprocess.run([sys.executable, "-m", "venv", target], stdout=sys.stderr, check=True)
+        # Wheels alone: to build one of these takes minutes.
+        pip = [os.path.join(target, "bin", "pip"), "install", "-q", "--only-binary", ":all:", "-r"]
+        subprocess.run([*pip, os.path.join(HERE, requirements)], stdout=sys.stderr, check=True)
+    return build
 
 
 def _npm(target):

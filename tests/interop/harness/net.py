@@ -66,7 +66,8 @@ def name_hosts(directory, addresses):
     """Replaces the host names of the system with names for all hosts. The mount is private."""
     path = os.path.join(directory, "hosts")
     with open(path, "w") as file:
-        file.write("127.0.0.1 localhost\n::1 localhost\n")
+        # With the name of this machine: without it, a client that looks it up waits for a name server.
+        file.write(f"127.0.0.1 localhost {os.uname().nodename}\n::1 localhost\n")
         file.writelines(f"{address} {name}\n" for name, address in addresses.items())
     subprocess.run(["mount", "--bind", path, "/etc/hosts"], check=True)
 

@@ -12,14 +12,16 @@ class Peer:
     """`client` is a module of the `clients` package. `directory` belongs to this peer only.
 
     `ca` is the authority that must have signed the tracker's certificate; None accepts any certificate.
+    `source` is what the client is given: the path of the torrent file, or with `magnet` a magnet link.
     """
 
     port = PORT
 
-    def __init__(self, tools, client, directory, torrent, announce, seed, ca=None):
+    def __init__(self, tools, client, directory, torrent, announce, seed, ca=None, magnet=False):
         self.tools, self.client, self.torrent, self.seed = tools, client, torrent, seed
         self.ca = ca
-        self.torrent_file = torrent.file(announce)
+        self.magnet = magnet
+        self.source = torrent.magnet(announce) if magnet else torrent.file(announce)
         self.data = os.path.join(directory, "data")
         self.state = os.path.join(directory, "state")
         os.makedirs(self.data)

@@ -38,6 +38,19 @@ class Process:
         """The exit status; None while it runs."""
         return self._child.poll()
 
+    def listens(self, port):
+        """Whether a TCP socket on the host of this process accepts connections to this port."""
+        for table in ("tcp", "tcp6"):
+            try:
+                with open(f"/proc/{self._child.pid}/net/{table}") as file:
+                    lines = file.readlines()[1:]
+            except OSError:
+                return False
+            # Local address and state (0A: listening) of each socket.
+            if any(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines):
+                return True
+        return False
+
     def output(self):
         with open(self.log, encoding="utf-8", errors="replace") as log:
             return log.read()

@@ -1,8 +1,9 @@
-"""Bencode, and private one-file torrents of random bytes."""
+"""Bencode, and one-file torrents of random bytes."""
 
 import hashlib
 import os
 import tempfile
+import urllib.parse
 
 PIECE = 64 * 1024
 NAME = "payload.bin"
@@ -58,9 +59,13 @@ def _bdecode(data):
 
 
 class Torrent:
-    """A private torrent (BEP 27): its peers come only from its tracker."""
+    """A torrent of one file of random bytes.
 
-    def __init__(self, directory, size=1024 * 1024 + 4321):
+    By default it is private (BEP 27), so that its peers come only from its tracker. A magnet link cannot say
+    so: the swarm of a magnet case is public, and its seeder uses nothing but the tracker.
+    """
+
+    def __init__(self, directory, size=1024 * 1024 + 4321, private=True):
         self.payload = os.urandom(size)
         self.sha256 = hashlib.sha256(self.payload).digest()
         pieces = (self.payload[i:i + PIECE] for i in range(0, size, PIECE))
@@ -69,7 +74,7 @@ class Torrent:
             "name": NAME,
             "piece length": PIECE,
             "pieces": b"".join(hashlib.sha1(piece).digest() for piece in pieces),
-            "private": 1,
+            **({"private": 1} if private else {}),
         }
         self.info_hash = hashlib.sha1(bencode(info)).digest()
         self._directory, self._info = directory, info
@@ -81,6 +86,10 @@ class Torrent:
         with open(handle, "wb") as file:
             file.write(bencode({**tracker, "info": self._info}))
         return path
+
+    def magnet(self, announce):
+        """A magnet link (BEP 9) with the info hash and this announce URL, and nothing else."""
+        return f"magnet:?xt=urn:btih:{self.info_hash.hex()}&tr={urllib.parse.quote(announce, safe='')}"
 
     def place(self, directory):
         """Writes the whole payload for a seeder."""

@@ -1,5 +1,6 @@
-"""Runs libtorrent as one peer: libtorrent_peer.py TORRENT DIRECTORY PORT verify|trust.
+"""Runs libtorrent as one peer: libtorrent_peer.py SOURCE DIRECTORY PORT verify|trust.
 
+SOURCE is a torrent file or a magnet link.
 Leaves its tracker on SIGTERM. `verify` verifies certificates against SSL_CERT_FILE; `trust` accepts any.
 """
 
@@ -10,7 +11,7 @@ import time
 
 import libtorrent as lt
 
-torrent, directory, port, certificates = sys.argv[1:]
+source, directory, port, certificates = sys.argv[1:]
 
 session = lt.session({
     "listen_interfaces": f"0.0.0.0:{port},[::]:{port}",
@@ -28,7 +29,8 @@ session = lt.session({
     | lt.alert.category_t.status_notification
     | lt.alert.category_t.connect_notification,
 })
-parameters = lt.load_torrent_file(torrent)
+magnet = source.startswith("magnet:")
+parameters = lt.parse_magnet_uri(source) if magnet else lt.load_torrent_file(source)
 parameters.save_path = directory
 parameters.flags &= ~lt.torrent_flags.auto_managed & ~lt.torrent_flags.paused
 handle = session.add_torrent(parameters)

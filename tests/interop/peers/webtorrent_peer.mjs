@@ -1,10 +1,11 @@
-// Runs WebTorrent as one peer: webtorrent_peer.mjs NODE_MODULES TORRENT DIRECTORY PORT.
+// Runs WebTorrent as one peer: webtorrent_peer.mjs NODE_MODULES SOURCE DIRECTORY PORT.
+// SOURCE is a torrent file or a magnet link.
 // Leaves its tracker on SIGTERM.
 
 import { readFileSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
 
-const [modules, torrent, directory, port] = process.argv.slice(2)
+const [modules, source, directory, port] = process.argv.slice(2)
 const { default: WebTorrent } = await import(pathToFileURL(`${modules}/webtorrent/index.js`))
 
 const client = new WebTorrent({
@@ -18,7 +19,7 @@ const client = new WebTorrent({
 })
 client.on('error', (error) => { console.log('error', error); process.exit(1) })
 
-const added = client.add(readFileSync(torrent), { path: directory })
+const added = client.add(source.startsWith('magnet:') ? source : readFileSync(source), { path: directory })
 for (const event of ['ready', 'warning', 'noPeers', 'trackerAnnounce', 'done']) {
   added.on(event, (...what) => console.log(event, ...what))
 }

@@ -17,9 +17,11 @@ ROWS = [
     (libtorrent, webtorrent, ("http", "udp", "https"), BOTH),
     (libtorrent, qbittorrent, ("http", "udp", "https"), BOTH),
     (libtorrent, rtorrent, ("http", "udp", "https"), BOTH),
-    # These two verify every certificate: cases/certificates.py has them over HTTPS.
-    (libtorrent, deluge, ("http", "udp"), BOTH),
+    # Deluge verifies every certificate: cases/certificates.py has it over HTTPS.
+    (libtorrent, deluge, ("http", "udp"), (4,)),
+    (libtorrent, deluge, ("http",), (6,)),
     (libtorrent, rqbit, ("http", "udp"), BOTH),
+    (libtorrent, rqbit, ("https",), (4,)),
     (qbittorrent, rtorrent, ("http",), (4,)),
     (rtorrent, deluge, ("udp",), (4,)),
     (deluge, rqbit, ("http",), (4,)),
@@ -58,10 +60,11 @@ def _mixed(name, family, leechers, bench):
     download(bench, name, bench.tracker, (libtorrent, "udp"), leechers, family)
 
 
-def download(bench, name, tracker, seeding, leeching, family, magnet=False):
+def download(bench, name, tracker, seeding, leeching, family, magnet=False, uncounted=0):
     """Runs one swarm from its first announce to its last. `seeding`, `leeching`: (client, scheme).
 
-    With `magnet` the leechers get a magnet link and the metadata from the seeder.
+    With `magnet` the leechers get a magnet link, and the metadata from the seeder. `uncounted`: how many of
+    them are not counted as downloads although they say `completed`.
     """
     for client, scheme, seed in [(*seeding, True), *[(*leecher, False) for leecher in leeching]]:
         if client.NAME in bench.tools.missing:
@@ -90,7 +93,7 @@ def download(bench, name, tracker, seeding, leeching, family, magnet=False):
         # Leechers that never say `completed` count as leechers until their next announce, and are no downloads.
         silent = sum(not client.SAYS_COMPLETED for client, _ in leeching)
         staying = sum(not client.SAYS_STOPPED for client, _ in leeching)
-        count, every = before + len(leeching) - silent, 1 + len(leeching)
+        count, every = before + len(leeching) - silent - uncounted, 1 + len(leeching)
         leechers = [launch(*leecher, seed=False) for leecher in leeching]
         for leecher in leechers:
             wait_for(

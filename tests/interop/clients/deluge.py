@@ -1,10 +1,10 @@
-"""Deluge (Debian): deluged, driven by deluge-console."""
+"""Deluge (Debian): deluged, driven by peers/deluge_rpc.py."""
 
 import json
 import os
 import subprocess
 
-from harness.process import wait_for
+from harness.process import output_of, wait_for
 
 NAME = "deluge"
 RPC = 58846
@@ -33,20 +33,16 @@ def launch(peer):
         env={"SSL_CERT_FILE": peer.ca} if peer.ca else {},
     )
     wait_for("deluged listens", lambda: process.listens(RPC), 20, [process])
-    _console(peer, f"add -p {peer.data} {peer.source}")
+    _tell(peer, "add", peer.source, peer.data)
     return process
 
 
 def leave(peer):
-    _console(peer, "pause *")
+    _tell(peer, "pause")
 
 
-def _console(peer, command):
-    subprocess.run(
-        peer.host.argv(["deluge-console", "-c", peer.state, command]),
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True, timeout=30,
-        env={"PATH": os.environ["PATH"], "HOME": peer.state, "LANG": "C.UTF-8"},
-    )
+def _tell(peer, *command):
+    output_of(peer.host, ["/usr/bin/python3", peer.tools.peer_script("deluge_rpc.py"), peer.state, RPC, *command], 30)
 
 
 def version(_tools):

@@ -10,7 +10,9 @@ BORN_COMPLETE = False
 SAYS_COMPLETED = SAYS_STOPPED = False
 
 
-def unsupported(_scheme, _family, _seed):
+def unsupported(scheme, _family, _seed):
+    if scheme == "https":
+        return "its bindings trust built-in authorities alone"
     return None
 
 

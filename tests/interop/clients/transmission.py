@@ -1,9 +1,11 @@
-"""transmission-daemon (Debian). It reads its torrent from the watch directory."""
+"""transmission-daemon (Debian). It reads a torrent file from the watch directory."""
 
 import json
 import os
 import shutil
 import subprocess
+
+from harness.process import output_of, wait_for
 
 NAME = "transmission"
 RPC = 9091
@@ -22,10 +24,7 @@ def unsupported(scheme, family, seed):
 def launch(peer):
     watch = os.path.join(peer.state, "watch")
     os.makedirs(watch)
-    if peer.magnet:
-        with open(os.path.join(watch, "link.magnet"), "w") as file:
-            file.write(peer.source)
-    else:
+    if not peer.magnet:
         shutil.copy(peer.source, watch)
     settings = {
         "bind-address-ipv4": "0.0.0.0",
@@ -47,18 +46,23 @@ def launch(peer):
     }
     with open(os.path.join(peer.state, "settings.json"), "w") as file:
         json.dump(settings, file)
-    return peer.run(
+    process = peer.run(
         ["transmission-daemon", "--foreground", "--log-debug", "--config-dir", peer.state],
         env={"CURL_CA_BUNDLE": peer.ca} if peer.ca else {"TR_CURL_SSL_NO_VERIFY": "1"},
     )
+    if peer.magnet:
+        wait_for("the RPC of Transmission", lambda: process.listens(RPC), 20, [process])
+        _remote(peer, "--add", peer.source)
+    return process
 
 
 def leave(peer):
     # After a signal, 3.00 exits before curl has sent `stopped` to an HTTP tracker.
-    subprocess.run(
-        peer.host.argv(["transmission-remote", str(RPC), "--torrent", "all", "--stop"]),
-        stdout=subprocess.DEVNULL, check=True, timeout=10,
-    )
+    _remote(peer, "--torrent", "all", "--stop")
+
+
+def _remote(peer, *command):
+    output_of(peer.host, ["transmission-remote", str(RPC), *command], 20)
 
 
 def version(_tools):

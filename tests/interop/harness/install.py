@@ -11,7 +11,6 @@ HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Command that shows that it is installed -> Debian package that contains it.
 DEBIAN = {
     "aria2c": "aria2",
-    "deluge-console": "deluge-console",
     "deluged": "deluged",
     "haproxy": "haproxy",
     "ip": "iproute2",
@@ -73,7 +72,7 @@ def _debian(tools):
             subprocess.run(command, stdout=sys.stderr, env=env, check=False)
     for command, client in [
         ("aria2c", "aria2"),
-        ("deluged", "deluge"), ("deluge-console", "deluge"),
+        ("deluged", "deluge"),
         ("haproxy", "haproxy"), ("nginx", "nginx"), ("varnishd", "varnish"),
         ("qbittorrent-nox", "qbittorrent"), ("rtorrent", "rtorrent"),
         ("transmission-daemon", "transmission"), ("transmission-remote", "transmission"),

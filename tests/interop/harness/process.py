@@ -40,16 +40,22 @@ class Process:
 
     def listens(self, port):
         """Whether a TCP socket on the host of this process accepts connections to this port."""
+        return any(local.endswith(f":{port:04X}") for local, _ in self.sockets(listening=True))
+
+    def sockets(self, listening=False):
+        """(local, remote) of the TCP sockets on the host of this process, as /proc/net/tcp writes addresses."""
+        found = []
         for table in ("tcp", "tcp6"):
             try:
                 with open(f"/proc/{self._child.pid}/net/{table}") as file:
                     lines = file.readlines()[1:]
             except OSError:
-                return False
-            # Local address and state (0A: listening) of each socket.
-            if any(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines):
-                return True
-        return False
+                continue
+            for line in lines:
+                _, local, remote, state = line.split()[:4]
+                if (state == "0A") == listening:
+                    found.append((local, remote))
+        return found
 
     def output(self):
         with open(self.log, encoding="utf-8", errors="replace") as log:

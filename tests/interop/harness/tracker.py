@@ -15,16 +15,28 @@ LISTENERS = {"udp": ("--udp", 6969), "http": ("--http", 6969), "https": ("--http
 class Tracker:
     """A tracker with every kind of listener, over both address families. It serves when the constructor returns."""
 
-    def __init__(self, binary, directory, certified=False):
-        """`certified`: use a certificate from `scion-tracker cert` (`ca`) instead of a self-signed one."""
+    def __init__(self, binary, directory, certified=False, config=None):
+        """`certified`: use a certificate from `scion-tracker cert` (`ca`, `cert`, `key`) instead of a self-signed
+        one; a list of hosts: it names them too.
+
+        `config`: a configuration that names every listener; the first of each kind has the port in LISTENERS.
+        """
         self.binary, self.ca = binary, None
         self.host = Host("tracker")
         self.data = os.path.join(directory, "tracker-data")
         self.announced = os.path.join(directory, "tracker-stdout")
         self.log = os.path.join(directory, "tracker-log")
         os.makedirs(self.data)
-        tls = self._certify(os.path.join(directory, "tracker-tls")) if certified else {}
+        tls = {}
+        if certified:
+            others = certified if isinstance(certified, list) else []
+            tls = self._certify(os.path.join(directory, "tracker-tls"), [self.host, *others])
         listeners = [part for flag, port in LISTENERS.values() for part in (flag, f"[::]:{port}")]
+        if config:
+            path = os.path.join(directory, "tracker.toml")
+            with open(path, "w") as file:
+                file.write(config)
+            listeners = ["--config", path]
         self.process = Process(
             self.host,
             [binary, "serve", "--data-dir", self.data, *listeners,
@@ -36,14 +48,11 @@ class Tracker:
         except Failed as failed:
             raise Failed(f"{failed}\n{self._said()}") from None
 
-    def _certify(self, directory):
-        names = ["--name", self.host.ip4, "--name", self.host.ip6]
+    def _certify(self, directory, hosts):
+        names = [part for host in hosts for ip in (host.ip4, host.ip6) for part in ("--name", ip)]
         output_of(self.host, [self.binary, "cert", "--out", directory, *names], 20)
-        self.ca = os.path.join(directory, "ca.pem")
-        return {
-            "SCION_TRACKER_TLS_CERT": os.path.join(directory, "cert.pem"),
-            "SCION_TRACKER_TLS_KEY": os.path.join(directory, "key.pem"),
-        }
+        self.ca, self.cert, self.key = (os.path.join(directory, f"{name}.pem") for name in ("ca", "cert", "key"))
+        return {"SCION_TRACKER_TLS_CERT": self.cert, "SCION_TRACKER_TLS_KEY": self.key}
 
     def _said(self):
         with open(self.announced) as urls, open(self.log, errors="replace") as log:
@@ -52,7 +61,7 @@ class Tracker:
     def _ports(self):
         with open(self.announced) as file:
             lines = re.findall(r"^(\w+)://\S*:(\d+)/announce$", file.read(), re.MULTILINE)
-        ports = {scheme: int(port) for scheme, port in lines}
+        ports = {scheme: int(port) for scheme, port in reversed(lines)}
         return ports if LISTENERS.keys() <= ports.keys() else None
 
     def url(self, scheme, family, by_name=False):

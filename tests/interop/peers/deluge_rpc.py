@@ -13,6 +13,7 @@ import socket
 import ssl
 import struct
 import sys
+import time
 import zlib
 
 import rencode
@@ -42,6 +43,15 @@ class Daemon:
             if kind != EVENT:
                 sys.exit(f"{method}: {rest}")
 
+    def settle(self, torrent):
+        """Waits until no announce is under way: libtorrent would not send `stopped` after it."""
+        quiet, end = 0, time.monotonic() + 10
+        # deluged learns of an announce up to half a second late.
+        while quiet < 4 and time.monotonic() < end:
+            status = self.call("core.get_torrent_status", torrent, ["tracker_status"], False)["tracker_status"]
+            quiet = quiet + 1 if "Announce OK" in status else 0
+            time.sleep(0.25)
+
     def _read(self, length):
         data = b""
         while len(data) < length:
@@ -57,6 +67,7 @@ def main():
     daemon = Daemon(state, int(port))
     if command == "pause":
         for torrent in daemon.call("core.get_session_state"):
+            daemon.settle(torrent)
             daemon.call("core.pause_torrent", torrent)
         return
     source, directory = arguments

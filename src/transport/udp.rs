@@ -21,7 +21,6 @@ use scion_tracker_core::types::Time;
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::{Counter, Snapshot};
-use crate::log::warn_limited;
 use crate::scion::socket::{Datagram, MIN_PAYLOAD};
 use crate::server::secrets::Secrets;
 use crate::service::{self, Service};

@@ -324,7 +324,7 @@ impl UdpClient {
         let mut id = [b'x'; 20];
         id[18..].copy_from_slice(&port.to_be_bytes());
         let hash = InfoHash::from_slice(HASH.as_bytes()).unwrap();
-        let announce = AnnounceRequest::new(hash, PeerId(id), port.try_into().unwrap(), 1);
+        let announce = AnnounceRequest::new(hash, PeerId(id), port, 1);
         request.clear();
         write_announce_request(connection, TRANSACTION, &announce, url, &mut request);
         request

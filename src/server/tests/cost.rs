@@ -105,7 +105,7 @@ impl Udp {
     fn announce(connection: ConnectionId, hash: InfoHash, port: u16) -> Vec<u8> {
         let mut id = [b'x'; 20];
         id[18..].copy_from_slice(&port.to_be_bytes());
-        let announce = AnnounceRequest::new(hash, PeerId(id), port.try_into().unwrap(), 1);
+        let announce = AnnounceRequest::new(hash, PeerId(id), port, 1);
         let mut request = Vec::new();
         write_announce_request(connection, TransactionId(1), &announce, "", &mut request);
         request

@@ -21,31 +21,34 @@ impl Swarm {
         rng: &mut Rng,
         sink: &mut S,
     ) {
-        let may_be_leecher = self.may_be_leecher(peer, position);
+        let numwant = selection.numwant.min(MAX_NUMWANT);
         let order = Order::new(peer, rng);
         let handed_out = match (self, position) {
-            // A view would cost twice as much as all the rest of such an announce.
+            // A view would cost more than all the rest of such an announce.
             (Self::Four(small), Position::Small(at))
-                if may_be_leecher && small.all_fit(peer, selection) =>
+                if small.all_fit(peer, selection) && self.may_be_leecher(peer, position) =>
             {
                 small.hand_out_to_seed(peer, at, selection, order, sink)
             }
             (Self::Mixed(small), Position::Small(at))
-                if may_be_leecher && small.all_fit(peer, selection) =>
+                if small.all_fit(peer, selection) && self.may_be_leecher(peer, position) =>
             {
                 small.hand_out_to_seed(peer, at, selection, order, sink)
             }
             _ => {
                 let mut leechers = Counted { sink, pushed: 0 };
                 self.hand_out(peer, position, selection, keys, rng, &mut leechers);
+                if leechers.pushed >= numwant || !self.may_be_leecher(peer, position) {
+                    return;
+                }
                 HandedOut::Leechers(leechers.pushed)
             }
         };
         let HandedOut::Leechers(leechers) = handed_out else {
             return;
         };
-        let left = selection.numwant.min(MAX_NUMWANT).saturating_sub(leechers);
-        if left == 0 || !may_be_leecher {
+        let left = numwant.saturating_sub(leechers);
+        if left == 0 {
             return;
         }
         let seeds = Selection {

@@ -31,6 +31,8 @@ use scion_tracker_core::registry::memory::Ceilings;
 use scion_tracker_core::select::Policy;
 use scion_tracker_core::tracker::Terms;
 
+use crate::budget::{self, Budget};
+use crate::transport::Limits;
 pub use changes::Changes;
 use check::Sources;
 pub use connections::Connections;
@@ -67,6 +69,21 @@ pub struct Config {
     /// ~/.local/state/scion-tracker. If none of these can be written, nothing is kept.
     #[config(env = "SCION_TRACKER_DATA_DIR", parse_env = value::path)]
     pub data_dir: Option<PathBuf>,
+
+    /// Most memory of the whole tracker. Half of it is for torrents and peers (`registry.memory`), a
+    /// quarter for connections (`connections.memory`). The last quarter is for the program itself and
+    /// for what the memory allocator and the kernel use besides.
+    ///
+    /// Without it: three quarters of the limit of the control group (container, systemd unit) or half
+    /// of the memory of the host, whichever is less, and at most 4GiB; or more if registry.memory or
+    /// connections.memory needs it. A program that embeds the tracker and does not load the
+    /// configuration gets 4GiB.
+    #[config(
+        env = "SCION_TRACKER_MEMORY",
+        deserialize_with = value::size,
+        validate(*memory >= 64 << 20, "memory is at least 64MiB")
+    )]
+    pub memory: Option<usize>,
 
     /// Workers per UDP, HTTP, HTTPS and HTTP/3 listener, each with its own socket. Without it, one per
     /// core.
@@ -189,6 +206,19 @@ impl Config {
         }
     }
 
+    /// How the memory is divided. `memory` is the whole, and its default that of an embedding program.
+    pub(crate) fn budget(&self) -> Budget {
+        let (registry, connections) = (self.registry.memory, self.connections.memory);
+        let default = || budget::DEFAULT.max(Budget::total_for(registry, connections));
+        let total = self.memory.unwrap_or_else(default);
+        Budget::divide(total, registry, connections)
+    }
+
+    /// What clients over TCP and QUIC may use.
+    pub(crate) fn limits(&self) -> Limits {
+        self.connections.limits(self.budget().connections)
+    }
+
     /// How long a peer is kept. See [`Registry::peer_lifetime`].
     pub(crate) fn peer_lifetime(&self) -> Duration {
         let usual = || self.announce.interval.saturating_mul(3) / 2;
@@ -202,7 +232,7 @@ impl Config {
             peers_per_torrent: self.registry.peers_per_torrent,
             peers_per_source: self.registry.peers_per_source,
             peers_per_source_in_torrent: self.registry.peers_per_source_in_torrent,
-            memory: self.registry.memory,
+            memory: self.budget().registry,
             peer_lifetime: seconds(self.peer_lifetime()),
             evict_after: self.evict_after(),
         }

@@ -62,6 +62,10 @@ counters! {
     TcpAborted = "tcp_aborted",
     /// TLS handshakes over TCP that failed.
     TlsFailures = "tls_failures",
+    /// Connections over TCP and QUIC refused or ended because the memory for connections was used up.
+    ConnectionsOverMemory = "connections_over_memory",
+    /// Connections over TCP and QUIC closed to make room in the memory for connections.
+    ConnectionsEvicted = "connections_evicted",
     /// HTTP/3: announces answered with peers.
     Http3Announces = "http3_announces",
     /// HTTP/3: scrapes answered.

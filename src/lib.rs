@@ -46,6 +46,7 @@ pub mod tls;
 
 #[cfg(feature = "cli")]
 mod bench;
+mod budget;
 mod clock;
 mod counters;
 mod log;

@@ -18,6 +18,7 @@ use scion_tracker_core::Tracker;
 use scion_tracker_core::address::Host;
 use scion_tracker_core::registry::memory::{Memory, Totals};
 use scion_tracker_core::tracker::Rules;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Changes, Config};
 use crate::counters::Snapshot;
@@ -160,9 +161,17 @@ pub struct Handle {
     /// The configuration that was put in force last.
     config: Arc<Mutex<Config>>,
     certificates: Option<Arc<Certificates>>,
+    /// Ends [`Server::run`].
+    stop: CancellationToken,
 }
 
 impl Handle {
+    /// Stops the server, as the shutdown of [`Server::run`] does. Returns at once; the server has
+    /// stopped when [`Server::run`] returns.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
     /// What the tracker has done since its start, and what it holds.
     pub fn stats(&self) -> Stats {
         Stats {
@@ -200,7 +209,7 @@ impl Handle {
         self.set_rules(rules);
         let registry = self.service.tracker.registry();
         registry.set_ceilings(config.ceilings());
-        self.service.set_limits(config.connections.limits());
+        self.service.set_limits(config.limits());
         let reloaded = Changes::between(&current, &config).reloaded;
         let need_restart = Changes::between(&self.started, &config).need_restart;
         *current = config;
@@ -257,7 +266,7 @@ impl Server {
         ];
         let tracker = Tracker::new(Memory::new(config.ceilings(), keys));
         let rules = Rules::public(config.terms());
-        let limits = config.connections.limits();
+        let limits = config.limits();
         let mut service = Service::new(tracker, rules, limits);
         if listeners
             .iter()
@@ -276,6 +285,7 @@ impl Server {
                 started: Arc::new(config.clone()),
                 config: Arc::new(Mutex::new(config)),
                 certificates,
+                stop: CancellationToken::new(),
             },
         })
     }
@@ -292,14 +302,20 @@ impl Server {
         self.handle.clone()
     }
 
-    /// Serves until `shutdown`, then lets open requests end and returns within five seconds. Needs a
-    /// tokio runtime with time and I/O.
+    /// Serves until `shutdown` or [`Handle::stop`], then lets open requests end and returns within
+    /// five seconds. Needs a tokio runtime with time and I/O.
+    ///
+    /// Requests that have arrived are answered. A kept HTTP/1.1 connection gets one more reply, with
+    /// `Connection: close`, if a request arrives within two seconds. HTTP/2 and HTTP/3 connections
+    /// get GOAWAY.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         let mut tasks = Tasks::new();
+        let stop = self.handle.stop.clone();
         let result = match tasks.start(self) {
             Err(error) => Err(error),
             Ok(()) => tokio::select! {
                 () = shutdown => Ok(()),
+                () = stop.cancelled() => Ok(()),
                 error = tasks.failed() => Err(error),
             },
         };

@@ -36,13 +36,14 @@ pub(crate) type RulesCache = Cache<Arc<ArcSwap<Rules>>, Arc<Rules>>;
 
 impl Service {
     pub(crate) fn new(tracker: Tracker<Memory>, rules: Rules, limits: Limits) -> Self {
+        let counters = Arc::default();
         Self {
             tracker,
             rules: Arc::new(ArcSwap::from_pointee(rules)),
-            connections: Arc::new(Connections::new(&limits)),
+            connections: Arc::new(Connections::new(&limits, Arc::clone(&counters))),
             limits: ArcSwap::from_pointee(limits),
             clock: Clock::start(),
-            counters: Arc::default(),
+            counters,
             secrets: None,
         }
     }

@@ -52,6 +52,8 @@ pub(crate) struct Limits {
     /// Connections of one source open at once, TCP and QUIC together. A source is a host in its
     /// ISD-AS, IPv6 hosts by their /64. Trusted proxies are not counted as sources.
     pub(crate) connections_per_source: u32,
+    /// Bytes that all connections over TCP and QUIC hold together: see [`connections::memory`].
+    pub(crate) memory: usize,
     /// QUIC handshakes in flight above which a client first has to show, by a Retry, that it receives
     /// at its address (RFC 9000 section 8.1.2).
     pub(crate) handshakes_before_retry: usize,
@@ -80,6 +82,7 @@ impl Default for Limits {
             tcp_connections: 32_768,
             quic_connections: 16_384,
             connections_per_source: 1_024,
+            memory: 1 << 30,
             handshakes_before_retry: 256,
             handshakes: 4_096,
             head_bytes: 10 * 1024,

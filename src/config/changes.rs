@@ -27,6 +27,7 @@ macro_rules! settings {
     ($generate:ident) => {
         $generate! {
             Reload {
+                "memory": memory,
                 "announce.interval": announce.interval,
                 "announce.min_interval": announce.min_interval,
                 "announce.numwant": announce.numwant,
@@ -50,6 +51,7 @@ macro_rules! settings {
                 "connections.tcp": connections.tcp,
                 "connections.quic": connections.quic,
                 "connections.per_source": connections.per_source,
+                "connections.memory": connections.memory,
                 "connections.handshakes_before_retry": connections.handshakes_before_retry,
                 "connections.handshakes": connections.handshakes,
                 "connections.head_size": connections.head_size,

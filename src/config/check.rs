@@ -7,15 +7,20 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use confique::meta::{FieldKind, Meta};
 use confique::{Config as _, Layer as _};
 use humantime::format_duration;
 use scion_tracker_core::registry::memory::Ceilings;
 
 use super::{Config, Layer, Listen, load};
+use crate::budget::Budget;
 
 /// The longest lifetime that the registry can measure.
 const LONGEST_LIFETIME: Duration = Duration::from_secs(72 * 3600);
+
+/// The least part of the memory for torrents and peers, and for connections.
+const LEAST_PART: usize = 1 << 20;
 
 /// Where a setting can come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +32,7 @@ pub(super) enum Source {
         /// The line of each key.
         lines: BTreeMap<String, usize>,
     },
-    /// Variables that a host has for all its programs.
+    /// What the host says: variables that it has for all its programs, and the size of its memory.
     Host,
 }
 
@@ -94,6 +99,7 @@ impl Sources {
         }
         let source = match layers.iter().find(|(_, layer)| is_set(layer)) {
             None => "the default".into(),
+            Some((Source::Host, _)) if key == "memory" => "what fits this host".into(),
             Some((source @ Source::File { .. }, _)) => format!("set in {}", source.name(key)),
             Some((source, _)) => format!("set by {}", source.name(key)),
         };
@@ -129,6 +135,7 @@ pub(super) fn check(config: &Config, sources: &Sources) -> Result<(), String> {
     let Config {
         announce,
         registry,
+        connections,
         tls,
         ..
     } = config;
@@ -181,6 +188,37 @@ pub(super) fn check(config: &Config, sources: &Sources) -> Result<(), String> {
             shown_lifetime(),
             format_duration(LONGEST_LIFETIME),
             interval()
+        ));
+    }
+    let size = |key: &str, bytes: usize, is_set: fn(&Layer) -> bool| {
+        sources.setting(key, ByteSize(bytes as u64), is_set)
+    };
+    let Budget {
+        registry: for_registry,
+        connections: for_connections,
+    } = config.budget();
+    if let Some(memory) = config.memory
+        && (for_registry.saturating_add(for_connections) > memory
+            || for_registry.min(for_connections) < LEAST_PART)
+    {
+        let parts = [
+            registry.memory.map(|bytes| {
+                size("registry.memory", bytes, |layer| {
+                    layer.registry.memory.is_some()
+                })
+            }),
+            connections.memory.map(|bytes| {
+                size("connections.memory", bytes, |layer| {
+                    layer.connections.memory.is_some()
+                })
+            }),
+        ];
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        return Err(format!(
+            "{} {} too little of {} for the rest of the tracker",
+            parts.join(" and "),
+            if parts.len() == 1 { "leaves" } else { "leave" },
+            size("memory", memory, |layer| layer.memory.is_some())
         ));
     }
     let file = |key: &str, path: &PathBuf, is_set: fn(&Layer) -> bool| {
@@ -298,6 +336,18 @@ mod tests {
                 "listen.http = ['[::1]:1', '[::1]:1']",
                 "",
                 "listen.http = [::1]:1 (set by SCION_TRACKER_HTTP) and listen.http = [::1]:1 (set by SCION_TRACKER_HTTP) are the same address",
+            ),
+            (
+                "",
+                "registry.memory = '1GiB'",
+                "memory = '1GiB'",
+                "registry.memory = 1.0 GiB (set by SCION_TRACKER_REGISTRY_MEMORY) leaves too little of memory = 1.0 GiB (set in test.toml) for the rest",
+            ),
+            (
+                "memory = '1GiB'",
+                "registry.memory = '600MiB'",
+                "connections.memory = '500MiB'",
+                "registry.memory = 600.0 MiB (set by SCION_TRACKER_REGISTRY_MEMORY) and connections.memory = 500.0 MiB (set in test.toml) leave too little of memory = 1.0 GiB (set by a flag)",
             ),
             (
                 "",

@@ -38,6 +38,18 @@ pub struct Connections {
     )]
     pub per_source: u32,
 
+    /// The part of the tracker's `memory` that all connections together may hold. Without it, a
+    /// quarter of `memory`.
+    ///
+    /// When it is nearly used up, connections are closed: those of the host that holds most first, and
+    /// of these the idle ones first. When it is used up, new connections are refused.
+    #[config(
+        env = "SCION_TRACKER_CONNECTIONS_MEMORY",
+        deserialize_with = value::size,
+        validate(*memory >= 1 << 20, "memory is at least 1MiB")
+    )]
+    pub memory: Option<usize>,
+
     /// QUIC handshakes in flight above which clients must first prove their address, which takes a round
     /// trip. 0: always.
     #[config(env = "SCION_TRACKER_HANDSHAKES_BEFORE_RETRY", default = 256)]
@@ -104,8 +116,10 @@ pub struct Connections {
 }
 
 impl Connections {
-    pub(crate) fn limits(&self) -> Limits {
+    /// The limits, with `memory` bytes for all connections.
+    pub(super) fn limits(&self, memory: usize) -> Limits {
         Limits {
+            memory,
             tcp_connections: self.tcp,
             quic_connections: self.quic,
             connections_per_source: self.per_source,
@@ -129,6 +143,6 @@ mod tests {
 
     #[test]
     fn the_defaults_are_those_of_the_transports() {
-        assert_eq!(Config::default().connections.limits(), Limits::default());
+        assert_eq!(Config::default().limits(), Limits::default());
     }
 }

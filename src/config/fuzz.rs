@@ -18,7 +18,7 @@ pub fn config(bytes: &[u8]) {
         Ok((config, _)) => {
             assert_eq!(config.check(), Ok(()));
             let _ = (config.terms(), config.ceilings(), config.workers());
-            let _ = (config.connections.limits(), config.asks_for_scion());
+            let _ = (config.limits(), config.asks_for_scion());
         }
         Err(error) => assert!(!error.to_string().is_empty()),
     }

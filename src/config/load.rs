@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::check::{self, Source, Sources};
 use super::{Config, Layer, effective, listener};
+use crate::budget::{self, Budget};
 use crate::scion::daemon;
 
 /// All variables of the environment that set something begin like this.
@@ -81,6 +82,7 @@ impl Config {
         }
         let mut host = Layer::empty();
         host.scion.daemon = daemon::from_env();
+        host.memory = fitting_memory(&layers);
         layers.push((Source::Host, host));
         Ok(Sources::new(layers))
     }
@@ -94,6 +96,16 @@ impl Config {
         check::check(&config, &sources).map_err(contradiction)?;
         Ok((config, sources))
     }
+}
+
+/// The memory that fits the host, or what the parts need that these layers set.
+fn fitting_memory(layers: &[(Source, Layer)]) -> Option<usize> {
+    let layers = || layers.iter().map(|(_, layer)| layer);
+    let needed = Budget::total_for(
+        layers().find_map(|layer| layer.registry.memory),
+        layers().find_map(|layer| layer.connections.memory),
+    );
+    budget::of_host().map(|bytes| bytes.max(needed))
 }
 
 /// A TOML file with all settings, their documentation and their defaults.

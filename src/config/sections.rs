@@ -206,14 +206,13 @@ pub struct Registry {
     )]
     pub peers_per_source_in_torrent: u32,
 
-    /// Most memory for torrents and peers.
+    /// The part of `memory` that torrents and peers may use. Without it, half of `memory`.
     #[config(
-        env = "SCION_TRACKER_MEMORY",
-        default = "2GiB",
+        env = "SCION_TRACKER_REGISTRY_MEMORY",
         deserialize_with = value::size,
         validate(*memory >= 1 << 20, "memory is at least 1MiB")
     )]
-    pub memory: usize,
+    pub memory: Option<usize>,
 
     /// How long a peer is kept after its last announce. It must be at least 1.1 announce intervals and 8
     /// seconds.

@@ -1,6 +1,10 @@
-//! How many connections are open, in all and from each source.
+//! Limits the connections over TCP and QUIC: their number, in all and of each source, and the memory
+//! that they hold ([`memory`]).
 //!
-//! Memory is bounded by the connections themselves: a source is known for as long as it has one.
+//! The memory of this table is bounded by the connections themselves: a source is known for as long as
+//! it has one.
+
+pub(crate) mod memory;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,6 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use scion_tracker_core::address::Host;
 
 use super::Limits;
+use crate::counters::Counters;
+use memory::{Held, Memory};
 
 /// Shards of the table of sources, each under a lock of its own.
 const SHARDS: usize = 16;
@@ -28,9 +34,10 @@ pub(crate) enum Over {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full;
 
-/// Counts connections. One for all listeners of a server.
+/// Counts connections and their memory. One for all listeners of a server.
 #[derive(Debug)]
 pub(crate) struct Connections {
+    memory: Arc<Memory>,
     limits: [AtomicUsize; 2],
     per_source: AtomicU32,
     open: [AtomicUsize; 2],
@@ -59,6 +66,15 @@ impl Source {
         }
     }
 
+    /// A source without a host, as the `number`-th of its kind.
+    const fn alone(number: u64) -> Self {
+        // No AS has this number.
+        Self {
+            ia: u64::MAX,
+            network: number,
+        }
+    }
+
     /// Where it is kept. Nothing secret is needed here: whoever fills one shard has its lock contended
     /// as that of a table without shards would be.
     const fn shard(&self) -> usize {
@@ -68,8 +84,9 @@ impl Source {
 }
 
 impl Connections {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits, counters: Arc<Counters>) -> Self {
         Self {
+            memory: Arc::new(Memory::new(limits.memory, counters)),
             limits: [limits.tcp_connections, limits.quic_connections].map(AtomicUsize::new),
             per_source: limits.connections_per_source.into(),
             open: [const { AtomicUsize::new(0) }; 2],
@@ -83,6 +100,7 @@ impl Connections {
         self.limits[Over::Quic as usize].store(limits.quic_connections, Ordering::Relaxed);
         self.per_source
             .store(limits.connections_per_source, Ordering::Relaxed);
+        self.memory.set_limit(limits.memory);
     }
 
     fn limit(&self, over: Over) -> usize {
@@ -120,6 +138,12 @@ impl Connections {
         Ok(guard)
     }
 
+    /// Charges a connection with `bytes` of memory, until the returned guard is dropped. `None` for the
+    /// host stands for a trusted proxy, or for an address that is not validated.
+    pub(crate) fn hold(&self, host: Option<Host>, bytes: usize) -> Result<Held, Full> {
+        self.memory.hold(host.map(Source::of), bytes)
+    }
+
     /// Whether a further connection of this host would be one too many.
     pub(crate) fn is_full(&self, over: Over, host: Host) -> bool {
         if self.open(over) >= self.limit(over) {
@@ -151,6 +175,13 @@ pub(crate) struct Open {
     source: Option<Source>,
 }
 
+impl Open {
+    /// Charges the connection with `bytes` of memory, until the returned guard is dropped.
+    pub(crate) fn hold(&self, bytes: usize) -> Result<Held, Full> {
+        self.connections.memory.hold(self.source, bytes)
+    }
+}
+
 impl Drop for Open {
     fn drop(&mut self) {
         self.connections.open[self.over as usize].fetch_sub(1, Ordering::Relaxed);
@@ -174,11 +205,12 @@ mod tests {
     }
 
     fn connections(tcp: usize, per_source: u32) -> Arc<Connections> {
-        Arc::new(Connections::new(&Limits {
+        let limits = Limits {
             tcp_connections: tcp,
             connections_per_source: per_source,
             ..Limits::default()
-        }))
+        };
+        Arc::new(Connections::new(&limits, Arc::default()))
     }
 
     #[test]

@@ -10,6 +10,7 @@
 mod driver;
 mod group;
 mod handshakes;
+mod memory;
 mod out;
 mod socket;
 mod state;

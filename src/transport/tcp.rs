@@ -5,6 +5,7 @@
 //! a client that speaks HTTP/2 begins with its preface (RFC 9113 section 3.3).
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::pin::pin;
@@ -19,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::connections::memory::Held;
 use super::connections::{Open, Over};
 use super::http::one::{self, Buffers, Ended, Farewell, Incoming};
 use super::http::origin::{PROXY_HEADER_BYTES, Proxied, read_proxy_header};
@@ -35,6 +37,16 @@ const ACCEPT_BACKOFF: [Duration; 2] = [Duration::from_millis(5), Duration::from_
 /// Connections accepted before the listener checks anything else.
 const ACCEPT_BURST: usize = 64;
 
+/// Memory that a connection is charged with in any case: its task, its timer and its accounting. Its
+/// buffers are charged with their real size.
+const CONNECTION_BYTES: usize = 4 * 1024;
+/// Memory that TLS is charged with during the handshake: a client may send handshake messages of 64
+/// KiB, which rustls joins.
+const HANDSHAKE_BYTES: usize = CONNECTION_BYTES + 72 * 1024;
+/// Memory that TLS is charged with after the handshake: the keys, and an incomplete record with what
+/// was read of it before, each at most 16 KiB.
+const TLS_BYTES: usize = CONNECTION_BYTES + 40 * 1024;
+
 /// Interval of an idle tick. tokio wakes itself with a system call when a new timer is due before
 /// all others, and every connection starts with a timer. A tick shorter than any deadline avoids
 /// that.
@@ -46,7 +58,13 @@ pub(crate) fn alt_svc(port: u16) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).ok()
 }
 
+/// A packet filter of the kernel that accepts no packet: `ret #0` (BPF_RET | BPF_K).
+const DROP_ALL: [socket2::SockFilter; 1] = [socket2::SockFilter::new(0x06, 0, 0, 0)];
+
 /// Serves a listener until `shutdown`, then drains open connections for at most the drain time.
+///
+/// At the shutdown no further connection is established, and those that already are established are
+/// accepted and served, so that no request is lost that the kernel has acknowledged.
 ///
 /// `tls` must offer `h2` and `http/1.1`, and no early data.
 pub(crate) async fn run(
@@ -86,7 +104,7 @@ pub(crate) async fn run(
             match ready.try_io(|listener| listener.get_ref().accept()) {
                 Ok(Ok((stream, peer))) => {
                     backoff = ACCEPT_BACKOFF[0];
-                    admit(stream, peer, &acceptor, &mut spare, &shared);
+                    admit(stream, peer, &acceptor, &mut spare, &shared, false);
                 }
                 // The client has already closed the connection.
                 Ok(Err(error)) if is_of_one_connection(&error) => {}
@@ -103,6 +121,18 @@ pub(crate) async fn run(
                 // No connection is waiting.
                 Err(_) => break,
             }
+        }
+    }
+    let last = listener.get_ref();
+    // Without the filter, the kernel would go on to establish connections and then reset them.
+    if let Err(error) = socket2::SockRef::from(last).attach_filter(&DROP_ALL) {
+        tracing::debug!(%error, "cannot keep new connections away");
+    }
+    loop {
+        match last.accept() {
+            Ok((stream, peer)) => admit(stream, peer, &acceptor, &mut spare, &shared, true),
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(_) => break,
         }
     }
     drop(listener);
@@ -122,13 +152,15 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Serves a connection if the limits allow it, in its own task if it has to wait.
+/// Serves a connection if the limits allow it, in its own task if it has to wait. `draining`: the
+/// server is stopping.
 fn admit(
     stream: TcpStream,
     peer: SocketAddr,
     acceptor: &Option<TlsAcceptor>,
     spare: &mut Buffers,
     shared: &Arc<Shared>,
+    draining: bool,
 ) {
     let origin = Origin::ip(peer.ip());
     let proxied = shared.options.proxies.trusts(peer.ip());
@@ -138,13 +170,21 @@ fn admit(
         return;
     };
     shared.service.counters.count(Counter::TcpConnections);
+    let held = match acceptor {
+        Some(_) => HANDSHAKE_BYTES,
+        None => CONNECTION_BYTES,
+    };
     let plain = acceptor.is_none() && !(proxied && shared.options.proxies.proxy_protocol);
     let begun = match plain {
-        true => match one::at_once(&stream, origin, shared, spare) {
+        true => match one::at_once(&stream, origin, shared, spare, draining) {
             Some(begun) => Some(begun),
             None => return,
         },
         false => None,
+    };
+    let Ok(held) = open.hold(held) else {
+        shared.service.counters.count(Counter::TcpRefused);
+        return;
     };
     let stream = match stream
         .set_nonblocking(true)
@@ -162,12 +202,17 @@ fn admit(
     match begun {
         Some(begun) => {
             let incoming = Incoming::go_on(stream, origin, Farewell::BySocket, begun);
-            tasks.spawn(serve(incoming, origin, open, shared));
+            tasks.spawn(serve(incoming, origin, (open, held), shared));
         }
         None => {
             let acceptor = acceptor.clone();
             tasks.spawn(with_preamble(
-                stream, proxied, origin, acceptor, open, shared,
+                stream,
+                proxied,
+                origin,
+                acceptor,
+                (open, held),
+                shared,
             ));
         }
     }
@@ -179,17 +224,14 @@ async fn with_preamble(
     proxied: bool,
     mut origin: Origin,
     acceptor: Option<TlsAcceptor>,
-    mut open: Open,
+    (mut open, mut held): (Open, Held),
     shared: Arc<Shared>,
 ) {
     let deadline = Instant::now() + shared.service.limits().handshake;
     let mut read = Vec::new();
     if proxied && shared.options.proxies.proxy_protocol {
-        let header = tokio::select! {
-            header = timeout_at(deadline, proxy_header(&mut stream)) => header,
-            () = shared.shutdown.cancelled() => return,
-        };
-        let Ok(Ok((client, rest))) = header else {
+        let header = in_time(proxy_header(&mut stream), deadline, &held, &shared).await;
+        let Some(Ok((client, rest))) = header else {
             tracing::debug!(proxy = %origin.host, "no PROXY protocol header");
             shared.service.counters.count(Counter::TcpAborted);
             return;
@@ -199,33 +241,37 @@ async fn with_preamble(
             origin = Origin::ip(client.ip());
             // The proxy is no source, but the client that it names is one.
             let connections = &shared.service.connections;
-            let Ok(client) = connections.enter(Over::Tcp, Some(origin.host)) else {
+            let client = connections.enter(Over::Tcp, Some(origin.host));
+            let Ok((client, its_held)) = client.and_then(|client| {
+                let held = client.hold(held.base())?;
+                Ok((client, held))
+            }) else {
                 shared.service.counters.count(Counter::TcpRefused);
                 return;
             };
-            open = client;
+            (open, held) = (client, its_held);
         }
     }
     let Some(acceptor) = acceptor else {
         let incoming = Incoming::new(stream, read, origin, Farewell::BySocket);
-        return serve(incoming, origin, open, shared).await;
+        return serve(incoming, origin, (open, held), shared).await;
     };
     let handshake = acceptor.accept(Rewound::new(read, stream));
-    let accepted = tokio::select! {
-        accepted = timeout_at(deadline, handshake) => accepted,
-        () = shared.shutdown.cancelled() => return,
+    let stream = match in_time(handshake, deadline, &held, &shared).await {
+        Some(Ok(stream)) => stream,
+        Some(Err(error)) => return handshake_failed(&error, &origin, &shared),
+        None => return handshake_failed(&"it took too long", &origin, &shared),
     };
-    let stream = match accepted {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return handshake_failed(&error, &origin, &shared),
-        Err(late) => return handshake_failed(&late, &origin, &shared),
-    };
+    if held.set_base(TLS_BYTES).is_err() {
+        shared.service.counters.count(Counter::TcpAborted);
+        return;
+    }
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        two::serve(stream, origin, &shared).await;
+        two::serve(stream, origin, held, &shared).await;
         drop(open);
     } else {
         let incoming = Incoming::new(stream, Vec::new(), origin, Farewell::InStream);
-        serve(incoming, origin, open, shared).await;
+        serve(incoming, origin, (open, held), shared).await;
     }
 }
 
@@ -234,6 +280,25 @@ async fn with_preamble(
 fn handshake_failed(reason: &dyn fmt::Display, origin: &Origin, shared: &Shared) {
     tracing::debug!(client = %origin.host, %reason, "TLS handshake failed");
     shared.service.counters.count(Counter::TlsFailures);
+}
+
+/// Waits for `future` until the deadline, and when the server stops for at most the drain time. `None`
+/// if that is over, or the connection has to make room.
+async fn in_time<T>(
+    future: impl Future<Output = T>,
+    deadline: Instant,
+    held: &Held,
+    shared: &Shared,
+) -> Option<T> {
+    let mut future = pin!(timeout_at(deadline, future));
+    tokio::select! {
+        biased;
+        done = future.as_mut() => return done.ok(),
+        () = held.evicted() => return None,
+        () = shared.shutdown.cancelled() => {}
+    }
+    let last = Instant::now() + shared.service.limits().drain;
+    timeout_at(last, future).await.ok()?.ok()
 }
 
 /// Reads a PROXY protocol header. Returns the client it names, and the bytes after the header.
@@ -254,15 +319,25 @@ async fn proxy_header(
 }
 
 /// Serves HTTP/1.1, or HTTP/2 if the client begins with its preface.
-async fn serve<S>(mut incoming: Incoming<S>, origin: Origin, open: Open, shared: Arc<Shared>)
-where
+async fn serve<S>(
+    mut incoming: Incoming<S>,
+    origin: Origin,
+    (open, mut held): (Open, Held),
+    shared: Arc<Shared>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    match incoming.serve(&shared).await {
+    match incoming.serve(Some(&mut held), &shared).await {
         Ended::Http2 => {
             let (stream, read) = incoming.into_parts();
             // Boxed, so that an HTTP/1.1 connection does not reserve the memory that HTTP/2 needs.
-            Box::pin(two::serve(Rewound::new(read, stream), origin, &shared)).await;
+            Box::pin(two::serve(
+                Rewound::new(read, stream),
+                origin,
+                held,
+                &shared,
+            ))
+            .await;
         }
         Ended::Aborted => {
             let client = origin.host;

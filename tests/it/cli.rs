@@ -409,7 +409,7 @@ fn config_check_fails_as_serve_does() {
         (&["--log", "verbose"], &[], "error, warn, info"),
         (
             &[],
-            &[("SCION_TRACKER_MEMORY", "0")],
+            &[("SCION_TRACKER_REGISTRY_MEMORY", "0")],
             "memory is at least 1MiB",
         ),
         (&["--config", missing], &[], missing),

@@ -19,7 +19,7 @@ use crate::http::{Client, announce, bytes, decode, field, http2, start};
 const SHORT: Duration = Duration::from_millis(300);
 
 /// A stream whose timeout is long enough for a busy machine.
-fn connect(address: SocketAddr) -> TcpStream {
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream
         .set_read_timeout(Some(Duration::from_secs(30)))
@@ -31,7 +31,7 @@ fn connect(address: SocketAddr) -> TcpStream {
 }
 
 /// Reads to the end of the connection, whether it is closed or reset.
-fn rest(stream: &mut TcpStream) -> Vec<u8> {
+pub(crate) fn rest(stream: &mut TcpStream) -> Vec<u8> {
     let mut read = Vec::new();
     let mut buf = [0; 4096];
     loop {
@@ -46,7 +46,7 @@ fn rest(stream: &mut TcpStream) -> Vec<u8> {
 
 /// Waits until the server has counted this many events, which happens after the client sees the
 /// effect.
-fn await_count(tracker: &Running, counter: Counter, least: u64) {
+pub(crate) fn await_count(tracker: &Running, counter: Counter, least: u64) {
     let start = Instant::now();
     while tracker.handle.stats().counters.get(counter) < least {
         assert!(
@@ -58,7 +58,7 @@ fn await_count(tracker: &Running, counter: Counter, least: u64) {
     }
 }
 
-fn is_served(tracker: &Running) {
+pub(crate) fn is_served(tracker: &Running) {
     let response =
         Client::connect(tracker.address(Kind::Http)).get(&format!("/announce?{}", announce(1)));
     assert_eq!(response.status, 200);
@@ -466,46 +466,69 @@ fn announces_with_an_event_are_refused_in_early_data() {
     }
 }
 
+/// A HEADERS frame of a whole request.
+fn whole_request(stream: u32) -> Vec<u8> {
+    frame(1, END_STREAM | END_HEADERS, stream, GET)
+}
+
+/// Counts the frames of this kind.
+fn count_frames(mut sent: &[u8], kind: u8) -> usize {
+    let mut count = 0;
+    while let Some((head, after)) = sent.split_first_chunk::<9>() {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        count += usize::from(head[3] == kind);
+        sent = after.get(length..).unwrap_or_default();
+    }
+    count
+}
+
 #[test]
-fn shutdown_completes_started_requests() {
+fn surplus_streams_of_http2_are_refused_and_the_others_answered() {
+    const STREAMS: usize = 500;
     let tracker = start(|_| {});
-    let address = tracker.address(Kind::Http);
-    let mut idle = Client::connect(address);
-    assert_eq!(idle.get("/").status, 200);
-    let mut busy = Client::connect(address);
-    busy.send("GET / HTTP/1.1\r\nHost: t\r\n\r\nGET / HTTP/1.1\r\n");
-    assert_eq!(busy.receive(false).unwrap().status, 200);
-    let start = Instant::now();
-    let stopping = thread::spawn(move || tracker.stop());
-    // The idle connection and the listener are closed. The connection with an incomplete request
-    // may complete it.
-    assert!(idle.receive(false).is_none());
-    busy.send("Host: t\r\n\r\n");
-    let last = busy.receive(false).unwrap();
-    assert_eq!(
-        (last.status, last.header("connection")),
-        (200, Some("close"))
-    );
-    assert!(busy.receive(false).is_none());
-    stopping.join().unwrap();
-    assert!(start.elapsed() < Duration::from_secs(4));
-    assert!(TcpStream::connect(address).is_err());
+    let mut stream = connect(tracker.address(Kind::Http));
+    let mut burst = PREFACE.to_vec();
+    for n in 0..STREAMS as u32 {
+        burst.extend(whole_request(2 * n + 1));
+    }
+    // The client has not read the SETTINGS of the server.
+    stream.write_all(&burst).unwrap();
+    let mut sent = Vec::new();
+    let mut buf = [0; 4096];
+    // Each stream ends with DATA or RST_STREAM.
+    while count_frames(&sent, 0) + count_frames(&sent, 3) < STREAMS {
+        let length = stream.read(&mut buf).unwrap();
+        assert_ne!(length, 0, "the connection has ended");
+        sent.extend_from_slice(&buf[..length]);
+    }
+    assert!(count_frames(&sent, 0) >= 16);
+    assert_eq!(goaway(&sent), None);
+    // A refused request can be sent again on the same connection.
+    stream
+        .write_all(&whole_request(2 * STREAMS as u32 + 1))
+        .unwrap();
+    let before = count_frames(&sent, 0);
+    while count_frames(&sent, 0) == before {
+        let length = stream.read(&mut buf).unwrap();
+        assert_ne!(length, 0, "the connection has ended");
+        sent.extend_from_slice(&buf[..length]);
+    }
 }
 
 /// An HTTP/2 frame.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() as u32).to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// GET / with the authority `t`, in HPACK.
-const GET: &[u8] = &[0x82, 0x86, 0x84, 0x41, 1, b't'];
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const GET: &[u8] = &[0x82, 0x86, 0x84, 0x41, 1, b't'];
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
 
 /// The error code of the GOAWAY frame that the HTTP/2 server sent.
-fn goaway(mut sent: &[u8]) -> Option<u32> {
+pub(crate) fn goaway(mut sent: &[u8]) -> Option<u32> {
     while let Some((head, after)) = sent.split_first_chunk::<9>() {
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
         let payload = after.get(..length)?;

@@ -66,7 +66,7 @@ pub(crate) fn client_config(alpn: &[&[u8]]) -> ClientConfig {
     config
 }
 
-trait ReadWrite: Read + Write + Send {}
+pub(crate) trait ReadWrite: Read + Write + Send {}
 impl<T: Read + Write + Send> ReadWrite for T {}
 
 /// An HTTP/1.1 connection that sends exactly the given bytes.
@@ -100,7 +100,7 @@ impl Client {
         Self::new(stream)
     }
 
-    fn connect_tls(address: SocketAddr) -> Self {
+    pub(crate) fn connect_tls(address: SocketAddr) -> Self {
         Self::connect_tls_after(address, &[])
     }
 
@@ -114,7 +114,7 @@ impl Client {
         Self::new(StreamOwned::new(tls, stream))
     }
 
-    fn new(stream: impl ReadWrite + 'static) -> Self {
+    pub(crate) fn new(stream: impl ReadWrite + 'static) -> Self {
         Self {
             stream: Box::new(stream),
             read: Vec::new(),

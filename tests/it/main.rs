@@ -17,6 +17,8 @@ mod hostile_http3;
 mod http;
 mod http3;
 mod log;
+mod memory;
 mod server;
+mod stop;
 mod tls;
 mod udp;

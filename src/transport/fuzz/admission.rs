@@ -49,7 +49,7 @@ pub fn admission(bytes: &[u8]) {
         ..Limits::default()
     };
     let mut current = limits(5, 5, 2);
-    let connections = Arc::new(Connections::new(&current));
+    let connections = Arc::new(Connections::new(&current, Arc::default()));
     let mut known: Vec<Known> = Vec::new();
     for action in bytes.chunks_exact(2) {
         let [what, which] = [action[0], action[1]];

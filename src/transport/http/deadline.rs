@@ -43,6 +43,11 @@ impl Deadline {
         self.set(self.at.saturating_duration_since(Instant::now()));
     }
 
+    /// Whether the deadline has passed, without waiting.
+    pub(crate) fn is_over(&self) -> bool {
+        self.at <= Instant::now()
+    }
+
     /// Ready once the deadline has passed.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.sleep.deadline() < self.at || !self.sleep.is_elapsed() {

@@ -7,7 +7,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::TcpStream;
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -18,6 +18,7 @@ use tokio_util::sync::WaitForCancellationFuture;
 
 use super::head::{self, HeadError};
 use crate::transport::Shared;
+use crate::transport::connections::memory::Held;
 use crate::transport::http::answer::{self, Method, Reply, Request, Scratch, Status, Transport};
 use crate::transport::http::deadline::Deadline;
 
@@ -131,7 +132,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
     }
 
     /// Serves requests until the connection ends.
-    pub(in crate::transport) async fn serve(&mut self, shared: &Shared) -> Ended {
+    ///
+    /// When the server stops, all requests that have arrived are answered, and one more that arrives
+    /// within half of the drain time. The last reply says `Connection: close`.
+    ///
+    /// `held` is charged with the buffers. Without it, the caller accounts for the memory.
+    pub(in crate::transport) async fn serve(
+        &mut self,
+        mut held: Option<&mut Held>,
+        shared: &Shared,
+    ) -> Ended {
+        if let Some(held) = &held {
+            // All that this task waits for wakes it with the same waker.
+            poll_fn(|cx| Poll::Ready(held.register(cx.waker()))).await;
+        }
         let limits = shared.service.limits_for_connection();
         let mut deadline = Deadline::after(limits.head);
         let mut shutdown = pin!(shared.shutdown.cancelled());
@@ -143,15 +157,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
                 draining = true;
                 deadline.limit(limits.drain);
             }
+            if draining {
+                if deadline.is_over() {
+                    return Ended::Aborted;
+                }
+                self.fill_all(WRITE_BYTES + limits.head_bytes).await;
+            }
             let answered = match self.answered.take() {
                 Some(answered) => answered,
                 None => self
                     .buffers
                     .answer(self.origin, shared, limits.head_bytes, draining),
             };
+            if let Some(held) = &mut held
+                && held.set(self.bytes()).is_err()
+            {
+                return Ended::Aborted;
+            }
             if !self.buffers.out.is_empty() {
                 deadline.set(limits.reply);
-                if self.flush(&mut deadline).await.is_err() {
+                if self.flush(held.as_deref(), &mut deadline).await.is_err() {
                     return Ended::Aborted;
                 }
                 in_head = false;
@@ -163,36 +188,56 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
                     return self.close(lingering, &mut deadline).await;
                 }
                 Answered::All { partial } => {
-                    if draining && !partial {
-                        return self.close(false, &mut deadline).await;
-                    }
                     let first = self.buffers.first;
-                    if !first && !partial {
+                    if draining && !partial {
+                        deadline.set(limits.drain / 2);
+                    } else if !first && !partial {
                         deadline.set(limits.idle);
                     } else if partial && !in_head {
                         deadline.set(limits.head);
                     }
                     in_head = partial || first;
+                    if let Some(held) = &held {
+                        held.set_idle(!partial);
+                    }
                 }
             }
-            match self
-                .fill(&mut deadline, (!draining).then_some(shutdown.as_mut()))
-                .await
-            {
+            let filled = self.fill(
+                held.as_deref(),
+                &mut deadline,
+                (!draining).then_some(shutdown.as_mut()),
+            );
+            match filled.await {
                 Filled::Some | Filled::Shutdown => {}
                 // Between two requests the connection can be closed without a reply.
-                Filled::End | Filled::Deadline if !in_head => {
+                Filled::End | Filled::Deadline | Filled::Evicted if !in_head => {
                     return self.close(false, &mut deadline).await;
                 }
-                Filled::End if self.buffers.start == self.buffers.end => return Ended::Closed,
-                Filled::End | Filled::Deadline | Filled::Error => return Ended::Aborted,
+                Filled::Deadline if draining && self.buffers.is_empty() => {
+                    return self.close(false, &mut deadline).await;
+                }
+                Filled::End if self.buffers.is_empty() => return Ended::Closed,
+                Filled::End | Filled::Deadline | Filled::Evicted | Filled::Error => {
+                    return Ended::Aborted;
+                }
             }
         }
     }
 
-    /// Reads more bytes, unless the deadline passes or the server stops first.
+    /// Size of the buffers. TLS keeps another copy of the replies that the socket does not accept.
+    const fn bytes(&self) -> usize {
+        let copies = match self.farewell {
+            Farewell::BySocket => 1,
+            Farewell::InStream => 2,
+        };
+        self.buffers.read.len() + copies * self.buffers.out.capacity()
+    }
+
+    /// Reads more bytes, unless the deadline passes, the server stops or the connection has to make
+    /// room first.
     async fn fill(
         &mut self,
+        held: Option<&Held>,
         deadline: &mut Deadline,
         mut shutdown: Option<Pin<&mut WaitForCancellationFuture<'_>>>,
     ) -> Filled {
@@ -203,6 +248,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
                 Poll::Ready(Ok(())) => return Poll::Ready(Filled::Some),
                 Poll::Ready(Err(_)) => return Poll::Ready(Filled::Error),
                 Poll::Pending => {}
+            }
+            if held.is_some_and(Held::is_evicted) {
+                return Poll::Ready(Filled::Evicted);
             }
             if let Some(shutdown) = &mut shutdown
                 && shutdown.as_mut().poll(cx).is_ready()
@@ -217,16 +265,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
         filled
     }
 
+    /// Reads what has already arrived, up to `most` bytes in the buffer. The next read meets an end or
+    /// an error again.
+    async fn fill_all(&mut self, most: usize) {
+        while self.buffers.end - self.buffers.start < most {
+            let mut buf = ReadBuf::new(self.buffers.room());
+            let stream = &mut self.stream;
+            poll_fn(|cx| {
+                let _ = Pin::new(&mut *stream).poll_read(cx, &mut buf);
+                Poll::Ready(())
+            })
+            .await;
+            let length = buf.filled().len();
+            if length == 0 {
+                return;
+            }
+            self.buffers.end += length;
+        }
+    }
+
     /// Writes the replies.
-    async fn flush(&mut self, deadline: &mut Deadline) -> io::Result<()> {
+    async fn flush(&mut self, held: Option<&Held>, deadline: &mut Deadline) -> io::Result<()> {
+        let mut late = |cx: &mut Context<'_>| {
+            if let Some(held) = held {
+                held.set_idle(false);
+                if held.is_evicted() {
+                    return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
+                }
+            }
+            let late = deadline.poll(cx);
+            late.map(|()| Err(io::ErrorKind::TimedOut.into()))
+        };
         let mut written = 0;
         while written < self.buffers.out.len() {
             let out = &self.buffers.out[written..];
             let stream = &mut self.stream;
             written += poll_fn(|cx| match Pin::new(&mut *stream).poll_write(cx, out) {
-                Poll::Pending => deadline
-                    .poll(cx)
-                    .map(|()| Err(io::ErrorKind::TimedOut.into())),
+                Poll::Pending => late(cx),
                 Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 ready => ready,
             })
@@ -236,9 +311,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
         // TLS keeps the bytes that the socket did not accept.
         let stream = &mut self.stream;
         poll_fn(|cx| match Pin::new(&mut *stream).poll_flush(cx) {
-            Poll::Pending => deadline
-                .poll(cx)
-                .map(|()| Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => late(cx).map(|failed| failed.map(|_| ())),
             ready => ready,
         })
         .await
@@ -287,6 +360,11 @@ impl Buffers {
         }
     }
 
+    /// Whether all received bytes have been processed.
+    const fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
     /// Space to read into. Moves the rest to the front, then grows the buffer. The limit on a head
     /// also limits the buffer.
     fn room(&mut self) -> &mut [u8] {
@@ -300,7 +378,8 @@ impl Buffers {
         &mut self.read[self.end..]
     }
 
-    /// Answers the requests in the read buffer into `out`.
+    /// Answers the requests in the read buffer into `out`. With `draining`, the connection ends after
+    /// the last of them, and the start of another request is waited for.
     fn answer(
         &mut self,
         origin: Origin,
@@ -320,7 +399,7 @@ impl Buffers {
             let bounded = &unread[..unread.len().min(head_bytes)];
             let status = match head::read(bounded, origin, &shared.options.proxies) {
                 Ok(head) => {
-                    let last = draining || !head.keep_alive;
+                    let last = !head.keep_alive || (draining && is_blank(&unread[head.length..]));
                     let persistence = match (last, head.old) {
                         (true, _) => Persistence::Close,
                         (false, true) => Persistence::KeepAlive,
@@ -331,7 +410,9 @@ impl Buffers {
                     respond(&Request::decode(&head.request), persistence, shared, out);
                     self.start += head.length;
                     if last {
-                        return Answered::Last { lingering: false };
+                        // A client that is told to go may have sent more.
+                        let lingering = draining;
+                        return Answered::Last { lingering };
                     }
                     if self.out.len() >= WRITE_BYTES {
                         return Answered::More;
@@ -365,6 +446,7 @@ pub(in crate::transport) fn at_once(
     origin: Origin,
     shared: &Shared,
     spare: &mut Buffers,
+    draining: bool,
 ) -> Option<Begun> {
     (spare.start, spare.end, spare.first) = (0, 0, true);
     match net::recv(stream, spare.room(), RecvFlags::DONTWAIT) {
@@ -374,7 +456,7 @@ pub(in crate::transport) fn at_once(
         Err(_) => return None,
     }
     let head_bytes = shared.service.limits().head_bytes;
-    let answered = spare.answer(origin, shared, head_bytes, false);
+    let answered = spare.answer(origin, shared, head_bytes, draining);
     let last = matches!(answered, Answered::Last { lingering: false });
     let mut flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     flags.set(SendFlags::MORE, last);
@@ -395,12 +477,18 @@ pub(in crate::transport) fn at_once(
     Some((begun, Some(answered)))
 }
 
+/// Whether these bytes are not even the start of a request (RFC 9112 section 2.2).
+fn is_blank(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
+}
+
 /// Result of waiting for the client.
 enum Filled {
     Some,
     End,
     Deadline,
     Shutdown,
+    Evicted,
     Error,
 }
 

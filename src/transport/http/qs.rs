@@ -250,7 +250,7 @@ impl Served {
         let shared = Arc::clone(shared);
         let server = tokio::spawn(async move {
             let mut incoming = Incoming::new(far, Vec::new(), origin, Farewell::InStream);
-            incoming.serve(&shared).await
+            incoming.serve(None, &shared).await
         });
         Self {
             pipe,
@@ -361,6 +361,15 @@ struct Broken;
 pub(in crate::transport) struct WakeQueue(Mutex<(Vec<ConnectionHandle>, Option<Waker>)>);
 
 impl WakeQueue {
+    /// Wakes one connection.
+    pub(in crate::transport) fn waker(self: &Arc<Self>, handle: ConnectionHandle) -> Waker {
+        Waker::from(Arc::new(ConnectionWaker {
+            handle,
+            wakeups: Arc::clone(self),
+            waiting: AtomicBool::new(false),
+        }))
+    }
+
     /// Takes the ready connections. The task is woken when there are more.
     pub(in crate::transport) fn take(&self, cx: &Context<'_>) -> Vec<ConnectionHandle> {
         let (waiting, driver) = &mut *self.0.lock();

@@ -25,6 +25,7 @@ use scion_tracker_core::request::Origin;
 
 use super::group::Seat;
 use super::handshakes::{Handshakes, UsedTokens};
+use super::memory;
 use super::out::Out;
 use super::state::{ConnectionState, EXCESSIVE_LOAD, NO_ERROR, source_of};
 use super::timers::Timers;
@@ -32,6 +33,7 @@ use crate::counters::Counter;
 use crate::scion::socket::Recipient;
 use crate::transport::Shared;
 use crate::transport::connections::Over;
+use crate::transport::connections::memory::Held;
 use crate::transport::http::qs::WakeQueue;
 use crate::transport::http::three::RequestQueue;
 
@@ -80,9 +82,11 @@ pub(in crate::transport) struct Driver {
 }
 
 /// A connection and its protocol.
-struct Connection {
-    quic: Quic,
-    state: ConnectionState,
+pub(super) struct Connection {
+    pub(super) quic: Quic,
+    pub(super) state: ConnectionState,
+    /// Its memory, until the connection is removed.
+    pub(super) held: Held,
     /// Whether it is in `ready`.
     ready: bool,
 }
@@ -267,6 +271,18 @@ impl Driver {
                 _ => return self.refuse(incoming),
             }
         }
+        // An address that is not validated may be forged, so its memory is charged to no source yet.
+        let held = match &open {
+            Some(open) => open.hold(memory::CONNECTION_BYTES),
+            None => self
+                .shared
+                .service
+                .connections
+                .hold(None, memory::CONNECTION_BYTES),
+        };
+        let Ok(held) = held else {
+            return self.refuse(incoming);
+        };
         self.name_recipient(incoming.remote_address());
         self.response.clear();
         let accepted = self
@@ -283,8 +299,10 @@ impl Driver {
                 return;
             }
         };
+        held.register(&self.wakeups.waker(handle));
         let connection = Connection {
             quic,
+            held,
             state: ConnectionState::Handshake {
                 handle,
                 origin,
@@ -410,6 +428,7 @@ impl Driver {
             let Some(Some(connection)) = self.connections.get_mut(handle.0) else {
                 return;
             };
+            connection.account(&self.shared, now);
             let Connection { quic, ready, .. } = &mut **connection;
             *ready = false;
             let mut again = false;
@@ -484,7 +503,9 @@ impl Driver {
             let Some(connection) = connection else {
                 continue;
             };
-            let Connection { quic, state, ready } = &mut **connection;
+            let Connection {
+                quic, state, ready, ..
+            } = &mut **connection;
             state.go_away(quic, &self.shared, now);
             if !*ready {
                 *ready = true;

@@ -35,14 +35,16 @@ pub(super) enum ConnectionState {
     },
     Http3 {
         session: three::Session,
-        _counted: Open,
+        open: Open,
     },
     Qs {
         session: Box<qs::Session>,
-        _counted: Open,
+        open: Open,
     },
     /// Closed, and waiting to be removed: by QUIC, or at `until`.
-    Over { until: Instant },
+    Over {
+        until: Instant,
+    },
 }
 
 /// How long a closed connection is kept to answer late packets. QUIC keeps one for some round
@@ -133,17 +135,12 @@ impl ConnectionState {
             let session = qs::Session::new(origin, quic, shared, wakeups, handle, now);
             *self = Self::Qs {
                 session: Box::new(session),
-                _counted: open,
+                open,
             };
             return;
         }
         match three::Session::new(handle, origin, quic, shared, now) {
-            Ok(session) => {
-                *self = Self::Http3 {
-                    session,
-                    _counted: open,
-                }
-            }
+            Ok(session) => *self = Self::Http3 { session, open },
             Err(code) => self.end(code, quic, shared, now),
         }
     }
@@ -259,6 +256,31 @@ impl ConnectionState {
         *self = Self::Over {
             until: now + CLOSED,
         };
+    }
+
+    /// The connection as it is counted, once the client has validated its address.
+    pub(super) const fn open(&self) -> Option<&Open> {
+        match self {
+            Self::Http3 { open, .. } | Self::Qs { open, .. } => Some(open),
+            Self::Handshake { .. } | Self::Over { .. } => None,
+        }
+    }
+
+    /// Whether nothing is lost if the connection is closed.
+    pub(super) fn is_idle(&self) -> bool {
+        match self {
+            Self::Http3 { session, .. } => session.is_idle(),
+            Self::Handshake { .. } | Self::Qs { .. } => false,
+            Self::Over { .. } => true,
+        }
+    }
+
+    /// Ends the connection, as the memory for connections is used up.
+    pub(super) fn make_room(&mut self, quic: &mut Quic, shared: &Shared, now: Instant) {
+        match self {
+            Self::Over { .. } => {}
+            _ => self.end(Code::EXCESSIVE_LOAD, quic, shared, now),
+        }
     }
 
     fn end(&mut self, code: Code, quic: &mut Quic, shared: &Shared, now: Instant) {

@@ -196,6 +196,18 @@ impl Session {
         Ok(())
     }
 
+    /// Bytes of requests and replies that wait for the client. A request may also have as much as its
+    /// window outstanding in QUIC, out of order.
+    pub(in crate::transport) fn bytes(&self, window: usize) -> usize {
+        let waiting = self.waiting.iter();
+        waiting.map(|it| it.bytes(window)).sum()
+    }
+
+    /// Whether no request and no reply waits for the client.
+    pub(in crate::transport) const fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// Answers a queued request.
     pub(in crate::transport) fn answer(
         &mut self,

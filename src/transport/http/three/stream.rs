@@ -147,6 +147,14 @@ impl Waiting {
         }
     }
 
+    /// Bytes that the exchange holds, with those that QUIC may hold of the request.
+    pub(super) const fn bytes(&self, window: usize) -> usize {
+        match &self.state {
+            State::Request(bytes, _) => bytes.capacity() + window,
+            State::Reply(bytes, _) => bytes.capacity(),
+        }
+    }
+
     /// Aborts the exchange: the client has missed its deadline.
     pub(super) fn give_up(self, quic: &mut Connection, shared: &Shared) {
         let code = match self.state {

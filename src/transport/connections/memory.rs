@@ -359,6 +359,16 @@ impl Held {
         *self.holder.waker.lock() = Some(waker.clone());
     }
 
+    /// Wakes the task that awaits this when the connection has to end. For a task whose waits all have
+    /// the same waker.
+    pub(crate) async fn register_task(&self) {
+        poll_fn(|cx| {
+            self.register(cx.waker());
+            Poll::Ready(())
+        })
+        .await;
+    }
+
     /// Waits until the connection has to end.
     pub(crate) async fn evicted(&self) {
         poll_fn(|cx| {

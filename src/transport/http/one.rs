@@ -144,7 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
     ) -> Ended {
         if let Some(held) = &held {
             // All that this task waits for wakes it with the same waker.
-            poll_fn(|cx| Poll::Ready(held.register(cx.waker()))).await;
+            held.register_task().await;
         }
         let limits = shared.service.limits_for_connection();
         let mut deadline = Deadline::after(limits.head);

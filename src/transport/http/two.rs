@@ -98,7 +98,7 @@ pub(in crate::transport) async fn serve<S>(
     let mut shutdown = pin!(shared.shutdown.cancelled());
     let mut deadlines = Deadlines::new(&limits);
     // All that this task waits for wakes it with the same waker.
-    poll_fn(|cx| Poll::Ready(held.register(cx.waker()))).await;
+    held.register_task().await;
     let regular = poll_fn(|cx| {
         if let Poll::Ready(done) = connection.as_mut().poll(cx) {
             return Poll::Ready(done.is_ok());

@@ -12,7 +12,7 @@ SAYS_COMPLETED = SAYS_STOPPED = False
 
 def unsupported(scheme, _family, _seed):
     if scheme == "https":
-        return "its bindings trust built-in authorities alone"
+        return "it did not download with a private authority or a self-signed certificate; SSL_CERT_FILE was not tried"
     return None
 
 

@@ -24,7 +24,7 @@ const START: u32 = 1_800_000_000;
 
 /// A path of one link through this interface. Paths with odd interfaces expire soon.
 fn path(interface: u8) -> Vec<u8> {
-    let lifetime = if interface % 2 == 0 { 63 } else { 0 };
+    let lifetime = if interface.is_multiple_of(2) { 63 } else { 0 };
     let mut path = vec![1, 0, 0x20, 0, 1, 0, 0, 1];
     path.extend_from_slice(&START.to_be_bytes());
     path.extend_from_slice(&[0, lifetime, 0, 0, 0, 6, interface, 2, 3, 4, 5, 6]);

@@ -107,7 +107,7 @@ pub fn parse_announce_reply(reply: &[u8]) -> Result<AnnounceAnswer, ReplyError> 
     let has_peers = LISTS.iter().any(|(key, _)| dict.get(key).is_some());
     let mut answer = AnnounceAnswer {
         interval: number("interval")
-            .or(has_peers.then_some(USUAL_INTERVAL))
+            .or_else(|| has_peers.then_some(USUAL_INTERVAL))
             .ok_or(ReplyError::Field("interval"))?,
         min_interval: number("min interval"),
         complete: number("complete"),

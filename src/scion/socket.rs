@@ -344,7 +344,10 @@ impl ScionSocket {
             Ok(answer) => {
                 let (packet, next_hop) = answer?;
                 replies.queue(packet.packet_len(), next_hop);
-                if let Some(answered) = &self.answered {
+                // Inside an AS there are no links.
+                if let Some(answered) = &self.answered
+                    && !request.path.is_empty()
+                {
                     let mut answered = answered.lock();
                     answered.note_reply(request);
                     let held = answered.take_held(request.source.host.ia, batch.now());

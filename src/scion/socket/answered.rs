@@ -94,10 +94,6 @@ impl Answered {
     /// Notes that this request was answered.
     #[inline]
     pub(super) fn note_reply(&mut self, request: &Datagram<'_>) {
-        // Inside an AS there are no links.
-        if request.path.is_empty() {
-            return;
-        }
         if let Some(transaction) = request.payload.get(12..16) {
             let tag = tag(request.source, transaction);
             self.tags[tag as usize % TAGS] = tag;

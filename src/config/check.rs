@@ -341,13 +341,13 @@ mod tests {
                 "",
                 "registry.memory = '1GiB'",
                 "memory = '1GiB'",
-                "registry.memory = 1.0 GiB (set by SCION_TRACKER_REGISTRY_MEMORY) leaves too little of memory = 1.0 GiB (set in test.toml) for the rest",
+                "registry.memory = 1.0 GiB (set by SCION_TRACKER_REGISTRY_MEMORY) leaves too little of memory = 1.0 GiB (set in test.toml:1) for the rest",
             ),
             (
                 "memory = '1GiB'",
                 "registry.memory = '600MiB'",
                 "connections.memory = '500MiB'",
-                "registry.memory = 600.0 MiB (set by SCION_TRACKER_REGISTRY_MEMORY) and connections.memory = 500.0 MiB (set in test.toml) leave too little of memory = 1.0 GiB (set by a flag)",
+                "registry.memory = 600.0 MiB (set by SCION_TRACKER_REGISTRY_MEMORY) and connections.memory = 500.0 MiB (set in test.toml:1) leave too little of memory = 1.0 GiB (set by a flag)",
             ),
             (
                 "",

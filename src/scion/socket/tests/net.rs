@@ -167,17 +167,25 @@ impl Relay {
         let addr = socket.local_addr().unwrap();
         let links = Arc::<Mutex<Links>>::default();
         let shared = Arc::clone(&links);
-        let mut hosts: HashMap<_, _> = hosts.into_iter().collect();
+        let hosts: HashMap<_, _> = hosts.into_iter().collect();
+        // Programs of one host differ by their ports.
+        let mut programs = HashMap::new();
         thread::spawn(move || {
             let mut buffer = [0; 65536];
             while let Ok((length, from)) = socket.recv_from(&mut buffer) {
                 let bytes = &buffer[..length];
                 let packet = parse(bytes).unwrap();
-                hosts.insert(packet.source, from);
+                let Message::Udp(udp) = packet.message else {
+                    panic!("only UDP is relayed");
+                };
+                programs.insert((packet.source, udp.source_port), from);
                 let fate = shared.lock().pass(packet.path);
                 let reply = match fate {
                     Fate::Arrives => {
-                        socket.send_to(bytes, hosts[&packet.destination]).unwrap();
+                        let program = (packet.destination, udp.destination_port);
+                        let to = programs.get(&program);
+                        let to = to.unwrap_or_else(|| &hosts[&packet.destination]);
+                        socket.send_to(bytes, to).unwrap();
                         continue;
                     }
                     Fate::Lost => continue,

@@ -91,26 +91,72 @@ impl<V> FromIterator<(IpNet, V)> for PrefixMap<V> {
 }
 
 /// A set of IP prefixes. Built by collecting prefixes.
-#[derive(Debug, Clone, Default)]
-pub struct PrefixSet(PrefixMap<()>);
+#[derive(Debug, Clone)]
+pub struct PrefixSet {
+    map: PrefixMap<()>,
+    /// The IPv4 networks `0.0.0.0/8` to `255.0.0.0/8`. One look is enough for most addresses, because
+    /// few of these networks are in a set only in part.
+    slash8: Box<[Slash8; 256]>,
+}
+
+/// How much of a network `/8` the prefixes of a set contain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Slash8 {
+    Nothing,
+    Everything,
+    /// The ranges have to be searched.
+    Part,
+}
 
 impl PrefixSet {
     /// Whether any prefix contains `ip`.
     #[inline]
     pub fn contains(&self, ip: IpAddr) -> bool {
-        self.0.longest_match(ip).is_some()
+        match ip {
+            IpAddr::V4(v4) => match self.slash8[usize::from(v4.octets()[0])] {
+                Slash8::Nothing => false,
+                Slash8::Everything => true,
+                Slash8::Part => self.map.longest_match(ip).is_some(),
+            },
+            IpAddr::V6(_) => self.map.longest_match(ip).is_some(),
+        }
     }
 
     /// Whether there are no prefixes.
     #[inline]
     pub const fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.map.is_empty()
+    }
+}
+
+impl Default for PrefixSet {
+    fn default() -> Self {
+        Self::from_iter([])
     }
 }
 
 impl FromIterator<IpNet> for PrefixSet {
     fn from_iter<I: IntoIterator<Item = IpNet>>(nets: I) -> Self {
-        Self(nets.into_iter().map(|net| (net, ())).collect())
+        let map: PrefixMap<()> = nets.into_iter().map(|net| (net, ())).collect();
+        let slash8 = std::array::from_fn(|octet| {
+            let first = (octet as u32) << 24;
+            let last = first | 0x00ff_ffff;
+            // A range that begins behind the first address.
+            let divided = map
+                .v4
+                .before
+                .iter()
+                .any(|before| (first..last).contains(before));
+            match map.v4.find(first) {
+                _ if divided => Slash8::Part,
+                NO_VALUE => Slash8::Nothing,
+                _ => Slash8::Everything,
+            }
+        });
+        Self {
+            map,
+            slash8: Box::new(slash8),
+        }
     }
 }
 
@@ -404,9 +450,12 @@ mod tests {
             others in prop::collection::vec(address(), 16),
         ) {
             let table: PrefixMap<usize> = nets.iter().copied().zip(0..).collect();
+            let set: PrefixSet = nets.iter().copied().collect();
             let edges = nets.iter().flat_map(|net| [net.addr(), net.network(), net.broadcast()]);
             for ip in others.into_iter().chain(edges) {
-                prop_assert_eq!(table.longest_match(ip).copied(), linear(&nets, ip), "{}", ip);
+                let found = linear(&nets, ip);
+                prop_assert_eq!(table.longest_match(ip).copied(), found, "{}", ip);
+                prop_assert_eq!(set.contains(ip), found.is_some(), "{}", ip);
             }
         }
     }

@@ -25,6 +25,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Writes a byte string, also as the key of a dictionary.
+    #[inline]
     pub fn bytes(&mut self, bytes: &[u8]) {
         push_decimal(bytes.len() as u64, self.out);
         self.out.push(b':');
@@ -52,12 +53,17 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Appends a number in decimal.
-pub(crate) fn push_decimal(mut n: u64, out: &mut Vec<u8>) {
-    if n < 10 {
-        out.push(b'0' + n as u8);
-        return;
+/// Appends a number in decimal. Inlined, so that the lengths of keys cost no division.
+#[inline(always)]
+pub(crate) fn push_decimal(n: u64, out: &mut Vec<u8>) {
+    match n {
+        0..10 => out.push(b'0' + n as u8),
+        10..100 => out.extend_from_slice(&[b'0' + (n / 10) as u8, b'0' + (n % 10) as u8]),
+        _ => push_digits(n, out),
     }
+}
+
+fn push_digits(mut n: u64, out: &mut Vec<u8>) {
     let mut digits = [0; 20];
     let mut at = digits.len();
     while n > 0 {

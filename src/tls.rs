@@ -6,7 +6,7 @@ mod make;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, ring};
@@ -142,6 +142,14 @@ impl Certificates {
             Source::Files(files) => files.changed(),
             Source::SelfSigned { .. } => false,
         }
+    }
+
+    /// How long a certificate from files is still valid, if that is no more than a week: it should have
+    /// been renewed. Zero if it has expired.
+    pub(crate) fn expires_soon(&self, now: SystemTime) -> Option<Duration> {
+        const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+        let left = make::time_left(&self.current.0.load(), now)?;
+        (!self.is_self_signed() && left <= WEEK).then_some(left)
     }
 
     /// Renews a self-signed certificate that expires soon. Returns whether it did. Open connections keep
@@ -283,7 +291,6 @@ fn fingerprint(cert: &CertificateDer<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::time::Duration;
 
     use super::*;
     use crate::Config;
@@ -341,6 +348,27 @@ mod tests {
         );
         assert_ne!(certificates.fingerprint(), first);
         assert!(!certificates.renew_if_due(later).unwrap());
+    }
+
+    #[test]
+    fn a_certificate_from_files_that_expires_soon_is_noticed() {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        let dir = tempfile::tempdir().unwrap();
+        authority(dir.path(), &[]).unwrap();
+        let tls = Tls::files(dir.path().join("cert.pem"), dir.path().join("key.pem"));
+        let certificates = Certificates::load(&tls, None).unwrap();
+        let until = SystemTime::UNIX_EPOCH + Duration::from_secs(validity(&certificates).0);
+        for (now, expected) in [
+            (until - 8 * DAY, None),
+            (until - 7 * DAY, Some(7 * DAY)),
+            (until - DAY, Some(DAY)),
+            (until + DAY, Some(Duration::ZERO)),
+        ] {
+            assert_eq!(certificates.expires_soon(now), expected);
+        }
+        assert!(!certificates.renew_if_due(until).unwrap());
+        let own = Certificates::load(&Config::default().tls, None).unwrap();
+        assert_eq!(own.expires_soon(until + 3650 * DAY), None);
     }
 
     #[test]

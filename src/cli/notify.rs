@@ -68,10 +68,7 @@ mod tests {
         let name = format!("scion-tracker-test-{}", std::process::id());
         let abstract_address = SocketAddr::from_abstract_name(&name).unwrap();
         for (socket, to) in [
-            (
-                UnixDatagram::bind(&path).unwrap(),
-                path.clone().into_os_string(),
-            ),
+            (UnixDatagram::bind(&path).unwrap(), path.into_os_string()),
             (
                 UnixDatagram::bind_addr(&abstract_address).unwrap(),
                 format!("@{name}").into(),

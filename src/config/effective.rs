@@ -35,7 +35,7 @@ pub(super) fn effective(config: &Config, sources: &Sources) -> String {
     let mut section = "";
     // Keys without a section come first, and the keys of a section stand together.
     let mut lines = lines(config, sources);
-    lines.sort_by_key(|line| (line.section != "", line.order));
+    lines.sort_by_key(|line| (!line.section.is_empty(), line.order));
     for Line {
         section: of,
         name,

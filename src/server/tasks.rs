@@ -17,6 +17,8 @@ use crate::tls::Certificates;
 const DRAIN: Duration = Duration::from_millis(4500);
 /// How often the certificate files are checked for changes.
 const CERTIFICATE_WATCH: Duration = Duration::from_secs(60);
+/// How often a warning about a certificate that expires is repeated.
+const EXPIRY_WARNING: Duration = Duration::from_secs(24 * 60 * 60);
 /// Rounds of the sweep per lifetime of a peer. A peer stays at most one round longer than its lifetime.
 const SWEEPS_PER_LIFETIME: u32 = 32;
 /// Peers that the sweep visits per step, under one lock.
@@ -144,8 +146,17 @@ async fn sweep(service: Arc<Service>, stop: CancellationToken) -> Result<(), Run
 async fn watch(certificates: Arc<Certificates>, stop: CancellationToken) -> Result<(), RunError> {
     let endless = async {
         let mut checks = time::interval(CERTIFICATE_WATCH);
+        let mut warned: Option<time::Instant> = None;
         loop {
-            checks.tick().await;
+            let now = checks.tick().await;
+            let is_due = warned.is_none_or(|warned| now.duration_since(warned) >= EXPIRY_WARNING);
+            if is_due && let Some(left) = certificates.expires_soon(SystemTime::now()) {
+                warned = Some(now);
+                tracing::warn!(
+                    hours_left = left.as_secs() / 3600,
+                    "the certificate expires soon or has expired: renew it"
+                );
+            }
             match certificates.renew_if_due(SystemTime::now()) {
                 Ok(false) => {}
                 Ok(true) => {

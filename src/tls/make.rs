@@ -149,6 +149,14 @@ fn set_validity(params: &mut CertificateParams, now: SystemTime, lifetime: Durat
     params.not_after = params.not_before + lifetime;
 }
 
+/// How long a certificate is still valid, zero if it has expired. `None` if it cannot be read.
+pub(super) fn time_left(key: &CertifiedKey, now: SystemTime) -> Option<Duration> {
+    let (_, cert) = x509_parser::parse_x509_certificate(key.cert.first()?).ok()?;
+    let until = u64::try_from(cert.validity().not_after.timestamp()).unwrap_or_default();
+    let until = SystemTime::UNIX_EPOCH + Duration::from_secs(until);
+    Some(until.duration_since(now).unwrap_or_default())
+}
+
 /// Whether a self-signed certificate has to be renewed: it expires soon, or is not valid at all, or is
 /// valid for longer than clients accept.
 pub(super) fn is_due(kept: &CertifiedKey, now: SystemTime) -> bool {

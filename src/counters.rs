@@ -124,6 +124,9 @@ counters! {
     ScionVersionsNegotiated = "scion_versions_negotiated",
     /// SCION: packets of QUIC and SCMP that the socket would not take: lost, as on a full link.
     ScionSendFailures = "scion_send_failures",
+    /// SCION: packets that the kernel refused as longer than the MTU of their link. Also counted as send
+    /// failures.
+    ScionTooLong = "scion_too_long",
 }
 
 /// The events, then the refusals in the order of [`Refusal::ALL`].

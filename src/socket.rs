@@ -15,5 +15,5 @@ pub(crate) mod mmsg;
 mod options;
 mod readable;
 
-pub(crate) use options::{kernel_drops, receive_plain_datagrams};
+pub(crate) use options::{allow_fragments, kernel_drops, receive_plain_datagrams};
 pub(crate) use readable::Readable;

@@ -61,10 +61,12 @@ pub(crate) use remotes::{Cause, Failure, Limits};
 use sent::Sent;
 use synthetic::SyntheticAddrs;
 pub(crate) use underlay::Replies;
-use underlay::Underlay;
+use underlay::{Refused, Underlay};
 
-/// Largest UDP payload that every path carries, in bytes: the minimum of QUIC. Some paths announce
-/// an MTU of 1280 and less, and headers take 80 to 260 bytes of the underlay's.
+/// UDP payload of the packets that open a QUIC connection, in bytes (RFC 9000 section 14.1). SCION
+/// headers take another 44 to 260 bytes. Paths with an MTU of 1280 carry both if the headers take at
+/// most 80 bytes, which is a path of two or three ASes between IPv4 hosts. On longer ones the underlay is
+/// fragmented.
 pub(crate) const MIN_PAYLOAD: u16 = 1200;
 
 /// Round trip that QUIC assumes over SCION before it has measured one. A packet without an answer
@@ -365,7 +367,11 @@ impl ScionSocket {
 
     /// Sends the queued replies. Returns the number that the socket did not accept.
     pub(crate) fn send_replies(&self, replies: &mut Replies) -> usize {
-        self.underlay.send_all(replies)
+        let Refused { count, too_long } = self.underlay.send_all(replies);
+        if too_long > 0 {
+            self.counters.add(Counter::ScionTooLong, too_long as u64);
+        }
+        count
     }
 
     /// Makes room for the replies to a batch.
@@ -568,8 +574,10 @@ impl ScionSocket {
     /// A datagram that the socket does not accept is lost. QUIC sends it again, and clients repeat
     /// other requests.
     fn send(&self, to: SocketAddr, packets: &[u8], segment_size: Option<usize>) {
-        if !self.underlay.send(to, packets, segment_size) {
-            self.counters.count(Counter::ScionSendFailures);
+        let Refused { count, too_long } = self.underlay.send(to, packets, segment_size);
+        if count > 0 {
+            self.counters.add(Counter::ScionSendFailures, count as u64);
+            self.counters.add(Counter::ScionTooLong, too_long as u64);
         }
     }
 }

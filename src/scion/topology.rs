@@ -63,6 +63,7 @@ pub(crate) struct Topology {
     /// The border router of each interface.
     next_hops: HashMap<u16, SocketAddr>,
     ports: DispatchedPorts,
+    mtu: Option<u16>,
 }
 
 /// The UDP ports that the border routers of an AS deliver to on the host itself.
@@ -79,6 +80,7 @@ pub(crate) enum DispatchedPorts {
 #[derive(Deserialize)]
 struct Document {
     isd_as: String,
+    mtu: Option<u32>,
     dispatched_ports: Option<String>,
     #[serde(default)]
     border_routers: BTreeMap<String, BorderRouter>,
@@ -125,6 +127,11 @@ impl FromStr for Topology {
             ia,
             next_hops,
             ports: ports.parse()?,
+            // 0 is a file without an MTU, and longer packets do not exist.
+            mtu: document
+                .mtu
+                .filter(|mtu| *mtu > 0)
+                .map(|mtu| u16::try_from(mtu).unwrap_or(u16::MAX)),
         })
     }
 }
@@ -135,7 +142,7 @@ impl FromStr for DispatchedPorts {
     fn from_str(text: &str) -> Result<Self, TopologyError> {
         match text {
             "" | "-" => return Ok(Self::None),
-            "all" => return Ok(Self::Range(1, u16::MAX)),
+            _ if text.eq_ignore_ascii_case("all") => return Ok(Self::Range(1, u16::MAX)),
             _ => {}
         }
         let range = text.split_once('-').and_then(|(min, max)| {
@@ -172,7 +179,14 @@ impl Topology {
             ia,
             next_hops,
             ports,
+            mtu: None,
         }
+    }
+
+    /// Longest packet inside the AS in bytes, with its SCION header and without those of the underlay.
+    /// `None` if the topology does not say.
+    pub(crate) const fn mtu(&self) -> Option<u16> {
+        self.mtu
     }
 
     /// The ISD-AS.
@@ -255,6 +269,7 @@ mod tests {
     fn dispatched_ports_have_four_forms() {
         for (ports, open, closed) in [
             (r#","dispatched_ports": "all""#, Some(1), None),
+            (r#","dispatched_ports": "ALL""#, Some(1), None),
             (r#","dispatched_ports": "5-5""#, Some(5), Some(6)),
             (r#","dispatched_ports": "-""#, None, Some(31969)),
             (r#","dispatched_ports": """#, None, Some(31969)),

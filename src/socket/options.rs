@@ -31,6 +31,26 @@ pub(crate) fn receive_plain_datagrams(socket: &UdpSocket) -> io::Result<()> {
     Ok(())
 }
 
+/// Has the kernel fragment datagrams that are longer than the MTU of their link, and allows routers to
+/// (`IP_PMTUDISC_DONT` in ip(7), `IPV6_PMTUDISC_DONT` in ipv6(7)).
+///
+/// Undoes what [`quinn::udp::UdpSocketState`] sets: no fragments, and errors for long datagrams.
+pub(crate) fn allow_fragments(socket: &UdpSocket) -> io::Result<()> {
+    let (level, option, value) = match socket.local_addr()? {
+        SocketAddr::V4(_) => (
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            libc::IP_PMTUDISC_DONT,
+        ),
+        SocketAddr::V6(_) => (
+            libc::IPPROTO_IPV6,
+            libc::IPV6_MTU_DISCOVER,
+            libc::IPV6_PMTUDISC_DONT,
+        ),
+    };
+    set_int(socket, level, option, value)
+}
+
 /// Has the kernel keep a connection back until its client has sent something, for this long at most
 /// (`TCP_DEFER_ACCEPT` in tcp(7)).
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -111,6 +131,7 @@ mod tests {
             let socket = UdpSocket::bind(address).unwrap();
             receive_destinations(&socket).unwrap();
             receive_plain_datagrams(&socket).unwrap();
+            allow_fragments(&socket).unwrap();
         }
         defer_accept(&TcpListener::bind("127.0.0.1:0").unwrap(), 1).unwrap();
     }

@@ -21,7 +21,7 @@ use scion_tracker_core::types::Time;
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::{Counter, Snapshot};
-use crate::scion::socket::{Datagram, MIN_PAYLOAD};
+use crate::scion::socket::Datagram;
 use crate::server::secrets::Secrets;
 use crate::service::{self, Service};
 use crate::socket::mmsg::RequestBatch;
@@ -107,16 +107,14 @@ impl OverScion {
         self.now = self.handler.service.now();
     }
 
-    /// Answers one request. Writes the reply to the buffer and returns its length, 0 for no reply.
+    /// Answers one request. Writes the reply to the buffer, which is as long as the path allows, and
+    /// returns its length, 0 for no reply.
     pub(super) fn answer(
         &mut self,
         request: &Datagram<'_>,
         origin: &Origin,
         reply: &mut [u8],
     ) -> usize {
-        // Every path carries this many bytes.
-        let room = reply.len().min(usize::from(MIN_PAYLOAD));
-        let reply = &mut reply[..room];
         self.handler
             .answer(request.payload, origin, self.now, reply)
     }

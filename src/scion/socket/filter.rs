@@ -95,16 +95,30 @@ impl Routers {
     }
 }
 
+/// Longest answer over a path whose MTU is not known, in bytes with SCION headers: the smallest MTU of
+/// SCION paths in use.
+const PATH_MTU: usize = 1280;
+
 /// Our own address, and the border routers of our AS.
 #[derive(Debug, Clone)]
 pub(super) struct Filter {
     local: ScionAddr,
     routers: Routers,
+    /// Longest packet inside our AS, in bytes.
+    inside_mtu: usize,
 }
 
 impl Filter {
-    pub(super) const fn new(local: ScionAddr, routers: Routers) -> Self {
-        Self { local, routers }
+    pub(super) fn new(local: ScionAddr, routers: Routers) -> Self {
+        let mtu = match &routers {
+            Routers::Topology(topology) => topology.mtu(),
+            _ => None,
+        };
+        Self {
+            local,
+            routers,
+            inside_mtu: mtu.map_or(PATH_MTU, usize::from),
+        }
     }
 
     /// Whether an admitted packet from this AS proves its ISD-AS.
@@ -240,8 +254,9 @@ impl Filter {
     /// Writes the answer to one datagram without any state. It uses the path of the request, so no
     /// forged packet can divert it.
     ///
-    /// `serve` writes the payload of the answer and returns its length, 0 for no answer. The packet
-    /// is then at the start of `reply`, must be sealed, and is returned with its next hop.
+    /// `serve` writes the payload of the answer and returns its length, 0 for no answer. The answer
+    /// fits the MTU of the AS, or 1280 bytes between ASes, where the MTU is not known. The packet is
+    /// then at the start of `reply`, must be sealed, and is returned with its next hop.
     #[inline]
     pub(super) fn answer(
         &self,
@@ -250,6 +265,13 @@ impl Filter {
         serve: impl FnOnce(&mut [u8]) -> usize,
     ) -> Result<Option<(Unsealed, SocketAddr)>, Reject> {
         let Datagram { source, path, .. } = *request;
+        let mtu = if path.is_empty() {
+            self.inside_mtu
+        } else {
+            PATH_MTU
+        };
+        let longest = mtu.min(reply.len());
+        let reply = &mut reply[..longest];
         let mut answer =
             Answer::between(self.local, source, path, reply).map_err(|_| Reject::Unanswerable)?;
         let room = answer.room();
@@ -277,6 +299,12 @@ mod tests {
 
     fn addr(text: &str) -> ScionAddr {
         text.parse().unwrap()
+    }
+
+    /// The underlay address of a host.
+    fn addr_of(text: &str) -> SocketAddr {
+        let addr = addr(text);
+        SocketAddr::new(addr.host.ip(), addr.port)
     }
 
     fn packet(from: &str, to: &str, path: &[u8]) -> Vec<u8> {
@@ -469,6 +497,42 @@ mod tests {
             let filter = Filter::new(addr(SERVER), routers);
             assert_eq!(filter.proves(far), expected);
             assert_eq!(filter.proves(near), OriginIsdAs::Proven);
+        }
+    }
+
+    #[test]
+    fn answers_fit_the_mtu_of_the_path() {
+        let topology = |mtu| {
+            let topology = format!(r#"{{"isd_as": "1-ff00:0:110"{mtu}}}"#);
+            Routers::Topology(topology.parse().unwrap())
+        };
+        // An IPv4 header of 44 bytes, with a path of 36.
+        for (routers, inside) in [
+            (Routers::Unknown, 1280 - 44),
+            (topology(""), 1280 - 44),
+            (topology(r#", "mtu": 1400"#), 1400 - 44),
+            (topology(r#", "mtu": 9000"#), 1472 - 44),
+            (topology(r#", "mtu": 1100"#), 1100 - 44),
+        ] {
+            let filter = Filter::new(addr(SERVER), routers);
+            for (from, path, expected) in [(NEAR, vec![], inside), (FAR, path(), 1280 - 80)] {
+                let request = packet(from, SERVER, &path);
+                let request = parse(&request).unwrap();
+                let datagram = Datagram {
+                    source: addr(from),
+                    payload: b"",
+                    path: request.path,
+                    underlay: addr_of(from),
+                };
+                let mut room = 0;
+                let serve = |out: &mut [u8]| {
+                    room = out.len();
+                    0
+                };
+                let silent = filter.answer(&datagram, &mut [0; 1472], serve);
+                assert!(matches!(silent, Ok(None)));
+                assert_eq!(room, expected, "{filter:?}, {from}");
+            }
         }
     }
 

@@ -133,6 +133,6 @@ impl AsyncUdpSocket for ScionSocket {
     }
 
     fn may_fragment(&self) -> bool {
-        self.underlay.may_fragment()
+        true
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct SendBatch<const LEN: usize> {
     queued: ArrayVec<Queued, BATCH>,
     /// Datagrams that the kernel cuts a message into, 1 if it does not.
     segments: usize,
+    /// See [`SendBatch::too_long`].
+    too_long: usize,
 }
 
 /// A queued datagram, as it is sorted before it is sent.
@@ -66,6 +68,7 @@ impl<const LEN: usize> SendBatch<LEN> {
             messages: Outgoing::new(),
             queued: ArrayVec::new(),
             segments: segments.max(1),
+            too_long: 0,
         }
     }
 
@@ -100,6 +103,7 @@ impl<const LEN: usize> SendBatch<LEN> {
     pub(crate) fn send(&mut self, socket: &UdpSocket) -> usize {
         let queued = self.queued.len();
         let (mut sent, mut failed) = (0, 0);
+        self.too_long = 0;
         let mut segments = self.segments;
         if segments > 1 {
             self.queued.sort_unstable();
@@ -127,7 +131,10 @@ impl<const LEN: usize> SendBatch<LEN> {
                     }
                 }
                 // The first of these cannot be sent (no route, for example): leave it out.
-                _ => {
+                other => {
+                    if matches!(other, Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE)) {
+                        self.too_long += 1;
+                    }
                     sent += 1;
                     failed += 1;
                 }
@@ -135,6 +142,12 @@ impl<const LEN: usize> SendBatch<LEN> {
         }
         self.queued.clear();
         failed
+    }
+
+    /// How many datagrams the last [`SendBatch::send`] could not send because they were too long for
+    /// their link (`EMSGSIZE`).
+    pub(crate) const fn too_long(&self) -> usize {
+        self.too_long
     }
 
     /// Makes messages of the datagrams from number `from` on, each of at most so many of them. Returns

@@ -86,6 +86,9 @@ struct ShownPath {
     interfaces: Vec<String>,
     /// Of a packet with its SCION header, in bytes.
     mtu: Option<u16>,
+    /// The MTU that QUIC needs, if that of the path is smaller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quic_needs_mtu: Option<usize>,
     /// RFC 3339, in UTC.
     expires: Option<String>,
     latency_ms: Option<f64>,
@@ -100,6 +103,7 @@ impl From<&ScionPaths> for Shown {
             hops: path.to_string(),
             interfaces: path.interfaces().iter().map(ToString::to_string).collect(),
             mtu: path.mtu(),
+            quic_needs_mtu: path.too_small_for_quic(),
             expires: path.expiry().map(rfc3339),
             latency_ms: path.latency().map(|it| it.as_secs_f64() * 1000.0),
             next_hop: path.next_hop().to_string(),
@@ -146,7 +150,21 @@ impl Shown {
             return format!("{head}no paths\n");
         }
         let columns = ["PATH", "STATUS", "MTU", "EXPIRES", "LATENCY", "HOPS"];
-        format!("{head}\n{}", table(columns, &rows))
+        let mut text = format!("{head}\n{}", table(columns, &rows));
+        let notes = self.paths.iter().filter_map(|path| {
+            let needs = path.quic_needs_mtu?;
+            Some(format!(
+                "path {} is too small for QUIC, which needs an MTU of {needs}\n",
+                path.number
+            ))
+        });
+        let notes: String = notes.collect();
+        if !notes.is_empty() {
+            text.push('\n');
+            text.push_str(&notes);
+            text.push_str("HTTP/3 works there only if the routers fragment the packets\n");
+        }
+        text
     }
 }
 
@@ -195,6 +213,15 @@ mod tests {
         assert_eq!(json["paths"][0]["interfaces"], serde_json::json!(hops));
         assert_eq!(json["paths"][0]["latency_ms"], 10.0);
         assert_eq!(json["paths"][1]["next_hop"], "127.0.0.17:31002");
+
+        assert!(!text.contains("QUIC"), "{text}");
+
+        daemon.set_mtu(0, 1279);
+        let shown = Shown::from(&client.paths(&url).await.unwrap());
+        let text = shown.to_text();
+        let notes = "\n\npath 1 is too small for QUIC, which needs an MTU of 1280\n\
+            HTTP/3 works there only if the routers fragment the packets\n";
+        assert!(text.ends_with(notes), "{text}");
 
         let near: TrackerUrl = "2-ff00:0:210,[10.0.0.1]:31969".parse().unwrap();
         let shown = Shown::from(&client.paths(&near).await.unwrap());

@@ -258,7 +258,7 @@ impl Scion {
             return Ok(ScionPaths { from, to, paths });
         }
         let found = self.daemon.paths(from, to.host.ia, refresh).await?;
-        let paths = path::in_order(found, &self.options.policy, SystemTime::now());
+        let paths = path::in_order(found, to.host.ip(), &self.options.policy, SystemTime::now());
         Ok(ScionPaths { from, to, paths })
     }
 

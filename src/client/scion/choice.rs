@@ -141,7 +141,7 @@ impl Choice {
 mod tests {
     use std::time::SystemTime;
 
-    use super::super::path::tests::{interface, path};
+    use super::super::path::tests::{TO, interface, path};
     use super::super::{Acl, path::in_order};
     use super::*;
 
@@ -156,7 +156,7 @@ mod tests {
                 &["1-1#1", "1-2#1", "1-2#3", "1-3#3", "1-3#2", "2-2#2"],
             ),
         ];
-        in_order(paths, &Acl::default(), SystemTime::UNIX_EPOCH)
+        in_order(paths, TO, &Acl::default(), SystemTime::UNIX_EPOCH)
     }
 
     #[test]
@@ -177,6 +177,28 @@ mod tests {
         // The same failure again concerns packets that were on their way.
         assert!(choice.fail(Broken::Link(interface("1-1#1"))));
         assert_eq!(choice.current(), &paths()[1]);
+    }
+
+    #[test]
+    fn the_spare_path_shares_the_fewest_interfaces() {
+        let [best, disjoint, both] = <[_; 3]>::try_from(paths()).unwrap();
+        let near = in_order(
+            vec![path(1472, None, &["1-1#1", "1-2#1", "1-2#4", "2-2#4"])],
+            TO,
+            &Acl::default(),
+            SystemTime::UNIX_EPOCH,
+        )
+        .remove(0);
+        let paths = vec![best, near.clone(), both, disjoint.clone()];
+        let mut choice = Choice::new(paths);
+        assert_eq!(choice.spare(), Some(&disjoint));
+        assert!(choice.fail(Broken::Link(interface("1-1#1"))));
+        assert_eq!(choice.current(), &disjoint);
+        assert_eq!(choice.spare(), None);
+        let mut choice = Choice::new(vec![disjoint.clone(), near.clone()]);
+        assert_eq!(choice.spare(), Some(&near));
+        assert!(choice.advance());
+        assert_eq!(choice.spare(), Some(&disjoint));
     }
 
     #[test]
@@ -217,6 +239,7 @@ mod tests {
         let mut fresh = paths();
         fresh.extend(in_order(
             vec![path(1472, None, &["1-1#4", "2-2#4"])],
+            TO,
             &Acl::default(),
             SystemTime::UNIX_EPOCH,
         ));

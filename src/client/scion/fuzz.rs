@@ -66,7 +66,12 @@ pub fn daemon_messages(bytes: &[u8]) {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     let paths = daemon::fuzz::read(bytes);
     let count = paths.len();
-    let paths = path::in_order(paths, &Acl::default(), now);
+    let paths = path::in_order(
+        paths,
+        std::net::Ipv6Addr::LOCALHOST.into(),
+        &Acl::default(),
+        now,
+    );
     assert_eq!(paths.len(), count);
     for path in paths {
         let expired = path.expiry().is_none_or(|it| it < now);

@@ -1,7 +1,7 @@
 //! The properties and the order of paths to an AS.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use scion_tracker_core::address::IsdAs;
@@ -12,8 +12,8 @@ use crate::scion::socket::MIN_PAYLOAD;
 
 /// A path that expires within this time is not used for a new request.
 const EXPIRING: Duration = Duration::from_secs(10);
-/// Most header bytes of a packet without its path: common header, addresses of two IPv6 hosts, UDP.
-const HEADERS: usize = 12 + 16 + 32 + 8;
+/// Header bytes of a packet without its path and its host addresses: common header, two ISD-ASes, UDP.
+const HEADERS: usize = 12 + 16 + 8;
 
 /// An interface of an AS where a path enters or leaves it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,6 +62,8 @@ pub struct ScionPath {
     status: PathStatus,
     raw: Box<[u8]>,
     next_hop: SocketAddr,
+    /// Length of the packets that open a QUIC connection, in bytes with SCION headers.
+    quic_packet: usize,
 }
 
 impl ScionPath {
@@ -75,10 +77,11 @@ impl ScionPath {
             status: PathStatus::Usable,
             raw: Box::default(),
             next_hop,
+            quic_packet: quic_packet(next_hop.ip(), next_hop.ip(), 0),
         }
     }
 
-    fn new(path: DaemonPath, acl: &Acl, now: SystemTime) -> Self {
+    fn new(path: DaemonPath, to: IpAddr, acl: &Acl, now: SystemTime) -> Self {
         let interfaces = path.interfaces.into_iter();
         let interfaces: Vec<_> = interfaces
             .map(|(ia, id)| PathInterface { ia, id })
@@ -96,6 +99,8 @@ impl ScionPath {
             expiry: Some(path.expiry),
             latency: path.latency,
             status,
+            // Our address has the IP version of the router.
+            quic_packet: quic_packet(path.next_hop.ip(), to, path.raw.len()),
             raw: path.raw,
             next_hop: path.next_hop,
         }
@@ -146,10 +151,17 @@ impl ScionPath {
         self.interfaces.contains(&interface)
     }
 
-    /// Whether the smallest packets of a QUIC handshake fit.
-    fn takes_quic(&self) -> bool {
-        let longest = HEADERS + self.raw.len() + usize::from(MIN_PAYLOAD);
-        self.mtu.is_none_or(|mtu| longest <= mtu.into())
+    /// Number of interfaces that are also on another path.
+    pub(super) fn shared_with(&self, other: &Self) -> usize {
+        let shared = self.interfaces.iter().filter(|it| other.crosses(**it));
+        shared.count()
+    }
+
+    /// The MTU in bytes that QUIC needs, if that of the path is smaller. Requests over HTTP/3 then
+    /// work only where routers fragment the underlay, as those of scionproto do.
+    pub fn too_small_for_quic(&self) -> Option<usize> {
+        let mtu = usize::from(self.mtu?);
+        (mtu < self.quic_packet).then_some(self.quic_packet)
     }
 }
 
@@ -169,15 +181,32 @@ impl fmt::Display for ScionPath {
     }
 }
 
-/// Sorts paths: those that carry QUIC packets first, then the shortest, then the fastest. The order
+/// Length of the packets that open a QUIC connection between these hosts over a path of this length.
+fn quic_packet(from: IpAddr, to: IpAddr, path: usize) -> usize {
+    let length = |ip: IpAddr| if ip.is_ipv4() { 4 } else { 16 };
+    HEADERS + length(from) + length(to) + path + usize::from(MIN_PAYLOAD)
+}
+
+/// Sorts paths to this host: those that carry QUIC packets first, then the shortest, then the fastest. The order
 /// of the same paths is always the same.
-pub(super) fn in_order(paths: Vec<DaemonPath>, acl: &Acl, now: SystemTime) -> Vec<ScionPath> {
+pub(super) fn in_order(
+    paths: Vec<DaemonPath>,
+    to: IpAddr,
+    acl: &Acl,
+    now: SystemTime,
+) -> Vec<ScionPath> {
     let paths = paths.into_iter();
-    let mut paths: Vec<_> = paths.map(|path| ScionPath::new(path, acl, now)).collect();
+    let mut paths: Vec<_> = paths
+        .map(|path| ScionPath::new(path, to, acl, now))
+        .collect();
     paths.sort_by(|one, two| {
         let key = |path: &ScionPath| {
             let slow = path.latency.unwrap_or(Duration::MAX);
-            (!path.takes_quic(), path.interfaces.len(), slow)
+            (
+                path.too_small_for_quic().is_some(),
+                path.interfaces.len(),
+                slow,
+            )
         };
         key(one)
             .cmp(&key(two))
@@ -188,7 +217,12 @@ pub(super) fn in_order(paths: Vec<DaemonPath>, acl: &Acl, now: SystemTime) -> Ve
 
 #[cfg(test)]
 pub(in crate::client::scion) mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use super::*;
+
+    /// A host in the other AS.
+    pub(in crate::client::scion) const TO: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     pub(in crate::client::scion) fn interface(text: &str) -> PathInterface {
         let (ia, id) = text.split_once('#').unwrap();
@@ -218,7 +252,7 @@ pub(in crate::client::scion) mod tests {
     fn the_shortest_and_fastest_path_is_the_first() {
         let long = ["1-1#1", "1-2#2", "1-2#3", "2-2#4"];
         let paths = vec![
-            path(1300, Some(1), &["1-1#9", "2-2#9"]),
+            path(1279, Some(1), &["1-1#9", "2-2#9"]),
             path(1472, Some(1), &long),
             path(1472, None, &["1-1#3", "2-2#3"]),
             path(0, Some(20), &["1-1#4", "2-2#4"]),
@@ -226,7 +260,7 @@ pub(in crate::client::scion) mod tests {
             path(1472, Some(20), &["1-1#2", "2-2#2"]),
         ];
         let now = SystemTime::UNIX_EPOCH;
-        let shown: Vec<_> = in_order(paths, &Acl::default(), now)
+        let shown: Vec<_> = in_order(paths, TO, &Acl::default(), now)
             .iter()
             .map(ToString::to_string)
             .collect();
@@ -244,6 +278,24 @@ pub(in crate::client::scion) mod tests {
     }
 
     #[test]
+    fn a_path_may_be_too_small_for_quic() {
+        // 12 + 16 + 8 + 8 bytes of headers, and a path of 36.
+        for (mtu, to, needed) in [
+            (0, TO, None),
+            (1280, TO, None),
+            (1279, TO, Some(1280)),
+            (1280, Ipv6Addr::LOCALHOST.into(), Some(1292)),
+        ] {
+            let path = path(mtu, None, &["1-1#1", "2-2#1"]);
+            let now = SystemTime::UNIX_EPOCH;
+            let found = in_order(vec![path], to, &Acl::default(), now);
+            assert_eq!(found[0].too_small_for_quic(), needed, "{mtu}, {to}");
+        }
+        let near = ScionPath::inside("127.0.0.1:1".parse().unwrap());
+        assert_eq!(near.too_small_for_quic(), None);
+    }
+
+    #[test]
     fn a_path_may_be_denied_or_expired() {
         let acl: Acl = "- 1-1#2, +".parse().unwrap();
         let paths = || {
@@ -254,7 +306,7 @@ pub(in crate::client::scion) mod tests {
         };
         let status = |secs| {
             let now = SystemTime::UNIX_EPOCH + Duration::from_secs(secs);
-            in_order(paths(), &acl, now)
+            in_order(paths(), TO, &acl, now)
                 .iter()
                 .map(ScionPath::status)
                 .collect::<Vec<_>>()

@@ -151,6 +151,12 @@ impl FakeDaemon {
             .push(path(raw, next_hop, interfaces));
     }
 
+    /// Changes the MTU of this path.
+    #[cfg(feature = "cli")]
+    pub(crate) fn set_mtu(&self, path: usize, mtu: u32) {
+        self.knows.lock().paths[path].mtu = mtu;
+    }
+
     /// Adds a path like [`FakeDaemon::add_path`], but only for requests of fresh paths.
     pub(crate) fn add_fresh_path(&self, raw: Vec<u8>, next_hop: SocketAddr, interfaces: &[&str]) {
         self.knows

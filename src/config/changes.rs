@@ -74,6 +74,7 @@ macro_rules! settings {
                 "udp.connection_validity": udp.connection_validity,
                 "scion.topology": scion.topology,
                 "scion.routers": scion.routers,
+                "scion.endhost_port": scion.endhost_port,
                 "scion.daemon": scion.daemon,
                 "tls.cert": tls.cert,
                 "tls.key": tls.key,

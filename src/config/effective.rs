@@ -69,6 +69,7 @@ struct Line {
 /// What a setting that is not set amounts to.
 fn instead(key: &str, config: &Config) -> String {
     match key {
+        "scion.endhost_port" => "not set: true if the port is free".into(),
         "workers" => format!("not set: {}, one per core", config.workers()),
         "registry.peer_lifetime" => format!(
             "not set: {}, one and a half of announce.interval",
@@ -133,6 +134,7 @@ macro_rules! shown {
     };
 }
 shown! {
+    bool: it => it.to_string(),
     u16: it => it.to_string(),
     u32: it => it.to_string(),
     usize: it => it.to_string(),

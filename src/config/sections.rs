@@ -251,6 +251,16 @@ pub struct Scion {
     )]
     pub routers: Vec<IpNet>,
 
+    /// Whether to also receive on UDP port 30041 of the address in listen.scion: true or false. There,
+    /// border routers deliver SCMP echo requests ("scion ping"), and some programs (those of scion-apps)
+    /// send what is for other hosts of their own AS. One program of a host can have the port, which is
+    /// not shared: the first listener on the address takes it. A dispatcher of the host needs it; start
+    /// the dispatcher first, or set this to false.
+    ///
+    /// Without it, the tracker takes the port if it is free. With true, it does not start without it.
+    #[config(env = "SCION_TRACKER_SCION_ENDHOST_PORT")]
+    pub endhost_port: Option<bool>,
+
     /// SCION daemon, usually "127.0.0.1:30255". Without a topology file, it is asked once at the start
     /// for the ISD-AS, the border routers and the ports. Without listen.scion, the tracker then listens
     /// on SCION port 31969.

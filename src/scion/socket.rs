@@ -54,7 +54,7 @@ pub(crate) use batch::{EchoRequest, Incoming, PacketBatch};
 pub(crate) use cids::Recipient;
 use cids::{ConnectionIds, Generator};
 use filter::{Admitted, Filter};
-pub(crate) use filter::{Datagram, Routers};
+pub(crate) use filter::{Datagram, ENDHOST_PORT, Routers};
 use quinn::Unread;
 use remotes::{Arrival, Change, Now, Remotes, Report, Returned, Route};
 pub(crate) use remotes::{Cause, Failure, Limits};
@@ -87,6 +87,8 @@ thread_local! {
 pub(crate) struct ScionSocket {
     underlay: Underlay,
     underlay_addr: SocketAddr,
+    /// Port [`ENDHOST_PORT`] of our host. Only for receiving.
+    endhost: Option<Underlay>,
     filter: Filter,
     addrs: SyntheticAddrs,
     ids: ConnectionIds,
@@ -121,13 +123,23 @@ impl ScionSocket {
         let sent = Some(Mutex::default());
         let (limits, counters) = (Limits::default(), Arc::default());
         // A client accepts packets from any router: QUIC and BEP 15 drop those they do not expect.
-        Self::new(underlay, host, Routers::Unknown, limits, counters, sent)
+        Self::new(
+            (underlay, None),
+            host,
+            Routers::Unknown,
+            limits,
+            counters,
+            sent,
+        )
     }
 
     /// A server endpoint, otherwise like [`ScionSocket::client`]. Accepts packets from other ASes
     /// only from these border routers. Counts events in `counters`.
+    ///
+    /// Also receives packets for its own SCION address on the second socket, which is bound to
+    /// [`ENDHOST_PORT`]. Sends from the first one.
     pub(crate) fn server(
-        underlay: UdpSocket,
+        underlay: (UdpSocket, Option<UdpSocket>),
         host: Host,
         routers: Routers,
         limits: Limits,
@@ -151,7 +163,7 @@ impl ScionSocket {
     }
 
     fn new(
-        underlay: UdpSocket,
+        (underlay, endhost): (UdpSocket, Option<UdpSocket>),
         host: Host,
         routers: Routers,
         limits: Limits,
@@ -165,6 +177,7 @@ impl ScionSocket {
         Ok(Arc::new(Self {
             underlay: Underlay::new(underlay)?,
             underlay_addr,
+            endhost: endhost.map(Underlay::new).transpose()?,
             filter: Filter::new(local, routers),
             addrs: SyntheticAddrs::default(),
             remotes: Mutex::new(Remotes::new(limits, ids.clone())),
@@ -222,14 +235,28 @@ impl ScionSocket {
         (config, recipient)
     }
 
-    /// Waits for packets and receives as many as are available.
+    /// Waits for packets and receives as many as are available on one of the sockets.
     pub(crate) fn poll_receive(
         &self,
         cx: &mut Context<'_>,
         batch: &mut PacketBatch,
     ) -> Poll<io::Result<()>> {
         batch.filled(0, batch.now());
-        let len = ready!(self.underlay.poll_receive(cx, &mut batch.received))?;
+        let len = match &self.endhost {
+            None => ready!(self.underlay.poll_receive(cx, &mut batch.received)),
+            // The sockets take turns, so that neither starves the other.
+            Some(endhost) => {
+                let mut sockets = [&self.underlay, endhost];
+                if batch.take_turn() {
+                    sockets.reverse();
+                }
+                let [first, second] = sockets;
+                match first.poll_receive(cx, &mut batch.received) {
+                    Poll::Ready(received) => received,
+                    Poll::Pending => ready!(second.poll_receive(cx, &mut batch.received)),
+                }
+            }
+        }?;
         batch.filled(len, now(self.start));
         Poll::Ready(Ok(()))
     }
@@ -326,7 +353,7 @@ impl ScionSocket {
         underlay: SocketAddr,
     ) -> Result<Route, BuildError> {
         let template = Template::between(self.local(), to, path)?;
-        let next_hop = self.filter.next_hop(template.path(), underlay);
+        let next_hop = self.filter.next_hop(template.path(), to, underlay);
         Ok(Route { template, next_hop })
     }
 

@@ -451,3 +451,36 @@ fn a_port_that_routers_do_not_deliver_to_is_an_error() {
     let error = refused(&closed, &[]);
     assert!(error.contains("31969"), "{error}");
 }
+
+/// Whether a program can bind the port of end hosts on this address.
+fn endhost_port_is_free(ip: &str) -> bool {
+    UdpSocket::bind(format!("{ip}:30041")).is_ok()
+}
+
+#[test]
+fn the_port_of_end_hosts_is_taken_if_it_is_free() {
+    let ip = "127.30.41.1";
+    let with = |setting| {
+        let mut config = config();
+        config.listen.scion = vec![format!("1-ff00:0:110,[{ip}]:0").parse().unwrap()];
+        config.scion.endhost_port = setting;
+        bind(config)
+    };
+    for setting in [None, Some(true)] {
+        assert!(endhost_port_is_free(ip));
+        let (first, _dir) = with(setting);
+        first.as_ref().unwrap();
+        assert!(!endhost_port_is_free(ip), "{setting:?}");
+        let (second, _dir) = with(None);
+        second.unwrap();
+        let (third, _dir) = with(Some(true));
+        let error = format!("{:#}", anyhow::Error::new(third.unwrap_err()));
+        assert!(error.contains(&format!("[{ip}]:30041")), "{error}");
+    }
+    let (server, _dir) = with(Some(false));
+    server.unwrap();
+    assert!(endhost_port_is_free(ip));
+    let (server, _dir) = with(Some(false));
+    let _server = server.unwrap();
+    assert!(endhost_port_is_free(ip));
+}

@@ -15,6 +15,8 @@ pub(crate) struct PacketBatch {
     pub(super) received: Received,
     len: usize,
     now: Now,
+    /// Whether the second socket is asked first next time.
+    turn: bool,
 }
 
 /// A packet for the owner of the endpoint.
@@ -26,8 +28,8 @@ pub(crate) enum Incoming<'a> {
     Echo(EchoRequest<'a>),
 }
 
-/// An SCMP echo request ("ping") and how it came. Only its bytes: what each packet is returned in has to be
-/// small.
+/// An SCMP echo request ("ping") and its underlay source. Contains only the bytes of the request, because
+/// [`Incoming`] must be small.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EchoRequest<'a> {
     pub(super) bytes: &'a [u8],
@@ -44,6 +46,7 @@ impl PacketBatch {
                 since_start: Duration::ZERO,
                 unix: 0,
             },
+            turn: false,
         }
     }
 
@@ -59,6 +62,12 @@ impl PacketBatch {
 
     pub(super) const fn now(&self) -> Now {
         self.now
+    }
+
+    /// Whether the second of two sockets is asked first, which is so every other time.
+    pub(super) const fn take_turn(&mut self) -> bool {
+        self.turn = !self.turn;
+        !self.turn
     }
 
     pub(super) const fn filled(&mut self, len: usize, now: Now) {

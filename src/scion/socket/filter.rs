@@ -68,8 +68,10 @@ pub(crate) struct Datagram<'a> {
     pub(super) underlay: SocketAddr,
 }
 
-/// UDP port of the dispatcher, which forwards packets for ports that border routers do not deliver to.
-const DISPATCHER: u16 = 30041;
+/// UDP port on which end hosts without a dispatcher may also receive. Border routers deliver SCMP echo
+/// requests to it, and packets for ports outside `dispatched_ports`; some programs send to it inside
+/// their own AS. A dispatcher, if the host has one, receives there and sends from there.
+pub(crate) const ENDHOST_PORT: u16 = 30041;
 
 /// The known border routers of our AS. Each checks that packets come from its neighbour AS. A
 /// packet from another underlay address may be from anyone.
@@ -217,13 +219,24 @@ impl Filter {
     /// the tracker.
     fn is_dispatcher(&self, underlay: SocketAddr) -> bool {
         let ip = underlay.ip().to_canonical();
-        underlay.port() == DISPATCHER && (ip.is_loopback() || ip == self.local.host.ip())
+        underlay.port() == ENDHOST_PORT && (ip.is_loopback() || ip == self.local.host.ip())
     }
 
-    /// The next hop of an answer along this path: the underlay source of the packet, which is a
-    /// border router or a host of our AS. With a topology it is the router in the topology, so that
-    /// the answer also arrives if the dispatcher of this host forwarded the packet.
-    pub(super) fn next_hop(&self, answer: Path<'_>, underlay: SocketAddr) -> SocketAddr {
+    /// The next hop of an answer along this path to a packet from this underlay address.
+    ///
+    /// Inside the AS it is the host and port of the receiver: the packet may have come through a
+    /// dispatcher. [`Filter::admit`] has checked that its host sent it. Between ASes it is the
+    /// underlay source, which is a border router. With a topology it is the router in the topology,
+    /// so that the answer also arrives if the dispatcher of this host forwarded the packet.
+    pub(super) fn next_hop(
+        &self,
+        answer: Path<'_>,
+        to: ScionAddr,
+        underlay: SocketAddr,
+    ) -> SocketAddr {
+        if answer.is_empty() {
+            return receiver(to, underlay);
+        }
         match &self.routers {
             Routers::Topology(topology) => router(topology, answer).unwrap_or(underlay),
             _ => underlay,
@@ -242,12 +255,17 @@ impl Filter {
             return Err(Reject::Unanswerable);
         };
         write_echo_reply(&packet, &echo, out).map_err(|_| Reject::Unanswerable)?;
-        Ok(self.next_hop(parse(out)?.path, request.underlay))
+        let path = parse(out)?.path;
+        Ok(match &self.routers {
+            Routers::Topology(topology) => router(topology, path).unwrap_or(request.underlay),
+            // SCMP has no ports: inside the AS the sender receives where it sends from.
+            _ => request.underlay,
+        })
     }
 
     /// The underlay source of a packet, if its answers go there.
     pub(super) fn via(&self, path: Path<'_>, underlay: SocketAddr) -> Option<SocketAddr> {
-        let named = matches!(self.routers, Routers::Topology(_)) && !path.is_empty();
+        let named = matches!(self.routers, Routers::Topology(_)) || path.is_empty();
         (!named).then_some(underlay)
     }
 
@@ -280,10 +298,20 @@ impl Filter {
         if length == 0 {
             return Ok(None);
         }
-        let next_hop = self.next_hop(answer.path(), request.underlay);
+        let next_hop = self.next_hop(answer.path(), source, request.underlay);
         let unsealed = answer.written(length).map_err(|_| Reject::Unanswerable)?;
         Ok(Some((unsealed, next_hop)))
     }
+}
+
+/// The underlay address of a host of our AS that sent a packet from `underlay`.
+fn receiver(to: ScionAddr, mut underlay: SocketAddr) -> SocketAddr {
+    // An IPv6 address of a link also has a scope, which only the underlay address tells.
+    if underlay.ip().to_canonical() != to.host.ip() {
+        underlay.set_ip(to.host.ip());
+    }
+    underlay.set_port(to.port);
+    underlay
 }
 
 /// The border router where a path leaves our AS.
@@ -414,12 +442,15 @@ mod tests {
             assert_eq!(reply.destination, addr(from).host);
             next_hop.to_string()
         };
-        assert_eq!(next_hop(&unknown, NEAR, &[], host), "10.0.0.2:7");
+        // Inside the AS to the port in the packet, also if it came through our dispatcher.
+        let own = "1-ff00:0:110,[10.0.0.1]:40001";
+        assert_eq!(next_hop(&unknown, NEAR, &[], host), "10.0.0.2:40000");
+        assert_eq!(next_hop(&unknown, own, &[], underlay), "10.0.0.1:40001");
         assert_eq!(
             next_hop(&unknown, FAR, &path(), underlay),
             "127.0.0.1:30041"
         );
-        assert_eq!(next_hop(&known, NEAR, &[], host), "10.0.0.2:7");
+        assert_eq!(next_hop(&known, NEAR, &[], host), "10.0.0.2:40000");
         assert_eq!(next_hop(&known, FAR, &path(), underlay), "10.0.0.254:30001");
     }
 
@@ -548,6 +579,6 @@ mod tests {
         let eager = answer(&filter, &request, underlay, &mut [0; 50], |_, out| {
             out.len() + 1
         });
-        assert_eq!(eager, Ok(Some((50, underlay))));
+        assert_eq!(eager, Ok(Some((50, addr_of(NEAR)))));
     }
 }

@@ -272,7 +272,7 @@ async fn a_flood_of_forged_initials_leaves_the_table_bounded_and_connections_ali
     };
     let underlay = UdpSocket::bind(loopback()).unwrap();
     let server = ScionSocket::server(
-        underlay,
+        (underlay, None),
         host(SERVER),
         Routers::Unknown,
         limits,

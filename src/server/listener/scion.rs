@@ -1,4 +1,5 @@
-//! Listeners over SCION: one port for UDP trackers and HTTP/3, as border routers deliver to one port.
+//! Listeners over SCION: one port for UDP trackers and HTTP/3, because border routers deliver to one port.
+//! They also receive on UDP port 30041 of their address, if it is free.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -13,7 +14,7 @@ use scion_tracker_core::address::{Host, ScionAddr};
 use super::{Bound, Kind, Listener, Listening, Run, Start, udp};
 use crate::config::{Config, ScionListener, ScionTransports};
 use crate::scion::daemon::{Daemon, DaemonAddr, DaemonError};
-use crate::scion::socket::{self, Routers, ScionSocket};
+use crate::scion::socket::{self, ENDHOST_PORT, Routers, ScionSocket};
 use crate::scion::topology::{Topology, TopologyError};
 use crate::server::BindError;
 use crate::socket::ip;
@@ -36,6 +37,8 @@ pub(super) struct Scion {
 #[derive(Debug)]
 struct Port {
     socket: UdpSocket,
+    /// See [`Scion::endhost_port`](crate::config::Scion::endhost_port).
+    endhost: Option<UdpSocket>,
     address: SocketAddr,
     host: Host,
     scion: ScionAddr,
@@ -124,9 +127,12 @@ impl Run for Scion {
     fn run(self: Box<Self>, start: &mut Start<'_>) -> io::Result<()> {
         let Self { port, quic } = *self;
         start.watch_receive_buffers(std::slice::from_ref(&port.socket))?;
+        if let Some(endhost) = &port.endhost {
+            start.watch_receive_buffers(std::slice::from_ref(endhost))?;
+        }
         let service = Arc::clone(&start.service);
         let socket = ScionSocket::server(
-            port.socket,
+            (port.socket, port.endhost),
             port.host,
             Routers::new(port.topology, start.config.scion.routers.clone()),
             socket::Limits::default(),
@@ -158,24 +164,50 @@ impl Port {
         if let Some(topology) = &topology {
             check_address((host, port), topology, config)?;
         }
-        let socket = ip::udp(
-            SocketAddr::new(host.ip(), port),
-            NonZeroUsize::MIN,
-            config.udp.receive_buffer,
-        )
-        .map(|sockets| sockets.into_iter().next())
-        .map_err(|error| failed(error.into()))?
-        .ok_or_else(|| failed("no socket".into()))?;
+        let socket = bind_udp(host, port, config).map_err(|error| failed(error.into()))?;
         let address = socket.local_addr().map_err(|error| failed(error.into()))?;
         let scion = ScionAddr::new(host.ia, host.ip(), address.port())
             .map_err(|error| failed(error.into()))?;
         Ok(Self {
+            endhost: bind_endhost_port(scion, config)?,
             socket,
             address,
             host,
             scion,
             topology,
         })
+    }
+}
+
+fn bind_udp(host: Host, port: u16, config: &Config) -> io::Result<UdpSocket> {
+    let address = SocketAddr::new(host.ip(), port);
+    let sockets = ip::udp(address, NonZeroUsize::MIN, config.udp.receive_buffer)?;
+    let first = sockets.into_iter().next();
+    first.ok_or_else(|| io::Error::other("no socket"))
+}
+
+/// Binds UDP port 30041 of a listener, unless the configuration says no. Without a word in the
+/// configuration, failure is logged and is no error.
+fn bind_endhost_port(listener: ScionAddr, config: &Config) -> Result<Option<UdpSocket>, BindError> {
+    let setting = config.scion.endhost_port;
+    let ScionAddr { host, port } = listener;
+    if setting == Some(false) || port == ENDHOST_PORT {
+        return Ok(None);
+    }
+    match bind_udp(host, ENDHOST_PORT, config) {
+        Ok(socket) => {
+            tracing::info!(%listener, "also receiving on UDP port {ENDHOST_PORT}");
+            Ok(Some(socket))
+        }
+        Err(error) if setting.is_none() => {
+            tracing::info!(
+                %listener, %error,
+                "not receiving on UDP port {ENDHOST_PORT}: a dispatcher or another program has it. SCMP echo \
+                 requests and programs of this AS that send to this port do not reach the tracker"
+            );
+            Ok(None)
+        }
+        Err(error) => Err(BindError::scion((host, ENDHOST_PORT), error)),
     }
 }
 

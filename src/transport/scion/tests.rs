@@ -54,10 +54,27 @@ fn start(serves: Serves) -> Running {
 }
 
 fn start_at(host: Host, routers: Routers, serves: Serves) -> Running {
+    start_with(host, routers, serves, None)
+}
+
+/// Also receives on this second socket.
+fn start_with(
+    host: Host,
+    routers: Routers,
+    serves: Serves,
+    endhost: Option<StdUdpSocket>,
+) -> Running {
     let service = service();
     let underlay = StdUdpSocket::bind(loopback()).unwrap();
     let counters = Arc::clone(&service.counters);
-    let socket = ScionSocket::server(underlay, host, routers, Limits::default(), counters).unwrap();
+    let socket = ScionSocket::server(
+        (underlay, endhost),
+        host,
+        routers,
+        Limits::default(),
+        counters,
+    )
+    .unwrap();
     let udp = (serves != Serves::Quic)
         .then(|| udp::OverScion::new(&service, udp::Options::default()).unwrap());
     let quic = (serves != Serves::Udp).then(|| listener(&service));
@@ -305,6 +322,82 @@ async fn only_the_router_of_a_path_and_hosts_themselves_are_answered() {
     assert_eq!(port.count(Counter::ScionWrongUnderlay), 8);
     assert_eq!(port.count(Counter::UdpConnects), 2);
     assert_eq!(port.count(Counter::ScionVersionsNegotiated), 0);
+    port.stop().await;
+}
+
+/// Programs of the same AS send to another port of the host. They are answered at the host and port
+/// in their packets, from the main socket, if their host sent the packet.
+#[tokio::test]
+async fn a_second_socket_receives_what_is_for_the_scion_address() {
+    let endhost = StdUdpSocket::bind(loopback()).unwrap();
+    let there = endhost.local_addr().unwrap();
+    let own = host("1-ff00:0:110,[127.0.0.1]");
+    let port = start_with(own, Routers::Unknown, Serves::Both, Some(endhost));
+    let to = port.socket.local();
+    // It sends from one port and receives on another.
+    let (sends, receives) = (at("127.0.0.2").await, at("127.0.0.2").await);
+    let client = ScionAddr {
+        host: host("1-ff00:0:110,[127.0.0.2]"),
+        port: receives.local_addr().unwrap().port(),
+    };
+    let send = async |packet: &[u8]| {
+        sends.send_to(packet, there).await.unwrap();
+    };
+    let payload = async || {
+        let mut buffer = [0; 2048];
+        let received = timeout(PATIENCE, receives.recv_from(&mut buffer));
+        let (length, from) = received.await.expect("an answer in time").unwrap();
+        assert_eq!(from, port.socket.underlay_addr());
+        let packet = parse(&buffer[..length]).unwrap();
+        assert_eq!((packet.source, packet.destination), (own, client.host));
+        match packet.message {
+            Message::Udp(udp) => udp.payload.to_vec(),
+            Message::Scmp(scmp) => panic!("{scmp:?}"),
+        }
+    };
+    // Not for the tracker: other port, other host, other AS. Not from its host.
+    let elsewhere = |text: &str| text.parse::<ScionAddr>().unwrap();
+    let forged = ScionAddr {
+        host: host("1-ff00:0:110,[127.0.0.3]"),
+        ..client
+    };
+    let request = connect_request(1);
+    for (from, to) in [
+        (client, ScionAddr { port: 1, ..to }),
+        (client, elsewhere("1-ff00:0:110,[127.0.0.5]:31969")),
+        (client, elsewhere("1-ff00:0:111,[127.0.0.1]:31969")),
+        (forged, to),
+    ] {
+        send(&forge(from, to, &[], &request)).await;
+    }
+    for transaction in 2..5 {
+        let request = connect_request(transaction);
+        // The sockets take turns.
+        send(&forge(client, to, &[], &request)).await;
+        assert_eq!(payload().await[4..8], transaction.to_be_bytes());
+        port.send(&sends, &forge(client, to, &[], &request)).await;
+        assert_eq!(payload().await[4..8], transaction.to_be_bytes());
+    }
+    send(&forge(client, to, &[], &other_version())).await;
+    assert_eq!(payload().await[..5], [0xc0, 0, 0, 0, 0]);
+    assert_eq!(port.count(Counter::UdpConnects), 6);
+    assert_eq!(port.count(Counter::ScionElsewhere), 3);
+    assert_eq!(port.count(Counter::ScionWrongUnderlay), 1);
+
+    // "scion ping" of the same AS receives where it sends from.
+    let (echo, mut ping) = (
+        Echo {
+            identifier: 7,
+            sequence: 1,
+            data: b"data",
+        },
+        Vec::new(),
+    );
+    write_echo_request(client.host, own, Path::EMPTY, &echo, &mut ping).unwrap();
+    send(&ping).await;
+    let reply = receive(&sends).await;
+    let reply = parse(&reply).unwrap();
+    assert!(matches!(reply.message, Message::Scmp(Scmp::EchoReply(it)) if it.data == b"data"));
     port.stop().await;
 }
 

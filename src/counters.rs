@@ -112,7 +112,7 @@ counters! {
     ScionPathsAdopted = "scion_paths_adopted",
     /// SCION: paths in use that an SCMP error named.
     ScionPathsFailed = "scion_paths_failed",
-    /// SCION: packets of QUIC that a router gave back, sent again over another path.
+    /// SCION: packets that a router returned and that were sent again over another path.
     ScionResent = "scion_resent",
     /// SCION: SCMP messages that say nothing about us.
     ScionScmpIgnored = "scion_scmp_ignored",

@@ -23,6 +23,7 @@ pub(crate) mod fuzz;
 pub(crate) mod quic;
 mod quinn;
 mod remotes;
+mod returned;
 mod sent;
 mod synthetic;
 mod underlay;
@@ -49,15 +50,16 @@ use tokio::sync::broadcast;
 
 use crate::counters::{Counter, Counters};
 use crate::scion::rate::RateLimiter;
-use answered::{Answered, Held};
+use answered::Answered;
 pub(crate) use batch::{EchoRequest, Incoming, PacketBatch};
 pub(crate) use cids::Recipient;
 use cids::{ConnectionIds, Generator};
 use filter::{Admitted, Filter};
 pub(crate) use filter::{Datagram, ENDHOST_PORT, Routers};
 use quinn::Unread;
-use remotes::{Arrival, Change, Now, Remotes, Report, Returned, Route};
+use remotes::{Arrival, Change, Now, Remotes, Route};
 pub(crate) use remotes::{Cause, Failure, Limits};
+use returned::Waiting;
 use sent::Sent;
 use synthetic::SyntheticAddrs;
 pub(crate) use underlay::Replies;
@@ -98,6 +100,8 @@ pub(crate) struct ScionSocket {
     unread: Mutex<Option<Box<Unread>>>,
     /// Kept datagrams of a client. A server opens no connections.
     sent: Option<Mutex<Sent>>,
+    /// Datagrams of a client that wait for another path.
+    waiting: Mutex<Waiting>,
     /// Latest BEP 15 replies of a server.
     answered: Option<Mutex<Answered>>,
     failures: broadcast::Sender<Failure>,
@@ -186,6 +190,7 @@ impl ScionSocket {
             unread: Mutex::default(),
             answered: sent.is_none().then(|| Mutex::new(Answered::new())),
             sent,
+            waiting: Mutex::default(),
             failures: broadcast::Sender::new(FAILURES),
             counters,
             start: Instant::now(),
@@ -458,8 +463,11 @@ impl ScionSocket {
         };
         let (path, spare) = (route(path)?, spare.map(route).transpose()?);
         let addr = self.addrs.of(remote);
+        let now = now(self.start);
         let mut remotes = self.remotes.lock();
-        remotes.set_paths((addr, remote), path, spare, now(self.start));
+        remotes.set_paths((addr, remote), path, spare, now);
+        drop(remotes);
+        self.send_waiting(remote, now);
         Ok(addr)
     }
 
@@ -479,106 +487,6 @@ impl ScionSocket {
     #[cfg(test)]
     pub(crate) fn remotes(&self) -> usize {
         self.remotes.lock().len()
-    }
-
-    /// Handles an SCMP error about a path. Sends the returned packet again over a working path, up
-    /// to a rate: anyone can forge such an error and have us send the packet it quotes.
-    fn scmp_error(&self, packet: &Packet<'_>, scmp: &Scmp<'_>, now: Now) {
-        let mut remotes = self.remotes.lock();
-        let report = remotes.scmp_error(&self.addrs, self.local(), packet, scmp, now);
-        drop(remotes);
-        let Some(Report { failure, again }) = report else {
-            if !self.reply_again(scmp, now) {
-                self.counters.count(Counter::ScionScmpIgnored);
-            }
-            return;
-        };
-        if let Some((route, returned)) = again {
-            self.send_again(&route, returned, now);
-        }
-        if let Some(failure) = failure {
-            self.counters.count(Counter::ScionPathsFailed);
-            tracing::debug!(?failure, "path failed");
-            // There may be no listener.
-            let _ = self.failures.send(failure);
-        }
-    }
-
-    fn send_again(&self, route: &Route, returned: Returned<'_>, now: Now) {
-        let sent = self.sent.as_ref().map(Mutex::lock);
-        let datagram = match returned {
-            Returned::Whole(datagram) => Some(datagram),
-            Returned::Beginning(it) => sent.as_ref().and_then(|sent| sent.find(it)),
-        };
-        if let Some(datagram) = datagram
-            && self.resends.lock().allow(now.since_start)
-        {
-            self.counters.count(Counter::ScionResent);
-            self.transmit(route, datagram, None);
-        }
-    }
-
-    /// Sends a BEP 15 reply again that a router returned, over another path from the AS of its
-    /// receiver. If none is known, the next packet over one has it sent. Returns whether the error is
-    /// about a reply of ours.
-    fn reply_again(&self, scmp: &Scmp<'_>, now: Now) -> bool {
-        let Some(answered) = &self.answered else {
-            return false;
-        };
-        let mut answered = answered.lock();
-        let Some(held) = answered.returned(self.local(), scmp, now) else {
-            return false;
-        };
-        let route = answered
-            .ways(held.to.host.ia)
-            .filter_map(|way| self.route_to(held.to, way.path()?, way.underlay).ok())
-            .find(|route| held.may_take(route.template.path(), now));
-        match route {
-            Some(route) => {
-                drop(answered);
-                self.send_reply_again(&route, &held, now);
-            }
-            None => answered.hold(held),
-        }
-        true
-    }
-
-    /// Notes the path of a packet, and sends returned replies over it.
-    fn note_path(&self, datagram: &Datagram<'_>, now: Now) {
-        let Some(answered) = &self.answered else {
-            return;
-        };
-        let mut answered = answered.lock();
-        answered.note_path(datagram);
-        let held = answered.take_held(datagram.source.host.ia, now);
-        drop(answered);
-        self.try_held(held, datagram, now);
-    }
-
-    /// Sends returned replies over the path of this packet, unless it is the one that failed. Keeps
-    /// the others.
-    #[inline]
-    fn try_held(&self, held: Vec<Held>, datagram: &Datagram<'_>, now: Now) {
-        for held in held {
-            let route = self.route_to(held.to, datagram.path, datagram.underlay);
-            match route {
-                Ok(route) if held.may_take(route.template.path(), now) => {
-                    self.send_reply_again(&route, &held, now);
-                }
-                _ => {
-                    if let Some(answered) = &self.answered {
-                        answered.lock().hold(held);
-                    }
-                }
-            }
-        }
-    }
-
-    fn send_reply_again(&self, route: &Route, held: &Held, now: Now) {
-        if self.resends.lock().allow(now.since_start) {
-            self.counters.count(Counter::ScionResent);
-            self.transmit(route, &held.payload, None);
-        }
     }
 
     fn transmit(&self, route: &Route, payload: &[u8], segment: Option<usize>) {

@@ -73,9 +73,11 @@ impl Choice {
         &self.paths[self.current]
     }
 
-    /// The path to use when the current one fails.
+    /// The path to use when the current one fails: the one that shares the fewest interfaces with it,
+    /// so that it probably does not have the same failure.
     pub(super) fn spare(&self) -> Option<&ScionPath> {
-        self.others().next().map(|at| &self.paths[at])
+        let others = self.others().map(|at| &self.paths[at]);
+        others.min_by_key(|other| other.shared_with(self.current()))
     }
 
     /// Number of paths.

@@ -1,6 +1,8 @@
 //! Tests the client over SCION with a complete tracker and complete packets. A relay acts as the
 //! border routers, and a fake daemon speaks gRPC.
 
+mod links;
+
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
@@ -34,6 +36,12 @@ struct Tracker {
 
 impl Tracker {
     fn start(names: &[&str]) -> Self {
+        Self::start_with(|config| {
+            config.tls.names = names.iter().map(ToString::to_string).collect();
+        })
+    }
+
+    fn start_with(settings: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut config = Config::default();
         config.listen.udp.clear();
@@ -41,8 +49,8 @@ impl Tracker {
         config.listen.https.clear();
         config.listen.http3.clear();
         config.listen.scion = vec![format!("{TRACKER}:0").parse().unwrap()];
-        config.tls.names = names.iter().map(ToString::to_string).collect();
         config.data_dir = Some(dir.path().into());
+        settings(&mut config);
         let server = Server::bind(config).unwrap();
         let addr = server.listeners().find_map(|it| it.scion).unwrap();
         let stop = CancellationToken::new();

@@ -75,10 +75,33 @@ impl Way {
 }
 
 impl Held {
+    /// A datagram to `to` that was returned from this path of ours.
+    pub(super) fn new(to: ScionAddr, payload: &[u8], failed: Path<'_>, now: Now) -> Self {
+        Self {
+            to,
+            payload: payload.into(),
+            failed: failed.as_bytes().into(),
+            until: now.since_start + HOLD,
+        }
+    }
+
+    /// The path that it took.
+    pub(super) fn failed(&self) -> Option<Path<'_>> {
+        Path::parse(&self.failed).ok()
+    }
+
+    /// Whether it has not waited too long.
+    pub(super) fn waits(&self, now: Now) -> bool {
+        self.until > now.since_start
+    }
+
     /// Whether this path for the reply is another one, and not expired.
     pub(super) fn may_take(&self, path: Path<'_>, now: Now) -> bool {
         let lasts = path.expiry().is_none_or(|expiry| expiry > now.unix);
-        lasts && Path::parse(&self.failed).is_ok_and(|failed| !failed.is_same_way(path))
+        lasts
+            && self
+                .failed()
+                .is_some_and(|failed| !failed.is_same_way(path))
     }
 }
 
@@ -135,12 +158,7 @@ impl Answered {
             return None;
         }
         *sent = 0;
-        Some(Held {
-            to,
-            payload: quoted.payload.into(),
-            failed: quoted.path.as_bytes().into(),
-            until: now.since_start + HOLD,
-        })
+        Some(Held::new(to, quoted.payload, quoted.path, now))
     }
 
     /// The known paths from an AS, the latest first.
@@ -166,7 +184,7 @@ impl Answered {
         if self.held.is_empty() {
             return Vec::new();
         }
-        self.held.retain(|held| held.until > now.since_start);
+        self.held.retain(|held| held.waits(now));
         let (taken, kept) = self.held.drain(..).partition(|held| held.to.host.ia == ia);
         self.held = kept;
         Vec::from(taken)

@@ -13,6 +13,8 @@
 //! - An SCMP error counts only if it quotes a packet to an established remote over the path in use.
 //!   Only QUIC packets that it quotes are sent again: once, to that remote.
 
+mod path_state;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,10 +23,11 @@ use std::time::Duration;
 use scion_tracker_core::address::{IsdAs, ScionAddr};
 use scion_tracker_core::codec::scion::{BuildError, Packet, Path, Quoted, Scmp, Template};
 
-use super::MIN_PAYLOAD;
 use super::cids::ConnectionIds;
 use super::quic::{self, Token};
 use super::synthetic::SyntheticAddrs;
+use path_state::PathState;
+pub(super) use path_state::shared;
 
 /// An established remote may change its path when nothing has come over the current one for this
 /// long. The time is between a round trip and the time after which a QUIC client sends lost packets
@@ -75,23 +78,6 @@ pub(super) struct Arrival<'a> {
     pub(super) token: Option<Token>,
     /// Its time of arrival.
     pub(super) now: Now,
-}
-
-/// A path that a remote uses.
-#[derive(Debug)]
-struct PathState {
-    /// The path in the packets of the remote. Empty if we chose the path.
-    received: Box<[u8]>,
-    /// See [`Arrival::via`].
-    via: Option<SocketAddr>,
-    route: Arc<Route>,
-    expiry: Option<u32>,
-    /// When a packet last arrived over the path.
-    last_received: Duration,
-    /// Whether such a packet had a known connection id, or we chose the path.
-    proven: bool,
-    /// Whether an SCMP error reported the path, and no packet has arrived over it since.
-    failed: bool,
 }
 
 #[derive(Debug)]
@@ -179,6 +165,20 @@ pub(super) struct Report<'a> {
     /// The returned datagram, and the route to send it again. QUIC accepts a datagram that arrives
     /// late or twice, but waits long before it sends one again.
     pub(super) again: Option<(Arc<Route>, Returned<'a>)>,
+    /// The returned packet, if no working path to its receiver is known.
+    pub(super) unsent: Option<Unsent<'a>>,
+}
+
+/// A returned packet that cannot be sent again over a known path.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unsent<'a> {
+    /// Its receiver.
+    pub(super) to: ScionAddr,
+    /// The synthetic address of the receiver.
+    pub(super) name: SocketAddr,
+    /// The path that it took.
+    pub(super) path: Path<'a>,
+    pub(super) returned: Returned<'a>,
 }
 
 /// The part of a datagram that an SCMP error quotes.
@@ -321,7 +321,8 @@ impl Remotes {
         }
         let destination = quoted.destination;
         let addr = ScionAddr::new(destination.ia, destination.ip(), to).ok()?;
-        let remote = self.by_addr.get_mut(&addrs.of(addr))?;
+        let name = addrs.of(addr);
+        let remote = self.by_addr.get_mut(&name)?;
         if remote.standing == Standing::Fresh {
             return None;
         }
@@ -341,12 +342,23 @@ impl Remotes {
         if let Some(other) = &mut remote.other {
             other.failed |= other_failed;
         }
-        let again = |way: &PathState| Some((Arc::clone(&way.route), returned?));
+        let report = |failure, working: Option<&PathState>| {
+            let route = working.map(|way| Arc::clone(&way.route));
+            Report {
+                failure,
+                unsent: returned.filter(|_| route.is_none()).map(|returned| Unsent {
+                    to: addr,
+                    name,
+                    path: quoted.path,
+                    returned,
+                }),
+                again: route.zip(returned),
+            }
+        };
         if same(&remote.current) {
             remote.current.failed = true;
             // An unproven path may be a forger's. The next packet adds another one.
-            let usable =
-                |other: &PathState| other.proven && !other.failed && !other.expires_by(now.unix);
+            let usable = |other: &PathState| other.proven && other.works(now);
             let switched = remote.other.as_ref().is_some_and(usable);
             if switched {
                 remote.swap();
@@ -357,19 +369,27 @@ impl Remotes {
                 cause,
                 switched,
             };
-            return Some(Report {
-                failure: Some(failure),
-                again: switched.then(|| again(&remote.current)).flatten(),
-            });
+            return Some(report(Some(failure), switched.then_some(&remote.current)));
         }
         if !other_failed {
             return None;
         }
         let works = !remote.current.failed;
-        Some(Report {
-            failure: None,
-            again: works.then(|| again(&remote.current)).flatten(),
-        })
+        Some(report(None, works.then_some(&remote.current)))
+    }
+
+    /// Has packets to an established remote whose path has failed take this one, over which packets of
+    /// its AS arrived. The next packet of the remote may change it again. Returns whether they do.
+    pub(super) fn adopt(&mut self, name: SocketAddr, arrival: &Arrival<'_>, route: Route) -> bool {
+        let Some(remote) = self.by_addr.get_mut(&name) else {
+            return false;
+        };
+        if remote.standing != Standing::Established || !remote.current.failed {
+            return false;
+        }
+        remote.other = Some(PathState::received(arrival, route));
+        remote.swap();
+        true
     }
 
     fn add(&mut self, name: SocketAddr, addr: ScionAddr, way: PathState, now: Now) {
@@ -472,7 +492,7 @@ impl Remote {
             && other.is_of(arrival)
         {
             other.packet_received(known, now);
-        } else if adopts || self.may_replace_other(known, now) {
+        } else if adopts || self.may_replace_other(arrival, known) {
             let mut way = PathState::received(arrival, answer()?);
             way.proven = known;
             self.other = Some(way);
@@ -500,12 +520,23 @@ impl Remote {
         }
     }
 
-    /// Whether a new path may replace the spare one: a forged packet must not replace the path that
-    /// is needed after the next failure.
-    fn may_replace_other(&self, known: bool, now: Now) -> bool {
+    /// Whether a new path may replace the spare one. A forged packet must not replace the path that
+    /// is needed after the next failure, and neither must a path that shares more interfaces with the
+    /// current one.
+    fn may_replace_other(&self, arrival: &Arrival<'_>, known: bool) -> bool {
+        let now = arrival.now;
         self.other.as_ref().is_none_or(|other| {
             let silent = now.since_start.saturating_sub(other.last_received);
-            known || !other.proven || other.failed || silent >= LOST || other.expires_by(now.unix)
+            if silent >= LOST || !other.proven || !other.works(now) {
+                return true;
+            }
+            let received = Path::parse(&other.received);
+            let current = Path::parse(&self.current.received);
+            known
+                && current.is_ok_and(|current| {
+                    let kept = received.map_or(usize::MAX, |it| shared(it, current));
+                    shared(arrival.path, current) <= kept
+                })
         })
     }
 
@@ -543,51 +574,6 @@ impl Remote {
             .map_or(Duration::ZERO, |way| way.last_received);
         now.since_start
             .saturating_sub(self.current.last_received.max(other))
-    }
-}
-
-impl PathState {
-    fn received(arrival: &Arrival<'_>, route: Route) -> Self {
-        Self {
-            received: arrival.path.as_bytes().into(),
-            via: arrival.via,
-            proven: false,
-            ..Self::chosen(route, arrival.now)
-        }
-    }
-
-    fn chosen(route: Route, now: Now) -> Self {
-        Self {
-            received: Box::default(),
-            via: None,
-            expiry: route.template.path().expiry(),
-            route: Arc::new(route),
-            last_received: now.since_start,
-            proven: true,
-            failed: false,
-        }
-    }
-
-    fn is_of(&self, arrival: &Arrival<'_>) -> bool {
-        *self.received == *arrival.path.as_bytes() && self.via == arrival.via
-    }
-
-    fn packet_received(&mut self, known: bool, now: Now) {
-        self.last_received = now.since_start;
-        self.proven |= known;
-        // The packet may be older than the SCMP error: sent before the link failed.
-        self.failed = false;
-    }
-
-    /// Whether QUIC packets of the minimum size fit with our headers (RFC 9000 section 14). Larger
-    /// packets are probes that may fail, but a path that does not carry the minimum size is
-    /// useless.
-    fn fits(&self, mtu: u16) -> bool {
-        usize::from(mtu) >= self.route.template.overhead() + usize::from(MIN_PAYLOAD)
-    }
-
-    fn expires_by(&self, unix: u32) -> bool {
-        self.expiry.is_some_and(|expiry| expiry <= unix)
     }
 }
 

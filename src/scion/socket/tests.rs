@@ -3,6 +3,7 @@
 
 pub(crate) mod net;
 mod retry;
+mod returned;
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};

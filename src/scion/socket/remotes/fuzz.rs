@@ -170,12 +170,18 @@ impl Bench {
         };
         let (addrs, local, now) = (self.addrs.clone(), self.local, self.now());
         let report = self.remotes.scmp_error(&addrs, local, &packet, &scmp, now);
-        let Some(Report { failure, again }) = report else {
+        let Some(Report {
+            failure,
+            again,
+            unsent,
+        }) = report
+        else {
             return Some(());
         };
         let standing = self.remotes.by_addr[&addrs.of(remote)].standing;
         assert_ne!(standing, Standing::Fresh);
         assert!(failure.is_none_or(|failure| failure.remote == remote));
+        assert!(again.is_none() || unsent.is_none());
         if let Some((route, returned)) = again {
             let (Returned::Whole(returned) | Returned::Beginning(returned)) = returned;
             assert!(quic::is_quic(returned));

@@ -11,7 +11,7 @@ use ::quinn::rustls::RootCertStore;
 use ::quinn::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use ::quinn::{ClientConfig, Connection, Endpoint, ServerConfig, TransportConfig};
 use parking_lot::Mutex;
-use scion_tracker_core::address::{Host, ScionAddr};
+use scion_tracker_core::address::{Host, IsdAs, ScionAddr};
 use scion_tracker_core::codec::scion::{Message, Path, Template, parse};
 use tokio::time::timeout;
 
@@ -149,6 +149,8 @@ pub(crate) struct Relay {
 struct Links {
     /// Interfaces with links that are down.
     down: Vec<u16>,
+    /// An interface with a link that is down for packets from this AS.
+    one_way: Option<(IsdAs, u16)>,
     /// Interfaces with links that drop packets.
     holes: Vec<u16>,
     /// An interface with a link that goes down after this many more packets.
@@ -179,7 +181,7 @@ impl Relay {
                     panic!("only UDP is relayed");
                 };
                 programs.insert((packet.source, udp.source_port), from);
-                let fate = shared.lock().pass(packet.path);
+                let fate = shared.lock().pass(packet.source.ia, packet.path);
                 let reply = match fate {
                     Fate::Arrives => {
                         let program = (packet.destination, udp.destination_port);
@@ -212,6 +214,11 @@ impl Relay {
         self.links.lock().fuse = Some((interface, packets));
     }
 
+    /// Takes the link of this interface down for packets from this AS.
+    pub(crate) fn take_down_from(&self, ia: IsdAs, interface: u16) {
+        self.links.lock().one_way = Some((ia, interface));
+    }
+
     /// Whether the link of this interface is down.
     pub(crate) fn is_down(&self, interface: u16) -> bool {
         self.links.lock().down.contains(&interface)
@@ -231,7 +238,7 @@ enum Fate {
 }
 
 impl Links {
-    fn pass(&mut self, path: Path<'_>) -> Fate {
+    fn pass(&mut self, from: IsdAs, path: Path<'_>) -> Fate {
         match &mut self.fuse {
             Some((interface, 0)) => {
                 self.down.push(*interface);
@@ -241,7 +248,10 @@ impl Links {
             None => {}
         }
         let find = |list: &[u16]| path.interfaces().find(|it| list.contains(it));
-        if let Some(interface) = find(&self.down) {
+        let one_way = self.one_way.filter(|(ia, _)| *ia == from);
+        if let Some(interface) = one_way.and_then(|(_, interface)| find(&[interface])) {
+            Fate::Refused(interface)
+        } else if let Some(interface) = find(&self.down) {
             Fate::Refused(interface)
         } else if find(&self.holes).is_some() {
             Fate::Lost

@@ -13,7 +13,7 @@ fuzz_target!(|datagram: &[u8]| {
         Ok(Request::Scrape { hashes, .. }) => assert!((1..=74).contains(&hashes.count())),
         Ok(Request::Connect { .. }) | Err(_) => {}
     }
-    for layout in [Layout::Ip4, Layout::Ip6, Layout::Scion4, Layout::Scion6] {
+    for layout in [Layout::Ip4, Layout::Ip6, Layout::Scion4, Layout::Scion6, Layout::Scion46] {
         let _ = bep15::parse_reply(datagram, layout);
     }
 });

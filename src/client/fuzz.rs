@@ -1,6 +1,6 @@
 //! Properties of the client's decoders that hold for any input. See [`crate::fuzz`].
 
-use scion_tracker_core::codec::bep15::parse_reply;
+use scion_tracker_core::codec::bep15::{parse_reply, peer_list};
 use scion_tracker_core::codec::compact::Layout;
 
 use super::udp::{read_announce, whole_entries};
@@ -43,14 +43,15 @@ fn check_url(url: &TrackerUrl) {
 pub fn client_udp_reply(bytes: &[u8]) {
     for layout in [Layout::Ip4, Layout::Ip6, Layout::Scion4, Layout::Scion6] {
         let whole = whole_entries(bytes, layout);
-        assert!(bytes.starts_with(whole) && bytes.len() - whole.len() < layout.size().max(12));
+        assert!(bytes.starts_with(whole) && bytes.len() - whole.len() < Layout::Scion46.size());
         let reply = parse_reply(whole, layout);
         let is_announce = bytes.starts_with(&[0, 0, 0, 1]) && bytes.len() >= 20;
         assert!(!is_announce || reply.is_ok());
         let Ok(reply) = reply else { continue };
         if let Ok(answer) = read_announce(reply) {
+            let (layout, list) = peer_list(&whole[20..], layout);
             let peers = answer.peers.len() + answer.unreadable;
-            assert_eq!(peers * layout.size() + 20, whole.len());
+            assert_eq!(peers * layout.size(), list.len());
             assert!(answer.peers.iter().all(|it| layout.reaches(&it.endpoint)));
         }
     }

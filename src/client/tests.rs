@@ -118,6 +118,7 @@ async fn udp_tracker(tasks: &mut JoinSet<()>, deaf: usize) -> (u16, Arc<Seen>) {
                     transaction,
                     announce,
                     url,
+                    ..
                 } => {
                     assert_eq!(connection, ConnectionId(7));
                     assert_eq!(announce.unwrap().info_hash, HASH);

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use scion_tracker_core::codec::bep15::{
-    MAX_SCRAPE, Reply, TransactionId, parse_reply, write_announce_request, write_connect_request,
-    write_scrape_request,
+    ANNOUNCE_HEADER, MAX_SCRAPE, Reply, TransactionId, parse_reply, peer_list,
+    write_announce_request, write_connect_request, write_scrape_request,
 };
 use scion_tracker_core::codec::compact::Layout;
 use scion_tracker_core::codec::connection::ConnectionId;
@@ -79,14 +79,21 @@ enum Received {
     Lost,
 }
 
-/// Announces. Sends path and query of the URL as URL data (BEP 41).
+/// Says in the URL data that the client reads peers of both host families over SCION.
+const READS_BOTH_FAMILIES: &str = "scion46=1";
+
+/// Announces. Sends path and query of the URL as URL data (BEP 41). Over SCION, asks for peers of
+/// both host families.
 pub(super) async fn announce(
     sessions: &Sessions,
     url: &TrackerUrl,
     announce: &AnnounceRequest,
     deadline: Instant,
 ) -> Result<AnnounceAnswer, RequestError> {
-    let path = url.path_and_query();
+    let path = match sessions.scion.find(url)? {
+        Some(_) => url.with_query(READS_BOTH_FAMILIES),
+        None => url.path_and_query(),
+    };
     let write = |id, transaction, out: &mut Vec<u8>| {
         write_announce_request(id, transaction, announce, &path, out);
     };
@@ -423,15 +430,15 @@ impl Line {
 /// Cuts an incomplete entry off the end of an announce or scrape reply. Some trackers fill the
 /// datagram up to its last byte.
 pub(super) fn whole_entries(reply: &[u8], layout: Layout) -> &[u8] {
-    let (head, entry) = match reply.first_chunk::<4>() {
-        Some([0, 0, 0, 1]) => (20, layout.size()),
-        Some([0, 0, 0, 2]) => (8, 12),
-        _ => return reply,
+    let incomplete = match reply.first_chunk::<4>() {
+        Some([0, 0, 0, 1]) => reply.get(ANNOUNCE_HEADER..).map(|list| {
+            let (layout, peers) = peer_list(list, layout);
+            peers.len() % layout.size()
+        }),
+        Some([0, 0, 0, 2]) => reply.get(8..).map(|entries| entries.len() % 12),
+        _ => None,
     };
-    match reply.len().checked_sub(head) {
-        Some(entries) => &reply[..head + entries / entry * entry],
-        None => reply,
-    }
+    &reply[..reply.len() - incomplete.unwrap_or(0)]
 }
 
 /// Whether an error of a tracker says that it does not accept the connection id, for example because

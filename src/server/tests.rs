@@ -302,8 +302,13 @@ impl UdpClient {
 
     /// Announces and returns the peers, as ISD-AS and address.
     fn announce(&self, layout: Layout, port: u16) -> Vec<(IsdAs, SocketAddr)> {
+        self.announce_by(layout, port, "")
+    }
+
+    /// Announces by a URL with this path and query.
+    fn announce_by(&self, layout: Layout, port: u16, url: &str) -> Vec<(IsdAs, SocketAddr)> {
         self.ask(
-            &self.announce_request(port, ""),
+            &self.announce_request(port, url),
             layout,
             |reply| match reply {
                 Reply::Announce { peers, .. } => peers.map(|peer| (peer.ia, peer.addr)).collect(),
@@ -360,6 +365,37 @@ async fn udp_over_scion_carries_scion_peers() {
     .unwrap();
     let counters = running.handle.stats().counters;
     assert_eq!(counters.get(crate::Counter::UdpAnnounces), 3);
+    Arc::into_inner(running).unwrap().stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn udp_over_scion_carries_hosts_of_both_families_on_request() {
+    let running = Arc::new(start());
+    let tracker = Arc::clone(&running);
+    tokio::task::spawn_blocking(move || {
+        let four = UdpClient::new(tracker.scion, "2-ff00:0:211,[10.0.0.1]", &path(3));
+        let six = UdpClient::new(tracker.scion, "2-ff00:0:212,[fd00::1]", &path(5));
+        let both = "?scion46=1";
+        let at = |ia: &str, addr: &str| (ia.parse().unwrap(), addr.parse().unwrap());
+        let first = at("2-ff00:0:211", "10.0.0.1:6881");
+        let second = at("2-ff00:0:212", "[fd00::1]:6882");
+        assert_eq!(four.announce_by(Layout::Scion4, 6881, both), []);
+        // Each sees the other only when it asks for both families.
+        assert_eq!(six.announce(Layout::Scion6, 6882), []);
+        assert_eq!(six.announce_by(Layout::Scion6, 6882, both), [first]);
+        assert_eq!(four.announce(Layout::Scion4, 6881), []);
+        assert_eq!(four.announce_by(Layout::Scion4, 6881, both), [second]);
+        // A reply is as long as every path carries. 44 peers of 26 bytes fit.
+        for host in 2..=60 {
+            let host = format!("2-ff00:0:211,[10.0.0.{host}]");
+            UdpClient::new(tracker.scion, &host, &path(3)).announce(Layout::Scion4, 6881);
+        }
+        let peers = six.announce_by(Layout::Scion6, 6882, both);
+        assert_eq!(peers.len(), 44);
+        assert!(peers.iter().all(|(ia, _)| *ia == first.0));
+    })
+    .await
+    .unwrap();
     Arc::into_inner(running).unwrap().stop().await;
 }
 

@@ -224,7 +224,8 @@ impl Places {
     }
 }
 
-/// A requester over SCION reaches SCION hosts of both families. BEP 15 carries one family.
+/// A requester over SCION reaches SCION hosts of both families. BEP 15 carries one family,
+/// unless the client reads both.
 fn over_scion(carries: Carries) -> Accepts {
     let of = |classes: Classes, family| {
         let both = classes.with(family, Reach::Both, Scope::Global);

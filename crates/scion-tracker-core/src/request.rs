@@ -204,7 +204,7 @@ impl Family {
 /// The peer lists that a reply can carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Carries {
-    /// Peers of either family, over IP and SCION (HTTP).
+    /// Peers of either family, over IP and SCION (HTTP; BEP 15 over SCION with `scion46=1`).
     All,
     /// One list of one family, on the network of the requester: IP or SCION (BEP 15).
     One(Family),

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use scion_tracker_core::address::{CompactAddr, Host};
 use scion_tracker_core::codec::bep15::{
-    self, ANNOUNCE_HEADER, AnnounceWriter, Hashes, MAX_SCRAPE, Request, TransactionId,
+    self, AnnounceWriter, Hashes, MAX_SCRAPE, Request, TransactionId,
 };
 use scion_tracker_core::codec::compact::Layout;
 use scion_tracker_core::codec::connection::ConnectionIds;
 use scion_tracker_core::request::PeerKey;
-use scion_tracker_core::request::{AnnounceRequest, Carries, Origin};
+use scion_tracker_core::request::{AnnounceRequest, Origin};
 use scion_tracker_core::response::Refusal;
 use scion_tracker_core::tracker::Context;
 use scion_tracker_core::types::{Rng, Time};
@@ -73,6 +73,7 @@ impl Handler {
                 connection,
                 transaction,
                 announce,
+                reads_scion46,
                 url: _,
             } => {
                 if !self.ids.check(connection, &origin.host, now) {
@@ -80,7 +81,13 @@ impl Handler {
                     return self.silence(Counter::UdpBadConnectionId);
                 }
                 match announce {
-                    Ok(announce) => self.announce(origin, announce, transaction, now, reply),
+                    Ok(announce) => {
+                        let layout = match reads_scion46 && origin.is_scion() {
+                            true => Layout::Scion46,
+                            false => Layout::of(origin),
+                        };
+                        self.announce(origin, announce, layout, transaction, now, reply)
+                    }
                     Err(error) => {
                         log_refused(origin, "announce", error.message());
                         self.error(transaction, &error.to_string(), reply)
@@ -105,18 +112,18 @@ impl Handler {
         &mut self,
         origin: &Origin,
         mut announce: AnnounceRequest,
+        layout: Layout,
         transaction: TransactionId,
         now: Time,
         reply: &mut [u8],
     ) -> usize {
-        let layout = Layout::of(origin);
         // Asks for no more peers than fit, so that the tracker chooses them all.
-        let room = ((reply.len() - ANNOUNCE_HEADER) / layout.size()) as u32;
+        let room = bep15::announce_room(reply.len(), layout) as u32;
         let rules = self.rules.load();
         let wanted = announce.numwant.unwrap_or(rules.terms.numwant_default);
         announce.numwant = Some(wanted.min(room));
         let mut writer = AnnounceWriter::new(reply, transaction, layout);
-        let carries = Carries::One(layout.family());
+        let carries = layout.carries();
         let mut context = Context {
             rules,
             now,
@@ -293,7 +300,7 @@ mod tests {
         }
         assert_eq!(
             handler.answer(&request, &origin(), NOW, &mut reply),
-            ANNOUNCE_HEADER
+            bep15::ANNOUNCE_HEADER
         );
     }
 

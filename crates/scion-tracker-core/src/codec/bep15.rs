@@ -14,8 +14,8 @@ mod request;
 mod url;
 
 pub use reply::{
-    ANNOUNCE_HEADER, AnnounceWriter, Reply, ScrapeCounts, parse_reply, write_connect, write_error,
-    write_scrape,
+    ANNOUNCE_HEADER, AnnounceWriter, Reply, ScrapeCounts, announce_room, parse_reply, peer_list,
+    write_connect, write_error, write_scrape,
 };
 pub use request::{
     Hashes, MAX_SCRAPE, Request, parse, peek_announce, write_announce_request,
@@ -35,6 +35,9 @@ pub struct Malformed;
 
 /// The protocol id that a `connect` carries instead of a connection id.
 const MAGIC: u64 = 0x0417_2710_1980;
+
+/// Opens a list of peers of both host families over SCION.
+const BOTH_FAMILIES: [u8; 8] = [0; 8];
 
 const CONNECT: u32 = 0;
 const ANNOUNCE: u32 = 1;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::address::{CompactAddr, Host, IsdAs};
-use crate::request::{Family, Origin};
+use crate::request::{Carries, Family, Origin};
 use crate::response::Peer;
 
 /// Layout of a compact peer. All fields are big endian:
@@ -14,6 +14,7 @@ use crate::response::Peer;
 /// Ip6                     host 16  port 2    18 bytes
 /// Scion4   ISD 2  AS 6    host 4   port 2    14 bytes
 /// Scion6   ISD 2  AS 6    host 16  port 2    26 bytes
+/// Scion46  ISD 2  AS 6    host 16  port 2    26 bytes
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Layout {
@@ -25,6 +26,9 @@ pub enum Layout {
     Scion4,
     /// IPv6 hosts in an ISD-AS.
     Scion6,
+    /// Hosts of both families in an ISD-AS, IPv4 as IPv4-mapped IPv6 (RFC 4291 section 2.5.5.2).
+    /// Over UDP, to clients that ask for it.
+    Scion46,
 }
 
 impl Layout {
@@ -45,15 +49,16 @@ impl Layout {
             Self::Ip4 => 6,
             Self::Ip6 => 18,
             Self::Scion4 => 14,
-            Self::Scion6 => 26,
+            Self::Scion6 | Self::Scion46 => 26,
         }
     }
 
-    /// Address family of the hosts.
-    pub const fn family(self) -> Family {
+    /// The peers that a list of this layout can carry.
+    pub const fn carries(self) -> Carries {
         match self {
-            Self::Ip4 | Self::Scion4 => Family::V4,
-            Self::Ip6 | Self::Scion6 => Family::V6,
+            Self::Ip4 | Self::Scion4 => Carries::One(Family::V4),
+            Self::Ip6 | Self::Scion6 => Carries::One(Family::V6),
+            Self::Scion46 => Carries::All,
         }
     }
 
@@ -62,7 +67,7 @@ impl Layout {
     pub const fn reaches(self, peer: &Endpoint) -> bool {
         let placed = match self {
             Self::Ip4 | Self::Ip6 => peer.ia.is_none(),
-            Self::Scion4 | Self::Scion6 => !peer.ia.is_wildcard(),
+            Self::Scion4 | Self::Scion6 | Self::Scion46 => !peer.ia.is_wildcard(),
         };
         placed && peer.addr.port() != 0
     }
@@ -129,16 +134,21 @@ impl Iterator for Unpack<'_> {
         self.list = rest;
         let (ia, addr) = match self.layout {
             Layout::Ip4 | Layout::Ip6 => (IsdAs::NONE, peer),
-            Layout::Scion4 | Layout::Scion6 => {
+            Layout::Scion4 | Layout::Scion6 | Layout::Scion46 => {
                 let (ia, addr) = peer.split_first_chunk()?;
                 (IsdAs::from_u64(u64::from_be_bytes(*ia)), addr)
             }
         };
-        let addr = match self.layout.family() {
-            Family::V4 => CompactAddr::V4(addr.try_into().ok()?),
-            Family::V6 => CompactAddr::V6(addr.try_into().ok()?),
+        let packed = match self.layout {
+            Layout::Ip4 | Layout::Scion4 => CompactAddr::V4(addr.try_into().ok()?),
+            Layout::Ip6 | Layout::Scion6 | Layout::Scion46 => {
+                CompactAddr::V6(addr.try_into().ok()?)
+            }
         };
-        let addr = addr.socket_addr();
+        let mut addr = packed.socket_addr();
+        if self.layout == Layout::Scion46 {
+            addr.set_ip(addr.ip().to_canonical());
+        }
         Some(Endpoint { ia, addr })
     }
 

@@ -215,19 +215,37 @@ fn parse_scrape_fields(query: &str, max: usize) -> Result<ScrapeQuery, QueryErro
     Ok(ScrapeQuery { hashes, passkey })
 }
 
-/// Reads what counts in the query of a UDP tracker's URL (BEP 41): the claimed place and the passkey.
-pub(crate) fn parse_url_query(query: &[u8]) -> Result<(Claim, Option<Passkey>), QueryError> {
+/// The fields of a UDP tracker's URL (BEP 41).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct UrlFields {
+    /// The claimed place.
+    pub(crate) claim: Claim,
+    /// The passkey.
+    pub(crate) passkey: Option<Passkey>,
+    /// `scion46=1`: the client reads peers of both host families in one list over SCION. Any other
+    /// value, or none, says that it does not.
+    pub(crate) reads_scion46: bool,
+}
+
+/// Reads the query of a UDP tracker's URL (BEP 41). Ignores unknown fields.
+pub(crate) fn parse_url_query(query: &[u8]) -> Result<UrlFields, QueryError> {
     let mut claim = ClaimFields::default();
     let mut passkey = None;
+    let mut reads_scion46 = None;
     for (name, value) in pairs(query) {
         match name {
             b"ia" => claim.read_ia(value)?,
             b"scion" => claim.read_scion(value)?,
+            b"scion46" => first(&mut reads_scion46, read_flag(value) == Some(true)),
             b"passkey" => passkey = passkey.or_else(|| Passkey::from_bytes(value)),
             _ => {}
         }
     }
-    Ok((claim.claim(), passkey))
+    Ok(UrlFields {
+        claim: claim.claim(),
+        passkey,
+        reads_scion46: reads_scion46.unwrap_or(false),
+    })
 }
 
 /// Names and values as they stand, still encoded. A name without `=` has an empty value.

@@ -490,15 +490,15 @@ fn swarm() {
                 let answer = parse_announce_reply(&written).unwrap();
                 sorted(answer.peers.iter().map(|peer| peer.endpoint))
             }
-            "udp" => {
-                let layout = Layout::of(&origin);
-                let carries = Carries::One(layout.family());
+            over @ ("udp" | "udp, scion46=1") => {
+                let layout = udp::layout(&origin, over != "udp");
+                let carries = layout.carries();
                 let mut buffer = [0; ROOM];
                 let mut writer = AnnounceWriter::new(&mut buffer, TransactionId(7), layout);
                 let reply = enter(&tracker, &origin, &query.announce, carries, &mut writer);
                 let length = writer.finish(&reply);
                 let Ok(Reply::Announce { peers, .. }) =
-                    bep15::parse_reply(&buffer[..length], layout)
+                    bep15::parse_reply(&buffer[..length], Layout::of(&origin))
                 else {
                     panic!("{}: not an announce reply", ask.name);
                 };

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use scion_tracker_core::codec::bep15::{self, AnnounceWriter, Reply, Request, TransactionId};
 use scion_tracker_core::codec::compact::Layout;
+use scion_tracker_core::request::Origin;
 
 use super::{PeerCase, ROOM, claim, each, hex, origin, push, reply, unhex, vectors};
 
@@ -21,6 +22,9 @@ struct AnnounceCase {
     hex: String,
     ia: Option<String>,
     scion: Option<String>,
+    /// Whether the client reads peers of both host families over SCION.
+    #[serde(default)]
+    scion46: bool,
     path: String,
     query: String,
     /// Path and query of the tracker's URL for which a client writes exactly these bytes.
@@ -44,6 +48,7 @@ fn announces_are_read_and_written() {
             connection,
             transaction,
             announce: Ok(announce),
+            reads_scion46,
             url,
         }) = bep15::parse(&datagram, 74)
         else {
@@ -51,6 +56,7 @@ fn announces_are_read_and_written() {
         };
         let expected = claim(case.ia.as_deref(), case.scion.as_deref());
         assert_eq!(announce.claim, expected, "{name}");
+        assert_eq!(reads_scion46, case.scion46, "{name}");
         let mut buffer = bep15::UrlBuffer::new();
         let url = url.read(&mut buffer).unwrap();
         assert_eq!(url.path, case.path, "{name}");
@@ -77,11 +83,22 @@ fn announces_are_read_and_written() {
     });
 }
 
+/// Layout of the reply to an announce with or without `scion46=1`.
+pub(super) fn layout(origin: &Origin, scion46: bool) -> Layout {
+    match scion46 && origin.is_scion() {
+        true => Layout::Scion46,
+        false => Layout::of(origin),
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ReplyCase {
     name: String,
     origin: String,
+    /// Whether the announce had `scion46=1`.
+    #[serde(default)]
+    scion46: bool,
     peers: Vec<PeerCase>,
     interval: u32,
     leechers: u32,
@@ -95,7 +112,7 @@ pub(super) struct ReplyCase {
 fn replies_are_written_and_read() {
     each(&vectors().udp_replies, |case| {
         let (name, origin) = (&case.name, origin(&case.origin));
-        let layout = Layout::of(&origin);
+        let layout = layout(&origin, case.scion46);
         let ours = TransactionId(0x0102_0304);
         let mut buffer = [0xee; ROOM];
         let mut writer = AnnounceWriter::new(&mut buffer, ours, layout);
@@ -110,7 +127,7 @@ fn replies_are_written_and_read() {
             leechers,
             seeders,
             peers,
-        }) = bep15::parse_reply(&datagram, layout)
+        }) = bep15::parse_reply(&datagram, Layout::of(&origin))
         else {
             panic!("{name}: not an announce reply");
         };

@@ -3,13 +3,24 @@
 //! The writers fill a buffer of the caller and return the length used. Whole peers and whole counts
 //! that do not fit are left out.
 
-use super::{ANNOUNCE, CONNECT, ERROR, Malformed, SCRAPE, TransactionId, u32_at, u64_at};
+use super::{ANNOUNCE, BOTH_FAMILIES, CONNECT, ERROR, Malformed, SCRAPE};
+use super::{TransactionId, u32_at, u64_at};
 use crate::codec::compact::{Layout, Unpack};
 use crate::codec::connection::ConnectionId;
 use crate::response::{AddrBytes, AnnounceReply, Peer, PeerSink, SwarmCounts};
 
-/// Bytes of an announce reply before the peers.
+/// Bytes of an announce reply before the list.
 pub const ANNOUNCE_HEADER: usize = 20;
+
+/// Number of peers of this layout that fit into an announce reply of `length` bytes.
+pub const fn announce_room(length: usize, layout: Layout) -> usize {
+    let list = length.saturating_sub(ANNOUNCE_HEADER);
+    let opening = match layout {
+        Layout::Scion46 => BOTH_FAMILIES.len(),
+        Layout::Ip4 | Layout::Ip6 | Layout::Scion4 | Layout::Scion6 => 0,
+    };
+    list.saturating_sub(opening) / layout.size()
+}
 
 /// Writes the reply to a `connect`: 16 bytes.
 ///
@@ -31,6 +42,9 @@ pub fn write_connect(
 ///  0  action 4     4  transaction 4   8  interval 4
 /// 12  leechers 4  16  seeders 4      20  peers, see Layout
 /// ```
+///
+/// A list of [`Layout::Scion46`] opens with eight zero bytes, by which the client recognizes it: no
+/// peer has the ISD-AS 0-0.
 #[derive(Debug)]
 pub struct AnnounceWriter<'a> {
     buffer: &'a mut [u8],
@@ -46,12 +60,16 @@ impl<'a> AnnounceWriter<'a> {
     /// If the buffer is shorter than [`ANNOUNCE_HEADER`].
     pub fn new(buffer: &'a mut [u8], transaction: TransactionId, layout: Layout) -> Self {
         assert!(buffer.len() >= ANNOUNCE_HEADER, "no room for a header");
-        Self {
+        let mut writer = Self {
             buffer,
             layout,
             transaction,
             length: ANNOUNCE_HEADER,
+        };
+        if layout == Layout::Scion46 {
+            writer.append(&BOTH_FAMILIES);
         }
+        writer
     }
 
     /// Writes the header before the peers, and returns the length of the reply.
@@ -90,12 +108,23 @@ impl PeerSink for AnnounceWriter<'_> {
             (Layout::Scion4, AddrBytes::V4(addr)) if peer.reach.over_scion() => {
                 self.append_scion(&peer, addr);
             }
-            (Layout::Scion6, AddrBytes::V6(addr)) if peer.reach.over_scion() => {
+            (Layout::Scion6 | Layout::Scion46, AddrBytes::V6(addr)) if peer.reach.over_scion() => {
                 self.append_scion(&peer, addr);
+            }
+            (Layout::Scion46, AddrBytes::V4(addr)) if peer.reach.over_scion() => {
+                self.append_scion(&peer, &mapped(addr));
             }
             _ => {}
         }
     }
+}
+
+/// An IPv4 address and port in the form of IPv6.
+fn mapped(addr: &[u8; 6]) -> [u8; 18] {
+    let mut bytes = [0; 18];
+    bytes[10..12].fill(0xff);
+    bytes[12..].copy_from_slice(addr);
+    bytes
 }
 
 /// Writes a scrape reply, with the counts in the order of the request.
@@ -217,7 +246,8 @@ impl Iterator for ScrapeCounts<'_> {
 
 impl ExactSizeIterator for ScrapeCounts<'_> {}
 
-/// Parses a reply. `layout` is that of the socket over which the request was sent.
+/// Parses a reply. `layout` is that of the socket over which the request was sent. Over SCION a list
+/// of [`Layout::Scion46`] is recognized by itself.
 pub fn parse_reply(datagram: &[u8], layout: Layout) -> Result<Reply<'_>, Malformed> {
     let (header, rest) = datagram.split_first_chunk::<8>().ok_or(Malformed)?;
     let transaction = TransactionId(u32_at(header, 4));
@@ -233,7 +263,10 @@ pub fn parse_reply(datagram: &[u8], layout: Layout) -> Result<Reply<'_>, Malform
                 interval: u32_at(counts, 0),
                 leechers: u32_at(counts, 4),
                 seeders: u32_at(counts, 8),
-                peers: layout.unpack(list).ok_or(Malformed)?,
+                peers: {
+                    let (layout, peers) = peer_list(list, layout);
+                    layout.unpack(peers).ok_or(Malformed)?
+                },
             })
         }
         SCRAPE => match rest.as_chunks() {
@@ -248,5 +281,18 @@ pub fn parse_reply(datagram: &[u8], layout: Layout) -> Result<Reply<'_>, Malform
             message: rest,
         }),
         _ => Err(Malformed),
+    }
+}
+
+/// The peers of the list in an announce reply, and their layout. `layout` is that of the socket.
+pub fn peer_list(list: &[u8], layout: Layout) -> (Layout, &[u8]) {
+    match layout {
+        Layout::Ip4 | Layout::Ip6 => (layout, list),
+        Layout::Scion4 | Layout::Scion6 | Layout::Scion46 => {
+            match list.strip_prefix(&BOTH_FAMILIES) {
+                Some(peers) => (Layout::Scion46, peers),
+                None => (layout, list),
+            }
+        }
     }
 }

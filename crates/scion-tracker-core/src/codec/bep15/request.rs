@@ -6,8 +6,8 @@ use super::url::{UrlData, push_url};
 use super::{ANNOUNCE, CONNECT, MAGIC, Malformed, SCRAPE, TransactionId};
 use super::{bytes_at, u32_at, u64_at};
 use crate::codec::connection::ConnectionId;
-use crate::codec::query::{QueryError, write_claim};
-use crate::request::{AnnounceRequest, Claim, Event};
+use crate::codec::query::{QueryError, UrlFields, write_claim};
+use crate::request::{AnnounceRequest, Event};
 use crate::types::{InfoHash, PeerId};
 
 /// Most hashes in one scrape (BEP 15: up to about 74). Further ones are not answered.
@@ -33,6 +33,9 @@ pub enum Request<'a> {
         transaction: TransactionId,
         /// The announce, or the reason for an error reply.
         announce: Result<AnnounceRequest, QueryError>,
+        /// Whether the client reads a list of [`Layout::Scion46`](crate::codec::compact::Layout):
+        /// `scion46=1` in the URL data. False if the announce has an error.
+        reads_scion46: bool,
         /// Path and query of the tracker's URL, if the client sends them (BEP 41). The passkey, `ia`
         /// and `scion` are in the announce already.
         url: UrlData<'a>,
@@ -115,9 +118,10 @@ fn read_announce<'a>(packet: &[u8; 98], options: &'a [u8]) -> Request<'a> {
     let url = UrlData::new(options);
     let from_url = match options {
         // What most clients send: nothing, or (aria2) zeros, which is EndOfOptions.
-        [] | [0, ..] => Ok((Claim::default(), None)),
-        _ => url.claim_and_passkey(),
+        [] | [0, ..] => Ok(UrlFields::default()),
+        _ => url.fields(),
     };
+    let reads_scion46 = from_url.as_ref().is_ok_and(|url| url.reads_scion46);
     let event = read_event(u32_at(packet, 80));
     let left = u64_at(packet, 64);
     let numwant = match read_numwant(u32_at(packet, 92)) {
@@ -125,7 +129,7 @@ fn read_announce<'a>(packet: &[u8; 98], options: &'a [u8]) -> Request<'a> {
         Some(0) if left != 0 && event != Event::Stopped => None,
         numwant => numwant,
     };
-    let announce = from_url.map(|(claim, passkey)| AnnounceRequest {
+    let announce = from_url.map(|UrlFields { claim, passkey, .. }| AnnounceRequest {
         info_hash: InfoHash(bytes_at(packet, 16)),
         peer_id: PeerId(bytes_at(packet, 36)),
         port: u16::from_be_bytes(bytes_at(packet, 96)),
@@ -143,6 +147,7 @@ fn read_announce<'a>(packet: &[u8; 98], options: &'a [u8]) -> Request<'a> {
         connection: ConnectionId(u64_at(packet, 0)),
         transaction: TransactionId(u32_at(packet, 12)),
         announce,
+        reads_scion46,
         url,
     }
 }

@@ -8,7 +8,7 @@ use crate::codec::compact::Layout;
 use crate::codec::connection::ConnectionId;
 use crate::codec::query::QueryError;
 use crate::codec::query::tests::any_announce;
-use crate::request::{AnnounceRequest, Claim, Event, ScionClaim};
+use crate::request::{AnnounceRequest, Carries, Claim, Event, Family, ScionClaim};
 use crate::response::{AddrBytes, AnnounceReply, Peer, PeerSink, Reach, SwarmCounts};
 use crate::types::{InfoHash, PeerId};
 
@@ -315,6 +315,14 @@ fn push_all(writer: &mut AnnounceWriter<'_>) {
     }
 }
 
+const LAYOUTS: [Layout; 5] = [
+    Layout::Ip4,
+    Layout::Ip6,
+    Layout::Scion4,
+    Layout::Scion6,
+    Layout::Scion46,
+];
+
 #[test]
 fn replies_snapshot() {
     let mut buffer = [0xee; 200];
@@ -331,6 +339,15 @@ fn replies_snapshot() {
             "0001ff00000001100a0000021ae10001ff00000001110a0000031ae1".to_owned(),
         ),
         (Layout::Scion6, format!("0001ff0000000110{v6}021ae1")),
+        (
+            Layout::Scion46,
+            format!(
+                "0000000000000000\
+                 0001ff000000011000000000000000000000ffff0a0000021ae1\
+                 0001ff0000000110{v6}021ae1\
+                 0001ff000000011100000000000000000000ffff0a0000031ae1"
+            ),
+        ),
     ] {
         let mut writer = AnnounceWriter::new(&mut buffer, T, layout);
         push_all(&mut writer);
@@ -351,18 +368,75 @@ fn replies_snapshot() {
 #[test]
 fn a_reply_is_bounded_by_its_buffer() {
     for room in ANNOUNCE_HEADER..120 {
-        for layout in [Layout::Ip4, Layout::Ip6, Layout::Scion4, Layout::Scion6] {
+        for layout in LAYOUTS {
             let mut buffer = vec![0; room];
             let mut writer = AnnounceWriter::new(&mut buffer, T, layout);
             (0..10).for_each(|_| push_all(&mut writer));
             let length = writer.finish(&reply());
-            let fit = (room - ANNOUNCE_HEADER) / layout.size();
-            assert_eq!(length, ANNOUNCE_HEADER + fit * layout.size());
+            let empty = announce_room(room, layout) * layout.size();
+            let opening = match layout {
+                Layout::Scion46 if room >= ANNOUNCE_HEADER + 8 => 8,
+                _ => 0,
+            };
+            assert_eq!(length, ANNOUNCE_HEADER + opening + empty);
         }
         let mut buffer = vec![0; room];
         let length = write_scrape(&mut buffer, T, [SwarmCounts::default(); 20]);
         assert_eq!(length, 8 + (room - 8) / 12 * 12);
         assert_eq!(write_error(&mut buffer, T, &"x".repeat(200)), room);
+    }
+}
+
+#[test]
+fn a_list_of_both_families_is_recognized() {
+    let mut buffer = [0; 200];
+    let mut writer = AnnounceWriter::new(&mut buffer, T, Layout::Scion46);
+    push_all(&mut writer);
+    let length = writer.finish(&reply());
+    for layout in [Layout::Scion4, Layout::Scion6, Layout::Scion46] {
+        let Ok(Reply::Announce { peers, .. }) = parse_reply(&buffer[..length], layout) else {
+            panic!("not an announce")
+        };
+        assert_eq!(peers.layout(), Layout::Scion46);
+        let peers: Vec<_> = peers.map(|peer| peer.to_string()).collect();
+        assert_eq!(
+            peers,
+            [
+                "1-ff00:0:110,[10.0.0.2]:6881",
+                "1-ff00:0:110,[2001:db8::2]:6881",
+                "1-ff00:0:111,[10.0.0.3]:6881"
+            ]
+        );
+    }
+    for layout in [Layout::Ip4, Layout::Ip6] {
+        if let Ok(Reply::Announce { peers, .. }) = parse_reply(&buffer[..length], layout) {
+            assert_eq!(peers.layout(), layout);
+        }
+    }
+}
+
+#[test]
+fn a_client_says_that_it_reads_both_families() {
+    for (url, expected) in [
+        ("", false),
+        ("/scion46=1", false),
+        ("?scion46=1", true),
+        ("/announce?x=1&scion46=1&ia=1-1", true),
+        ("?scion46=0", false),
+        ("?scion46=", false),
+        ("?scion46", false),
+        ("?scion46=2", false),
+        ("?scion46=1&scion46=0", true),
+        ("?scion46=0&scion46=1", false),
+        ("?scion=1", false),
+        // The announce has an error.
+        ("?scion46=1&ia=0-0", false),
+    ] {
+        let packet = packet(&announce(), url);
+        let Ok(Request::Announce { reads_scion46, .. }) = parse(&packet, 1) else {
+            panic!("{url}")
+        };
+        assert_eq!(reads_scion46, expected, "{url}");
     }
 }
 
@@ -439,8 +513,9 @@ proptest! {
     }
 
     #[test]
-    fn peers_round_trip(ia: u64, peers: Vec<(IpAddr, u16)>) {
-        for layout in [Layout::Ip4, Layout::Ip6, Layout::Scion4, Layout::Scion6] {
+    // No peer over SCION has the ISD-AS 0-0.
+    fn peers_round_trip(ia in 1..=u64::MAX, peers: Vec<(IpAddr, u16)>) {
+        for layout in LAYOUTS {
             let mut buffer = vec![0; 6000];
             let mut writer = AnnounceWriter::new(&mut buffer, T, layout);
             let mut expected = Vec::new();
@@ -452,7 +527,8 @@ proptest! {
                 };
                 let ia = IsdAs::from_u64(ia);
                 writer.push(Peer { ia, reach: Reach::Both, addr, id: &PeerId([0; 20]) });
-                if crate::request::Family::of(addr.ip()) == layout.family() {
+                let family = Family::of(packed.socket_addr().ip());
+                if [Carries::All, Carries::One(family)].contains(&layout.carries()) {
                     expected.push(packed.socket_addr());
                 }
             }
@@ -477,7 +553,7 @@ proptest! {
         if let Ok(Request::Announce { url, .. }) = parse(&bytes, max) {
             let _ = url.read(&mut UrlBuffer::new());
         }
-        for layout in [Layout::Ip4, Layout::Ip6, Layout::Scion4, Layout::Scion6] {
+        for layout in LAYOUTS {
             let _ = parse_reply(&bytes, layout);
         }
     }

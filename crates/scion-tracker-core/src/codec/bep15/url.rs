@@ -4,9 +4,8 @@ use std::fmt;
 
 use arrayvec::ArrayVec;
 
-use crate::codec::query::{QueryError, parse_url_query};
+use crate::codec::query::{QueryError, UrlFields, parse_url_query};
 use crate::codec::target::Target;
-use crate::request::{Claim, Passkey};
 
 /// The longest URL data that is read, all options together.
 pub const MAX_URL: usize = 512;
@@ -51,22 +50,23 @@ impl<'a> UrlData<'a> {
         Some(Url { path, query })
     }
 
-    /// The place that the URL claims, and its passkey: from the query, else from the path.
+    /// The fields of the URL. The passkey is the one in the query, else the one in the path.
     #[cold]
-    pub(super) fn claim_and_passkey(&self) -> Result<(Claim, Option<Passkey>), QueryError> {
+    pub(super) fn fields(&self) -> Result<UrlFields, QueryError> {
         let mut buffer = UrlBuffer::new();
         self.concatenate(&mut buffer)
             .ok_or(QueryError::BadUrlData)?;
         let mut parts = buffer.splitn(2, |byte| *byte == b'?');
         let path = parts.next().unwrap_or_default();
-        let (claim, in_query) = match parts.next() {
+        let mut fields = match parts.next() {
             Some(query) => parse_url_query(query)?,
-            None => (Claim::default(), None),
+            None => UrlFields::default(),
         };
         let target = std::str::from_utf8(path)
             .ok()
             .and_then(|path| Target::of(path, ""));
-        Ok((claim, in_query.or_else(|| target.and_then(|it| it.passkey))))
+        fields.passkey = fields.passkey.or_else(|| target.and_then(|it| it.passkey));
+        Ok(fields)
     }
 
     /// Joins all URL data. An unknown option that is cut short ends the options, as bytes behind an

@@ -30,7 +30,7 @@ use scion_tracker_core::codec::scion::{BuildError, PacketError};
 use scion_tracker_core::request::{AnnounceRequest, Claim, ScionClaim};
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{TrackerUrl, Trust, TrustError};
+use crate::client::{Scheme, TrackerUrl, Trust, TrustError};
 use load::{Ask, Load, LoadError, Requests};
 use pace::Pace;
 use process::Usage;
@@ -77,6 +77,8 @@ pub(crate) struct Options {
 /// Why nothing can be measured.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BenchError {
+    #[error("http:// over SCION cannot be measured: use https:// (HTTP/3) or udp://")]
+    HttpOverScion,
     #[error("cannot find the address of the tracker")]
     Resolve(#[source] io::Error),
     #[error(
@@ -226,6 +228,9 @@ pub(crate) fn run(
     mut options: Options,
     mut progress: impl FnMut(Progress),
 ) -> Result<Report, BenchError> {
+    if options.url.scion().is_some() && options.url.scheme() == Scheme::Http {
+        return Err(BenchError::HttpOverScion);
+    }
     let to = target::resolve(&options.url).map_err(BenchError::Resolve)?;
     if !to.ip().is_loopback() && !options.beyond_loopback {
         return Err(BenchError::NotLoopback(to));

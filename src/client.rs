@@ -21,11 +21,13 @@ pub(crate) mod fuzz;
 mod http;
 mod http3;
 mod peer_id;
+mod qs;
 mod scion;
 mod trust;
 mod udp;
 mod url;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -39,6 +41,7 @@ use scion_tracker_core::codec::query::{self, AnnounceQuery};
 use scion_tracker_core::codec::reply::{
     AnnounceAnswer, Failure, ReplyError, ScrapeAnswer, parse_announce_reply, parse_scrape_reply,
 };
+use scion_tracker_core::request::{Claim, ScionClaim};
 use scion_tracker_core::types::InfoHash;
 use tokio::time::{Instant, timeout_at};
 
@@ -51,6 +54,10 @@ pub use trust::{Trust, TrustError};
 pub use url::{Scheme, TrackerUrl, UrlError};
 
 pub use crate::scion::daemon::{CallError, DaemonAddr, DaemonAddrError, DaemonError};
+pub(crate) use scion::USUAL_PORTS;
+
+use crate::scion::topology::{DispatchedPorts, Topology};
+use http3::Over;
 use scion::Scion;
 
 /// Longest reply that is read, in bytes.
@@ -294,6 +301,8 @@ impl fmt::Display for Excerpt<'_> {
 pub struct Client {
     timeout: Duration,
     tls: Arc<rustls::ClientConfig>,
+    /// For `http://` over SCION.
+    any_tls: Arc<rustls::ClientConfig>,
     scion: Arc<Scion>,
     udp: udp::Sessions,
 }
@@ -305,6 +314,7 @@ impl Client {
         Ok(Self {
             timeout: options.timeout,
             tls: Arc::new(options.trust.config()?),
+            any_tls: Arc::new(Trust::Anyone.config()?),
             udp: udp::Sessions::new(Arc::clone(&scion)),
             scion,
         })
@@ -369,6 +379,30 @@ impl Client {
             .ok()
     }
 
+    /// Whether requests to this URL go over SCION.
+    pub(crate) fn is_over_scion(&self, url: &TrackerUrl) -> bool {
+        self.scion.find(url).is_ok_and(|found| found.is_some())
+    }
+
+    /// What is known of the AS in which a peer listens that announces to this tracker: over SCION the AS
+    /// of this host, over plain IP the one that the peer claims, if that is the AS of this host. `None`
+    /// for a peer that is not on SCION. Without daemon and topology file, the ports are unknown.
+    pub(crate) async fn peer_as(&self, url: &TrackerUrl, claim: &Claim) -> Option<Topology> {
+        let unknown = |ia| Topology::new(ia, HashMap::new(), DispatchedPorts::Unknown);
+        let over_scion = self.scion.find(url).ok()?;
+        let claimed = match claim.scion {
+            ScionClaim::At(at) => Some(at.host.ia),
+            _ => claim.ia,
+        };
+        let ia = match over_scion {
+            Some(_) => self.isd_as(url).await?,
+            None => claimed?,
+        };
+        let ours = self.in_time(async |_| Ok(self.scion.own_as().await)).await;
+        let ours = ours.ok().flatten().filter(|it| it.isd_as() == ia);
+        Some(ours.unwrap_or_else(|| unknown(ia)))
+    }
+
     /// Makes a GET request with this query, and follows redirects. Returns the body of a reply with
     /// status 200. The query of a redirect is used as it is: it has ours if the tracker wants it.
     async fn get(
@@ -402,7 +436,12 @@ impl Client {
             // SCION has no TCP.
             (Scheme::Https | Scheme::H3, Some(tracker)) => {
                 let call = self.scion.call(tracker).await?;
-                http3::get_over_scion(&self.tls, url, deadline, &call).await
+                http3::get_over_scion(&self.tls, url, deadline, &call, Over::Http3).await
+            }
+            // Like `http://` over TCP, and like Go programs do, without verifying a certificate.
+            (Scheme::Http, Some(tracker)) => {
+                let call = self.scion.call(tracker).await?;
+                http3::get_over_scion(&self.any_tls, url, deadline, &call, Over::Qs).await
             }
             (Scheme::H3, None) => http3::get(&self.tls, url, deadline).await,
             (Scheme::Https, None) => http::get(Some(&self.tls), url).await,

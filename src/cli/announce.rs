@@ -1,6 +1,7 @@
 //! `scion-tracker announce`: announces a peer to a tracker and prints the reply.
 
 mod peer_id;
+mod port;
 mod repeat;
 
 use std::net::IpAddr;
@@ -27,9 +28,10 @@ pub(super) struct Args {
     /// Torrent: 40 hexadecimal digits, or 64 for a version 2 torrent.
     #[arg(long, value_name = "HEX", required_unless_present = "show_paths")]
     info_hash: Option<InfoHash>,
-    /// Port the peer listens on.
-    #[arg(long, default_value_t = NonZeroU16::MIN.saturating_add(6880))]
-    port: NonZeroU16,
+    /// Port the peer listens on [default: 6881; over SCION one that the border routers of the AS deliver
+    /// to, such as 31881].
+    #[arg(long)]
+    port: Option<NonZeroU16>,
     /// Event to announce. `stopped` removes the peer.
     #[arg(long, value_enum, default_value_t = EventName::None)]
     event: EventName,
@@ -101,32 +103,51 @@ impl Args {
             return Ok(());
         }
         let info_hash = self.info_hash.context("no --info-hash")?;
-        let peer_id = self
-            .peer_id
-            .unwrap_or_else(|| peer_id::of_this_host(self.port, info_hash));
-        let query = AnnounceQuery {
-            announce: AnnounceRequest {
-                event: self.event.into(),
-                numwant: self.numwant,
-                claim: Claim {
-                    ia: self.ia,
-                    scion: self.scion.unwrap_or_default(),
-                },
-                ..AnnounceRequest::new(info_hash, peer_id, self.port.get(), self.left)
-            },
-            compact: Some(self.compact),
-            no_peer_id: false,
-        };
         if self.repeat {
-            return self
-                .asking
-                .work(async |client, url| self.repeat(client, url, query).await)?;
+            return self.asking.work(async |client, url| {
+                let query = self.query(client, url, info_hash).await;
+                self.repeat(client, url, query).await
+            })?;
         }
         let shown = self.asking.ask(async |client, url| {
+            let query = self.query(client, url, info_hash).await;
             let answer = announce(client, url, &query).await?;
             Ok(Shown::new(&answer, self.place(client, url).await))
         })?;
         self.asking.print(&shown, || shown.to_text())
+    }
+
+    /// The announce. Warns of a port that others would not reach.
+    async fn query(&self, client: &Client, url: &TrackerUrl, info_hash: InfoHash) -> AnnounceQuery {
+        let claim = Claim {
+            ia: self.ia,
+            scion: self.scion.unwrap_or_default(),
+        };
+        let topology = client.peer_as(url, &claim).await;
+        let (port, error) = match claim.scion {
+            // Over IP others are given the claimed port over SCION, and this one over IP.
+            ScionClaim::At(at) if !client.is_over_scion(url) => {
+                let (port, _) = port::choose(self.port, None);
+                (port, topology.and_then(|it| it.check_port(at.port).err()))
+            }
+            _ => port::choose(self.port, topology.as_ref()),
+        };
+        if let Some(error) = error {
+            eprintln!("scion-tracker: warning: {error}");
+        }
+        let peer_id = self
+            .peer_id
+            .unwrap_or_else(|| peer_id::of_this_host(port, info_hash));
+        AnnounceQuery {
+            announce: AnnounceRequest {
+                event: self.event.into(),
+                numwant: self.numwant,
+                claim,
+                ..AnnounceRequest::new(info_hash, peer_id, port.get(), self.left)
+            },
+            compact: Some(self.compact),
+            no_peer_id: false,
+        }
     }
 
     /// Our ISD-AS: what we claim, else where our packets over SCION come from.

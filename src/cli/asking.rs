@@ -16,8 +16,9 @@ use crate::config;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Asking {
-    /// Tracker: udp://, http://, https:// or h3:// (HTTP/3). Over SCION: udp:// or https:// (HTTP/3)
-    /// with an address as in [1-ff00:0:110,10.0.0.1]:31969, or 1-ff00:0:110,[10.0.0.1]:31969 alone.
+    /// Tracker: udp://, http://, https:// or h3:// (HTTP/3). Over SCION: udp://, https:// (HTTP/3) or
+    /// http:// (as Go programs with shttp speak it) with a name, or with an address as in
+    /// [1-ff00:0:110,10.0.0.1]:31969, or 1-ff00:0:110,[10.0.0.1]:31969 alone.
     url: TrackerUrl,
     /// Trust only the certificate authorities in this PEM file.
     #[arg(long, value_name = "FILE")]

@@ -1,4 +1,5 @@
-//! Makes one GET request over HTTP/1.1, plain or over TLS, on its own connection.
+//! Makes one GET request over HTTP/1.1, plain or over TLS, on its own connection. Over SCION the
+//! connection is that of [`super::qs`].
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -67,7 +68,7 @@ async fn connect(addrs: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), Reques
     }
 }
 
-async fn exchange(
+pub(super) async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     url: &TrackerUrl,
 ) -> Result<HttpReply, RequestError> {

@@ -1,4 +1,5 @@
-//! Makes one GET request over HTTP/3, on its own connection, over plain IP or SCION.
+//! Makes one GET request over HTTP/3, on its own connection, over plain IP or SCION. Over SCION also
+//! makes the QUIC connections of [`super::qs`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::dialed::Dialed;
+use super::qs;
 use super::scion::{Call, Silence};
 use super::{
     Cause, HttpReply, MAX_REPLY, RequestError, TrackerAddr, TrackerUrl, USER_AGENT, resolve,
@@ -40,7 +42,7 @@ pub(super) async fn get(
     url: &TrackerUrl,
     deadline: Instant,
 ) -> Result<HttpReply, RequestError> {
-    let config = quinn::ClientConfig::new(crypto(tls)?);
+    let config = quinn::ClientConfig::new(crypto(tls, Over::Http3)?);
     let addrs = resolve(url).await?;
     let mut failure = RequestError::Unexpected;
     for (i, addr) in addrs.iter().enumerate() {
@@ -81,6 +83,15 @@ pub(super) async fn get(
     Err(failure)
 }
 
+/// The protocol on a QUIC connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Over {
+    /// HTTP/3.
+    Http3,
+    /// HTTP/1.1 on one pair of streams, over SCION only.
+    Qs,
+}
+
 /// Like [`get`], over SCION. If the connection is lost, the request is made again: a repeated GET
 /// does no harm.
 pub(super) async fn get_over_scion(
@@ -88,9 +99,10 @@ pub(super) async fn get_over_scion(
     url: &TrackerUrl,
     deadline: Instant,
     call: &Call,
+    over: Over,
 ) -> Result<HttpReply, RequestError> {
     let addr = TrackerAddr::Scion(call.remote());
-    let mut config = quinn::ClientConfig::new(crypto(tls)?);
+    let mut config = quinn::ClientConfig::new(crypto(tls, over)?);
     let mut transport = TransportConfig::default();
     transport
         .initial_rtt(INITIAL_RTT)
@@ -104,7 +116,14 @@ pub(super) async fn get_over_scion(
     let attempt = async || {
         let connection = connect(&endpoint, config.clone(), name, addr, url).await?;
         let lost = connection.clone();
-        let reply = ask(connection, url).await;
+        let reply = match over {
+            Over::Http3 => ask(connection, url).await,
+            Over::Qs => {
+                let reply = qs::ask(&connection, url, addr).await;
+                closed(&connection).await;
+                reply
+            }
+        };
         reply.map_err(|error| match lost.close_reason() {
             Some(reason) if is_lost(&reason) => quic(addr, reason),
             _ => error,
@@ -139,9 +158,12 @@ fn is_lost(reason: &quinn::ConnectionError) -> bool {
     }
 }
 
-fn crypto(tls: &Arc<ClientConfig>) -> Result<Arc<QuicClientConfig>, RequestError> {
+fn crypto(tls: &Arc<ClientConfig>, over: Over) -> Result<Arc<QuicClientConfig>, RequestError> {
     let mut config = ClientConfig::clone(tls);
-    config.alpn_protocols = vec![b"h3".to_vec()];
+    config.alpn_protocols = vec![match over {
+        Over::Http3 => b"h3".to_vec(),
+        Over::Qs => qs::PROTOCOL.to_vec(),
+    }];
     let config = QuicClientConfig::try_from(config)
         .map_err(|error| RequestError::QuicSetup(Cause::new(error)))?;
     Ok(Arc::new(config))

@@ -10,6 +10,7 @@ mod local;
 mod path;
 mod policy;
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -18,12 +19,13 @@ use std::time::SystemTime;
 
 use scion_tracker_core::address::{AddressError, Host, IsdAs, ScionAddr};
 
-use super::{Scheme, TrackerUrl};
+use super::TrackerUrl;
 use crate::scion::daemon::{Daemon, DaemonAddr, DaemonError, Refresh};
 use crate::scion::socket::{PathError, ScionSocket};
-use crate::scion::topology::DispatchedPorts;
+use crate::scion::topology::{DispatchedPorts, Topology};
 use crate::socket::ip::address_towards;
 pub(super) use call::{Call, Silence};
+pub(crate) use local::USUAL_PORTS;
 pub use path::{PathInterface, PathStatus, ScionPath};
 pub use policy::{Acl, AclError, AclErrorKind};
 
@@ -198,6 +200,8 @@ pub struct ScionPaths {
 pub(super) struct Scion {
     options: ScionOptions,
     daemon: Daemon,
+    /// Topology file of the AS of this host.
+    pub(super) topology: PathBuf,
 }
 
 impl Scion {
@@ -205,16 +209,17 @@ impl Scion {
         Self {
             daemon: Daemon::new(options.daemon.clone()),
             options: options.clone(),
+            topology: "/etc/scion/topology.json".into(),
         }
     }
 
     /// Returns the SCION address of a URL: the address in the URL, or the one of its host name.
-    /// `None` if there is neither. Host names of HTTP/1.1 trackers are not looked up.
+    /// `None` if there is neither.
     pub(super) fn find(&self, url: &TrackerUrl) -> Result<Option<ScionAddr>, ScionError> {
         if url.scion().is_some() {
             return Ok(url.scion());
         }
-        if url.scheme() == Scheme::Http || url.host().parse::<IpAddr>().is_ok() {
+        if url.host().parse::<IpAddr>().is_ok() {
             return Ok(None);
         }
         let Some(host) = hosts::find(&self.options.hosts, url.host())? else {
@@ -248,6 +253,21 @@ impl Scion {
             Err(DaemonError::Unreachable { .. }) if local::is_ours(to.host.ip()) => Ok(to.host.ia),
             answer => Ok(answer?),
         }
+    }
+
+    /// ISD-AS of this host and the ports that its border routers deliver to: from the daemon, else from
+    /// the topology file. `None` if neither tells them.
+    pub(super) async fn own_as(&self) -> Option<Topology> {
+        let known = match (self.daemon.isd_as().await, self.daemon.port_range().await) {
+            (Ok(ia), Ok(ports)) => Some(Topology::new(ia, HashMap::new(), ports)),
+            _ => std::fs::read_to_string(&self.topology).ok()?.parse().ok(),
+        };
+        // The options may place this host in another AS.
+        known.filter(|it| {
+            self.options
+                .local
+                .is_none_or(|local| local.ia == it.isd_as())
+        })
     }
 
     async fn look_up(&self, to: ScionAddr, refresh: Refresh) -> Result<ScionPaths, ScionError> {
@@ -324,7 +344,7 @@ impl Scion {
             false => match self.daemon.port_range().await? {
                 DispatchedPorts::Range(first, last) => Some((first, last)),
                 DispatchedPorts::None => return Err(ScionError::NoPorts(from)),
-                DispatchedPorts::Unknown => Some(local::USUAL_PORTS),
+                DispatchedPorts::Unknown => Some(USUAL_PORTS),
             },
         };
         let socket = local::bind(ip, ports)

@@ -12,7 +12,8 @@ use scion_tracker_core::address::{AddressError, ScionAddr};
 pub enum Scheme {
     /// `udp`: BEP 15.
     Udp,
-    /// `http`: HTTP/1.1.
+    /// `http`: HTTP/1.1. Over SCION on one pair of QUIC streams, as Go programs with `shttp` of
+    /// scion-apps speak it, without verifying the certificate.
     Http,
     /// `https`: HTTP/1.1 over TLS, or HTTP/3 over SCION.
     Https,
@@ -56,9 +57,6 @@ pub enum UrlError {
     /// The host contains a comma, but is not a SCION address.
     #[error("the URL has no valid SCION address")]
     Scion(#[source] AddressError),
-    /// HTTP/1.1 is not available over SCION.
-    #[error("http:// is not supported over SCION, which has no TCP: use https:// for HTTP/3")]
-    ScionHttp,
     /// The path contains a space, a control character, or a character that needs percent-encoding.
     #[error("the path of the URL may contain only printable ASCII characters")]
     Path,
@@ -245,9 +243,6 @@ impl FromStr for TrackerUrl {
             let (host, port) = read_host(authority, default)?;
             (host.to_owned(), None, port)
         };
-        if scion.is_some() && scheme == Scheme::Http {
-            return Err(UrlError::ScionHttp);
-        }
         if !target.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(UrlError::Path);
         }
@@ -390,6 +385,7 @@ mod tests {
             ("https://[64-559,fd00::1]", "https://[64-559,fd00::1]:443"),
             ("https://64-559,10.0.0.1", "https://[64-559,10.0.0.1]:443"),
             ("udp://[64-559,fd00::1]:6969", "udp://[64-559,fd00::1]:6969"),
+            ("http://[1-1,10.0.0.1]/x", "http://[1-1,10.0.0.1]:80/x"),
         ] {
             assert_eq!(url(text).to_string(), printed);
             assert_eq!(url(printed), url(text));
@@ -435,7 +431,6 @@ mod tests {
                 UrlError::Scion(AddressError::Wildcard),
             ),
             ("a,b", UrlError::Scion(AddressError::IsdAs)),
-            ("http://[1-1,10.0.0.1]:1", UrlError::ScionHttp),
         ] {
             assert_eq!(text.parse::<TrackerUrl>(), Err(error), "{text}");
         }

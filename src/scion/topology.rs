@@ -142,6 +142,7 @@ impl FromStr for DispatchedPorts {
     fn from_str(text: &str) -> Result<Self, TopologyError> {
         match text {
             "" | "-" => return Ok(Self::None),
+            // scionproto reads it in any case.
             _ if text.eq_ignore_ascii_case("all") => return Ok(Self::Range(1, u16::MAX)),
             _ => {}
         }
@@ -195,7 +196,6 @@ impl Topology {
     }
 
     /// The ports that border routers deliver to.
-    #[cfg(any(test, fuzzing))]
     pub(crate) const fn ports(&self) -> DispatchedPorts {
         self.ports
     }
@@ -270,6 +270,7 @@ mod tests {
         for (ports, open, closed) in [
             (r#","dispatched_ports": "all""#, Some(1), None),
             (r#","dispatched_ports": "ALL""#, Some(1), None),
+            (r#","dispatched_ports": "All""#, Some(1), None),
             (r#","dispatched_ports": "5-5""#, Some(5), Some(6)),
             (r#","dispatched_ports": "-""#, None, Some(31969)),
             (r#","dispatched_ports": """#, None, Some(31969)),

@@ -5,7 +5,7 @@ use std::net::{IpAddr, UdpSocket};
 
 /// The ports that border routers deliver to by default, as scionproto's topology generator writes
 /// them.
-pub(super) const USUAL_PORTS: (u16, u16) = (31000, 32767);
+pub(crate) const USUAL_PORTS: (u16, u16) = (31000, 32767);
 
 /// Binds a socket on a free port of this range, or on any port.
 pub(super) fn bind(ip: IpAddr, ports: Option<(u16, u16)>) -> io::Result<UdpSocket> {

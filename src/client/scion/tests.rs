@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use scion_tracker_core::codec::query::AnnounceQuery;
 use scion_tracker_core::codec::reply::AnnounceAnswer;
-use scion_tracker_core::request::AnnounceRequest;
+use scion_tracker_core::request::{AnnounceRequest, Claim};
 use scion_tracker_core::types::{InfoHash, PeerId};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -143,7 +143,7 @@ async fn inside_an_as_no_daemon_is_needed() {
     let tracker = Tracker::start(&[]);
     let client = tracker.client(Some(NEAR), nowhere());
     let mut known = Vec::new();
-    for (nth, scheme) in ["https", "udp", "h3"].into_iter().enumerate() {
+    for (nth, scheme) in ["https", "udp", "http"].into_iter().enumerate() {
         let port = 7000 + nth as u16;
         let answer = client
             .announce(&tracker.url(scheme), &announce(port))
@@ -153,7 +153,7 @@ async fn inside_an_as_no_daemon_is_needed() {
         known.push(format!("1-ff00:0:110,127.0.0.1:{port}"));
         assert_eq!(answer.incomplete, Some(known.len() as u64));
     }
-    for scheme in ["https", "udp"] {
+    for scheme in ["https", "udp", "h3", "http"] {
         let answer = client.scrape(&tracker.url(scheme), &[HASH]).await.unwrap();
         assert_eq!(answer.files[0].1.leechers, 3, "{scheme}");
     }
@@ -225,7 +225,7 @@ async fn names_lead_to_scion_and_are_on_the_certificate() {
             .parse()
             .unwrap()
     };
-    for scheme in ["https", "h3", "udp"] {
+    for scheme in ["https", "h3", "udp", "http"] {
         let answer = client
             .announce(&url(scheme, "tracker.lab"), &announce(7000))
             .await;
@@ -235,9 +235,13 @@ async fn names_lead_to_scion_and_are_on_the_certificate() {
         .announce(&url("https", "other.lab"), &announce(7000))
         .await;
     assert!(matches!(error, Err(RequestError::Quic { .. })), "{error:?}");
-    // SCION has no TCP, so http:// means plain IP.
+    // http:// verifies no certificate. A name without a SCION address is one on plain IP.
+    let answer = client
+        .announce(&url("http", "other.lab"), &announce(7000))
+        .await;
+    assert!(answer.is_ok(), "{answer:?}");
     let error = client
-        .announce(&url("http", "tracker.lab"), &announce(7000))
+        .announce(&url("http", "third.invalid"), &announce(7000))
         .await;
     assert!(
         matches!(error, Err(RequestError::Resolve { .. })),
@@ -277,6 +281,13 @@ async fn a_request_over_http3_survives_a_link_that_goes_down() {
     // The handshake is no faster than the retransmissions of the tracker.
     for packets in 0..9 {
         check_link_failure("https", packets, Duration::from_secs(15)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_over_qs_survives_a_link_that_goes_down() {
+    for packets in [0, 3, 6] {
+        check_link_failure("http", packets, Duration::from_secs(15)).await;
     }
 }
 
@@ -477,4 +488,61 @@ async fn without_a_way_the_error_says_what_is_missing() {
     client.timeout = Duration::from_millis(200);
     let error = client.announce(&tracker.url("udp"), &announce(7000)).await;
     assert!(matches!(error, Err(RequestError::Timeout(_))), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_ports_of_our_own_as_come_from_the_daemon_or_the_topology_file() {
+    let daemon = FakeDaemon::start("2-ff00:0:210").await;
+    daemon.knows.lock().ports = (31000, 32767);
+    let options = |daemon, local: Option<&str>| ScionOptions {
+        daemon,
+        local: local.map(host),
+        hosts: "/nonexistent/hosts".into(),
+        ..ScionOptions::default()
+    };
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let json = r#"{"isd_as": "1-ff00:0:110", "dispatched_ports": "30000-32767"}"#;
+    file.write_all(json.as_bytes()).unwrap();
+    let ours = async |daemon, local, topology: &std::path::Path| {
+        let mut scion = Scion::new(&options(daemon, local));
+        scion.topology = topology.into();
+        let ours = scion.own_as().await?;
+        Some((ours.isd_as().to_string(), ours.ports()))
+    };
+    let at = |ia: &str, first| Some((ia.to_owned(), DispatchedPorts::Range(first, 32767)));
+    let nofile = std::path::Path::new("/nonexistent/topology.json");
+    let found = ours(daemon.addr.into(), None, file.path()).await;
+    assert_eq!(found, at("2-ff00:0:210", 31000));
+    let found = ours(nowhere(), None, file.path()).await;
+    assert_eq!(found, at("1-ff00:0:110", 30000));
+    assert_eq!(ours(nowhere(), None, nofile).await, None);
+    // This host is said to be in another AS.
+    assert_eq!(ours(daemon.addr.into(), Some(NEAR), nofile).await, None);
+    let found = ours(daemon.addr.into(), Some(FAR), nofile).await;
+    assert_eq!(found, at("2-ff00:0:210", 31000));
+
+    let client = Client::new(&Options {
+        scion: options(daemon.addr.into(), None),
+        ..Options::default()
+    })
+    .unwrap();
+    let ports = async |url: &str, ia: Option<&str>| {
+        let claim = Claim {
+            ia: ia.map(|ia| ia.parse().unwrap()),
+            ..Claim::default()
+        };
+        let url = url.parse().unwrap();
+        let known = client.peer_as(&url, &claim).await;
+        known.map(|it| (it.isd_as().to_string(), it.ports()))
+    };
+    let far = at("2-ff00:0:210", 31000);
+    let scion = "udp://[1-ff00:0:110,10.0.0.1]:31969";
+    assert_eq!(ports(scion, None).await, far);
+    // Over SCION the claim does not count.
+    assert_eq!(ports(scion, Some("1-ff00:0:110")).await, far);
+    let plain = "http://127.0.0.1:1";
+    assert_eq!(ports(plain, None).await, None);
+    assert_eq!(ports(plain, Some("2-ff00:0:210")).await, far);
+    let unknown = Some(("1-ff00:0:110".to_owned(), DispatchedPorts::Unknown));
+    assert_eq!(ports(plain, Some("1-ff00:0:110")).await, unknown);
 }

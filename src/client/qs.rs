@@ -7,6 +7,7 @@
 //! for the acknowledgement of its own stream, and closes with code 0.
 
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
 use quinn::{Connection, VarInt};
@@ -33,19 +34,28 @@ pub(super) async fn ask(
     addr: TrackerAddr,
 ) -> Result<HttpReply, RequestError> {
     let (ours, theirs) = duplex(PIPE);
-    let carrying = carry(connection, theirs);
-    tokio::pin!(carrying);
-    let reply = tokio::select! {
-        reply = http::exchange(ours, url) => reply,
-        // Before the reply it ends with an error only: the pipe is open.
-        Err(source) = &mut carrying => return Err(RequestError::Io { addr, source }),
+    let mut carrying = Box::pin(carry(connection, theirs));
+    let mut asking = pin!(http::exchange(ours, url));
+    let carried = tokio::select! {
+        biased;
+        reply = &mut asking => {
+            // The reply counts, however the connection ends.
+            if let Ok(Err(error)) = timeout(CLOSING, carrying).await {
+                tracing::debug!("the connection to {addr} was not closed in order: {error}");
+            }
+            connection.close(OK, b"");
+            return reply;
+        }
+        carried = &mut carrying => carried,
     };
-    // The reply counts, however the connection ends.
-    if let Err(error) = timeout(CLOSING, carrying).await.unwrap_or(Ok(())) {
-        tracing::debug!("the connection to {addr} was not closed in order: {error}");
-    }
+    // Closes the pipe, in which the reply may be.
+    drop(carrying);
+    let reply = asking.await;
     connection.close(OK, b"");
-    reply
+    match carried {
+        Err(source) if reply.is_err() => Err(RequestError::Io { addr, source }),
+        _ => reply,
+    }
 }
 
 /// Carries bytes between the pipe and the streams. Ends when both sides have ended their streams and

@@ -18,6 +18,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Writes an integer.
+    #[inline]
     pub fn int(&mut self, n: impl Into<u64>) {
         self.out.push(b'i');
         push_decimal(n.into(), self.out);
@@ -64,6 +65,13 @@ pub(crate) fn push_decimal(n: u64, out: &mut Vec<u8>) {
 }
 
 fn push_digits(mut n: u64, out: &mut Vec<u8>) {
+    // Intervals, ports below 10,000 and the lengths of most lists.
+    if n < 10_000 {
+        let n = n as u32;
+        let digits = [n / 1000, n / 100 % 10, n / 10 % 10, n % 10].map(|digit| b'0' + digit as u8);
+        let zeros = usize::from(n < 1000) + usize::from(n < 100) + usize::from(n < 10);
+        return out.extend_from_slice(&digits[zeros..]);
+    }
     let mut digits = [0; 20];
     let mut at = digits.len();
     while n > 0 {

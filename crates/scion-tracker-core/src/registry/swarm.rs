@@ -499,6 +499,8 @@ impl<'a, S: PeerSink> Chosen<'a> for Straight<'_, S> {
 #[derive(Clone, Copy)]
 pub(super) struct Order<'a> {
     requester: &'a PeerEntry,
+    /// Whether IP reaches the requester.
+    over_ip: bool,
     draw: u64,
 }
 
@@ -506,6 +508,7 @@ impl<'a> Order<'a> {
     pub(super) fn new(requester: &'a PeerEntry, rng: &mut Rng) -> Self {
         Self {
             requester,
+            over_ip: requester.reach.over_ip(),
             draw: rng.u64(..),
         }
     }
@@ -546,9 +549,10 @@ impl<'a> Order<'a> {
     #[inline(always)]
     pub(super) fn push<S: PeerSink>(self, peer: Peer<'_>, sink: &mut S) {
         let requester = self.requester;
-        let itself = peer.addr.is(&requester.addr)
+        // First what is the same for all peers of a reply.
+        let itself = self.over_ip
+            && peer.addr.is(&requester.addr)
             && *peer.id == requester.id
-            && requester.reach.over_ip()
             && peer.reach.over_ip();
         if !itself {
             sink.push(peer);

@@ -240,8 +240,8 @@ fn wrong_usage_is_refused() {
         (
             "http://[1-1,127.0.0.1]:1".into(),
             &[],
-            2,
-            "http:// is not supported over SCION",
+            1,
+            "http:// over SCION cannot be measured",
         ),
     ] {
         let output = bench(&url, args);

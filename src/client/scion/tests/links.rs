@@ -159,7 +159,8 @@ fn packets_that_are_longer_than_the_mtu_of_a_link_arrive() {
             asked.announce.numwant = Some(200);
             for scheme in ["https", "udp"] {
                 let answer = client.announce(&tracker.url(scheme), &asked).await.unwrap();
-                assert!(answer.peers.len() > 50, "{hops} {scheme}");
+                let least = if scheme == "udp" { 40 } else { 50 };
+                assert!(answer.peers.len() > least, "{hops} {scheme}");
             }
         }
     });

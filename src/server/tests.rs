@@ -25,8 +25,8 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::config::ScionTransports;
-use crate::scion::socket::tests::net::{host, loopback, path};
 use crate::scion::socket::ScionSocket;
+use crate::scion::socket::tests::net::{host, loopback, path};
 
 const HASH: &str = "aaaaaaaaaaaaaaaaaaaa";
 

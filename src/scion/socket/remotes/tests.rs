@@ -1,6 +1,7 @@
 //! Tests the table alone with forgers, floods, failing links and clients that change paths.
 
 mod scmp;
+mod spare;
 
 use std::net::Ipv4Addr;
 

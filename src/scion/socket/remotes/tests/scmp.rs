@@ -20,7 +20,7 @@ pub(super) fn told(bench: &mut Bench, scmp: &Scmp<'_>, now: Now) -> Option<Failu
     report(bench, scmp, now)?.failure
 }
 
-fn report<'a>(bench: &mut Bench, scmp: &Scmp<'a>, now: Now) -> Option<Report<'a>> {
+pub(super) fn report<'a>(bench: &mut Bench, scmp: &Scmp<'a>, now: Now) -> Option<Report<'a>> {
     let mut bytes = Vec::new();
     Template::new(addr("1-ff00:0:110,[10.0.0.9]:1"), addr(SERVER), Path::EMPTY)
         .unwrap()

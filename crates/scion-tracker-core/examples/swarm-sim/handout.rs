@@ -10,6 +10,7 @@ use scion_tracker_core::select::{Census, Mode, Policy, Standing, Tier, Want, pla
 use scion_tracker_core::tracker::{Context, Rules, Terms};
 use scion_tracker_core::types::{InfoHash, PeerId, Rng, Time};
 
+use crate::paths::Estimate;
 use crate::world::{self, TICK, World};
 
 /// Peers per announce: the tracker's default.
@@ -32,6 +33,10 @@ pub enum Twist {
     AsOnly,
     /// Follows the tracker's plan, but draws each peer independently instead of by strata.
     Independent,
+    /// Follows the tracker's plan, but takes peers of other ISDs in the order of their distance.
+    ByPath(Estimate),
+    /// The same for one half of them. The other half is drawn as ever.
+    HalfByPath(Estimate),
 }
 
 impl Variant {
@@ -69,6 +74,25 @@ impl Variant {
             Self::new("prefer-two-reserves", two(prefer), Twist::None),
             Self::new("cap-two-reserves", two(cap), Twist::None),
             Self::new("cap-no-reserve", without_reserve(cap), Twist::None),
+        ]
+    }
+
+    /// `prefer`, with peers of other ISDs in the order of their distance.
+    pub fn by_path() -> Vec<Self> {
+        let prefer = by_mode(Mode::Prefer);
+        vec![
+            Self::new("prefer-path", prefer, Twist::ByPath(Estimate::Tree)),
+            Self::new(
+                "prefer-half-path",
+                prefer,
+                Twist::HalfByPath(Estimate::Tree),
+            ),
+            Self::new("prefer-true-path", prefer, Twist::ByPath(Estimate::Truth)),
+            Self::new(
+                "prefer-half-true",
+                prefer,
+                Twist::HalfByPath(Estimate::Truth),
+            ),
         ]
     }
 
@@ -127,7 +151,7 @@ pub struct Handout<'w> {
     tracker: Tracker<Memory>,
     rules: Rules,
     variant: &'w Variant,
-    /// The contents of the registry, for [`Twist::Independent`].
+    /// The contents of the registry, for the twists that draw themselves.
     mirror: Vec<Option<Seen>>,
 }
 
@@ -199,7 +223,9 @@ impl<'w> Handout<'w> {
                 peers.retain(|peer| self.world.peers[*peer].home == home);
                 peers.truncate(NUMWANT);
             }
-            Twist::Independent => peers = self.draw(me, left == 0, event, now, rng),
+            Twist::Independent | Twist::ByPath(_) | Twist::HalfByPath(_) => {
+                peers = self.draw(me, left == 0, event, now, rng)
+            }
         }
         Handed {
             peers,
@@ -246,9 +272,29 @@ impl<'w> Handout<'w> {
             }
         }
         let mut chosen = Vec::new();
+        let (estimate, every) = match self.variant.twist {
+            Twist::ByPath(how) => (Some(how), 1),
+            Twist::HalfByPath(how) => (Some(how), 2),
+            Twist::None | Twist::AsOnly | Twist::Independent => (None, 1),
+        };
+        let isd = |peer: usize| usize::from(self.known_place(peer).isd().0);
         let mut take = |from: &mut Vec<usize>, count: u32| {
-            for _ in 0..count.min(from.len() as u32) {
-                chosen.push(from.swap_remove(rng.usize(0..from.len())));
+            for nth in 0..count.min(from.len() as u32) {
+                let any = rng.usize(0..from.len());
+                let at = match estimate {
+                    // In the nearest ISD that is left. The start is random, and the first of the nearest
+                    // is taken: all peers of one ISD are equally near.
+                    Some(how) if nth % every == 0 && from.iter().all(|it| isd(*it) != isd(me)) => {
+                        let far = |at: &usize| {
+                            let peer = from[(any + at) % from.len()];
+                            self.world.core.estimate(how, isd(me), isd(peer))
+                        };
+                        let near = (0..from.len()).min_by(|a, b| far(a).total_cmp(&far(b)));
+                        (any + near.unwrap_or(0)) % from.len()
+                    }
+                    _ => any,
+                };
+                chosen.push(from.swap_remove(at));
             }
         };
         if !self.variant.policy.by_tiers(place) {

@@ -1,7 +1,7 @@
 //! Simulates swarms around the real tracker and compares ways to hand out peers by place.
 //!
 //! ```text
-//! cargo run --release --example swarm-sim -- [--seed N] [--runs N] [--peers N] [--csv PATH] [--all]
+//! cargo run --release --example swarm-sim -- [--seed N] [--runs N] [--peers N] [--csv PATH] [--all] [--paths]
 //!     [--variant NAME=MODE,ISD,WORLD,UNPLACED,PERCENT,FLOOR]...
 //! ```
 //!
@@ -13,6 +13,7 @@
 )]
 
 mod handout;
+mod paths;
 mod pieces;
 mod report;
 mod swarm;
@@ -27,7 +28,8 @@ use crate::handout::Variant;
 use crate::report::Run;
 use crate::world::{Scenario, World};
 
-const USAGE: &str = "usage: swarm-sim [--seed N] [--runs N] [--peers N] [--csv PATH] [--all]
+const USAGE: &str =
+    "usage: swarm-sim [--seed N] [--runs N] [--peers N] [--csv PATH] [--all] [--paths]
                  [--variant NAME=MODE,ISD,WORLD,UNPLACED,PERCENT,FLOOR]...
 
   --seed N    the first seed (1)
@@ -35,6 +37,7 @@ const USAGE: &str = "usage: swarm-sim [--seed N] [--runs N] [--peers N] [--csv P
   --peers N   peers per swarm, without the lone seed (700)
   --csv PATH  write every run to this file
   --all       add the scenarios and variants that answer questions about the design
+  --paths     add the variants that order peers of other ISDs by their paths
   --variant   add a variant with this policy: the three reserves, and the percentage and
               the floor of cap";
 
@@ -44,6 +47,7 @@ struct Options {
     peers: usize,
     csv: Option<PathBuf>,
     all: bool,
+    paths: bool,
     variants: Vec<Variant>,
 }
 
@@ -55,6 +59,7 @@ impl Options {
             peers: 700,
             csv: None,
             all: false,
+            paths: false,
             variants: Vec::new(),
         };
         while let Some(arg) = args.next() {
@@ -64,6 +69,7 @@ impl Options {
                 "--peers" => options.peers = args.next()?.parse().ok().filter(|n| *n >= 60)?,
                 "--csv" => options.csv = Some(args.next()?.into()),
                 "--all" => options.all = true,
+                "--paths" => options.paths = true,
                 "--variant" => options.variants.push(Variant::parse(&args.next()?)?),
                 _ => return None,
             }
@@ -99,6 +105,9 @@ fn simulate(options: &Options) -> Vec<Run> {
     if options.all {
         scenarios = Scenario::ALL.to_vec();
         variants.extend(Variant::studies());
+    }
+    if options.paths {
+        variants.extend(Variant::by_path());
     }
     variants.extend(options.variants.iter().cloned());
     let mut runs = Vec::new();

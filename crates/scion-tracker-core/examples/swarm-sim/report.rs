@@ -22,6 +22,9 @@ pub struct Summary {
     pub cross_isd: f64,
     pub relative_as: f64,
     pub relative_isd: f64,
+    /// Of the volume that crosses ISDs.
+    pub isd_links: f64,
+    pub isd_ms: f64,
     pub relative_median: f64,
     pub relative_p95: f64,
     pub relative_late: f64,
@@ -53,6 +56,8 @@ impl Summary {
         Self {
             cross_as: median(&|o| o.cross_as),
             cross_isd: median(&|o| o.cross_isd),
+            isd_links: median(&|o| o.isd_links),
+            isd_ms: median(&|o| o.isd_ms),
             relative_as: relative(&|o| o.cross_as),
             relative_isd: relative(&|o| o.cross_isd),
             relative_median: relative(&|o| o.median),
@@ -83,10 +88,12 @@ pub fn table(runs: &[Run], out: &mut impl Write) -> io::Result<()> {
         writeln!(
             out,
             "{scenario}: medians of {seeds} seeds, in brackets and times relative to random\n\
-             {:21} {:>16} {:>16} {:>8} {:>8} {:>8} {:>8} {:>8} {:>6}",
+             {:21} {:>16} {:>16} {:>6} {:>6} {:>8} {:>8} {:>8} {:>8} {:>8} {:>6}",
             "",
             "across ASes",
             "across ISDs",
+            "links",
+            "ms",
             "median s",
             "p95 s",
             "median",
@@ -98,11 +105,13 @@ pub fn table(runs: &[Run], out: &mut impl Write) -> io::Result<()> {
             let sum = Summary::of(runs, scenario, variant);
             writeln!(
                 out,
-                "{variant:21} {:7.1}% ({:5.2}) {:7.1}% ({:5.2}) {:>8} {:>8} {:>8} {:>8} {:>8} {:6}",
+                "{variant:21} {:7.1}% ({:5.2}) {:7.1}% ({:5.2}) {:6.2} {:6.1} {:>8} {:>8} {:>8} {:>8} {:>8} {:6}",
                 sum.cross_as,
                 sum.relative_as,
                 sum.cross_isd,
                 sum.relative_isd,
+                sum.isd_links,
+                sum.isd_ms,
                 time(sum.median, 0),
                 time(sum.p95, 0),
                 time(sum.relative_median, 3),
@@ -157,13 +166,13 @@ fn goals(runs: &[Run], out: &mut impl Write) -> io::Result<()> {
 
 pub fn csv(runs: &[Run], path: &Path) -> io::Result<()> {
     let mut text = String::from(
-        "scenario,variant,seed,cross_as_percent,cross_isd_percent,median_s,p95_s,late_p95_s,unfinished\n",
+        "scenario,variant,seed,cross_as_percent,cross_isd_percent,median_s,p95_s,late_p95_s,unfinished,isd_links,isd_ms\n",
     );
     for run in runs {
         let o = &run.outcome;
         let time = |value| time(value, 0);
         text += &format!(
-            "{},{},{},{:.2},{:.2},{},{},{},{}\n",
+            "{},{},{},{:.2},{:.2},{},{},{},{},{:.3},{:.2}\n",
             run.scenario,
             run.variant,
             run.seed,
@@ -173,6 +182,8 @@ pub fn csv(runs: &[Run], path: &Path) -> io::Result<()> {
             time(o.p95),
             time(o.late_p95),
             o.unfinished,
+            o.isd_links,
+            o.isd_ms,
         );
     }
     std::fs::write(path, text)

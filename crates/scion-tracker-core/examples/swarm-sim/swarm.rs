@@ -34,6 +34,9 @@ pub struct Outcome {
     /// Percent of the volume transferred.
     pub cross_as: f64,
     pub cross_isd: f64,
+    /// Links between ISDs, and latency in ms, that a piece takes in the mean, of those that cross ISDs.
+    pub isd_links: f64,
+    pub isd_ms: f64,
     /// Seconds from joining to completion; infinite if too many peers never finish.
     pub median: f64,
     pub p95: f64,
@@ -103,6 +106,9 @@ struct Swarm<'w> {
     moved: f64,
     moved_as: f64,
     moved_isd: f64,
+    /// Pieces times links between ISDs, and times ms.
+    moved_links: f64,
+    moved_ms: f64,
 }
 
 /// Simulates a swarm.
@@ -139,6 +145,8 @@ pub fn run(world: &World, variant: &Variant, seed: u64) -> Outcome {
         moved: 0.0,
         moved_as: 0.0,
         moved_isd: 0.0,
+        moved_links: 0.0,
+        moved_ms: 0.0,
     };
     while swarm.step() {}
     swarm.outcome()
@@ -426,6 +434,10 @@ impl Swarm<'_> {
         }
         if here.isd() != there.isd() {
             self.moved_isd += f64::from(pieces);
+            let [a, b] = [here, there].map(|it| usize::from(it.isd().0));
+            let cost = self.world.core.cost(a, b);
+            self.moved_links += f64::from(pieces * cost.links);
+            self.moved_ms += f64::from(pieces * cost.ms);
         }
     }
 
@@ -465,6 +477,8 @@ impl Swarm<'_> {
         Outcome {
             cross_as: percent(self.moved_as),
             cross_isd: percent(self.moved_isd),
+            isd_links: self.moved_links / self.moved_isd.max(1.0),
+            isd_ms: self.moved_ms / self.moved_isd.max(1.0),
             median: quantile(&mut times, 0.5),
             p95: quantile(&mut times, 0.95),
             late_p95: quantile(&mut late, 0.95),

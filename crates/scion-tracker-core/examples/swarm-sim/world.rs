@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use scion_tracker_core::address::{Host, IsdAs};
 use scion_tracker_core::types::Rng;
 
+use crate::paths::Core;
+
 /// Seconds per tick: the choking period of BitTorrent clients.
 pub const TICK: u32 = 10;
 /// Mbit per piece of 4 MiB, to convert bandwidths to pieces per tick.
@@ -120,6 +122,8 @@ pub struct Peer {
 pub struct World {
     pub scenario: Scenario,
     pub peers: Vec<Peer>,
+    /// The links between the ISDs.
+    pub core: Core,
 }
 
 /// The address of the peer with this index. All addresses are 10.x.y.z, which is allowed inside an
@@ -182,9 +186,12 @@ impl World {
                 });
             }
         }
+        let isds: Vec<usize> = (1..=scenario.isds()).chain([9]).collect();
         Self {
             scenario,
             peers: all,
+            // The last draw, so that the peers do not depend on it.
+            core: Core::new(&isds, rng),
         }
     }
 

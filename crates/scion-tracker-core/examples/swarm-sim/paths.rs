@@ -74,8 +74,8 @@ impl Core {
                 .for_each(|it| link(*isd, *it));
         }
         let mut before = [TRACKER; ISDS];
-        for isd in 0..ISDS {
-            costs[isd][isd] = Cost::default();
+        for (isd, row) in costs.iter_mut().enumerate() {
+            row[isd] = Cost::default();
         }
         for middle in isds {
             for from in isds {

@@ -367,15 +367,14 @@ impl Memory {
             .and_then(|(swarm, position)| swarm.head(position))
             .map(|head| head.flags);
         let was_seed = before.map(Flags::seed);
-        let source = |class: Class| class.source(peer.ia, &peer.addr);
-        let (is, was) = (source(Class::of(peer)), before.map(|it| source(it.class())));
         if position.is_none() {
             self.admit(peer, swarm)?;
         }
+        let (is, was) = (Class::of(peer), before.map(Flags::class));
         if was != Some(is) {
-            self.sources.add(is);
+            self.sources.add(is.source(peer.ia, &peer.addr));
             if let Some(was) = was {
-                self.sources.remove(was);
+                self.sources.remove(was.source(peer.ia, &peer.addr));
             }
         }
         let at = found.unwrap_or_else(|| {

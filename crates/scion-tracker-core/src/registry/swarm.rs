@@ -499,8 +499,8 @@ impl<'a, S: PeerSink> Chosen<'a> for Straight<'_, S> {
 #[derive(Clone, Copy)]
 pub(super) struct Order<'a> {
     requester: &'a PeerEntry,
-    /// Whether IP reaches the requester.
-    over_ip: bool,
+    /// The port of a requester that IP reaches, and no port of any other one.
+    port: u32,
     draw: u64,
 }
 
@@ -508,7 +508,10 @@ impl<'a> Order<'a> {
     pub(super) fn new(requester: &'a PeerEntry, rng: &mut Rng) -> Self {
         Self {
             requester,
-            over_ip: requester.reach.over_ip(),
+            port: match requester.reach.over_ip() {
+                true => requester.addr.socket_addr().port().into(),
+                false => u32::MAX,
+            },
             draw: rng.u64(..),
         }
     }
@@ -548,14 +551,14 @@ impl<'a> Order<'a> {
     // Inlined: as a function it would get the peer through memory and test again what callers know.
     #[inline(always)]
     pub(super) fn push<S: PeerSink>(self, peer: Peer<'_>, sink: &mut S) {
-        let requester = self.requester;
-        // First what is the same for all peers of a reply.
-        let itself = self.over_ip
-            && peer.addr.is(&requester.addr)
-            && *peer.id == requester.id
-            && peer.reach.over_ip();
-        if !itself {
+        if u32::from(peer.addr.port()) != self.port || !is_itself(self.requester, peer) {
             sink.push(peer);
         }
     }
+}
+
+/// Whether a peer with the port of a requester that IP reaches is the requester.
+#[cold]
+fn is_itself(requester: &PeerEntry, peer: Peer<'_>) -> bool {
+    peer.addr.is(&requester.addr) && *peer.id == requester.id && peer.reach.over_ip()
 }

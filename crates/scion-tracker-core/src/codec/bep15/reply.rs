@@ -88,6 +88,15 @@ impl<'a> AnnounceWriter<'a> {
         }
     }
 
+    /// Appends a peer of either family. Kept out of the loop of the other layouts.
+    #[inline(never)]
+    fn append_either(&mut self, peer: &Peer<'_>) {
+        match peer.addr {
+            AddrBytes::V4(addr) => self.append_scion(peer, &mapped(addr)),
+            AddrBytes::V6(addr) => self.append_scion(peer, addr),
+        }
+    }
+
     fn append_scion<const N: usize>(&mut self, peer: &Peer<'_>, addr: &[u8; N]) {
         let size = 8 + N;
         if let Some(room) = self.buffer.get_mut(self.length..self.length + size) {
@@ -100,7 +109,8 @@ impl<'a> AnnounceWriter<'a> {
 
 impl PeerSink for AnnounceWriter<'_> {
     /// Peers of another address family or network do not fit the layout and are left out.
-    #[inline]
+    // Inlined: as a function it costs 24 instructions more per peer.
+    #[inline(always)]
     fn push(&mut self, peer: Peer<'_>) {
         match (self.layout, peer.addr) {
             (Layout::Ip4, AddrBytes::V4(addr)) if peer.reach.over_ip() => self.append(addr),
@@ -108,12 +118,10 @@ impl PeerSink for AnnounceWriter<'_> {
             (Layout::Scion4, AddrBytes::V4(addr)) if peer.reach.over_scion() => {
                 self.append_scion(&peer, addr);
             }
-            (Layout::Scion6 | Layout::Scion46, AddrBytes::V6(addr)) if peer.reach.over_scion() => {
+            (Layout::Scion6, AddrBytes::V6(addr)) if peer.reach.over_scion() => {
                 self.append_scion(&peer, addr);
             }
-            (Layout::Scion46, AddrBytes::V4(addr)) if peer.reach.over_scion() => {
-                self.append_scion(&peer, &mapped(addr));
-            }
+            (Layout::Scion46, _) if peer.reach.over_scion() => self.append_either(&peer),
             _ => {}
         }
     }

@@ -551,14 +551,14 @@ impl<'a> Order<'a> {
     // Inlined: as a function it would get the peer through memory and test again what callers know.
     #[inline(always)]
     pub(super) fn push<S: PeerSink>(self, peer: Peer<'_>, sink: &mut S) {
-        if u32::from(peer.addr.port()) != self.port || !is_itself(self.requester, peer) {
+        let requester = self.requester;
+        // A port decides for nearly every peer.
+        let itself = u32::from(peer.addr.port()) == self.port
+            && peer.addr.is(&requester.addr)
+            && *peer.id == requester.id
+            && peer.reach.over_ip();
+        if !itself {
             sink.push(peer);
         }
     }
-}
-
-/// Whether a peer with the port of a requester that IP reaches is the requester.
-#[cold]
-fn is_itself(requester: &PeerEntry, peer: Peer<'_>) -> bool {
-    peer.addr.is(&requester.addr) && *peer.id == requester.id && peer.reach.over_ip()
 }

@@ -17,6 +17,7 @@
 mod answered;
 mod batch;
 mod cids;
+mod endhost;
 mod filter;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
@@ -54,6 +55,7 @@ use answered::Answered;
 pub(crate) use batch::{EchoRequest, Incoming, PacketBatch};
 pub(crate) use cids::Recipient;
 use cids::{ConnectionIds, Generator};
+use endhost::Endhost;
 use filter::{Admitted, Filter};
 pub(crate) use filter::{Datagram, ENDHOST_PORT, Routers};
 use quinn::Unread;
@@ -90,7 +92,7 @@ pub(crate) struct ScionSocket {
     underlay: Underlay,
     underlay_addr: SocketAddr,
     /// Port [`ENDHOST_PORT`] of our host. Only for receiving.
-    endhost: Option<Underlay>,
+    endhost: Option<Endhost>,
     filter: Filter,
     addrs: SyntheticAddrs,
     ids: ConnectionIds,
@@ -181,7 +183,7 @@ impl ScionSocket {
         Ok(Arc::new(Self {
             underlay: Underlay::new(underlay)?,
             underlay_addr,
-            endhost: endhost.map(Underlay::new).transpose()?,
+            endhost: endhost.map(Endhost::new).transpose()?,
             filter: Filter::new(local, routers),
             addrs: SyntheticAddrs::default(),
             remotes: Mutex::new(Remotes::new(limits, ids.clone())),
@@ -249,21 +251,32 @@ impl ScionSocket {
         batch.filled(0, batch.now());
         let len = match &self.endhost {
             None => ready!(self.underlay.poll_receive(cx, &mut batch.received)),
-            // The sockets take turns, so that neither starves the other.
-            Some(endhost) => {
-                let mut sockets = [&self.underlay, endhost];
-                if batch.take_turn() {
-                    sockets.reverse();
-                }
-                let [first, second] = sockets;
-                match first.poll_receive(cx, &mut batch.received) {
-                    Poll::Ready(received) => received,
-                    Poll::Pending => ready!(second.poll_receive(cx, &mut batch.received)),
-                }
+            Some(endhost) if endhost.may_be_readable(cx) => {
+                ready!(self.poll_both(endhost, cx, batch))
             }
+            Some(_) => ready!(self.underlay.poll_receive(cx, &mut batch.received)),
         }?;
         batch.filled(len, now(self.start));
         Poll::Ready(Ok(()))
+    }
+
+    /// The sockets take turns, so that neither starves the other.
+    #[cold]
+    fn poll_both(
+        &self,
+        endhost: &Endhost,
+        cx: &mut Context<'_>,
+        batch: &mut PacketBatch,
+    ) -> Poll<io::Result<usize>> {
+        let endhost_first = batch.take_turn();
+        let received = &mut batch.received;
+        if endhost_first && let Poll::Ready(done) = endhost.poll_receive(received) {
+            return Poll::Ready(done);
+        }
+        match self.underlay.poll_receive(cx, received) {
+            Poll::Pending if !endhost_first => endhost.poll_receive(received),
+            polled => polled,
+        }
     }
 
     /// Reads packet number `at` of a batch. `None` if the packet was dropped and counted, or was an

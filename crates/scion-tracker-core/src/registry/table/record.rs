@@ -134,11 +134,8 @@ impl Class {
     }
 
     pub(in crate::registry) const fn reach(self) -> Reach {
-        match self.0 & 3 {
-            0 => Reach::Ip,
-            1 => Reach::Scion,
-            _ => Reach::Both,
-        }
+        const REACHES: [Reach; 4] = [Reach::Ip, Reach::Scion, Reach::Both, Reach::Both];
+        REACHES[(self.0 & 3) as usize]
     }
 
     /// The host that is counted for such a peer: its SCION host if packets have proven that, and

@@ -184,6 +184,21 @@ impl Places {
         resolved
     }
 
+    /// The place of a requester that claims none, and whether it is proven. For scrapes, which carry no
+    /// claim.
+    pub fn of_origin(&self, origin: &Origin) -> (IsdAs, bool) {
+        if origin.is_scion() {
+            return (origin.host.ia, origin.isd_as == OriginIsdAs::Proven);
+        }
+        let listed = match self.policy {
+            PlacePolicy::Ignore => None,
+            PlacePolicy::Accept | PlacePolicy::PrefixOnly => {
+                self.prefixes.longest_match(origin.host.ip())
+            }
+        };
+        listed.map_or((IsdAs::NONE, false), |ia| (*ia, true))
+    }
+
     /// Whether the operator lets this host name another address than its own.
     pub fn is_trusted(&self, ip: IpAddr) -> bool {
         self.trusted.contains(ip)

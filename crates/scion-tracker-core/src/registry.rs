@@ -19,6 +19,8 @@ mod sources;
 mod swarm;
 mod table;
 
+pub(crate) use sources::identity as host_identity;
+
 use crate::address::{CompactAddr, IsdAs};
 use crate::observe::Change;
 use crate::request::{Event, Family, PeerKey};
@@ -189,6 +191,9 @@ pub struct Outcome {
 /// - `look` pushes peers as `announce` does, known peer or not, and changes nothing. The counts include
 ///   the requester only if it is known. With [`Event::Stopped`] it pushes nothing.
 /// - `scrape` of an unknown swarm returns zeros.
+/// - `retain` removes the peers of a swarm that `keep` does not want, with their place as it was announced
+///   last, and returns how many. It may let announces in between, so that a peer which announces meanwhile
+///   may stay. The count of downloads stays. Without a swarm it changes nothing.
 /// - `prefetch` changes nothing.
 pub trait Registry {
     /// Adds, refreshes or removes a peer, and pushes others to the sink.
@@ -212,6 +217,15 @@ pub trait Registry {
 
     /// Returns the counts of a swarm.
     fn scrape(&self, info_hash: &InfoHash) -> SwarmCounts;
+
+    /// Removes the peers of a swarm for which `keep`, given their place and whether it is proven, returns
+    /// false. Returns how many.
+    fn retain(&self, info_hash: &InfoHash, keep: impl FnMut(IsdAs, bool) -> bool) -> u64;
+
+    /// Removes all peers of a swarm. Returns how many.
+    fn remove(&self, info_hash: &InfoHash) -> u64 {
+        self.retain(info_hash, |_, _| false)
+    }
 
     /// Announces which requests follow at once. A store may prefetch the memory of all of them
     /// together. Nothing else depends on it.

@@ -221,5 +221,32 @@ refusals! {
     PasskeyMissing = "passkey_missing",
         "this tracker is private: use the announce URL with your passkey", retry in None;
     /// The tracker is private and does not know the passkey.
-    PasskeyUnknown = "passkey_unknown", "passkey unknown or expired", retry in None;
+    PasskeyUnknown = "passkey_unknown",
+        "passkey unknown or expired: get a new announce URL where you got this one", retry in None;
+    /// The tracker serves listed torrents only, and this one is not listed.
+    TorrentUnlisted = "torrent_unlisted",
+        "this tracker serves only listed torrents, and this one is not listed", retry in None;
+    /// The torrent is on the deny list.
+    TorrentDenied = "torrent_denied", "this tracker does not serve this torrent", retry in None;
+    /// The torrent is isolated, and the requester is not inside its ISDs.
+    TorrentIsolated = "torrent_isolated",
+        "this torrent is handed out only inside certain ISDs: announce over SCION from one of them",
+        retry in None;
+    /// The torrent is isolated, and the requester only claims a place inside its ISDs.
+    PlaceUnproven = "place_unproven",
+        "this torrent is handed out only to proven members of certain ISDs: announce over SCION",
+        retry in None;
+    /// Rules of the tracker or the torrent deny the network of the requester.
+    NetworkDenied = "network_denied", "not served to your network", retry in None;
+    /// Rules of the tracker or the torrent deny the client.
+    ClientDenied = "client_denied",
+        "not served to this BitTorrent client: use another one", retry in None;
+    /// Rules of the tracker or the torrent deny the ISD-AS of the requester.
+    PlaceDenied = "place_denied",
+        "not served to your ISD-AS, or to clients without one", retry in None;
+    /// The host or its network is banned.
+    HostBanned = "host_banned", "your address is banned from this tracker", retry in None;
+    /// The host has sent too many announces.
+    RateLimit = "rate_limit",
+        "too many announces from your address: try again in a minute", retry in Some(1);
 }

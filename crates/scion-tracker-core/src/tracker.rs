@@ -1,12 +1,15 @@
 //! The tracker: everything an announce or a scrape goes through, for every transport.
 //!
 //! ```text
-//! request -> access -> place -> registry -> selection -> reply
-//!              |                   |
-//!              `-> refusal         `-> observer (what the announce changed)
+//! request -> place -> access -> registry -> selection -> reply
+//!                       |          |
+//!                       |          `-> observer (what the announce changed)
+//!                       `-> refusal
 //! ```
 
-use crate::access::{Access, Query};
+use std::sync::Arc;
+
+use crate::access::{Access, Query, Rates};
 use crate::observe::{Announced, Observer, Refused};
 use crate::place::Places;
 use crate::registry::{PeerEntry, Registry, Selection};
@@ -55,6 +58,8 @@ pub struct Rules {
     pub terms: Terms,
     /// Who is served.
     pub access: Access,
+    /// How many announces a host may send. `None`: as many as it likes.
+    pub rates: Option<Arc<Rates>>,
 }
 
 impl Rules {
@@ -63,6 +68,7 @@ impl Rules {
         Self {
             terms,
             access: Access::default(),
+            rates: None,
         }
     }
 }
@@ -123,7 +129,7 @@ impl<R: Registry, O: Observer> Tracker<R, O> {
             peer,
             selection,
             warning,
-        } = self.admit(rules, origin, announce, carries)?;
+        } = self.admit(rules, *now, rng, origin, announce, carries)?;
         if !peer.addr.has_port() {
             let counts = self.registry.look(&peer, &selection, rng, sink);
             return Ok(reply(terms, rng, origin, counts, warning));
@@ -154,8 +160,8 @@ impl<R: Registry, O: Observer> Tracker<R, O> {
         carries: Carries,
         sink: &mut S,
     ) -> Result<AnnounceReply, Refusal> {
-        let Context { rules, rng, .. } = context;
-        let admitted = self.admit(rules, origin, announce, carries)?;
+        let Context { rules, now, rng } = context;
+        let admitted = self.admit(rules, *now, rng, origin, announce, carries)?;
         let Admitted {
             peer, selection, ..
         } = &admitted;
@@ -169,20 +175,34 @@ impl<R: Registry, O: Observer> Tracker<R, O> {
     fn admit<'r>(
         &self,
         rules: &'r Rules,
+        now: Time,
+        rng: &mut Rng,
         origin: &Origin,
         announce: &AnnounceRequest,
         carries: Carries,
     ) -> Result<Admitted<'r>, Refusal> {
-        let Rules { terms, access } = rules;
+        let Rules {
+            terms,
+            access,
+            rates,
+        } = rules;
+        let refuse = |refusal| self.refuse(origin, &announce.info_hash, refusal);
+        if let Some(rates) = rates
+            && !rates.take(origin.host, now, rng)
+        {
+            return Err(refuse(Refusal::RateLimit));
+        }
+        let resolved = terms.places.resolve(origin, announce, carries);
         let query = Query {
             origin,
             info_hash: &announce.info_hash,
             passkey: announce.passkey.as_ref(),
+            peer_id: Some(&announce.peer_id),
+            ia: resolved.ia,
+            is_proven: resolved.verified,
+            now,
         };
-        access
-            .check(&query)
-            .map_err(|refusal| self.refuse(origin, &announce.info_hash, refusal))?;
-        let resolved = terms.places.resolve(origin, announce, carries);
+        access.check(&query).map_err(refuse)?;
         let peer = PeerEntry {
             info_hash: announce.info_hash,
             ia: resolved.ia,
@@ -215,17 +235,26 @@ impl<R: Registry, O: Observer> Tracker<R, O> {
     pub fn scrape(
         &self,
         rules: &Rules,
+        now: Time,
         origin: &Origin,
         passkey: Option<&Passkey>,
         info_hash: &InfoHash,
     ) -> Result<SwarmCounts, Refusal> {
-        let query = Query {
-            origin,
-            info_hash,
-            passkey,
-        };
-        let refuse = |refusal| self.refuse(origin, info_hash, refusal);
-        rules.access.check(&query).map_err(refuse)?;
+        let Rules { terms, access, .. } = rules;
+        if access.restricts() {
+            let (ia, is_proven) = terms.places.of_origin(origin);
+            let query = Query {
+                origin,
+                info_hash,
+                passkey,
+                peer_id: None,
+                ia,
+                is_proven,
+                now,
+            };
+            let refuse = |refusal| self.refuse(origin, info_hash, refusal);
+            access.check(&query).map_err(refuse)?;
+        }
         Ok(self.registry.scrape(info_hash))
     }
 
@@ -488,7 +517,10 @@ mod tests {
                 .look(&mut context, &origin, &announce, Carries::All, &mut NoPeers);
         assert_eq!(looked, Err(Refusal::PasskeyMissing));
         assert_eq!(fixture.note(), Note::Refused(Refusal::PasskeyMissing));
-        let scraped = fixture.tracker.scrape(&fixture.rules, &origin, None, &HASH);
+        let now = Time::from_secs(100);
+        let scraped = fixture
+            .tracker
+            .scrape(&fixture.rules, now, &origin, None, &HASH);
         assert_eq!(scraped, Err(Refusal::PasskeyMissing));
         assert_eq!(fixture.note(), Note::Refused(Refusal::PasskeyMissing));
         assert_eq!(fixture.tracker.registry().scrape(&HASH), counts(0, 1, 0));

@@ -482,8 +482,9 @@ fn scrape(
     let Scratch { rules, body, .. } = scratch;
     let rules = rules.load(service);
     let passkey = query.passkey.as_ref();
+    let now = service.now();
     let counts = query.hashes.iter().map(|hash| {
-        let counts = service.tracker.scrape(rules, origin, passkey, hash)?;
+        let counts = service.tracker.scrape(rules, now, origin, passkey, hash)?;
         Ok((*hash, counts))
     });
     match counts.collect::<Result<Vec<_>, Refusal>>() {

@@ -103,7 +103,7 @@ impl Handler {
                     log_dropped(origin, WRONG_CONNECTION, datagram);
                     return self.silence(Counter::UdpBadConnectionId);
                 }
-                self.scrape(origin, hashes, transaction, reply)
+                self.scrape(origin, hashes, transaction, now, reply)
             }
         }
     }
@@ -148,11 +148,12 @@ impl Handler {
         origin: &Origin,
         hashes: Hashes<'_>,
         transaction: TransactionId,
+        now: Time,
         reply: &mut [u8],
     ) -> usize {
         let rules = self.rules.load();
         let tracker = &self.service.tracker;
-        let counts = hashes.map(|info_hash| tracker.scrape(rules, origin, None, &info_hash));
+        let counts = hashes.map(|info_hash| tracker.scrape(rules, now, origin, None, &info_hash));
         match counts.collect::<Result<ArrayVec<_, MAX_SCRAPE>, _>>() {
             Ok(counts) => {
                 self.counts.add(Counter::UdpScrapes, 1);

@@ -6,6 +6,7 @@ mod bench;
 mod ceilings;
 mod clients;
 mod look;
+mod retain;
 mod scope;
 mod seeds;
 
@@ -64,6 +65,9 @@ pub fn run<S: Subject>(subject: &S) {
     clients::counts_a_client_once_that_goes_round(subject);
     clients::counts_only_downloads_of_known_leechers(subject);
     clients::counts_a_client_of_two_networks_once(subject);
+    retain::removes_those_outside(subject);
+    retain::removes_a_whole_swarm(subject);
+    retain::removed_peers_take_no_room(subject);
     agrees_with_a_plain_model(subject);
 }
 

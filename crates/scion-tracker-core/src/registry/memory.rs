@@ -10,7 +10,7 @@ use ahash::RandomState;
 use arrayvec::ArrayVec;
 use parking_lot::MutexGuard;
 
-use crate::address::CompactAddr;
+use crate::address::{CompactAddr, IsdAs};
 use crate::observe::Change;
 use crate::registry::ceilings::AtomicCeilings;
 pub use crate::registry::ceilings::Ceilings;
@@ -23,10 +23,11 @@ use crate::registry::prefetch::prefetch_value;
 use crate::registry::shard::{Aligned, ENTRY_BYTES, Entry, Shard};
 use crate::registry::sources::Sources;
 use crate::registry::swarm::Swarm;
-use crate::registry::table::record::{Class, Flags, Tick};
+use crate::registry::table::record::{Class, Flags, Record, Tick};
 use crate::registry::{Outcome, PeerEntry, Registry, Selection};
 use crate::request::{Event, PeerKey};
 use crate::response::{PeerSink, Refusal, SwarmCounts};
+use crate::select::Standing;
 use crate::types::{InfoHash, Rng, Time};
 
 /// Shards: enough that two of a few dozen cores seldom meet.
@@ -37,6 +38,9 @@ const NO_LIMIT: u32 = 255;
 
 /// Announces for which memory is fetched together: no more than the caches next to the processor hold.
 const BATCH: usize = 64;
+
+/// Peers that `retain` visits under one lock.
+const RETAIN_STEP: usize = 4096;
 
 /// A peer that announces soon.
 struct Wanted<'a> {
@@ -186,29 +190,38 @@ impl Memory {
         now: Tick,
         budget: &mut usize,
     ) -> bool {
-        let entry = &mut shard.entries[at];
-        let before = entry.swarm.heap_bytes();
-        let (mut seeders, mut leechers) = (0, 0);
         let lifetime = if self.is_nearly_full() {
             self.ceilings().evict_after
         } else {
             self.ceilings().peer_lifetime
         };
-        let finished = entry.swarm.expire(
-            &mut sweep.cursor,
-            budget,
-            now,
-            lifetime,
-            &self.keys,
-            |source, seed| {
-                self.sources.remove(source);
-                if seed {
-                    seeders += 1;
-                } else {
-                    leechers += 1;
-                }
-            },
-        );
+        let is_old = |_: IsdAs, head: &Record<()>| head.seen.age(now) > lifetime;
+        self.remove_where(shard, at, &mut sweep.cursor, budget, is_old)
+    }
+
+    /// Removes the peers of one entry that `goes` names, and the entry if that leaves nobody. Returns
+    /// whether it has visited all.
+    fn remove_where(
+        &self,
+        shard: &mut MutexGuard<'_, Shard>,
+        at: usize,
+        cursor: &mut Cursor,
+        budget: &mut usize,
+        goes: impl FnMut(IsdAs, &Record<()>) -> bool,
+    ) -> bool {
+        let entry = &mut shard.entries[at];
+        let before = entry.swarm.heap_bytes();
+        let (mut seeders, mut leechers) = (0, 0);
+        let gone = |source, seed| {
+            self.sources.remove(source);
+            if seed {
+                seeders += 1;
+            } else {
+                leechers += 1;
+            }
+        };
+        let swarm = &mut entry.swarm;
+        let finished = swarm.remove_where(cursor, budget, &self.keys, goes, gone);
         self.account(before, entry.swarm.heap_bytes());
         let empty = entry.swarm.len() == 0;
         shard.seeders -= seeders;
@@ -514,6 +527,28 @@ impl Registry for Memory {
         };
         let entry = &shard.entries[at];
         entry.swarm.counts(entry.completed)
+    }
+
+    fn retain(&self, info_hash: &InfoHash, mut keep: impl FnMut(IsdAs, bool) -> bool) -> u64 {
+        let hash = self.keys.hash_one(info_hash);
+        let mut cursor = Cursor::START;
+        let mut removed = 0;
+        loop {
+            let mut shard = self.shard(hash);
+            let Some(at) = shard.find(hash, info_hash) else {
+                return removed;
+            };
+            let goes = |ia, head: &Record<()>| {
+                let proven = ia != IsdAs::NONE && head.flags.class().standing() == Standing::Proven;
+                let goes = !keep(ia, proven);
+                removed += u64::from(goes);
+                goes
+            };
+            let mut budget = RETAIN_STEP;
+            if self.remove_where(&mut shard, at, &mut cursor, &mut budget, goes) {
+                return removed;
+            }
+        }
     }
 
     fn prefetch(&self, peers: &[PeerKey]) {

@@ -1,5 +1,7 @@
 //! A swarm of a few peers: one exact allocation, searched from end to end.
 
+use std::cmp::Ordering;
+
 use arrayvec::ArrayVec;
 
 use crate::address::{CompactAddr, Host, IsdAs};
@@ -95,11 +97,17 @@ impl<P: Packed> SmallSwarm<P> {
 
     /// Removes those whom `keep` does not want.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&PlacedRecord<P>) -> bool) {
-        if self.0.iter().all(&mut keep) {
+        let Some(first) = self.0.iter().position(|peer| !keep(peer)) else {
             return;
-        }
+        };
         let mut peers = std::mem::take(&mut self.0).into_vec();
-        peers.retain(keep);
+        let mut numbers = 0..;
+        // Those up to the first one that goes have been asked about.
+        peers.retain(|peer| match numbers.next().cmp(&Some(first)) {
+            Ordering::Less => true,
+            Ordering::Equal => false,
+            Ordering::Greater => keep(peer),
+        });
         self.0 = peers.into_boxed_slice();
     }
 

@@ -16,7 +16,7 @@ const WIDTH: usize = 1 << 18;
 
 /// The identity of a host: its ISD-AS and its address, or for IPv6 its /64, which is one
 /// subscriber.
-pub(super) fn identity(host: Host) -> (u64, u64) {
+pub(crate) fn identity(host: Host) -> (u64, u64) {
     let ip = match host.ip() {
         IpAddr::V4(ip) => u64::from(u32::from(ip)),
         IpAddr::V6(ip) => (u128::from(ip) >> 64) as u64 | 1 << 63,

@@ -276,39 +276,40 @@ impl Swarm {
         }
     }
 
-    /// Removes the peers that have been silent for longer than `lifetime` seconds and tells `gone`
-    /// of each. Visits `budget` peers at most; `false` if there are more.
-    pub(super) fn expire(
+    /// Removes the peers that `goes` names, once each, and tells `gone` of them. Visits about `budget` peers at
+    /// most; `false` if there are more.
+    pub(super) fn remove_where(
         &mut self,
         cursor: &mut Cursor,
         budget: &mut usize,
-        now: Tick,
-        lifetime: u32,
         keys: &RandomState,
+        mut goes: impl FnMut(IsdAs, &Record<()>) -> bool,
         mut gone: impl FnMut(Host, bool),
     ) -> bool {
         fn retain<P: Packed>(
             small: &mut SmallSwarm<P>,
-            now: Tick,
-            lifetime: u32,
+            goes: &mut impl FnMut(IsdAs, &Record<()>) -> bool,
             gone: &mut impl FnMut(Host, bool),
         ) {
-            let old = |peer: &PlacedRecord<P>| peer.record.seen.age(now) > lifetime;
-            for peer in small.0.iter().filter(|peer| old(peer)) {
-                let addr = peer.record.addr.bytes().to_compact();
-                let flags = peer.record.flags;
-                gone(flags.class().source(peer.ia(), &addr), flags.seed());
-            }
-            small.retain(|peer| !old(peer));
+            small.retain(|peer| {
+                let head = peer.record.head();
+                let goes = goes(peer.ia(), &head);
+                if goes {
+                    let addr = peer.record.addr.bytes().to_compact();
+                    let class = head.flags.class();
+                    gone(class.source(peer.ia(), &addr), head.flags.seed());
+                }
+                !goes
+            });
         }
         match self {
             Self::Large(large) => {
                 let finished = large.expire(cursor, budget, keys, |ia, addr, head| {
-                    let old = head.seen.age(now) > lifetime;
-                    if old {
+                    let goes = goes(ia, &head);
+                    if goes {
                         gone(head.flags.class().source(ia, addr), head.flags.seed());
                     }
-                    old
+                    goes
                 });
                 if finished {
                     self.settle();
@@ -317,12 +318,12 @@ impl Swarm {
             }
             Self::Four(small) => {
                 *budget = budget.saturating_sub(small.0.len());
-                retain(small, now, lifetime, &mut gone);
+                retain(small, &mut goes, &mut gone);
                 true
             }
             Self::Mixed(small) => {
                 *budget = budget.saturating_sub(small.0.len());
-                retain(small, now, lifetime, &mut gone);
+                retain(small, &mut goes, &mut gone);
                 true
             }
         }

@@ -4,6 +4,7 @@
 //! The doc comments of these structs are the reference for operators: `scion-tracker config print` prints
 //! them with the defaults. The defaults run as they are.
 
+mod access;
 mod changes;
 mod check;
 mod connections;
@@ -33,6 +34,7 @@ use scion_tracker_core::tracker::Terms;
 
 use crate::budget::{self, Budget};
 use crate::transport::Limits;
+pub use access::{Access, TorrentAccess};
 pub use changes::Changes;
 use check::Sources;
 pub use connections::Connections;
@@ -121,6 +123,11 @@ pub struct Config {
     /// In the environment, a list is separated by commas or spaces.
     #[config(nested)]
     pub listen: Listen,
+
+    /// Who may use the tracker: everyone, or those with a passkey; for all torrents or for listed ones. What
+    /// each rule is worth: docs/access.md.
+    #[config(nested)]
+    pub access: Access,
 
     /// Intervals and numbers of peers for clients.
     #[config(nested)]

@@ -44,6 +44,7 @@ pub mod fuzz;
 pub mod server;
 pub mod tls;
 
+mod access;
 #[cfg(feature = "cli")]
 mod bench;
 mod budget;

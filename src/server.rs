@@ -1,5 +1,6 @@
 //! The server: binds all listeners, runs their tasks and stops them.
 
+mod access;
 pub(crate) mod listener;
 mod receive;
 pub(crate) mod secrets;
@@ -15,16 +16,20 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use scion_tracker_core::Tracker;
+use scion_tracker_core::access::Access as AccessRules;
 use scion_tracker_core::address::Host;
 use scion_tracker_core::registry::memory::{Memory, Totals};
 use scion_tracker_core::tracker::Rules;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::{self as lists, Lists, ReadLists};
+pub use crate::access::{LineError, ListError};
 use crate::config::{Changes, Config};
 use crate::counters::Snapshot;
 use crate::scion::daemon::DaemonError;
 use crate::service::Service;
 use crate::tls::{Certificates, TlsError};
+pub use access::Restricted;
 use listener::Run;
 pub use listener::{Kind, Listening, local_url};
 use tasks::Tasks;
@@ -71,6 +76,9 @@ pub enum BindError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A list of torrents or passkeys cannot be used.
+    #[error("cannot use a list of access")]
+    List(#[from] ListError),
     /// The system gives no randomness.
     #[error("the system gives no random numbers")]
     Entropy(#[from] getrandom::Error),
@@ -120,6 +128,9 @@ pub enum ReloadError {
     /// The certificate files cannot be used.
     #[error("cannot reload the certificate")]
     Tls(#[from] TlsError),
+    /// A list of torrents or passkeys cannot be used.
+    #[error("cannot use a list of access")]
+    List(#[from] ListError),
 }
 
 /// Why a running server ended before it was told to.
@@ -161,6 +172,7 @@ pub struct Handle {
     /// The configuration that was put in force last.
     config: Arc<Mutex<Config>>,
     certificates: Option<Arc<Certificates>>,
+    lists: Arc<Lists>,
     /// Ends [`Server::run`].
     stop: CancellationToken,
 }
@@ -191,22 +203,26 @@ impl Handle {
     }
 
     /// Puts another configuration in force, as far as that needs no restart, and reads the certificate
-    /// files again. Returns what has changed since the last one, and what differs from the one that the
+    /// files and the lists of torrents and passkeys again. Returns what has changed since the last one, and what differs from the one that the
     /// server was started with and needs a restart.
     ///
     /// Requests that are being answered and times of open connections keep the old settings. What the
     /// registry holds above a lower limit stays until it expires or is evicted. If anything is wrong,
     /// nothing changes.
     ///
-    /// Rules that were set with [`Handle::set_rules`] keep their access rules.
+    /// Access rules that were set otherwise stay, as far as the new configuration says the same as the last
+    /// one. Reads files, which can take a second for a million torrents.
     pub fn reload(&self, config: Config) -> Result<Changes, ReloadError> {
         config.check().map_err(ReloadError::Config)?;
         let mut current = self.config.lock();
+        let read = ReadLists::read(&config.access, &self.rules().access)?;
         // The last step that can fail.
         self.reload_certificates()?;
-        let mut rules = self.rules();
-        rules.terms = config.terms();
-        self.set_rules(rules);
+        self.lists
+            .apply(&config.access, read, &self.service, |rules| {
+                rules.terms = config.terms();
+            });
+        lists::warn(&self.rules());
         let registry = self.service.tracker.registry();
         registry.set_ceilings(config.ceilings());
         self.service.set_limits(config.limits());
@@ -233,6 +249,12 @@ impl Handle {
     }
 }
 
+/// Seeds of hash functions.
+fn keys() -> Result<[u64; 4], getrandom::Error> {
+    let [a, b, c, d] = [(); 4].map(|()| getrandom::u64());
+    Ok([a?, b?, c?, d?])
+}
+
 /// A tracker with all its listeners.
 #[derive(Debug)]
 pub struct Server {
@@ -246,6 +268,7 @@ impl Server {
     /// and the topology file. Takes no address, asks no SCION daemon and writes nothing.
     pub fn check(config: &Config) -> Result<(), BindError> {
         config.check().map_err(BindError::Config)?;
+        ReadLists::read(&config.access, &AccessRules::default())?;
         listener::check(config)
     }
 
@@ -258,14 +281,11 @@ impl Server {
             listeners,
             certificates,
         } = listener::bind(&config)?;
-        let keys = [
-            getrandom::u64()?,
-            getrandom::u64()?,
-            getrandom::u64()?,
-            getrandom::u64()?,
-        ];
-        let tracker = Tracker::new(Memory::new(config.ceilings(), keys));
-        let rules = Rules::public(config.terms());
+        let tracker = Tracker::new(Memory::new(config.ceilings(), keys()?));
+        let mut rules = Rules::public(config.terms());
+        let seeds = keys()?;
+        rules.access = AccessRules::new(seeds);
+        let read = ReadLists::read(&config.access, &rules.access)?;
         let limits = config.limits();
         let mut service = Service::new(tracker, rules, limits);
         if listeners
@@ -277,10 +297,16 @@ impl Server {
             let directory = listener::data_dir(&config);
             service.secrets = Some(secrets::start(directory.as_deref(), validity)?);
         }
+        let lists = Lists::new(seeds);
+        lists.apply(&config.access, read, &service, |rules| {
+            rules.access.set_epoch(lists::epoch(&service));
+        });
+        lists::warn(&service.rules());
         Ok(Self {
             config: config.clone(),
             listeners,
             handle: Handle {
+                lists: Arc::new(lists),
                 service: Arc::new(service),
                 started: Arc::new(config.clone()),
                 config: Arc::new(Mutex::new(config)),

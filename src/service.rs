@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::cache::Cache;
 use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
 use scion_tracker_core::Tracker;
 use scion_tracker_core::registry::memory::Memory;
 use scion_tracker_core::tracker::Rules;
@@ -20,6 +21,8 @@ use crate::transport::connections::Connections;
 pub(crate) struct Service {
     pub(crate) tracker: Tracker<Memory>,
     rules: Arc<ArcSwap<Rules>>,
+    /// Held while the rules are changed, so that no change is lost.
+    changes: Mutex<()>,
     limits: ArcSwap<Limits>,
     /// The connections of all listeners.
     pub(crate) connections: Arc<Connections>,
@@ -40,6 +43,7 @@ impl Service {
         Self {
             tracker,
             rules: Arc::new(ArcSwap::from_pointee(rules)),
+            changes: Mutex::new(()),
             connections: Arc::new(Connections::new(&limits, Arc::clone(&counters))),
             limits: ArcSwap::from_pointee(limits),
             clock: Clock::start(),
@@ -85,7 +89,17 @@ impl Service {
 
     /// Puts other rules in force. Requests that are being answered keep the old ones.
     pub(crate) fn set_rules(&self, rules: Rules) {
+        let _changing = self.changes.lock();
         self.rules.store(Arc::new(rules));
+    }
+
+    /// Changes the rules in force. `change` must not wait: other changes wait for it.
+    pub(crate) fn change_rules<T>(&self, change: impl FnOnce(&mut Rules) -> T) -> T {
+        let _changing = self.changes.lock();
+        let mut rules = self.rules();
+        let changed = change(&mut rules);
+        self.rules.store(Arc::new(rules));
+        changed
     }
 }
 

@@ -9,6 +9,7 @@ use confique::Layer as _;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use scion_tracker_core::place::PlacePolicy;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task;
 
 use super::log::{self, LogReload};
 use super::notify::{State, notify};
@@ -36,6 +37,12 @@ pub(super) struct Args {
     /// what that file says. Without --scion, the tracker then listens on SCION port 31969.
     #[arg(long, value_name = "ADDR:PORT")]
     scion_daemon: Option<DaemonAddr>,
+    /// Serve only requests with a passkey. The passkeys are in a file: access.passkeys.
+    #[arg(long)]
+    private: bool,
+    /// Serve only torrents of the allow list, which is in a file: access.allow.
+    #[arg(long)]
+    listed: bool,
     /// Time that clients wait between announces, as in 30m or 1800.
     #[arg(long, value_name = "DURATION", value_parser = config::parse_duration)]
     interval: Option<Duration>,
@@ -116,6 +123,8 @@ impl Args {
             scion_daemon: self.scion_daemon.or(other.scion_daemon),
             config: self.config.or(other.config),
             data_dir: self.data_dir.or(other.data_dir),
+            private: self.private || other.private,
+            listed: self.listed || other.listed,
             interval: self.interval.or(other.interval),
             min_interval: self.min_interval.or(other.min_interval),
             place_policy: self.place_policy.or(other.place_policy),
@@ -130,6 +139,8 @@ impl Args {
         layer.scion.topology = self.scion_topology;
         layer.scion.daemon = self.scion_daemon;
         layer.data_dir = self.data_dir;
+        layer.access.private = self.private.then_some(true);
+        layer.access.listed = self.listed.then_some(true);
         layer.announce.interval = self.interval;
         layer.announce.min_interval = self.min_interval;
         layer.places.policy = self.place_policy;
@@ -275,7 +286,7 @@ async fn reload_on(mut signals: Signals, args: Args, handle: Handle, log: LogRel
     loop {
         signals.reload().await;
         notify(State::Reloading);
-        match apply(&args, &handle, &log) {
+        match apply(&args, &handle, &log).await {
             Ok(changes) => {
                 let list = |keys: &[&str]| match keys {
                     [] => "nothing".to_owned(),
@@ -301,10 +312,13 @@ async fn reload_on(mut signals: Signals, args: Args, handle: Handle, log: LogRel
 }
 
 /// Puts the file, the environment and the flags in force again. Changes nothing if any of it is wrong.
-fn apply(args: &Args, handle: &Handle, log: &LogReload) -> anyhow::Result<Changes> {
+async fn apply(args: &Args, handle: &Handle, log: &LogReload) -> anyhow::Result<Changes> {
     let config = args.clone().config()?;
     let filter = log::filter(&config.log)?;
-    let changes = handle.reload(config)?;
+    // It reads files that may have a million lines.
+    let handle = handle.clone();
+    let reload = task::spawn_blocking(move || handle.reload(config));
+    let changes = reload.await.context("the reload panicked")??;
     log(filter)?;
     Ok(changes)
 }

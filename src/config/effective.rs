@@ -9,15 +9,18 @@ use std::time::Duration;
 
 use humantime::format_duration;
 use ipnet::IpNet;
+use scion_tracker_core::access::{ClientPrefix, PlaceAcl};
 use scion_tracker_core::address::IsdAs;
 use scion_tracker_core::place::PlacePolicy;
 use scion_tracker_core::select::Mode;
+use scion_tracker_core::types::InfoHash;
 
 use super::changes::settings;
 use super::check::Sources;
 use super::value::ClientHeader;
 use super::{
-    Config, Http3Listener, Layer, Listener, LogFormat, ScionListener, ScionTransports, UdpListener,
+    Config, Http3Listener, Layer, Listener, LogFormat, ScionListener, ScionTransports,
+    TorrentAccess, UdpListener,
 };
 use crate::scion::daemon::DaemonAddr;
 
@@ -143,6 +146,13 @@ shown! {
     String: it => quoted(it),
     PathBuf: it => quoted(it.display()),
     IpNet: it => quoted(it),
+    bool: it => it.to_string(),
+    ClientPrefix: it => quoted(it),
+    PlaceAcl: it => list(it.entries().map(quoted)),
+    BTreeMap<InfoHash, TorrentAccess>: it => {
+        let pairs = it.iter().map(|(hash, rules)| format!("{hash} = {rules}"));
+        format!("{{ {} }}", pairs.collect::<Vec<_>>().join(", "))
+    },
     DaemonAddr: it => quoted(it),
     Mode: it => quoted(match it {
         Mode::Prefer => "prefer",
@@ -248,6 +258,13 @@ mod tests {
             listen.http = [{ address = '[::]:3', proxies = ['10.0.0.0/8'], proxy_protocol = true }]
             listen.http3 = [{ address = '[::]:4', proxies = ['::1'], header = 'x-real-ip' }]
             listen.scion = ['1-ff00:0:110,[10.0.0.1]:5', { address = '1-ff00:0:110,[::1]:6', transports = ['udp'] }]
+            access.private = true
+            access.passkeys = '/keys'
+            access.deny_networks = ['192.0.2.0/24']
+            access.allow_clients = ['-qB', '-T\\']
+            access.isd_as = ['- 1-ff00:0:110', '+ 1-0', '-']
+            access.announces_per_second = 0
+            access.unlimited = []
             announce.interval = '31m'
             selection.mode = 'cap'
             places.policy = 'prefix-only'
@@ -258,6 +275,15 @@ mod tests {
             log = { level = 'info,h2=warn', format = 'json' }
             [places.prefixes]
             '10.0.0.0/8' = '1-ff00:0:110'
+            [access.torrents]
+            0101010101010101010101010101010101010101 = { isds = [64, 65], proven = true }
+            [access.torrents.0202020202020202020202020202020202020202]
+            isds = []
+            allow_networks = ['10.0.0.0/8', '::1']
+            deny_networks = ['10.1.0.0/16']
+            allow_clients = ['-TR']
+            deny_clients = ['-TR2']
+            isd_as = ['-']
         ";
         for file in ["", everything] {
             let (text, config) = shown(sources(file, "", ""));

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use scion_tracker_core::registry::memory::Sweep;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 use tokio::time::{self, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::{Handle, RunError, Server, listener};
+use crate::access::{self, Lists};
 use crate::service::Service;
 use crate::tls::Certificates;
 
@@ -52,12 +53,15 @@ impl Tasks {
                 Handle {
                     service,
                     certificates,
+                    lists,
                     ..
                 },
         } = server;
         listener::start(listeners, &config, &service, self)?;
         let stop = self.stop_token();
-        self.spawn(sweep(service, stop));
+        self.spawn(sweep(Arc::clone(&service), stop));
+        let stop = self.stop_token();
+        self.spawn(watch_lists(lists, service, stop));
         if let Some(certificates) = certificates {
             let stop = self.stop_token();
             self.spawn(watch(certificates, stop));
@@ -140,6 +144,28 @@ async fn sweep(service: Arc<Service>, stop: CancellationToken) -> Result<(), Run
     };
     stop.run_until_cancelled(endless).await;
     Ok(())
+}
+
+/// Reads lists of torrents and passkeys again when their files change, and removes what has expired.
+async fn watch_lists(
+    lists: Arc<Lists>,
+    service: Arc<Service>,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
+    let endless = poll_lists(lists, service);
+    stop.run_until_cancelled(endless).await.unwrap_or(Ok(()))
+}
+
+/// Ends only with an error.
+async fn poll_lists(lists: Arc<Lists>, service: Arc<Service>) -> Result<(), RunError> {
+    let mut checks = time::interval(access::WATCH);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        checks.tick().await;
+        let (lists, service) = (Arc::clone(&lists), Arc::clone(&service));
+        let polled = task::spawn_blocking(move || lists.poll(&service)).await;
+        polled.map_err(|_| RunError::Task)?;
+    }
 }
 
 /// Reloads the certificate when its files change, and renews a self-signed one before it expires.

@@ -146,7 +146,6 @@ shown! {
     String: it => quoted(it),
     PathBuf: it => quoted(it.display()),
     IpNet: it => quoted(it),
-    bool: it => it.to_string(),
     ClientPrefix: it => quoted(it),
     PlaceAcl: it => list(it.entries().map(quoted)),
     BTreeMap<InfoHash, TorrentAccess>: it => {

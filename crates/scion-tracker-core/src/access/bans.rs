@@ -20,7 +20,7 @@ impl BanTarget {
     /// A host. Of an IPv6 host its /64 is banned, which is one subscriber. A SCION host is banned in its AS.
     pub fn host(host: Host) -> Self {
         let net = match host.ip() {
-            IpAddr::V6(ip) => Ipv6Net::new(ip, 64).map_or(host.ip().into(), IpNet::V6),
+            IpAddr::V6(ip) => Ipv6Net::new(ip, 64).map_or_else(|_| host.ip().into(), IpNet::V6),
             ip => ip.into(),
         };
         Self {

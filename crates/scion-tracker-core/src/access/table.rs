@@ -15,10 +15,13 @@ use hashbrown::hash_table::Entry;
 /// Shards of a table: one in a million torrents has some 4,000.
 const SHARDS: usize = 256;
 
+/// A part of a table, which clones of the table share.
+type Shard<K, V> = Arc<HashTable<(K, V)>>;
+
 /// Maps keys to values. A clone costs 257 counters at most, and shares everything.
 #[derive(Clone)]
 pub struct Table<K, V> {
-    shards: Arc<[Arc<HashTable<(K, V)>>]>,
+    shards: Arc<[Shard<K, V>]>,
     len: usize,
     keys: RandomState,
 }

@@ -286,7 +286,7 @@ impl State {
 /// the file and leaves the old entries.
 fn reread<K, V>(
     file: &mut ListFile<Table<K, V>>,
-    parse: fn(&Path, &Table<K, V>) -> Result<Table<K, V>, ListError>,
+    parse: impl FnOnce(&Path, &Table<K, V>) -> Result<Table<K, V>, ListError>,
 ) -> Option<Table<K, V>>
 where
     K: std::hash::Hash + Eq + Clone,

@@ -49,13 +49,27 @@ impl Budget {
 /// The budget that fits this host: three quarters of what the control group allows, or half of the
 /// memory of the host if that is less; at most [`DEFAULT`]. `None` if the system does not say.
 pub(crate) fn of_host() -> Option<usize> {
-    of_system(Path::new("/"))
+    of_system(Path::new("/"), told_by_kernel())
 }
 
-/// The same of a system whose files are below `root`.
-fn of_system(root: &Path) -> Option<usize> {
+/// The memory of the host in bytes by sysinfo(2), for services that do not see /proc/meminfo
+/// (`ProcSubset=pid` of systemd).
+#[cfg(target_os = "linux")]
+fn told_by_kernel() -> Option<u64> {
+    let info = rustix::system::sysinfo();
+    (info.totalram as u64).checked_mul(info.mem_unit.into())
+}
+
+#[cfg(not(target_os = "linux"))]
+const fn told_by_kernel() -> Option<u64> {
+    None
+}
+
+/// The same of a system whose files are below `root`. `told` counts if no file says how much memory the
+/// host has.
+fn of_system(root: &Path, told: Option<u64>) -> Option<usize> {
     let group = limit_of_group(root).map(|limit| limit / 4 * 3);
-    let host = total(root).map(|total| total / 2);
+    let host = total(root).or(told).map(|total| total / 2);
     let least = group.into_iter().chain(host).min()?;
     let least = usize::try_from(least).unwrap_or(usize::MAX);
     Some(least.clamp(LEAST, DEFAULT))
@@ -144,7 +158,16 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        of_system(root.path()).map(|bytes| bytes / MIB)
+        of_system(root.path(), None).map(|bytes| bytes / MIB)
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_kernel_tells_the_memory_when_no_file_does() {
+        let empty = tempfile::tempdir().unwrap();
+        let told = told_by_kernel().unwrap();
+        assert!(told > 1 << 24, "{told}");
+        assert_eq!(of_system(empty.path(), Some(1 << 30)), Some(1 << 29));
     }
 
     #[test]

@@ -54,6 +54,7 @@ pub use trust::{Trust, TrustError};
 pub use url::{Scheme, TrackerUrl, UrlError};
 
 pub use crate::scion::daemon::{CallError, DaemonAddr, DaemonAddrError, DaemonError};
+#[cfg(feature = "cli")]
 pub(crate) use scion::USUAL_PORTS;
 
 use crate::scion::topology::{DispatchedPorts, Topology};
@@ -380,6 +381,10 @@ impl Client {
     }
 
     /// Whether requests to this URL go over SCION.
+    #[cfg_attr(
+        not(feature = "cli"),
+        expect(dead_code, reason = "only the program asks")
+    )]
     pub(crate) fn is_over_scion(&self, url: &TrackerUrl) -> bool {
         self.scion.find(url).is_ok_and(|found| found.is_some())
     }
@@ -387,6 +392,10 @@ impl Client {
     /// What is known of the AS in which a peer listens that announces to this tracker: over SCION the AS
     /// of this host, over plain IP the one that the peer claims, if that is the AS of this host. `None`
     /// for a peer that is not on SCION. Without daemon and topology file, the ports are unknown.
+    #[cfg_attr(
+        not(feature = "cli"),
+        expect(dead_code, reason = "only the program asks")
+    )]
     pub(crate) async fn peer_as(&self, url: &TrackerUrl, claim: &Claim) -> Option<Topology> {
         let unknown = |ia| Topology::new(ia, HashMap::new(), DispatchedPorts::Unknown);
         let over_scion = self.scion.find(url).ok()?;

@@ -196,6 +196,10 @@ impl Topology {
     }
 
     /// The ports that border routers deliver to.
+    #[cfg_attr(
+        not(any(test, feature = "cli")),
+        expect(dead_code, reason = "only the program asks")
+    )]
     pub(crate) const fn ports(&self) -> DispatchedPorts {
         self.ports
     }

@@ -120,9 +120,8 @@ impl Tracker {
 pub(crate) fn announce(swarm: u8, number: u16) -> AnnounceQuery {
     let mut id = *b"-ST0001-000000000000";
     id[18..].copy_from_slice(&number.to_be_bytes());
-    let port = number.try_into().unwrap();
     AnnounceQuery {
-        announce: AnnounceRequest::new(InfoHash([swarm; 20]), PeerId(id), port, 1),
+        announce: AnnounceRequest::new(InfoHash([swarm; 20]), PeerId(id), number, 1),
         compact: None,
         no_peer_id: true,
     }

@@ -61,7 +61,17 @@ async fn requests_that_never_end_keep_no_connection_open() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_in_flight_survives_the_idle_time() {
     let tracker = start(|config| config.connections.idle_timeout = Duration::from_millis(300));
-    let (_endpoint, connection) = connect(&tracker).await;
+    // QUIC itself also drops a connection that is silent for the idle time. The client pings, which is no
+    // request.
+    let mut transport = quinn::TransportConfig::default();
+    transport.keep_alive_interval(Some(Duration::from_millis(30)));
+    let tls = QuicClientConfig::try_from(client_config(&[b"h3"])).unwrap();
+    let mut client = ClientConfig::new(Arc::new(tls));
+    client.transport_config(Arc::new(transport));
+    let connecting = endpoint()
+        .connect_with(client, tracker.address(Kind::Http3), "localhost")
+        .unwrap();
+    let connection = connecting.await.unwrap();
     let mut control = connection.accept_uni().await.unwrap();
     let (mut send, mut recv) = connection.open_bi().await.unwrap();
     let request = with(&[]);

@@ -84,7 +84,7 @@ counters! {
     QuicRetries = "quic_retries",
     /// QUIC connections ended by a deadline or a protocol error.
     QuicAborted = "quic_aborted",
-    /// QUIC handshakes given up for a source that had fewer.
+    /// QUIC handshakes that the tracker ended to make room for a source with fewer.
     QuicEvicted = "quic_evicted",
     /// QUIC: dropped packets of a connection from another host than its own.
     QuicElsewhere = "quic_elsewhere",

@@ -11,8 +11,9 @@
 //! A bucket that is full says nothing, so its slot is free: the table needs room only for hosts that are
 //! busy right now. If a set is full of others, the newcomer takes the slot of the one that has used least,
 //! so a flood of many hosts displaces those that do little, and not those that are limited. Whoever is
-//! displaced starts with a full bucket. Hosts are known by proven addresses (TCP, QUIC, UDP connection ids),
-//! so a flood needs as many real addresses.
+//! displaced starts with a full bucket. Hosts are known by addresses that have answered (TCP, QUIC, UDP
+//! connection ids), so a flood needs as many real addresses. The exception is a SCION host whose ISD-AS is
+//! only claimed: it can take any name, and is not held by its bucket.
 //!
 //! A host whose preferred slot becomes free again moves there with a full bucket, which it can do once per
 //! refill of the other host's bucket.

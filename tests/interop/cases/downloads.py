@@ -60,11 +60,11 @@ def _mixed(name, family, leechers, bench):
     download(bench, name, bench.tracker, (libtorrent, "udp"), leechers, family)
 
 
-def download(bench, name, tracker, seeding, leeching, family, magnet=False, uncounted=0):
+def download(bench, name, tracker, seeding, leeching, family, magnet=False, uncounted=0, make=Torrent):
     """Runs one swarm from its first announce to its last. `seeding`, `leeching`: (client, scheme).
 
     With `magnet` the leechers get a magnet link, and the metadata from the seeder. `uncounted`: how many of
-    them are not counted as downloads although they say `completed`.
+    them are not counted as downloads although they say `completed`. `make`: makes the torrent.
     """
     for client, scheme, seed in [(*seeding, True), *[(*leecher, False) for leecher in leeching]]:
         if client.NAME in bench.tools.missing:
@@ -72,7 +72,7 @@ def download(bench, name, tracker, seeding, leeching, family, magnet=False, unco
         if reason := client.unsupported(scheme, family, seed):
             raise Skipped(f"{client.NAME}: {reason}", allowed=True)
     room = bench.room(name)
-    torrent = Torrent(room, private=not magnet)
+    torrent = make(room, private=not magnet)
     peers = []
 
     def launch(client, scheme, seed):

@@ -11,6 +11,7 @@ A module has:
 - `BORN_COMPLETE`: whether a seeder announces `completed` although it never was a leecher
 - `SAYS_COMPLETED`, `SAYS_STOPPED`: whether a leecher announces that it has finished, and any peer that it leaves
 - `BY_NAME`: the (scheme, family) for which it needs the name of the tracker instead of the address
+- `said(peer)`, only where `cases/access.py` asks: what a user sees of the tracker's last reply
 - `version(tools)`: for the head of the output
 """
 

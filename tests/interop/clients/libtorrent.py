@@ -26,6 +26,10 @@ def leave(peer):
     peer.process.signal(signal.SIGTERM)
 
 
+def said(peer):
+    return peer.process.output()
+
+
 def version(tools):
     code = "import libtorrent; print(libtorrent.__version__)"
     return subprocess.check_output([tools.python, "-c", code], text=True).strip()

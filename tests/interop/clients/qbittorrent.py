@@ -1,10 +1,14 @@
 """qbittorrent-nox (Debian). It gets its torrent on the command line of its first start."""
 
+import json
 import os
 import signal
 import subprocess
 
+from harness.process import output_of
+
 NAME = "qbittorrent"
+WEB = 8080
 BY_NAME = set()
 BORN_COMPLETE = False
 SAYS_COMPLETED = SAYS_STOPPED = True
@@ -33,6 +37,8 @@ def launch(peer):
             "PortForwardingEnabled=false",
             "[Preferences]",
             "WebUI\\Address=127.0.0.1",
+            f"WebUI\\Port={WEB}",
+            "WebUI\\LocalHostAuth=false",
             "",
         ]))
     return peer.run(
@@ -43,6 +49,15 @@ def launch(peer):
 
 def leave(peer):
     peer.process.signal(signal.SIGTERM)
+
+
+def said(peer):
+    if not peer.process.listens(WEB):
+        return ""
+    url = f"http://127.0.0.1:{WEB}/api/v2/torrents/trackers?hash={peer.torrent.info_hash.hex()}"
+    reader = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).read().decode())"
+    trackers = json.loads(output_of(peer.host, ["python3", "-c", reader, url], 20))
+    return "\n".join(tracker["msg"] for tracker in trackers)
 
 
 def version(_tools):

@@ -62,7 +62,13 @@ def leave(peer):
 
 
 def _remote(peer, *command):
-    output_of(peer.host, ["transmission-remote", str(RPC), *command], 20)
+    return output_of(peer.host, ["transmission-remote", str(RPC), *command], 20)
+
+
+def said(peer):
+    if not peer.process.listens(RPC):
+        return ""
+    return _remote(peer, "--torrent", "all", "--info-trackers")
 
 
 def version(_tools):

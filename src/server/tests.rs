@@ -12,9 +12,11 @@ use std::time::Duration;
 use bytes::Buf as _;
 use scion_tracker_core::address::{IsdAs, ScionAddr};
 use scion_tracker_core::codec::bep15::{
-    Reply, TransactionId, announce_room, parse_reply, write_announce_request, write_connect_request,
+    Reply, TransactionId, announce_room, parse_reply, write_announce_request,
+    write_connect_request, write_scrape_request,
 };
 use scion_tracker_core::codec::compact::Layout;
+use scion_tracker_core::codec::connection::ConnectionId;
 use scion_tracker_core::codec::scion::{Message, Path, Template, parse};
 use scion_tracker_core::request::AnnounceRequest;
 use scion_tracker_core::types::{InfoHash, PeerId};
@@ -29,6 +31,7 @@ use crate::scion::socket::ScionSocket;
 use crate::scion::socket::tests::net::{host, loopback, path};
 
 const HASH: &str = "aaaaaaaaaaaaaaaaaaaa";
+const TRANSACTION: TransactionId = TransactionId(7);
 
 /// A tracker at 1-ff00:0:110,[127.0.0.1], on a free port, and on plain HTTP.
 struct Running {
@@ -317,20 +320,31 @@ impl UdpClient {
         )
     }
 
-    /// Connects, and writes an announce by a URL with this path and query.
-    fn announce_request(&self, port: u16, url: &str) -> Vec<u8> {
-        const TRANSACTION: TransactionId = TransactionId(7);
+    fn connect(&self) -> ConnectionId {
         let mut request = Vec::new();
         write_connect_request(TRANSACTION, &mut request);
-        let connection = self.ask(&request, Layout::Scion4, |reply| match reply {
+        self.ask(&request, Layout::Scion4, |reply| match reply {
             Reply::Connect { connection, .. } => connection,
             other => panic!("{other:?}"),
-        });
+        })
+    }
+
+    /// Connects, and writes a scrape.
+    fn scrape_request(&self) -> Vec<u8> {
+        let hash = InfoHash::from_slice(HASH.as_bytes()).unwrap();
+        let mut request = Vec::new();
+        write_scrape_request(self.connect(), TRANSACTION, &[hash], &mut request);
+        request
+    }
+
+    /// Connects, and writes an announce by a URL with this path and query.
+    fn announce_request(&self, port: u16, url: &str) -> Vec<u8> {
+        let connection = self.connect();
+        let mut request = Vec::new();
         let mut id = [b'x'; 20];
         id[18..].copy_from_slice(&port.to_be_bytes());
         let hash = InfoHash::from_slice(HASH.as_bytes()).unwrap();
         let announce = AnnounceRequest::new(hash, PeerId(id), port, 1);
-        request.clear();
         write_announce_request(connection, TRANSACTION, &announce, url, &mut request);
         request
     }

@@ -1,24 +1,24 @@
 //! Puts the access settings of the configuration and the lists in files in force, and changes single entries
 //! at run time. The core decides about requests: `scion_tracker_core::access`.
 //!
-//! An entry can come from a file or from [`Handle`](crate::server::Handle). When a file changes, its new
-//! lines are added and those that are gone are removed; other entries stay.
+//! An entry can come from a file or from the records, which [`Handle`](crate::server::Handle) changes. When a
+//! file changes, its new lines are added and those that are gone are removed; records stay.
 
 mod lists;
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use scion_tracker_core::access::{Access as AccessRules, PasskeyTable, Rates, Table, TorrentSet};
 use scion_tracker_core::registry::Registry as _;
 use scion_tracker_core::tracker::Rules;
 use scion_tracker_core::types::InfoHash;
 
-use crate::config::{Access as Settings, TorrentAccess};
+use crate::config::Access as Settings;
+use crate::records::Book;
 use crate::service::Service;
 use lists::Difference;
 pub use lists::{LineError, ListError};
@@ -125,6 +125,8 @@ impl ReadLists {
 #[derive(Debug)]
 pub(crate) struct Lists {
     state: Mutex<State>,
+    /// Records, and what the files and the settings say besides. Locked after `state` and before the rules.
+    book: Mutex<Book>,
     /// Torrents that were denied or isolated and may have peers from requests that were being answered.
     purges: Mutex<Vec<InfoHash>>,
     seeds: [u64; 4],
@@ -149,6 +151,7 @@ impl Lists {
                 deny: ListFile::new(Table::new(seeds)),
                 settings: None,
             }),
+            book: Mutex::new(Book::new(&AccessRules::new(seeds))),
             purges: Mutex::default(),
             seeds,
         }
@@ -164,11 +167,12 @@ impl Lists {
         also: impl FnOnce(&mut Rules),
     ) {
         let mut state = self.state.lock();
+        let mut book = self.book.lock();
         let purge = service.change_rules(|rules| {
             also(rules);
-            state.apply(settings, read, rules, self.seeds)
+            state.apply(settings, read, &mut book, rules, self.seeds)
         });
-        drop(state);
+        drop((book, state));
         self.purge(purge, service);
     }
 
@@ -181,11 +185,13 @@ impl Lists {
         let rules = service.rules();
         let moved = rules.access.epoch().abs_diff(epoch) > CLOCK_TOLERANCE;
         if moved || rules.access.has_expired(service.now()) {
-            service.change_rules(|rules| {
+            self.change(service, |book, access| {
                 if moved {
-                    rules.access.set_epoch(epoch);
+                    access.set_epoch(epoch);
                 }
-                rules.access.remove_expired(service.now());
+                let now = service.now();
+                access.remove_expired(now);
+                book.remove_expired(access.epoch().saturating_add(now.as_secs().into()));
             });
         }
     }
@@ -198,20 +204,36 @@ impl Lists {
             deny,
             ..
         } = &mut *state;
-        if let Some(before) = reread(passkeys, lists::passkeys) {
-            service.change_rules(|rules| {
-                rules.access.apply_passkeys(&before, &passkeys.entries);
-            });
+        if reread(passkeys, lists::passkeys).is_some() {
+            let file = &passkeys.entries;
+            self.change(service, |book, access| book.set_passkeys(file, access));
         }
-        if let Some(before) = reread(allow, lists::torrents) {
-            service.change_rules(|rules| rules.access.apply_allowed(&before, &allow.entries));
+        if reread(allow, lists::torrents).is_some() {
+            let file = &allow.entries;
+            self.change(service, |book, access| book.set_allowed(file, access));
         }
         if let Some(before) = reread(deny, lists::torrents) {
             let mut purge = Purge::default();
             purge.deny(&before, &deny.entries);
-            service.change_rules(|rules| rules.access.apply_denied(&before, &deny.entries));
+            let file = &deny.entries;
+            self.change(service, |book, access| book.set_denied(file, access));
             self.purge(purge, service);
         }
+    }
+
+    /// Changes records and what is in force in one step.
+    pub(crate) fn change<T>(
+        &self,
+        service: &Service,
+        change: impl FnOnce(&mut Book, &mut AccessRules) -> T,
+    ) -> T {
+        let mut book = self.book.lock();
+        service.change_rules(|rules| change(&mut book, &mut rules.access))
+    }
+
+    /// The records. Do not hold it for long: changes wait for it.
+    pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock()
     }
 
     /// Removes peers that the rules in force no longer allow. Returns how many. Has to be called after the
@@ -239,6 +261,7 @@ impl State {
         &mut self,
         settings: &Settings,
         read: ReadLists,
+        book: &mut Book,
         rules: &mut Rules,
         seeds: [u64; 4],
     ) -> Purge {
@@ -258,7 +281,7 @@ impl State {
                 && (&a.allow_clients, &a.deny_clients) == (&b.allow_clients, &b.deny_clients)
                 && (&a.isd_as, a.proven) == (&b.isd_as, b.proven)
         }) {
-            access.set_rules(settings.rules());
+            book.set_rules(settings.rules(), access);
         }
         if is_new(|a, b| (a.rate(), &a.unlimited) == (b.rate(), &b.unlimited)) {
             let unlimited = || settings.unlimited.iter().copied().collect();
@@ -266,17 +289,16 @@ impl State {
             let rates = rates.map(|rate| Rates::new(rate, unlimited(), seeds));
             rules.rates = rates.map(Arc::new);
         }
-        let mut purge = Purge::default();
-        let none = BTreeMap::new();
-        let old_torrents = old.as_ref().map_or(&none, |old| &old.torrents);
-        purge.apply_torrents(old_torrents, &settings.torrents, access);
-        let before = read.passkeys.replace(&mut self.passkeys);
-        access.apply_passkeys(&before, &self.passkeys.entries);
-        let before = read.allow.replace(&mut self.allow);
-        access.apply_allowed(&before, &self.allow.entries);
+        let mut purge = Purge {
+            torrents: book.set_torrents(&settings.torrents, access),
+        };
+        read.passkeys.replace(&mut self.passkeys);
+        book.set_passkeys(&self.passkeys.entries, access);
+        read.allow.replace(&mut self.allow);
+        book.set_allowed(&self.allow.entries, access);
         let before = read.deny.replace(&mut self.deny);
         purge.deny(&before, &self.deny.entries);
-        access.apply_denied(&before, &self.deny.entries);
+        book.set_denied(&self.deny.entries, access);
         self.settings = Some(settings.clone());
         purge
     }
@@ -335,24 +357,6 @@ impl Purge {
         let added = new.iter().map(|(hash, ())| hash);
         self.torrents
             .extend(added.filter(|hash| !old.contains(hash)));
-    }
-
-    /// Puts the rules of single torrents in force, where the configuration has changed.
-    fn apply_torrents(
-        &mut self,
-        old: &BTreeMap<InfoHash, TorrentAccess>,
-        new: &BTreeMap<InfoHash, TorrentAccess>,
-        access: &mut AccessRules,
-    ) {
-        for info_hash in old.keys().filter(|hash| !new.contains_key(hash)) {
-            access.set_torrent(*info_hash, TorrentAccess::default().rules());
-        }
-        for (info_hash, rules) in new {
-            if old.get(info_hash) != Some(rules) {
-                access.set_torrent(*info_hash, rules.rules());
-                self.torrents.push(*info_hash);
-            }
-        }
     }
 }
 

@@ -34,6 +34,7 @@ use scion_tracker_core::tracker::Terms;
 
 use crate::budget::{self, Budget};
 use crate::transport::Limits;
+pub(crate) use access::rules;
 pub use access::{Access, TorrentAccess};
 pub use changes::Changes;
 use check::Sources;

@@ -41,6 +41,7 @@ pub mod client;
 pub mod config;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod records;
 pub mod server;
 pub mod tls;
 
@@ -55,6 +56,7 @@ mod scion;
 mod service;
 mod socket;
 mod transport;
+mod watch;
 
 pub use config::Config;
 pub use counters::{Counter, Snapshot};

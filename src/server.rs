@@ -29,6 +29,7 @@ use crate::counters::Snapshot;
 use crate::scion::daemon::DaemonError;
 use crate::service::Service;
 use crate::tls::{Certificates, TlsError};
+use crate::watch::Watch;
 pub use access::Restricted;
 use listener::Run;
 pub use listener::{Kind, Listening, local_url};
@@ -281,7 +282,7 @@ impl Server {
             listeners,
             certificates,
         } = listener::bind(&config)?;
-        let tracker = Tracker::new(Memory::new(config.ceilings(), keys()?));
+        let tracker = Tracker::observed(Memory::new(config.ceilings(), keys()?), Watch::default());
         let mut rules = Rules::public(config.terms());
         let seeds = keys()?;
         rules.access = AccessRules::new(seeds);

@@ -15,11 +15,12 @@ use crate::counters::Counters;
 use crate::server::secrets::Secrets;
 use crate::transport::Limits;
 use crate::transport::connections::Connections;
+use crate::watch::Watch;
 
 /// Shared by all transports behind an `Arc`.
 #[derive(Debug)]
 pub(crate) struct Service {
-    pub(crate) tracker: Tracker<Memory>,
+    pub(crate) tracker: Tracker<Memory, Watch>,
     rules: Arc<ArcSwap<Rules>>,
     /// Held while the rules are changed, so that no change is lost.
     changes: Mutex<()>,
@@ -38,7 +39,7 @@ pub(crate) struct Service {
 pub(crate) type RulesCache = Cache<Arc<ArcSwap<Rules>>, Arc<Rules>>;
 
 impl Service {
-    pub(crate) fn new(tracker: Tracker<Memory>, rules: Rules, limits: Limits) -> Self {
+    pub(crate) fn new(tracker: Tracker<Memory, Watch>, rules: Rules, limits: Limits) -> Self {
         let counters = Arc::default();
         Self {
             tracker,

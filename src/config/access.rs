@@ -209,7 +209,8 @@ impl TorrentAccess {
     }
 }
 
-fn rules(
+/// Rules from lists of what is allowed and denied.
+pub(crate) fn rules(
     (allow_networks, deny_networks): (&[IpNet], &[IpNet]),
     (allow_clients, deny_clients): (&[ClientPrefix], &[ClientPrefix]),
     (acl, proven_only): (&PlaceAcl, bool),

@@ -15,6 +15,7 @@ use scion_tracker::core::access::{
 use scion_tracker::core::address::Host;
 use scion_tracker::core::response::Refusal;
 use scion_tracker::core::types::InfoHash;
+use scion_tracker::records::PasskeyRecord;
 use scion_tracker::server::{Kind, Restricted};
 use scion_tracker::{Config, Server};
 
@@ -178,27 +179,27 @@ async fn single_entries_change_at_run_time() {
         isds: vec!["64".parse().unwrap()],
         proven_only: false,
     };
-    let isolated = handle.isolate_torrent(HASH, isolation.clone());
+    let isolated = handle.isolate_torrent(HASH, isolation.clone()).await;
     let expected = Restricted {
         before: None,
         removed: 2,
     };
-    assert_eq!(isolated, expected);
+    assert_eq!(isolated, Ok(expected));
     assert_eq!(ask(2, "64-1").await, Ok(2));
     assert_eq!(
         ask(4, "65-1").await,
         Err(Refusal::TorrentIsolated.message().into())
     );
-    assert_eq!(handle.end_isolation(HASH), Some(isolation));
+    assert_eq!(handle.end_isolation(HASH).await, Ok(Some(isolation)));
     assert_eq!(ask(4, "65-1").await, Ok(3));
 
-    let denied = handle.deny_torrent(HASH);
+    let denied = handle.deny_torrent(HASH).await;
     assert_eq!(
         denied,
-        Restricted {
+        Ok(Restricted {
             before: false,
             removed: 3
-        }
+        })
     );
     assert_eq!(handle.stats().registry.torrents, 0);
     assert_eq!(
@@ -206,13 +207,14 @@ async fn single_entries_change_at_run_time() {
         Err(Refusal::TorrentDenied.message().into())
     );
     assert_eq!(
-        handle.deny_torrent(HASH),
-        Restricted {
+        handle.deny_torrent(HASH).await,
+        Ok(Restricted {
             before: true,
             removed: 0
-        }
+        })
     );
-    assert!(handle.undeny_torrent(&HASH) && !handle.undeny_torrent(&HASH));
+    assert_eq!(handle.undeny_torrent(HASH).await, Ok(true));
+    assert_eq!(handle.undeny_torrent(HASH).await, Ok(false));
     assert_eq!(ask(1, "").await, Ok(1));
 
     let host = BanTarget::host(Host::ip_only([127, 0, 0, 1].into()));
@@ -220,19 +222,34 @@ async fn single_entries_change_at_run_time() {
         until: None,
         reason: "test".into(),
     };
-    assert_eq!(handle.ban(host, ban.clone()), None);
+    assert_eq!(handle.ban(host, ban.clone()).await, Ok(None));
     assert_eq!(ask(1, "").await, Err(Refusal::HostBanned.message().into()));
-    assert_eq!(handle.bans(), [(host, ban.clone())]);
-    assert_eq!(handle.unban(&host), Some(ban));
+    assert_eq!(handle.bans(0, 9).entries, [(host, ban.clone())]);
+    assert_eq!(handle.unban(host).await, Ok(Some(ban)));
     assert_eq!(ask(1, "").await, Ok(1));
 
-    assert!(handle.allow_torrent(HASH) && !handle.allow_torrent(HASH));
-    assert!(handle.disallow_torrent(&HASH) && !handle.disallow_torrent(&HASH));
+    for is_new in [true, false] {
+        assert_eq!(handle.allow_torrent(HASH).await, Ok(is_new));
+    }
+    for was_there in [true, false] {
+        assert_eq!(handle.disallow_torrent(HASH).await, Ok(was_there));
+    }
     let key = "secret".parse().unwrap();
-    assert_eq!(handle.add_passkey(key, Expiry::Never), None);
-    assert_eq!(handle.add_passkey(key, Expiry::At(9)), Some(Expiry::Never));
-    assert_eq!(handle.remove_passkey(&key), Some(Expiry::At(9)));
-    assert_eq!(handle.remove_passkey(&key), None);
+    let mut record = PasskeyRecord::new(key, Expiry::Never);
+    assert_eq!(handle.add_passkey(record.clone()).await, Ok(None));
+    let first = handle.passkey(&key).unwrap();
+    assert!(first.created > 1_700_000_000);
+    record.expiry = Expiry::At(9);
+    record.note = Some("a note".into());
+    assert_eq!(
+        handle.add_passkey(record.clone()).await,
+        Ok(Some(first.clone()))
+    );
+    record.created = first.created;
+    assert_eq!(handle.passkeys(0, 9).entries, [record.clone()]);
+    assert_eq!(handle.remove_passkey(key).await, Ok(Some(record)));
+    assert_eq!(handle.remove_passkey(key).await, Ok(None));
+    assert_eq!(handle.passkeys(0, 9).total, 0);
 }
 
 /// A configuration with lists in this directory, private and listed.
@@ -284,10 +301,12 @@ fn lists_in_files_are_read_again_when_they_change() {
     until("secret", "02", served);
     until("secret", "03", Refusal::TorrentUnlisted.message());
     // An entry that is not from a file stays when the file changes.
-    running.handle.allow_torrent(InfoHash([4; 20]));
-    running
-        .handle
-        .add_passkey("guest".parse().unwrap(), Expiry::Never);
+    let guest = PasskeyRecord::new("guest".parse().unwrap(), Expiry::Never);
+    common::block_on(async {
+        let handle = &running.handle;
+        handle.allow_torrent(InfoHash([4; 20])).await.unwrap();
+        handle.add_passkey(guest).await.unwrap();
+    });
     write("allow", &format!("{hash} a comment\n{}\n", "03".repeat(20)));
     until("secret", "03", served);
     until("secret", "02", Refusal::TorrentUnlisted.message());

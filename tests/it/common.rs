@@ -23,6 +23,12 @@ pub(crate) fn config() -> Config {
     config
 }
 
+/// Runs a future in a test that is not asynchronous.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().build().unwrap().block_on(future)
+}
+
 /// A tracker that runs on its own threads, for synchronous and asynchronous tests. It stops when
 /// dropped.
 #[derive(Debug)]

@@ -111,6 +111,11 @@ impl<R: Registry, O: Observer> Tracker<R, O> {
         &self.registry
     }
 
+    /// The observer.
+    pub const fn observer(&self) -> &O {
+        &self.observer
+    }
+
     /// Serves an announce. Peers go to `sink`, in the order to be sent; the rest is returned.
     ///
     /// A peer that others cannot reach, because its port is 0, is served as by [`Tracker::look`]. If

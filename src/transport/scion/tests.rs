@@ -22,6 +22,7 @@ use crate::service::Service;
 use crate::socket::mmsg::injected;
 use crate::transport::http::origin::Proxies;
 use crate::transport::{self, quic};
+use crate::watch::Watch;
 
 const SERVER: &str = "1-ff00:0:110,[10.0.0.1]";
 const CLIENT: &str = "2-ff00:0:210,[10.0.0.2]";
@@ -44,7 +45,10 @@ enum Serves {
 }
 
 pub(in crate::transport) fn service() -> Arc<Service> {
-    let tracker = Tracker::new(Memory::new(Ceilings::default(), [1, 2, 3, 4]));
+    let tracker = Tracker::observed(
+        Memory::new(Ceilings::default(), [1, 2, 3, 4]),
+        Watch::default(),
+    );
     let (rules, limits) = (Rules::default(), transport::Limits::default());
     Arc::new(Service::new(tracker, rules, limits))
 }

@@ -237,9 +237,10 @@ mod tests {
 
     use super::*;
     use crate::transport::Limits;
+    use crate::watch::Watch;
 
     fn handler(ceilings: Ceilings) -> Handler {
-        let tracker = Tracker::new(Memory::new(ceilings, [1, 2, 3, 4]));
+        let tracker = Tracker::observed(Memory::new(ceilings, [1, 2, 3, 4]), Watch::default());
         let service = Arc::new(Service::new(tracker, Rules::default(), Limits::default()));
         Handler {
             rules: service.rules_cache(),

@@ -310,8 +310,8 @@ async fn the_matrix_of_access_on_every_transport() {
                 None => assert_eq!(scraped.unwrap().files.len(), 1, "scrape {what}"),
             }
         }
-        tracker.handle.deny_torrent(HASH);
-        tracker.handle.undeny_torrent(&HASH);
+        tracker.handle.deny_torrent(HASH).await.unwrap();
+        tracker.handle.undeny_torrent(HASH).await.unwrap();
         assert_eq!(tracker.handle.stats().registry.torrents, 0, "{name}");
     }
     drop(client);

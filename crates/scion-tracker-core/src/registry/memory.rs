@@ -409,7 +409,8 @@ impl Memory {
         let (position, completes) = entry.swarm.enter(peer, position, twin, tick, &self.keys);
         self.account(before, entry.swarm.heap_bytes());
         entry.touched = tick;
-        if completes && self.clients.completes(peer) {
+        let completes = completes && self.clients.completes(peer);
+        if completes {
             entry.completed = entry.completed.saturating_add(1);
         }
         let (swarm, keys) = (&entry.swarm, &self.keys);

@@ -33,8 +33,12 @@ fn head_is_answered_as_get_and_changes_nothing() {
     use scion_tracker_core::types::InfoHash;
 
     use crate::transport::Limits;
+    use crate::watch::Watch;
 
-    let tracker = Tracker::new(Memory::new(Ceilings::default(), [1, 2, 3, 4]));
+    let tracker = Tracker::observed(
+        Memory::new(Ceilings::default(), [1, 2, 3, 4]),
+        Watch::default(),
+    );
     let service = Service::new(tracker, Rules::default(), Limits::default());
     let ask = |method, port: u16, rest: &str| {
         let target = format!(

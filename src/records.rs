@@ -1,0 +1,227 @@
+//! Records: what must survive a restart of the tracker. Passkeys, the allow and deny lists, bans, isolation,
+//! rules, and how often each torrent was downloaded.
+//!
+//! A change is committed to the store first, then put in force, then acknowledged. Requests of peers are
+//! answered from memory and never wait for the store.
+
+mod book;
+mod completed;
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+use scion_tracker_core::access::{ClientPrefix, Expiry, PlaceAcl, RuleSet};
+use scion_tracker_core::request::Passkey;
+use serde::{Deserialize, Serialize};
+
+use crate::config;
+pub(crate) use book::{Book, Change, page_of_map, page_of_set};
+pub(crate) use completed::Completed;
+
+/// A passkey that was added at run time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PasskeyRecord {
+    /// The secret.
+    pub passkey: Passkey,
+    /// When it expires.
+    pub expiry: Expiry,
+    /// A note for operators.
+    pub note: Option<String>,
+    /// Whose it is, in the operator's words.
+    pub owner: Option<String>,
+    /// When it was added, in seconds since 1970.
+    pub created: u64,
+}
+
+impl PasskeyRecord {
+    /// A passkey without note and owner. [`Handle::add_passkey`](crate::server::Handle::add_passkey) fills in
+    /// when it was created.
+    pub const fn new(passkey: Passkey, expiry: Expiry) -> Self {
+        Self {
+            passkey,
+            expiry,
+            note: None,
+            owner: None,
+            created: 0,
+        }
+    }
+}
+
+/// Rules that were set at run time, for all torrents or for one. They replace those of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RulesRecord {
+    /// Networks that are served. If there is one, clients at other addresses are refused.
+    pub allow_networks: Vec<IpNet>,
+    /// Networks that are refused.
+    pub deny_networks: Vec<IpNet>,
+    /// Clients that are served. If there is one, others are refused.
+    #[serde(with = "texts")]
+    pub allow_clients: Vec<ClientPrefix>,
+    /// Clients that are refused.
+    #[serde(with = "texts")]
+    pub deny_clients: Vec<ClientPrefix>,
+    /// Which ISDs and ASes are served.
+    #[serde(with = "acl")]
+    pub isd_as: PlaceAcl,
+    /// Whether only a proven ISD-AS counts for `isd_as`.
+    pub proven: bool,
+}
+
+impl RulesRecord {
+    /// The rules as the tracker applies them.
+    pub fn rule_set(&self) -> RuleSet {
+        config::rules(
+            (&self.allow_networks, &self.deny_networks),
+            (&self.allow_clients, &self.deny_clients),
+            (&self.isd_as, self.proven),
+        )
+    }
+}
+
+/// A list of values as texts.
+mod texts {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<T: Display, S: Serializer>(
+        items: &[T],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(items.iter().map(T::to_string))
+    }
+
+    pub(super) fn deserialize<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
+        let items = Vec::<String>::deserialize(deserializer)?;
+        let items = items.iter().map(|item| item.parse());
+        items.collect::<Result<_, _>>().map_err(D::Error::custom)
+    }
+}
+
+/// An access control list as a list of its entries.
+mod acl {
+    use scion_tracker_core::access::PlaceAcl;
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        acl: &PlaceAcl,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(acl.entries())
+    }
+
+    pub(super) fn deserialize<'de, D>(deserializer: D) -> Result<PlaceAcl, D::Error>
+    where
+        D: Deserializer<'de>,
+    {
+        let entries = Vec::<String>::deserialize(deserializer)?;
+        PlaceAcl::from_entries(entries.iter().map(String::as_str)).map_err(D::Error::custom)
+    }
+}
+
+/// A part of a sorted list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The entries, sorted.
+    pub entries: Vec<T>,
+    /// Entries of the whole list.
+    pub total: usize,
+}
+
+/// Where records are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StoreKind {
+    /// Nowhere: they end with the tracker.
+    Memory,
+    /// A file.
+    Sqlite,
+    /// MySQL or MariaDB.
+    MySql,
+    /// PostgreSQL.
+    Postgres,
+}
+
+impl StoreKind {
+    /// As in labels of metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Sqlite => "sqlite",
+            Self::MySql => "mysql",
+            Self::Postgres => "postgres",
+        }
+    }
+}
+
+/// How the store of the records is. Counters are since the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecordsState {
+    /// Where records are kept.
+    pub store: StoreKind,
+    /// For how long the store could not be used. `None`: it can be used.
+    pub outage: Option<Duration>,
+    /// What the store said last when it could not be used, also if it can be used again.
+    pub last_error: Option<String>,
+    /// Time since the last successful write. `None`: nothing was written yet.
+    pub last_write: Option<Duration>,
+    /// Changes that wait to be written.
+    pub changes_waiting: usize,
+    /// Torrents with download counts that wait to be written.
+    pub counts_waiting: usize,
+    /// Successful writes. One can hold many changes.
+    pub writes: u64,
+    /// Writes that failed.
+    pub failures: u64,
+    /// Completed downloads that are lost to the records, because too many torrents had some during an outage.
+    pub counts_dropped: u64,
+}
+
+/// Why a change was not made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordsError {
+    /// The database does not answer, or its connection broke.
+    #[error("the database of the records cannot be reached: {0}")]
+    Unreachable(String),
+    /// There is no room for the change.
+    #[error("the database of the records is full: {0}")]
+    Full(String),
+    /// Another program holds the database.
+    #[error("the database of the records is locked by another program: {0}")]
+    Locked(String),
+    /// The database did not confirm the change in time. The change may still be made.
+    #[error("the database of the records did not confirm the change within 5 s")]
+    Timeout,
+    /// Too many changes wait for the database.
+    #[error("too many changes wait for the database of the records")]
+    Busy,
+    /// The database refused the change.
+    #[error("the database of the records refused the change: {0}")]
+    Refused(String),
+    /// The tracker has stopped.
+    #[error("the tracker is stopping and takes no changes")]
+    Stopped,
+    /// The entry is not a record: it comes from a file.
+    #[error("the entry comes from {0} in the configuration: remove it there")]
+    InFile(&'static str),
+    /// The change itself is wrong.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl RecordsError {
+    /// Whether the store is at fault, so that the same change can succeed later (HTTP status 503).
+    pub const fn is_of_store(&self) -> bool {
+        !matches!(self, Self::InFile(_) | Self::Invalid(_))
+    }
+}

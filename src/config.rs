@@ -5,6 +5,7 @@
 //! them with the defaults. The defaults run as they are.
 
 mod access;
+mod admin;
 mod changes;
 mod check;
 mod connections;
@@ -36,11 +37,13 @@ use crate::budget::{self, Budget};
 use crate::transport::Limits;
 pub(crate) use access::rules;
 pub use access::{Access, TorrentAccess};
+pub use admin::{Admin, Token, TokenError};
 pub use changes::Changes;
 use check::Sources;
 pub use connections::Connections;
 pub use listener::{
-    Http3Listener, Listen, Listener, ListenerError, ScionListener, ScionTransports, UdpListener,
+    AdminListener, Http3Listener, Listen, Listener, ListenerError, ScionListener, ScionTransports,
+    UdpListener,
 };
 pub use load::{ConfigError, template, unknown_variables};
 pub use sections::{Announce, Log, Places, Registry, Scion, Selection, Tls, Udp};
@@ -96,7 +99,8 @@ pub struct Config {
     /// Where the tracker listens. Any number of listeners of each kind.
     ///
     /// If the file, the environment or the flags name one listener, they name them all: kinds that
-    /// they do not name are off. SCION listeners do not count: they are in addition to the others.
+    /// they do not name are off. SCION and admin listeners do not count: they are in addition to the
+    /// others.
     ///
     /// A listener is an address with a port (`[::]:6969` also serves IPv4; port 0 takes a free one),
     /// or a table for more settings:
@@ -119,6 +123,11 @@ pub struct Config {
     /// address = "1-ff00:0:110,[10.0.0.1]:31969"
     /// # What is served there. UDP alone needs no certificate.
     /// transports = ["udp", "quic"]
+    ///
+    /// [[listen.admin]]
+    /// address = "127.0.0.1:1212"
+    /// # If the address is taken: "fail", or "warn" and run without it.
+    /// if_taken = "warn"
     /// ```
     ///
     /// In the environment, a list is separated by commas or spaces.
@@ -129,6 +138,13 @@ pub struct Config {
     /// each rule is worth: docs/access.md.
     #[config(nested)]
     pub access: Access,
+
+    /// The admin API, served where `listen.admin` says and on a Unix socket in the data directory. See
+    /// docs/api.md.
+    ///
+    /// Without a token, only the Unix socket serves everything, and TCP on loopback serves statistics.
+    #[config(nested)]
+    pub admin: Admin,
 
     /// Intervals and numbers of peers for clients.
     #[config(nested)]

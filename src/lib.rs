@@ -46,6 +46,8 @@ pub mod server;
 pub mod tls;
 
 mod access;
+#[cfg(feature = "admin")]
+mod admin;
 #[cfg(feature = "cli")]
 mod bench;
 mod budget;

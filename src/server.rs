@@ -174,6 +174,9 @@ pub struct Handle {
     config: Arc<Mutex<Config>>,
     certificates: Option<Arc<Certificates>>,
     lists: Arc<Lists>,
+    /// What the admin API keeps.
+    #[cfg(feature = "admin")]
+    pub(crate) admin: Arc<crate::admin::Shared>,
     /// Ends [`Server::run`].
     stop: CancellationToken,
 }
@@ -216,6 +219,9 @@ impl Handle {
     pub fn reload(&self, config: Config) -> Result<Changes, ReloadError> {
         config.check().map_err(ReloadError::Config)?;
         let mut current = self.config.lock();
+        #[cfg(feature = "admin")]
+        let tokens = crate::admin::Tokens::read(&config.admin)
+            .map_err(|error| ReloadError::Config(error.to_string()))?;
         let read = ReadLists::read(&config.access, &self.rules().access)?;
         // The last step that can fail.
         self.reload_certificates()?;
@@ -223,6 +229,8 @@ impl Handle {
             .apply(&config.access, read, &self.service, |rules| {
                 rules.terms = config.terms();
             });
+        #[cfg(feature = "admin")]
+        self.admin.set_tokens(tokens);
         lists::warn(&self.rules());
         let registry = self.service.tracker.registry();
         registry.set_ceilings(config.ceilings());
@@ -270,6 +278,9 @@ impl Server {
     pub fn check(config: &Config) -> Result<(), BindError> {
         config.check().map_err(BindError::Config)?;
         ReadLists::read(&config.access, &AccessRules::default())?;
+        #[cfg(feature = "admin")]
+        crate::admin::Tokens::read(&config.admin)
+            .map_err(|error| BindError::Config(error.to_string()))?;
         listener::check(config)
     }
 
@@ -278,6 +289,9 @@ impl Server {
     /// ten seconds.
     pub fn bind(config: Config) -> Result<Self, BindError> {
         config.check().map_err(BindError::Config)?;
+        #[cfg(feature = "admin")]
+        let admin = crate::admin::Shared::new(&config.admin)
+            .map_err(|error| BindError::Config(error.to_string()))?;
         let listener::BoundAll {
             listeners,
             certificates,
@@ -308,6 +322,8 @@ impl Server {
             listeners,
             handle: Handle {
                 lists: Arc::new(lists),
+                #[cfg(feature = "admin")]
+                admin: Arc::new(admin),
                 service: Arc::new(service),
                 started: Arc::new(config.clone()),
                 config: Arc::new(Mutex::new(config)),

@@ -14,7 +14,7 @@ use tokio::task;
 use super::log::{self, LogReload};
 use super::notify::{State, notify};
 use crate::client::DaemonAddr;
-use crate::config::{self, Changes, Config, ConfigError, Layer, LogFormat};
+use crate::config::{self, Changes, Config, ConfigError, Layer, LogFormat, Token};
 use crate::server::listener::listeners;
 use crate::server::{Handle, Server};
 
@@ -43,6 +43,9 @@ pub(super) struct Args {
     /// Serve only torrents of the allow list, which is in a file: access.allow.
     #[arg(long)]
     listed: bool,
+    /// Token of the admin API. Other users of this host can read flags: admin.token_file is safer.
+    #[arg(long, value_name = "TEXT")]
+    admin_token: Option<Token>,
     /// Time that clients wait between announces, as in 30m or 1800.
     #[arg(long, value_name = "DURATION", value_parser = config::parse_duration)]
     interval: Option<Duration>,
@@ -125,6 +128,7 @@ impl Args {
             data_dir: self.data_dir.or(other.data_dir),
             private: self.private || other.private,
             listed: self.listed || other.listed,
+            admin_token: self.admin_token.or(other.admin_token),
             interval: self.interval.or(other.interval),
             min_interval: self.min_interval.or(other.min_interval),
             place_policy: self.place_policy.or(other.place_policy),
@@ -141,6 +145,7 @@ impl Args {
         layer.data_dir = self.data_dir;
         layer.access.private = self.private.then_some(true);
         layer.access.listed = self.listed.then_some(true);
+        layer.admin.token = self.admin_token;
         layer.announce.interval = self.interval;
         layer.announce.min_interval = self.min_interval;
         layer.places.policy = self.place_policy;
@@ -220,8 +225,10 @@ async fn serve(args: Args, config: Config, log: LogReload) -> anyhow::Result<()>
     let mut urls = String::new();
     for listening in server.listeners() {
         tracing::info!("listening on {listening}");
-        urls += &listening.url();
-        urls += "\n";
+        if listening.is_tracker() {
+            urls += &listening.url();
+            urls += "\n";
+        }
     }
     if let Err(error) = super::print(&urls) {
         tracing::warn!("cannot write the URLs to standard output: {error}");

@@ -75,6 +75,10 @@ macro_rules! settings {
                 "connections.reply_timeout": connections.reply_timeout,
                 "connections.idle_timeout": connections.idle_timeout,
                 "log.level": log.level,
+                "admin.token": admin.token,
+                "admin.token_file": admin.token_file,
+                "admin.read_token": admin.read_token,
+                "admin.read_token_file": admin.read_token_file,
             }
             Restart {
                 "data_dir": data_dir,
@@ -84,6 +88,10 @@ macro_rules! settings {
                 "listen.https": listen.https,
                 "listen.http3": listen.http3,
                 "listen.scion": listen.scion,
+                "listen.admin": listen.admin,
+                "admin.socket": admin.socket,
+                "admin.tls": admin.tls,
+                "admin.allow_plain": admin.allow_plain,
                 "connections.streams": connections.streams,
                 "udp.receive_buffer": udp.receive_buffer,
                 "udp.connection_validity": udp.connection_validity,

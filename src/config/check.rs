@@ -242,7 +242,42 @@ pub(super) fn check(config: &Config, sources: &Sources) -> Result<(), String> {
         return Err("no listener is named in listen, and nothing asks for SCION".into());
     }
     config.listen.check()?;
+    check_admin(config, sources)?;
     check_addresses(&config.listen, sources)
+}
+
+/// Finds an admin listener that strangers could use, or eavesdrop on.
+fn check_admin(config: &Config, sources: &Sources) -> Result<(), String> {
+    let admin = &config.admin;
+    for listener in &config.listen.admin {
+        let setting = || {
+            sources.setting("listen.admin", listener.address, |layer| {
+                layer.listen.admin.is_some()
+            })
+        };
+        if cfg!(not(feature = "admin")) && !listener.optional {
+            return Err(format!(
+                "{} needs the cargo feature admin, which this program was built without",
+                setting()
+            ));
+        }
+        if listener.address.ip().to_canonical().is_loopback() {
+            continue;
+        }
+        if !admin.has_token() {
+            return Err(format!(
+                "{} is not on loopback and no token is set: set admin.token_file or --admin-token",
+                setting()
+            ));
+        }
+        if !admin.tls && !admin.allow_plain {
+            return Err(format!(
+                "{} is not on loopback and would send tokens in the clear: set admin.tls = true, or admin.allow_plain = true if something else protects it",
+                setting()
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Finds an address that two listeners cannot share: UDP and HTTP/3 use UDP, HTTP and HTTPS use TCP.
@@ -252,18 +287,22 @@ fn check_addresses(listen: &Listen, sources: &Sources) -> Result<(), String> {
     let http3 = listen.http3.iter().map(|it| it.address).collect();
     let http = listen.http.iter().map(|it| it.address).collect();
     let https = listen.https.iter().map(|it| it.address).collect();
+    // The tracker starts without an optional one.
+    let admin = listen.admin.iter().filter(|it| !it.optional);
+    let admin = admin.map(|it| it.address).collect();
     let over_udp: [Addresses; 2] = [
         ("listen.udp", udp, |layer| layer.listen.udp.is_some()),
         ("listen.http3", http3, |layer| layer.listen.http3.is_some()),
     ];
-    let over_tcp: [Addresses; 2] = [
+    let over_tcp: [Addresses; 3] = [
         ("listen.http", http, |layer| layer.listen.http.is_some()),
         ("listen.https", https, |layer| layer.listen.https.is_some()),
+        ("listen.admin", admin, |layer| layer.listen.admin.is_some()),
     ];
-    for kinds in [over_udp, over_tcp] {
+    for kinds in [&over_udp[..], &over_tcp] {
         let mut seen = BTreeMap::new();
         for (key, addresses, is_set) in kinds {
-            for address in addresses {
+            for &address in addresses {
                 let setting = || sources.setting(key, address, is_set);
                 match seen.insert(address, setting()) {
                     // The system picks a port for each.
@@ -348,6 +387,24 @@ mod tests {
                 "registry.memory = '600MiB'",
                 "connections.memory = '500MiB'",
                 "registry.memory = 600.0 MiB (set by SCION_TRACKER_REGISTRY_MEMORY) and connections.memory = 500.0 MiB (set in test.toml:1) leave too little of memory = 1.0 GiB (set by a flag)",
+            ),
+            (
+                "listen.admin = ['0.0.0.0:1']",
+                "admin.tls = true",
+                "",
+                "listen.admin = 0.0.0.0:1 (set by a flag) is not on loopback and no token is set",
+            ),
+            (
+                "listen.admin = ['[::1]:1', '[::ffff:127.0.0.2]:1', '[::]:2']",
+                "",
+                "admin.read_token = 'MyReadToken'",
+                "listen.admin = [::]:2 (set by a flag) is not on loopback and would send tokens in the clear",
+            ),
+            (
+                "listen.admin = ['0.0.0.0:1']",
+                "admin.allow_plain = true",
+                "admin.token_file = '/tokens'",
+                "no contradiction",
             ),
             (
                 "",

@@ -19,8 +19,8 @@ use super::changes::settings;
 use super::check::Sources;
 use super::value::ClientHeader;
 use super::{
-    Config, Http3Listener, Layer, Listener, LogFormat, ScionListener, ScionTransports,
-    TorrentAccess, UdpListener,
+    AdminListener, Config, Http3Listener, Layer, Listener, LogFormat, ScionListener,
+    ScionTransports, Token, TorrentAccess, UdpListener,
 };
 use crate::scion::daemon::DaemonAddr;
 
@@ -60,6 +60,9 @@ pub(super) fn effective(config: &Config, sources: &Sources) -> String {
     text
 }
 
+/// Instead of a setting that is set and secret.
+const SECRET: &str = "set, not shown";
+
 struct Line {
     section: &'static str,
     name: &'static str,
@@ -78,6 +81,8 @@ fn instead(key: &str, config: &Config) -> String {
             "not set: {}, one and a half of announce.interval",
             format_duration(config.peer_lifetime())
         ),
+        "admin.token" if config.admin.token.is_some() => SECRET.into(),
+        "admin.read_token" if config.admin.read_token.is_some() => SECRET.into(),
         _ => "not set".into(),
     }
 }
@@ -102,6 +107,13 @@ macro_rules! generate {
     };
 }
 settings!(generate);
+
+/// A secret. [`instead`] says that it is set.
+impl Shown for Token {
+    fn toml(&self) -> Option<String> {
+        None
+    }
+}
 
 fn quoted(text: impl Display) -> String {
     toml::Value::String(text.to_string()).to_string()
@@ -172,6 +184,10 @@ shown! {
         format!("{{ {} }}", pairs.collect::<Vec<_>>().join(", "))
     },
     UdpListener: it => quoted(it.address),
+    AdminListener: it => match it.optional {
+        false => quoted(it.address),
+        true => format!("{{ address = {}, if_taken = \"warn\" }}", quoted(it.address)),
+    },
     Listener: it => on_ip(it.address, &it.proxies, &it.header, it.proxy_protocol),
     Http3Listener: it => on_ip(it.address, &it.proxies, &it.header, false),
     ScionListener: it => {
@@ -249,6 +265,21 @@ mod tests {
     }
 
     #[test]
+    fn secrets_are_not_shown() {
+        let (text, _) = shown(sources(
+            "admin.token = 'MyAccessToken'",
+            "admin.read_token = 'MyReadToken'",
+            "",
+        ));
+        assert!(text.contains("#token =  # set, not shown\n"), "{text}");
+        assert!(text.contains("#read_token =  # set, not shown\n"), "{text}");
+        assert!(
+            !text.contains("MyAccess") && !text.contains("MyRead"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn a_file_with_this_text_has_the_same_effect() {
         let everything = "
             data_dir = '/a b/\"c'
@@ -257,6 +288,8 @@ mod tests {
             listen.http = [{ address = '[::]:3', proxies = ['10.0.0.0/8'], proxy_protocol = true }]
             listen.http3 = [{ address = '[::]:4', proxies = ['::1'], header = 'x-real-ip' }]
             listen.scion = ['1-ff00:0:110,[10.0.0.1]:5', { address = '1-ff00:0:110,[::1]:6', transports = ['udp'] }]
+            listen.admin = ['[::1]:7', { address = '127.0.0.1:8', if_taken = 'warn' }]
+            admin = { socket = false, token_file = '/tokens', tls = true, allow_plain = true }
             access.private = true
             access.passkeys = '/keys'
             access.deny_networks = ['192.0.2.0/24']

@@ -2,7 +2,7 @@
 //! ([`crate::server::listener`]), and the settings of one listener of each kind.
 
 use std::fmt;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -117,6 +117,16 @@ pub struct Http3Listener {
     pub proxies: Vec<IpNet>,
     /// Header in which the proxies name the client.
     pub header: ClientHeader,
+}
+
+/// A listener for the admin API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AdminListener {
+    /// Address and port. Port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Whether the server starts without it, with a warning, if the address cannot be listened on.
+    pub optional: bool,
 }
 
 /// A listener over SCION.
@@ -251,6 +261,55 @@ impl<'de> Deserialize<'de> for Listener {
             proxies: table.proxies,
             header: table.header,
             proxy_protocol: table.proxy_protocol,
+        })
+    }
+}
+
+impl Settings for AdminListener {}
+
+impl From<SocketAddr> for AdminListener {
+    /// A listener that the server does not start without.
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            address,
+            optional: false,
+        }
+    }
+}
+
+impl FromStr for AdminListener {
+    type Err = ListenerError;
+
+    /// A port alone is one of 127.0.0.1.
+    fn from_str(text: &str) -> Result<Self, ListenerError> {
+        let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let port = text.trim().parse().map(loopback);
+        port.or_else(|_| address(text)).map(Self::from)
+    }
+}
+
+impl ListItem for AdminListener {}
+
+impl<'de> Deserialize<'de> for AdminListener {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            #[serde(deserialize_with = "value::text")]
+            address: AdminListener,
+            #[serde(default)]
+            if_taken: IfTaken,
+        }
+        #[derive(Deserialize, Default)]
+        #[serde(rename_all = "lowercase")]
+        enum IfTaken {
+            #[default]
+            Fail,
+            Warn,
+        }
+        text_or_table(deserializer, |table: Table| Self {
+            optional: matches!(table.if_taken, IfTaken::Warn),
+            ..table.address
         })
     }
 }
@@ -404,7 +463,14 @@ mod tests {
         assert_eq!(address("192.0.2.1:80").as_deref(), Ok("192.0.2.1:80"));
         assert_eq!(address("[::1]:0").as_deref(), Ok("[::1]:0"));
         assert_eq!(address("6969").as_deref(), Ok("[::]:6969"));
+        let admin = |text: &str| {
+            text.parse::<AdminListener>()
+                .map(|it| it.address.to_string())
+        };
+        assert_eq!(admin("1212").as_deref(), Ok("127.0.0.1:1212"));
+        assert_eq!(admin("[::]:1").as_deref(), Ok("[::]:1"));
         for bad in ["", "::1", "localhost:80", "[::]:65536", "192.0.2.1"] {
+            assert_eq!(admin(bad), Err(ListenerError), "{bad}");
             assert_eq!(address(bad), Err(ListenerError), "{bad}");
         }
     }

@@ -4,6 +4,7 @@
 //! the loop that binds are all generated from the rows of [`listeners!`]. To add a kind, write a file
 //! with a type that implements [`Listener`] and [`Run`], and add a row that names it.
 
+mod admin;
 mod quic;
 mod scion;
 mod tcp;
@@ -20,7 +21,7 @@ use std::thread::JoinHandle;
 use scion_tracker_core::address::ScionAddr;
 use tokio_util::sync::CancellationToken;
 
-use super::{BindError, RunError, receive, tasks::Tasks};
+use super::{BindError, Handle, RunError, receive, tasks::Tasks};
 use crate::config::Config;
 use crate::service::Service;
 use crate::tls::{Certificates, MakeError, TlsError};
@@ -83,6 +84,16 @@ macro_rules! listeners {
                 env: "SCION_TRACKER_SCION",
                 default: [],
                 flag: "Serve UDP and HTTP/3 over SCION here, in addition to the other listeners. Repeatable", "ISD-AS,[IP]:PORT",
+                besides: true,
+            }
+            {
+                /// The admin API over HTTP/1.1: see the section `admin`. An address beyond loopback needs a
+                /// token, and TLS or admin.allow_plain.
+                admin: Admin = admin::Admin,
+                settings: AdminListener,
+                env: "SCION_TRACKER_ADMIN",
+                default: [{ "address": "127.0.0.1:1212", "if_taken": "warn" }],
+                flag: "Serve the admin API here instead of on 127.0.0.1:1212. Beyond loopback it needs a token, and TLS or admin.allow_plain. Repeatable", "ADDR:PORT",
                 besides: true,
             }
         }
@@ -214,6 +225,11 @@ pub struct Listening {
 }
 
 impl Listening {
+    /// Whether clients announce to it.
+    pub const fn is_tracker(&self) -> bool {
+        !matches!(self.kind, Kind::Admin)
+    }
+
     /// Whether it is announced to by BEP 15, over IP or SCION.
     pub(super) fn is_udp_tracker(&self) -> bool {
         self.scheme == "udp"
@@ -229,7 +245,8 @@ impl Listening {
         }
     }
 
-    /// The URL that clients announce to. It names this host if the address is a wildcard.
+    /// The URL that clients announce to, or that of the admin API. It names this host if the address is a
+    /// wildcard.
     pub fn url(&self) -> String {
         let Self {
             mut address,
@@ -243,7 +260,11 @@ impl Listening {
         if address.ip().is_unspecified() {
             address.set_ip(Ipv4Addr::LOCALHOST.into());
         }
-        format!("{scheme}://{address}/announce")
+        let path = match self.is_tracker() {
+            true => "announce",
+            false => "",
+        };
+        format!("{scheme}://{address}/{path}")
     }
 
     /// [`Listening::url`] of a configured address, unless the system picks its port.
@@ -360,6 +381,7 @@ fn usual_data_dir() -> Option<PathBuf> {
 /// What a listener needs to start.
 pub(super) struct Start<'a> {
     service: Arc<Service>,
+    handle: &'a Handle,
     config: &'a Config,
     /// Port of the first HTTP/3 listener on IP, which HTTPS tells its clients about.
     http3_port: Option<u16>,
@@ -372,7 +394,7 @@ pub(super) struct Start<'a> {
 pub(super) fn start(
     listeners: Vec<Box<dyn Run>>,
     config: &Config,
-    service: &Arc<Service>,
+    handle: &Handle,
     tasks: &mut Tasks,
 ) -> Result<(), RunError> {
     let http3_port = listeners
@@ -383,7 +405,8 @@ pub(super) fn start(
     for listener in listeners {
         let listening = listener.listening();
         let mut start = Start {
-            service: Arc::clone(service),
+            service: Arc::clone(&handle.service),
+            handle,
             config,
             http3_port,
             tasks,

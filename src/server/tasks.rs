@@ -49,15 +49,15 @@ impl Tasks {
         let Server {
             config,
             listeners,
-            handle:
-                Handle {
-                    service,
-                    certificates,
-                    lists,
-                    ..
-                },
+            handle,
         } = server;
-        listener::start(listeners, &config, &service, self)?;
+        listener::start(listeners, &config, &handle, self)?;
+        let Handle {
+            service,
+            certificates,
+            lists,
+            ..
+        } = handle;
         let stop = self.stop_token();
         self.spawn(sweep(Arc::clone(&service), stop));
         let stop = self.stop_token();

@@ -13,6 +13,7 @@ mod eviction;
 mod large;
 mod past;
 mod prefetch;
+pub mod read;
 mod shard;
 mod small;
 mod sources;

@@ -288,6 +288,46 @@ impl LargeSwarm {
         true
     }
 
+    /// Shows peers from the cursor downwards. Returns false if the budget ended first.
+    pub(super) fn visit(
+        &self,
+        cursor: &mut Cursor,
+        budget: &mut usize,
+        mut each: impl FnMut(IsdAs, CompactAddr, Record<()>),
+    ) -> bool {
+        fn all<P: Packed + std::hash::Hash>(
+            indexes: &[ClassIndex<P>],
+            cursor: &mut Cursor,
+            budget: &mut usize,
+            mut each: impl FnMut(IsdAs, &P, &Record<()>),
+        ) -> bool {
+            cursor.index = cursor.index.min(indexes.len() as u32);
+            while cursor.index > 0 {
+                if !indexes[cursor.index as usize - 1].visit(cursor, budget, &mut each) {
+                    return false;
+                }
+                cursor.index -= 1;
+            }
+            true
+        }
+        while cursor.six > 0 {
+            let finished = match cursor.six {
+                2 => all(&self.six, cursor, budget, |ia, addr, head| {
+                    each(ia, CompactAddr::V6(*addr), *head);
+                }),
+                _ => all(&self.four, cursor, budget, |ia, addr, head| {
+                    each(ia, CompactAddr::V4(*addr), *head);
+                }),
+            };
+            if !finished {
+                return false;
+            }
+            cursor.index = u32::MAX;
+            cursor.six -= 1;
+        }
+        true
+    }
+
     /// Every peer.
     pub(super) fn for_each(&self, mut each: impl FnMut(IsdAs, CompactAddr, Record<()>)) {
         for group in self

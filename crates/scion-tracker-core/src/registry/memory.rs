@@ -86,7 +86,7 @@ impl Default for Sweep {
 #[derive(Debug)]
 pub struct Memory {
     ceilings: AtomicCeilings,
-    keys: RandomState,
+    pub(super) keys: RandomState,
     pub(super) shards: Box<[Aligned]>,
     sources: Sources,
     clients: Clients,
@@ -288,7 +288,7 @@ impl Memory {
         completed
     }
 
-    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+    pub(super) fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
         // The index inside the shard goes by the low and the highest bits.
         self.shards[(hash >> 40) as usize % SHARDS].0.lock()
     }

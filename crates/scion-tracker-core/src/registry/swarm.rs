@@ -262,6 +262,24 @@ impl Swarm {
         }
     }
 
+    /// Shows peers from the cursor downwards. Returns false if the budget ended first. A small swarm is
+    /// shown as a whole.
+    pub(super) fn visit(
+        &self,
+        cursor: &mut Cursor,
+        budget: &mut usize,
+        each: impl FnMut(IsdAs, CompactAddr, Record<()>),
+    ) -> bool {
+        match self {
+            Self::Large(large) => large.visit(cursor, budget, each),
+            Self::Four(_) | Self::Mixed(_) => {
+                *budget = budget.saturating_sub(self.len());
+                self.for_each(each);
+                true
+            }
+        }
+    }
+
     /// Removes the peer at `position`.
     pub(super) fn remove(&mut self, peer: &PeerEntry, position: Position, keys: &RandomState) {
         match (&mut *self, position) {

@@ -60,7 +60,7 @@ pub(in crate::registry) struct Slot {
 }
 
 /// The progress of an expiry. All bounds are exclusive and go downwards.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::registry) struct Cursor {
     pub(in crate::registry) six: u32,
     pub(in crate::registry) index: u32,
@@ -285,6 +285,39 @@ impl<P: Packed + std::hash::Hash> ClassIndex<P> {
             return None;
         };
         Some(only)
+    }
+
+    /// Shows peers from the cursor downwards. Returns false if the budget ended first.
+    pub(in crate::registry) fn visit(
+        &self,
+        cursor: &mut Cursor,
+        budget: &mut usize,
+        each: &mut impl FnMut(IsdAs, &P, &Record<()>),
+    ) -> bool {
+        cursor.isd = cursor.isd.min(self.isds.len() as u32);
+        while cursor.isd > 0 {
+            let groups = &self.isds[cursor.isd as usize - 1].groups;
+            cursor.group = cursor.group.min(groups.len() as u32);
+            while cursor.group > 0 {
+                let group = &groups[cursor.group as usize - 1];
+                cursor.position = cursor.position.min(group.len() as u32);
+                while cursor.position > 0 {
+                    if *budget == 0 {
+                        return false;
+                    }
+                    *budget -= 1;
+                    cursor.position -= 1;
+                    let (addr, head) = group.at(cursor.position);
+                    each(group.ia, addr, head);
+                }
+                cursor.position = u32::MAX;
+                cursor.group -= 1;
+            }
+            cursor.group = u32::MAX;
+            cursor.isd -= 1;
+        }
+        cursor.isd = u32::MAX;
+        true
     }
 
     /// Visits peers from the cursor downwards. Returns false if the budget ended first.

@@ -5,7 +5,7 @@
 //! costs nothing.
 
 use crate::registry::PeerEntry;
-use crate::request::Origin;
+use crate::request::{AnnounceRequest, Origin};
 use crate::response::{Refusal, SwarmCounts};
 use crate::types::{InfoHash, Time};
 
@@ -27,6 +27,10 @@ pub enum Change {
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Announced<'a> {
+    /// The requester, as the transport saw it.
+    pub origin: &'a Origin,
+    /// What it sent.
+    pub announce: &'a AnnounceRequest,
     /// The peer, as the registry was given it.
     pub peer: &'a PeerEntry,
     /// What became of it.
@@ -39,6 +43,18 @@ pub struct Announced<'a> {
     pub now: Time,
 }
 
+/// An announce that was served and stored nothing, because others cannot reach its peer (port 0).
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Looked<'a> {
+    /// The requester, as the transport saw it.
+    pub origin: &'a Origin,
+    /// What it sent.
+    pub announce: &'a AnnounceRequest,
+    /// The swarm.
+    pub counts: SwarmCounts,
+}
+
 /// An announce or a scrape that was refused.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
@@ -47,15 +63,22 @@ pub struct Refused<'a> {
     pub origin: &'a Origin,
     /// The swarm that it asked for.
     pub info_hash: &'a InfoHash,
+    /// What it sent, if it was an announce.
+    pub announce: Option<&'a AnnounceRequest>,
     /// Why.
     pub refusal: Refusal,
 }
 
-/// Is told what requests changed. Both methods do nothing unless an observer says otherwise.
+/// Is told what requests changed. All methods do nothing unless an observer says otherwise.
 pub trait Observer {
     /// An announce was served.
     fn announced(&self, announced: &Announced<'_>) {
         let _ = announced;
+    }
+
+    /// An announce was served that stored nothing.
+    fn looked(&self, looked: &Looked<'_>) {
+        let _ = looked;
     }
 
     /// An announce or a scrape was refused. Strangers can cause any number of these.
@@ -69,6 +92,10 @@ impl Observer for () {}
 impl<O: Observer + ?Sized> Observer for std::sync::Arc<O> {
     fn announced(&self, announced: &Announced<'_>) {
         (**self).announced(announced);
+    }
+
+    fn looked(&self, looked: &Looked<'_>) {
+        (**self).looked(looked);
     }
 
     fn refused(&self, refused: &Refused<'_>) {

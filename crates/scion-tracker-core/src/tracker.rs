@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use crate::access::{Access, Query, Rates};
-use crate::observe::{Announced, Observer, Refused};
+use crate::observe::{Announced, Looked, Observer, Refused};
 use crate::place::Places;
 use crate::registry::{PeerEntry, Registry, Selection};
 use crate::request::{AnnounceRequest, Carries, Origin, Passkey, PeerKey};
@@ -137,14 +137,21 @@ impl<R: Registry, O: Observer> Tracker<R, O> {
         } = self.admit(rules, *now, rng, origin, announce, carries)?;
         if !peer.addr.has_port() {
             let counts = self.registry.look(&peer, &selection, rng, sink);
+            self.observer.looked(&Looked {
+                origin,
+                announce,
+                counts,
+            });
             return Ok(reply(terms, rng, origin, counts, warning));
         }
         let outcome = self
             .registry
             .announce(&peer, &selection, *now, rng, sink)
-            .map_err(|refusal| self.refuse(origin, &announce.info_hash, refusal))?;
+            .map_err(|refusal| self.refuse(origin, &announce.info_hash, Some(announce), refusal))?;
         let counts = outcome.counts;
         self.observer.announced(&Announced {
+            origin,
+            announce,
             peer: &peer,
             change: outcome.change,
             completed: outcome.completed,
@@ -191,7 +198,7 @@ impl<R: Registry, O: Observer> Tracker<R, O> {
             access,
             rates,
         } = rules;
-        let refuse = |refusal| self.refuse(origin, &announce.info_hash, refusal);
+        let refuse = |refusal| self.refuse(origin, &announce.info_hash, Some(announce), refusal);
         if let Some(rates) = rates
             && !rates.take(origin.host, now, rng)
         {
@@ -257,17 +264,24 @@ impl<R: Registry, O: Observer> Tracker<R, O> {
                 is_proven,
                 now,
             };
-            let refuse = |refusal| self.refuse(origin, info_hash, refusal);
+            let refuse = |refusal| self.refuse(origin, info_hash, None, refusal);
             access.check(&query).map_err(refuse)?;
         }
         Ok(self.registry.scrape(info_hash))
     }
 
     #[cold]
-    fn refuse(&self, origin: &Origin, info_hash: &InfoHash, refusal: Refusal) -> Refusal {
+    fn refuse(
+        &self,
+        origin: &Origin,
+        info_hash: &InfoHash,
+        announce: Option<&AnnounceRequest>,
+        refusal: Refusal,
+    ) -> Refusal {
         self.observer.refused(&Refused {
             origin,
             info_hash,
+            announce,
             refusal,
         });
         refusal

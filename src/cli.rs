@@ -9,7 +9,9 @@ mod asking;
 mod bench;
 mod cert;
 mod config;
+mod generate;
 mod health;
+mod legacy;
 mod log;
 mod notify;
 mod scion;
@@ -20,6 +22,9 @@ mod visible;
 use std::fmt;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
@@ -60,9 +65,23 @@ enum Command {
     Config(config::Args),
     /// Make a certificate authority and a certificate for tests and labs.
     Cert(cert::Args),
+    /// Write man pages, one for each command, into a directory.
+    Man(generate::Man),
+    /// Print a script with which a shell completes commands and flags.
+    Completions(generate::Completions),
 }
 
 impl Cli {
+    /// Reads the arguments of the program. Ends it if they are wrong or ask for help.
+    pub fn from_args() -> Self {
+        let legacy::Translated { args, notes } = legacy::translate(std::env::args_os());
+        for note in notes {
+            // A note that cannot be written is lost.
+            let _ = writeln!(io::stderr(), "scion-tracker: {note}");
+        }
+        Self::parse_from(args)
+    }
+
     /// Runs what the command line asks for.
     pub fn run(self) -> Result<(), Failure> {
         // Without a default, rustls panics if features enable two providers.
@@ -83,6 +102,8 @@ impl Cli {
             Some(Command::Bench(args)) => Ok(args.run()?),
             Some(Command::Config(args)) => Ok(args.run()?),
             Some(Command::Cert(args)) => Ok(args.run()?),
+            Some(Command::Man(args)) => Ok(args.run()?),
+            Some(Command::Completions(args)) => Ok(args.run()?),
         }
     }
 }
@@ -91,6 +112,18 @@ impl Cli {
 pub struct Failure(anyhow::Error);
 
 impl Failure {
+    /// Writes it to standard error. If nobody reads there, it is given up after a second: the exit code says
+    /// that something went wrong, too.
+    pub fn report(&self) {
+        let text = format!("scion-tracker: {self:#}\n");
+        let (done, is_done) = mpsc::sync_channel(1);
+        thread::spawn(move || {
+            let _ = io::stderr().write_all(text.as_bytes());
+            let _ = done.send(());
+        });
+        let _ = is_done.recv_timeout(Duration::from_secs(1));
+    }
+
     /// See [`crate::cli`].
     pub fn exit_code(&self) -> ExitCode {
         let Self(error) = self;

@@ -19,6 +19,8 @@ pub(crate) mod fuzz;
 )]
 mod listener;
 mod load;
+mod log;
+mod public_url;
 mod sections;
 mod value;
 
@@ -46,10 +48,15 @@ pub use listener::{
     UdpListener,
 };
 pub use load::{ConfigError, template, unknown_variables};
-pub use sections::{Announce, Log, Places, Registry, Scion, Selection, Tls, Udp};
+pub use log::{
+    AccessAddresses, AccessAddressesError, Facility, FacilityError, Log, LogFormat, LogFormatError,
+    LogTarget, LogTargetError,
+};
+pub use public_url::PublicUrl;
+pub use sections::{Announce, Places, Registry, Scion, Selection, Tls, Udp};
 #[cfg(feature = "cli")]
 pub(crate) use value::parse_duration;
-pub use value::{ClientHeader, ClientHeaderError, LogFormat, LogFormatError};
+pub use value::{ClientHeader, ClientHeaderError};
 
 /// Settings of one source (file, environment, flags). Those it does not set are left to the others.
 pub type Layer = <Config as confique::Config>::Layer;
@@ -95,6 +102,16 @@ pub struct Config {
     /// core.
     #[config(env = "SCION_TRACKER_WORKERS")]
     pub workers: Option<NonZeroUsize>,
+
+    /// URLs that clients announce to, as the outside sees them: "udp://tracker.example:6969/announce",
+    /// "https://tracker.example/announce". The start prints them, and the page and the API show them. Without
+    /// them: the addresses that the tracker listens on.
+    #[config(
+        env = "SCION_TRACKER_PUBLIC_URLS",
+        parse_env = value::list,
+        default = []
+    )]
+    pub public_urls: Vec<PublicUrl>,
 
     /// Where the tracker listens. Any number of listeners of each kind.
     ///
@@ -179,7 +196,7 @@ pub struct Config {
     #[config(nested)]
     pub tls: Tls,
 
-    /// The log, on standard error.
+    /// The log, and the access log.
     #[config(nested)]
     pub log: Log,
 }

@@ -44,6 +44,8 @@ counters! {
     UdpKernelDrops = "udp_kernel_drops",
     /// Lines of the log that strangers caused, suppressed because there were too many.
     LogLinesSuppressed = "log_lines_suppressed",
+    /// Lines of the access log that were lost because its disk was slow or full.
+    AccessLogLost = "access_log_lost",
     /// UDP: replies that the socket would not take.
     UdpSendFailures = "udp_send_failures",
     /// HTTP/1.1, also over SCION, and HTTP/2: announces answered with peers.

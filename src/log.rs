@@ -1,5 +1,9 @@
 //! Helps with lines of the log that strangers can cause: a limit per place, and values that are safe to
-//! show.
+//! show. The submodules write logs without making anyone wait.
+
+pub(crate) mod access;
+pub(crate) mod file;
+pub(crate) mod queue;
 
 use std::fmt::{self, Write as _};
 use std::time::{Duration, Instant};

@@ -13,6 +13,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use scion_tracker_core::Tracker;
@@ -25,7 +26,8 @@ use tokio_util::sync::CancellationToken;
 use crate::access::{self as lists, Lists, ReadLists};
 pub use crate::access::{LineError, ListError};
 use crate::config::{Changes, Config};
-use crate::counters::Snapshot;
+use crate::counters::{self, Snapshot};
+use crate::log::access::AccessLog;
 use crate::scion::daemon::DaemonError;
 use crate::service::Service;
 use crate::tls::{Certificates, TlsError};
@@ -80,6 +82,14 @@ pub enum BindError {
     /// A list of torrents or passkeys cannot be used.
     #[error("cannot use a list of access")]
     List(#[from] ListError),
+    /// The access log cannot be opened.
+    #[error("cannot open the access log {}", path.display())]
+    AccessLog {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The system gives no randomness.
     #[error("the system gives no random numbers")]
     Entropy(#[from] getrandom::Error),
@@ -173,6 +183,8 @@ pub struct Handle {
     /// The configuration that was put in force last.
     config: Arc<Mutex<Config>>,
     certificates: Option<Arc<Certificates>>,
+    /// What the server listens on.
+    listening: Arc<[Listening]>,
     lists: Arc<Lists>,
     /// What the admin API keeps.
     #[cfg(feature = "admin")]
@@ -190,8 +202,12 @@ impl Handle {
 
     /// What the tracker has done since its start, and what it holds.
     pub fn stats(&self) -> Stats {
+        let mut counted = self.service.counters.snapshot();
+        if let Some(log) = &self.service.access_log {
+            counted.add(counters::Counter::AccessLogLost, log.lost());
+        }
         Stats {
-            counters: self.service.counters.snapshot(),
+            counters: counted,
             registry: self.service.tracker.registry().totals(),
         }
     }
@@ -252,10 +268,41 @@ impl Handle {
             .map_or(Ok(()), |certificates| certificates.reload())
     }
 
+    /// The URLs that clients announce to: those that the configuration calls public, else one for each
+    /// listener, on this host.
+    pub fn urls(&self) -> Vec<String> {
+        let public = &self.config.lock().public_urls;
+        match public.is_empty() {
+            true => {
+                let trackers = self.listening.iter().filter(|it| it.is_tracker());
+                trackers.map(Listening::url).collect()
+            }
+            false => public.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// Opens the access log again, after it was renamed. Returns at once.
+    pub fn reopen_logs(&self) {
+        if let Some(log) = &self.service.access_log {
+            log.reopen();
+        }
+    }
+
     /// The certificate of HTTPS and HTTP/3, if the server has such listeners.
     pub fn certificates(&self) -> Option<&Certificates> {
         self.certificates.as_deref()
     }
+}
+
+/// Opens the access log that the configuration names.
+fn access_log(config: &Config) -> Result<Option<AccessLog>, BindError> {
+    let open = |path: &PathBuf| {
+        AccessLog::start(path, config.log.access_addresses).map_err(|source| BindError::AccessLog {
+            path: path.clone(),
+            source,
+        })
+    };
+    config.log.access.as_ref().map(open).transpose()
 }
 
 /// Seeds of hash functions.
@@ -296,13 +343,19 @@ impl Server {
             listeners,
             certificates,
         } = listener::bind(&config)?;
-        let tracker = Tracker::observed(Memory::new(config.ceilings(), keys()?), Watch::default());
+        let access_log = access_log(&config)?;
+        let watch = Watch {
+            access_log: access_log.clone(),
+            ..Watch::default()
+        };
+        let tracker = Tracker::observed(Memory::new(config.ceilings(), keys()?), watch);
         let mut rules = Rules::public(config.terms());
         let seeds = keys()?;
         rules.access = AccessRules::new(seeds);
         let read = ReadLists::read(&config.access, &rules.access)?;
         let limits = config.limits();
         let mut service = Service::new(tracker, rules, limits);
+        service.access_log = access_log;
         if listeners
             .iter()
             .flat_map(|it| it.transports())
@@ -317,6 +370,7 @@ impl Server {
             rules.access.set_epoch(lists::epoch(&service));
         });
         lists::warn(&service.rules());
+        let listening = listeners.iter().flat_map(|it| it.transports()).collect();
         Ok(Self {
             config: config.clone(),
             listeners,
@@ -328,6 +382,7 @@ impl Server {
                 started: Arc::new(config.clone()),
                 config: Arc::new(Mutex::new(config)),
                 certificates,
+                listening,
                 stop: CancellationToken::new(),
             },
         })
@@ -354,6 +409,7 @@ impl Server {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         let mut tasks = Tasks::new();
         let stop = self.handle.stop.clone();
+        let access_log = self.handle.service.access_log.clone();
         let result = match tasks.start(self) {
             Err(error) => Err(error),
             Ok(()) => tokio::select! {
@@ -363,6 +419,11 @@ impl Server {
             },
         };
         tasks.stop().await;
+        if let Some(log) = access_log {
+            const LAST_LINES: Duration = Duration::from_secs(1);
+            // It fails only if the runtime stops, which loses the last lines.
+            let _ = tokio::task::spawn_blocking(move || log.drain(LAST_LINES)).await;
+        }
         result
     }
 }

@@ -12,6 +12,7 @@ use scion_tracker_core::types::{Rng, Time};
 
 use crate::clock::Clock;
 use crate::counters::Counters;
+use crate::log::access::AccessLog;
 use crate::server::secrets::Secrets;
 use crate::transport::Limits;
 use crate::transport::connections::Connections;
@@ -30,6 +31,8 @@ pub(crate) struct Service {
     pub(crate) clock: Clock,
     /// Those of the sockets are in it.
     pub(crate) counters: Arc<Counters>,
+    /// The access log, if there is one. The observer of the tracker writes to it.
+    pub(crate) access_log: Option<AccessLog>,
     /// Secrets of UDP connection ids. Without them, each listener makes its own, which ends with it.
     pub(crate) secrets: Option<Secrets>,
 }
@@ -49,6 +52,7 @@ impl Service {
             limits: ArcSwap::from_pointee(limits),
             clock: Clock::start(),
             counters,
+            access_log: None,
             secrets: None,
         }
     }

@@ -10,6 +10,7 @@
 )]
 #![deny(clippy::undocumented_unsafe_blocks, unsafe_op_in_unsafe_fn)]
 
+pub(crate) mod inherited;
 pub(crate) mod ip;
 pub(crate) mod mmsg;
 mod options;

@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use scion_tracker_core::observe::{Announced, Observer};
+use scion_tracker_core::observe::{Announced, Looked, Observer, Refused};
 
+use crate::log::access::AccessLog;
 use crate::records::Completed;
 
 /// The observer of the server's tracker. An announce that nobody is interested in costs a branch per sink.
@@ -12,6 +13,8 @@ use crate::records::Completed;
 pub(crate) struct Watch {
     /// Completed downloads that are not in the records yet.
     pub(crate) completed: Arc<Completed>,
+    /// The access log, if there is one.
+    pub(crate) access_log: Option<AccessLog>,
 }
 
 impl Observer for Watch {
@@ -19,6 +22,23 @@ impl Observer for Watch {
     fn announced(&self, it: &Announced<'_>) {
         if it.completed {
             self.completed.add(it.peer.info_hash);
+        }
+        if let Some(log) = &self.access_log {
+            log.announced(it);
+        }
+    }
+
+    #[inline]
+    fn looked(&self, it: &Looked<'_>) {
+        if let Some(log) = &self.access_log {
+            log.looked(it);
+        }
+    }
+
+    #[inline]
+    fn refused(&self, it: &Refused<'_>) {
+        if let Some(log) = &self.access_log {
+            log.refused(it);
         }
     }
 }

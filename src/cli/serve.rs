@@ -2,7 +2,8 @@
 
 use std::future::Future;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use confique::Layer as _;
@@ -11,12 +12,13 @@ use scion_tracker_core::place::PlacePolicy;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task;
 
-use super::log::{self, LogReload};
+use super::log::{self, Log};
 use super::notify::{State, notify};
 use crate::client::DaemonAddr;
-use crate::config::{self, Changes, Config, ConfigError, Layer, LogFormat, Token};
+use crate::config::{self, Changes, Config, ConfigError, Layer, LogFormat, LogTarget, Token};
 use crate::server::listener::listeners;
 use crate::server::{Handle, Server};
+use crate::socket::inherited::{self, Inherited};
 
 /// Flags of `serve`. A flag overrides the environment, which overrides the file.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args)]
@@ -62,6 +64,9 @@ pub(super) struct Args {
     /// Log format: text or json.
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
+    /// Where the log goes: stderr, journald, syslog or a file.
+    #[arg(long, value_name = "TARGET")]
+    log_to: Option<LogTarget>,
 }
 
 macro_rules! generate {
@@ -134,6 +139,7 @@ impl Args {
             place_policy: self.place_policy.or(other.place_policy),
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),
+            log_to: self.log_to.or(other.log_to),
         }
     }
 
@@ -151,6 +157,7 @@ impl Args {
         layer.places.policy = self.place_policy;
         layer.log.level = self.log;
         layer.log.format = self.log_format;
+        layer.log.to = self.log_to;
         layer
     }
 
@@ -188,19 +195,36 @@ impl Args {
         Ok(Server::check(&config)?)
     }
 
+    /// As [`Args::config`], with listeners for the sockets of the service manager.
+    fn config_with(self, inherited: &[Inherited]) -> Result<Config, ConfigError> {
+        let mut config = self.config()?;
+        for Inherited { name, address } in inherited {
+            if !config.listen.adopt(name, *address) {
+                return Err(ConfigError::Contradiction {
+                    message: format!(
+                        "the service manager handed over a socket at {address} with the name {name:?}: expected FileDescriptorName= udp, http, https or http3"
+                    ),
+                });
+            }
+        }
+        Ok(config)
+    }
+
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let config = self.clone().config()?;
-        let log = log::start(&config.log)?;
+        let inherited = inherited::take().context("cannot take over sockets")?;
+        let config = self.clone().config_with(&inherited)?;
+        let log = Arc::new(Log::start(&config.log)?);
         for warning in unknown_variables() {
             tracing::warn!("{warning}");
         }
         raise_file_limit();
+        log::start::log(self.file().as_deref(), &config);
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.workers().get())
             .enable_all()
             .build()
             .context("cannot start the runtime")?
-            .block_on(serve(self, config, log))
+            .block_on(serve(self, config, inherited, log))
     }
 }
 
@@ -216,36 +240,54 @@ pub(super) fn unknown_variables() -> impl Iterator<Item = String> {
         })
 }
 
-async fn serve(args: Args, config: Config, log: LogReload) -> anyhow::Result<()> {
+async fn serve(
+    args: Args,
+    config: Config,
+    inherited: Vec<Inherited>,
+    log: Arc<Log>,
+) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let summary = config.log.summary;
     // Before the sockets are bound: from then on clients connect, and a signal must not be lost.
     let stop = stop_signal()?;
     let signals = Signals::listen()?;
     let server = Server::bind(config)?;
+    for address in inherited::unclaimed() {
+        // Its clients would wait for ever.
+        anyhow::bail!(
+            "no listener can use the socket of the service manager at {address}: is it ListenStream= for http and https, ListenDatagram= for udp and http3?"
+        );
+    }
 
-    let mut urls = String::new();
+    let handle = server.handle();
     for listening in server.listeners() {
         tracing::info!("listening on {listening}");
-        if listening.is_tracker() {
-            urls += &listening.url();
-            urls += "\n";
-        }
+    }
+    let mut urls = String::new();
+    for url in handle.urls() {
+        tracing::info!("announce to {url}");
+        urls += &url;
+        urls += "\n";
     }
     if let Err(error) = super::print(&urls) {
         tracing::warn!("cannot write the URLs to standard output: {error}");
     }
     notify(State::Ready);
 
-    let reloads = reload_on(signals, args, server.handle(), log);
+    let reloads = reload_on(signals, args, inherited, handle.clone(), log);
     let running = server.run(async {
         stop.await;
         tracing::info!("stopping");
         notify(State::Stopping);
     });
-    tokio::select! {
+    let result = tokio::select! {
         result = running => Ok(result?),
         () = reloads => Ok(()),
         () = log::report_suppressed() => Ok(()),
-    }
+        () = log::summary::log_every(summary, handle.clone()) => Ok(()),
+    };
+    log::summary::log_all(&handle, started.elapsed());
+    result
 }
 
 /// Ends with the first SIGTERM or SIGINT.
@@ -289,11 +331,20 @@ impl Signals {
 }
 
 /// Reloads configuration and certificate on each SIGHUP and SIGUSR1. Never ends.
-async fn reload_on(mut signals: Signals, args: Args, handle: Handle, log: LogReload) {
+async fn reload_on(
+    mut signals: Signals,
+    args: Args,
+    inherited: Vec<Inherited>,
+    handle: Handle,
+    log: Arc<Log>,
+) {
     loop {
         signals.reload().await;
+        // Also if the configuration is wrong: logrotate has renamed the files.
+        log.reopen();
+        handle.reopen_logs();
         notify(State::Reloading);
-        match apply(&args, &handle, &log).await {
+        match apply(&args, &inherited, &handle, &log).await {
             Ok(changes) => {
                 let list = |keys: &[&str]| match keys {
                     [] => "nothing".to_owned(),
@@ -319,14 +370,19 @@ async fn reload_on(mut signals: Signals, args: Args, handle: Handle, log: LogRel
 }
 
 /// Puts the file, the environment and the flags in force again. Changes nothing if any of it is wrong.
-async fn apply(args: &Args, handle: &Handle, log: &LogReload) -> anyhow::Result<Changes> {
-    let config = args.clone().config()?;
+async fn apply(
+    args: &Args,
+    inherited: &[Inherited],
+    handle: &Handle,
+    log: &Log,
+) -> anyhow::Result<Changes> {
+    let config = args.clone().config_with(inherited)?;
     let filter = log::filter(&config.log)?;
     // It reads files that may have a million lines.
     let handle = handle.clone();
     let reload = task::spawn_blocking(move || handle.reload(config));
     let changes = reload.await.context("the reload panicked")??;
-    log(filter)?;
+    log.set_filter(filter)?;
     Ok(changes)
 }
 

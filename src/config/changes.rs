@@ -28,6 +28,7 @@ macro_rules! settings {
         $generate! {
             Reload {
                 "memory": memory,
+                "public_urls": public_urls,
                 "announce.interval": announce.interval,
                 "announce.min_interval": announce.min_interval,
                 "announce.numwant": announce.numwant,
@@ -103,6 +104,11 @@ macro_rules! settings {
                 "tls.key": tls.key,
                 "tls.names": tls.names,
                 "log.format": log.format,
+                "log.to": log.to,
+                "log.facility": log.facility,
+                "log.summary": log.summary,
+                "log.access": log.access,
+                "log.access_addresses": log.access_addresses,
             }
         }
     };

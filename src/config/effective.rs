@@ -19,8 +19,8 @@ use super::changes::settings;
 use super::check::Sources;
 use super::value::ClientHeader;
 use super::{
-    AdminListener, Config, Http3Listener, Layer, Listener, LogFormat, ScionListener,
-    ScionTransports, Token, TorrentAccess, UdpListener,
+    AccessAddresses, AdminListener, Config, Facility, Http3Listener, Layer, Listener, LogFormat,
+    LogTarget, PublicUrl, ScionListener, ScionTransports, Token, TorrentAccess, UdpListener,
 };
 use crate::scion::daemon::DaemonAddr;
 
@@ -76,6 +76,7 @@ struct Line {
 fn instead(key: &str, config: &Config) -> String {
     match key {
         "scion.endhost_port" => "not set: true if the port is free".into(),
+        "log.to" => "not set: journald if standard error leads there, else stderr".into(),
         "workers" => format!("not set: {}, one per core", config.workers()),
         "registry.peer_lifetime" => format!(
             "not set: {}, one and a half of announce.interval",
@@ -175,10 +176,11 @@ shown! {
         PlacePolicy::PrefixOnly => "prefix-only",
         PlacePolicy::Ignore => "ignore",
     }),
-    LogFormat: it => quoted(match it {
-        LogFormat::Text => "text",
-        LogFormat::Json => "json",
-    }),
+    LogFormat: it => quoted(it.name()),
+    LogTarget: it => quoted(it.name().display()),
+    Facility: it => quoted(it.name()),
+    AccessAddresses: it => quoted(it.name()),
+    PublicUrl: it => quoted(it),
     BTreeMap<IpNet, IsdAs>: it => {
         let pairs = it.iter().map(|(net, ia)| format!("{} = {}", quoted(net), quoted(ia)));
         format!("{{ {} }}", pairs.collect::<Vec<_>>().join(", "))

@@ -49,6 +49,16 @@ macro_rules! generate {
                 true $( && ($besides || self.$name.is_empty()) )+
             }
 
+            /// Names a listener of this kind for a socket that a service manager has bound, unless there is
+            /// one at its address. Whether the kind can use such a socket.
+            #[cfg(feature = "cli")]
+            pub(crate) fn adopt(&mut self, kind: &str, address: SocketAddr) -> bool {
+                match kind {
+                    $( stringify!($name) => Settings::adopt(&mut self.$name, address), )+
+                    _ => false,
+                }
+            }
+
             /// Finds listeners whose settings contradict each other.
             pub(super) fn check(&self) -> Result<(), String> {
                 $(
@@ -78,7 +88,13 @@ macro_rules! generate {
 listeners!(generate);
 
 /// One listener of a kind.
-trait Settings {
+trait Settings: Sized {
+    /// Adds a listener at an address that a service manager has bound, unless there is one. Whether the
+    /// kind can use such a socket.
+    fn adopt(_: &mut Vec<Self>, _: SocketAddr) -> bool {
+        false
+    }
+
     /// Finds settings that contradict each other.
     fn check(&self) -> Result<(), String> {
         Ok(())
@@ -201,7 +217,21 @@ on_ip! {
     Http3Listener { proxies, header }
 }
 
-impl Settings for UdpListener {}
+/// Adds a listener with the default settings, unless there is one at the address.
+macro_rules! adopt {
+    () => {
+        fn adopt(listeners: &mut Vec<Self>, address: SocketAddr) -> bool {
+            if !listeners.iter().any(|it| it.address == address) {
+                listeners.push(address.into());
+            }
+            true
+        }
+    };
+}
+
+impl Settings for UdpListener {
+    adopt!();
+}
 
 impl<'de> Deserialize<'de> for UdpListener {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -216,6 +246,8 @@ impl<'de> Deserialize<'de> for UdpListener {
 }
 
 impl Settings for Listener {
+    adopt!();
+
     fn check(&self) -> Result<(), String> {
         if self.proxy_protocol && self.proxies.is_empty() {
             return Err(format!(
@@ -315,6 +347,8 @@ impl<'de> Deserialize<'de> for AdminListener {
 }
 
 impl Settings for Http3Listener {
+    adopt!();
+
     fn check(&self) -> Result<(), String> {
         check_header(self.address, &self.proxies, &self.header)
     }

@@ -10,7 +10,7 @@ use scion_tracker_core::place::PlacePolicy;
 use scion_tracker_core::registry::MAX_NUMWANT;
 use scion_tracker_core::select::Mode;
 
-use super::value::{self, LogFormat};
+use super::value;
 use crate::scion::daemon::DaemonAddr;
 
 /// See [`Config::announce`](super::Config::announce).
@@ -345,28 +345,4 @@ impl Tls {
             names: Vec::new(),
         }
     }
-}
-
-/// See [`Config::log`](super::Config::log).
-#[derive(Debug, Clone, PartialEq, Eq, confique::Config)]
-#[config(
-    layer_attr(derive(Debug, Clone)),
-    layer_attr(serde(deny_unknown_fields))
-)]
-#[non_exhaustive]
-pub struct Log {
-    /// Log level: error, warn, info, debug, trace or off, or by module as in
-    /// "info,scion_tracker::tls=debug". At debug, each refused or malformed request is a line, at trace
-    /// each request. A level alone is that of the tracker: the libraries that it uses log errors, unless a
-    /// level names them, as in "info,h2=debug".
-    #[config(env = "SCION_TRACKER_LOG", parse_env = value::non_empty, default = "info")]
-    pub level: String,
-
-    /// "text" or "json".
-    #[config(
-        env = "SCION_TRACKER_LOG_FORMAT",
-        default = "text",
-        deserialize_with = value::text
-    )]
-    pub format: LogFormat,
 }

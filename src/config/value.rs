@@ -119,34 +119,6 @@ pub(super) fn networks_or_none_from_env(text: &str) -> Result<Vec<IpNet>, ListEr
     }
 }
 
-/// How the log is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum LogFormat {
-    /// Lines for people.
-    #[default]
-    Text,
-    /// A JSON object a line.
-    Json,
-}
-
-/// Not the name of a log format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a log format is text or json")]
-pub struct LogFormatError;
-
-impl FromStr for LogFormat {
-    type Err = LogFormatError;
-
-    fn from_str(s: &str) -> Result<Self, LogFormatError> {
-        match s {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(LogFormatError),
-        }
-    }
-}
-
 /// Anything that is written as a text.
 pub(super) fn text<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where

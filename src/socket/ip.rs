@@ -5,12 +5,16 @@
 //! that each would see half of the peers. Therefore the first socket of a group is bound without it:
 //! that fails if another program has the port. Only then it gets the option, which admits the other
 //! sockets of the group, but no second tracker, because that tries without the option first.
+//!
+//! Sockets that a service manager has bound at the same address are used as they are, one per worker.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::num::NonZeroUsize;
 
 use socket2::{Domain, Socket, Type};
+
+use super::inherited;
 
 /// Connections that wait to be accepted, a socket. The kernel has a limit of its own.
 const BACKLOG: i32 = 4096;
@@ -21,25 +25,24 @@ pub(crate) fn udp(
     workers: NonZeroUsize,
     receive_buffer: usize,
 ) -> io::Result<Vec<UdpSocket>> {
-    let sockets = group(address, workers, |domain| {
-        let socket = Socket::new(domain, Type::DGRAM, None)?;
+    let prepare = |socket: &Socket| {
         // As far as the kernel lets us (net.core.rmem_max).
-        socket.set_recv_buffer_size(receive_buffer)?;
-        Ok(socket)
-    })?;
+        socket.set_recv_buffer_size(receive_buffer)
+    };
+    let sockets = group(address, workers, Type::DGRAM, prepare)?;
     Ok(sockets.into_iter().map(UdpSocket::from).collect())
 }
 
 /// Binds a nonblocking TCP listener for each worker. With port 0 they share the port that is picked.
 pub(crate) fn tcp(address: SocketAddr, workers: NonZeroUsize) -> io::Result<Vec<TcpListener>> {
-    let sockets = group(address, workers, |domain| {
-        let socket = Socket::new(domain, Type::STREAM, None)?;
+    let prepare = |socket: &Socket| {
         // Connections of the previous run may still be in TIME-WAIT.
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
-        accept_with_data(&socket);
-        Ok(socket)
-    })?;
+        accept_with_data(socket);
+        Ok(())
+    };
+    let sockets = group(address, workers, Type::STREAM, prepare)?;
     Ok(sockets.into_iter().map(TcpListener::from).collect())
 }
 
@@ -71,8 +74,19 @@ pub(crate) fn address_towards(next_hop: SocketAddr) -> io::Result<IpAddr> {
 fn group(
     address: SocketAddr,
     workers: NonZeroUsize,
-    new: impl Fn(Domain) -> io::Result<Socket>,
+    kind: Type,
+    prepare: impl Fn(&Socket) -> io::Result<()>,
 ) -> io::Result<Vec<Socket>> {
+    let inherited = inherited::claim(kind, address);
+    if !inherited.is_empty() {
+        inherited.iter().try_for_each(prepare)?;
+        return Ok(inherited);
+    }
+    let new = |domain| {
+        let socket = Socket::new(domain, kind, None)?;
+        prepare(&socket)?;
+        Ok(socket)
+    };
     let first = match first(address, &new) {
         Err(error) if address.is_ipv6() && address.ip().is_unspecified() && no_ipv6(&error) => {
             let fallback = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));

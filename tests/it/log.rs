@@ -1,10 +1,11 @@
 //! What the log of the program says of requests, and what becomes of it when it cannot be written.
 
 use std::fs::{self, File};
-use std::io::{BufReader, Read as _, Write as _};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -182,6 +183,8 @@ fn at_debug_each_refused_or_malformed_request_says_who_what_and_why() {
 #[test]
 fn at_info_nothing_is_said_of_requests() {
     let log = log_at("info", refused_and_malformed);
+    let (log, end) = log.split_once(" stopped after ").unwrap();
+    assert!(end.contains("announces=7 scrapes=0 refused=6"), "{end}");
     for word in ["refused", "dropped", "TLS handshake", "request=", "client="] {
         assert!(!log.contains(word), "{word}: {log}");
     }
@@ -320,4 +323,250 @@ fn a_receive_buffer_smaller_than_asked_is_said_at_the_start() {
     assert!(log.contains(&expected), "{log}");
     let (_, log) = start("64KiB");
     assert!(!log.contains("receive buffer"), "{log}");
+}
+
+#[test]
+fn a_log_that_nobody_reads_stalls_nothing() {
+    let home = home();
+    let flags = [
+        "--udp",
+        "127.0.0.1:0",
+        "--http",
+        "127.0.0.1:0",
+        "--log",
+        "trace",
+    ];
+    let mut tracker = Tracker::start(&mut program(home.path(), &flags));
+    let urls = [tracker.line(), tracker.line()];
+    // Each request is a line of more than 100 bytes. The pipe holds 64 KiB, and nobody reads it.
+    let mut stream = TcpStream::connect(address(&urls[1])).unwrap();
+    let request = "GET /scrape?info_hash=01234567890123456789 HTTP/1.1\r\nHost: t\r\n\r\n";
+    let mut reply = [0; 4096];
+    for _ in 0..3000 {
+        stream.write_all(request.as_bytes()).unwrap();
+        assert!(stream.read(&mut reply).unwrap() > 0);
+    }
+    assert!(announce(&urls[0], "1"));
+    tracker.signal(Signal::TERM);
+    // The end waits a second for the last lines, and no longer.
+    let start = Instant::now();
+    assert!(tracker.child.wait().unwrap().success());
+    assert!(start.elapsed() < Duration::from_secs(5));
+    let mut log = String::new();
+    let mut stderr = tracker.child.stderr.take().unwrap();
+    stderr.read_to_string(&mut log).unwrap();
+    assert!(log.len() >= 60 << 10, "the pipe was full");
+}
+
+#[test]
+fn the_start_says_version_files_limits_and_urls_and_the_end_what_was_served() {
+    let home = home();
+    let file = home.path().join("tracker.toml");
+    fs::write(
+        &file,
+        "listen.udp = ['127.0.0.1:0']\npublic_urls = ['udp://tracker.example:6969']\nlog.summary = '1s'\n",
+    )
+    .unwrap();
+    let flags = ["--config", file.to_str().unwrap(), "--http", "127.0.0.1:0"];
+    let mut tracker = Tracker::start(&mut program(home.path(), &flags));
+    // The public URL stands in place of the addresses.
+    assert_eq!(tracker.line(), "udp://tracker.example:6969/announce");
+    let mut log = BufReader::new(tracker.child.stderr.take().unwrap());
+    let start = await_log(&mut log, "announce to udp://tracker.example:6969/announce");
+    let at = |what: &str| {
+        start
+            .find(what)
+            .unwrap_or_else(|| panic!("{what}: {start}"))
+    };
+    let version = format!("version=\"{}\"", env!("CARGO_PKG_VERSION"));
+    let order = [
+        at(&version),
+        at(file.to_str().unwrap()),
+        at("limits"),
+        at("listening on http 127.0.0.1:"),
+        at("announce to"),
+    ];
+    assert!(order.is_sorted(), "{start}");
+
+    let listening = start.split("listening on http ").nth(1).unwrap();
+    let url = format!("http://{}/announce", listening.lines().next().unwrap());
+    assert!(announce(&url, "7"));
+    await_log(
+        &mut log,
+        "served since the last line announces=1 scrapes=0 refused=0 malformed=0 torrents=1 peers=1",
+    );
+    tracker.signal(Signal::TERM);
+    let mut rest = String::new();
+    log.read_to_string(&mut rest).unwrap();
+    assert!(tracker.child.wait().unwrap().success());
+    let last = rest.lines().last().unwrap();
+    assert!(
+        last.contains("this was served announces=1 scrapes=0"),
+        "{rest}"
+    );
+    assert!(
+        !rest.contains("since the last line"),
+        "nothing more happened: {rest}"
+    );
+}
+
+#[test]
+fn a_log_file_is_opened_again_on_sighup() {
+    let home = home();
+    let path = home.path().join("tracker.log");
+    let old = home.path().join("tracker.log.1");
+    let flags = ["--udp", "127.0.0.1:0", "--log-to", path.to_str().unwrap()];
+    let mut tracker = Tracker::start(&mut program(home.path(), &flags));
+    let url = tracker.line();
+    fs::rename(&path, &old).unwrap();
+    tracker.signal(Signal::HUP);
+    let read = || fs::read_to_string(&path).unwrap_or_default();
+    let end = Instant::now() + Duration::from_secs(20);
+    while !read().contains("reloaded") {
+        assert!(Instant::now() < end, "{}", read());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let (_, stderr) = tracker.stop(Signal::TERM);
+    assert_eq!(stderr, "");
+    let old = fs::read_to_string(&old).unwrap();
+    assert!(old.contains(&format!("announce to {url}")), "{old}");
+    assert!(!old.contains("reloaded") && !old.contains('\x1b'), "{old}");
+    assert!(read().contains("this was served"), "{}", read());
+}
+
+#[test]
+fn a_log_that_cannot_be_started_is_said() {
+    let home = home();
+    for (to, code, expected) in [
+        ("/nowhere/log", 1, "cannot log to the file /nowhere/log"),
+        (
+            "stdout",
+            2,
+            "the log goes to stderr, journald, syslog, or a file",
+        ),
+    ] {
+        let mut command = program(home.path(), &["--log-to", to]);
+        let output = command.output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        assert!(stderr.contains(expected), "{stderr}");
+    }
+}
+
+/// A line of the access log.
+fn access_lines(path: &Path) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(path).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    lines.collect()
+}
+
+#[test]
+fn the_access_log_has_a_line_for_each_announce_and_refusal() {
+    let home = home();
+    let path = home.path().join("access.json");
+    let flags = ["--udp", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+    let mut command = program(home.path(), &flags);
+    command
+        .env("SCION_TRACKER_LOG_ACCESS", &path)
+        .env("SCION_TRACKER_PEERS_PER_SOURCE_IN_TORRENT", "1");
+    let mut tracker = Tracker::start(&mut command);
+    let urls = [tracker.line(), tracker.line()];
+    assert!(announce(&urls[0], "1"));
+    assert!(announce(
+        &urls[1].replace("/announce", "/announce/s3cretkey"),
+        "1"
+    ));
+    assert!(!announce(&urls[1], "2"));
+    // Port 0 is served and stored nowhere.
+    send(
+        &urls[1],
+        b"GET /announce?info_hash=aaaaaaaaaaaaaaaaaaaa&peer_id=-TR4050-bbbbbbbbbbbb&port=0&left=5 HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n",
+    );
+    tracker.stop(Signal::TERM);
+    let lines = access_lines(&path);
+    let say = |field: &str| {
+        let values = lines.iter().map(|line| line[field].to_string());
+        values.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        say("outcome"),
+        ["\"served\"", "\"served\"", "\"refused\"", "\"served\""]
+    );
+    assert_eq!(
+        say("change"),
+        ["\"joined\"", "\"refreshed\"", "null", "null"]
+    );
+    assert_eq!(say("port"), ["1", "1", "2", "0"]);
+    assert_eq!(say("passkey"), ["null", "\"*\"", "null", "null"]);
+    assert_eq!(say("request"), ["\"announce\""; 4]);
+    assert!(say("client").iter().all(|client| client == "\"127.0.0.1\""));
+    assert!(!fs::read_to_string(&path).unwrap().contains("cret"));
+}
+
+#[test]
+fn an_access_log_on_a_slow_disk_loses_lines_and_delays_nobody() {
+    let home = home();
+    let path = home.path().join("access.fifo");
+    let made = Command::new("mkfifo").arg(&path).status().unwrap();
+    assert!(made.success());
+    let mut command = program(home.path(), &["--http", "127.0.0.1:0"]);
+    command.env("SCION_TRACKER_LOG_ACCESS", &path);
+    let mut tracker = Tracker::start(&mut command);
+    let url = tracker.line();
+    // The pipe holds 64 KiB and the queue 8192 lines, and nobody reads.
+    let mut stream = TcpStream::connect(address(&url)).unwrap();
+    let request = "GET /announce?info_hash=aaaaaaaaaaaaaaaaaaaa&peer_id=-TR4050-bbbbbbbbbbbb&port=1&left=5 HTTP/1.1\r\nHost: t\r\n\r\n".repeat(50);
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let announces = 10_000;
+    for _ in 0..announces / 50 {
+        stream.write_all(request.as_bytes()).unwrap();
+        for _ in 0..50 {
+            read_reply(&mut reader);
+        }
+    }
+    // Now the disk is fast again.
+    let mut read = File::open(&path).unwrap();
+    let reading = std::thread::spawn(move || {
+        let mut text = String::new();
+        read.read_to_string(&mut text).unwrap();
+        text
+    });
+    tracker.signal(Signal::TERM);
+    let mut log = String::new();
+    let mut stderr = tracker.child.stderr.take().unwrap();
+    stderr.read_to_string(&mut log).unwrap();
+    assert!(tracker.child.wait().unwrap().success());
+    let text = reading.join().unwrap();
+    let (lost, written): (Vec<_>, Vec<_>) =
+        text.lines().partition(|line| line.contains("\"lost\""));
+    let [lost] = lost[..] else { panic!("{lost:?}") };
+    let lost: serde_json::Value = serde_json::from_str(lost).unwrap();
+    let lost = lost["lost"].as_u64().unwrap();
+    assert!(lost > 0);
+    assert_eq!(written.len() as u64 + lost, announces);
+    assert!(
+        log.contains(&format!(
+            "lines of the access log were lost: the disk is slow or full path={} lost={lost}",
+            path.display()
+        )),
+        "{log}"
+    );
+}
+
+/// Reads one reply of HTTP/1.1 with a length.
+fn read_reply(reader: &mut impl BufRead) {
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        assert!(reader.read_line(&mut line).unwrap() > 0);
+        let line = line.trim_end().to_ascii_lowercase();
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        if line.is_empty() {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
 }

@@ -7,9 +7,11 @@
 mod common;
 
 mod access;
+mod activation;
 mod bench;
 mod cli;
 mod client;
+mod generate;
 mod health;
 mod help;
 mod hostile_http;

@@ -18,7 +18,7 @@ use scion_tracker_core::tracker::Rules;
 use scion_tracker_core::types::InfoHash;
 
 use crate::config::Access as Settings;
-use crate::records::Book;
+use crate::records::{Book, Entries, Records};
 use crate::service::Service;
 use lists::Difference;
 pub use lists::{LineError, ListError};
@@ -178,7 +178,7 @@ impl Lists {
 
     /// Reads lists again that have changed, keeps the clock of expiries right, and removes what has expired.
     /// Blocks while it reads.
-    pub(crate) fn poll(&self, service: &Service) {
+    pub(crate) fn poll(&self, service: &Service, records: &Records) {
         self.finish_purges(service);
         self.read_changed(service);
         let epoch = epoch(service);
@@ -191,7 +191,10 @@ impl Lists {
                 }
                 let now = service.now();
                 access.remove_expired(now);
-                book.remove_expired(access.epoch().saturating_add(now.as_secs().into()));
+                let unix = access.epoch().saturating_add(now.as_secs().into());
+                if book.remove_expired(unix) {
+                    records.remove_expired(unix);
+                }
             });
         }
     }
@@ -219,6 +222,11 @@ impl Lists {
             self.change(service, |book, access| book.set_denied(file, access));
             self.purge(purge, service);
         }
+    }
+
+    /// Puts records in force that were read from the store. To be called before anything else.
+    pub(crate) fn load(&self, records: Entries, service: &Service) {
+        self.change(service, |book, access| book.load(records, access));
     }
 
     /// Changes records and what is in force in one step.
@@ -380,9 +388,14 @@ pub(crate) fn epoch(service: &Service) -> u64 {
     unix.saturating_sub(service.now().as_secs().into())
 }
 
-/// Says what makes the tracker refuse everybody.
-pub(crate) fn warn(rules: &Rules) {
+/// Says what makes the tracker refuse everybody, and which settings have no effect.
+pub(crate) fn warn(rules: &Rules, lists: &Lists) {
     let access = &rules.access;
+    if lists.book().replaces_rules() {
+        tracing::warn!(
+            "rules for all torrents were set at run time and are in force instead of access.allow_networks, deny_networks, allow_clients, deny_clients, isd_as and proven"
+        );
+    }
     if access.is_private() && access.passkeys().is_empty() {
         tracing::warn!("the tracker is private and knows no passkeys, so it refuses everybody");
     }

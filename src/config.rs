@@ -21,6 +21,7 @@ mod listener;
 mod load;
 mod log;
 mod public_url;
+mod records;
 mod sections;
 mod value;
 
@@ -53,6 +54,7 @@ pub use log::{
     LogTarget, LogTargetError,
 };
 pub use public_url::PublicUrl;
+pub use records::{Database, DatabaseError, Records};
 pub use sections::{Announce, Places, Registry, Scion, Selection, Tls, Udp};
 #[cfg(feature = "cli")]
 pub(crate) use value::parse_duration;
@@ -75,8 +77,8 @@ pub type Layer = <Config as confique::Config>::Layer;
 )]
 #[non_exhaustive]
 pub struct Config {
-    /// Directory for what must survive a restart: the self-signed certificate, and the secrets of UDP
-    /// connection ids (readable only by the owner).
+    /// Directory for what must survive a restart: the records, the self-signed certificate, and the secrets
+    /// of UDP connection ids (readable only by the owner).
     ///
     /// Without it: $STATE_DIRECTORY (set by systemd), else $XDG_STATE_HOME/scion-tracker, else
     /// ~/.local/state/scion-tracker. If none of these can be written, nothing is kept.
@@ -162,6 +164,10 @@ pub struct Config {
     /// Without a token, only the Unix socket serves everything, and TCP on loopback serves statistics.
     #[config(nested)]
     pub admin: Admin,
+    /// Records: passkeys, lists, rules and bans that are changed at run time, and counts of completed
+    /// downloads. See docs/records.md.
+    #[config(nested)]
+    pub records: Records,
 
     /// Intervals and numbers of peers for clients.
     #[config(nested)]

@@ -6,17 +6,29 @@
 
 mod book;
 mod completed;
+#[cfg(any(feature = "sqlite", feature = "mysql", feature = "postgres"))]
+mod sql;
+#[cfg(any(feature = "sqlite", feature = "mysql", feature = "postgres"))]
+mod store;
+#[cfg(not(any(feature = "sqlite", feature = "mysql", feature = "postgres")))]
+#[path = "records/no_store.rs"]
+mod store;
+mod writer;
 
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use scion_tracker_core::access::{ClientPrefix, Expiry, PlaceAcl, RuleSet};
 use scion_tracker_core::request::Passkey;
+use scion_tracker_core::types::InfoHash;
 use serde::{Deserialize, Serialize};
 
-use crate::config;
-pub(crate) use book::{Book, Change, page_of_map, page_of_set};
+use crate::config::{self, Database};
+pub(crate) use book::{Book, Change, Entries, page_of_map, page_of_set};
 pub(crate) use completed::Completed;
+pub(crate) use writer::Records;
 
 /// A passkey that was added at run time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +81,15 @@ pub struct RulesRecord {
 }
 
 impl RulesRecord {
+    /// How many networks, clients and places they name.
+    pub(crate) fn len(&self) -> usize {
+        self.allow_networks.len()
+            + self.deny_networks.len()
+            + self.allow_clients.len()
+            + self.deny_clients.len()
+            + self.isd_as.entries().count()
+    }
+
     /// The rules as the tracker applies them.
     pub fn rule_set(&self) -> RuleSet {
         config::rules(
@@ -184,6 +205,81 @@ pub struct RecordsState {
     pub failures: u64,
     /// Completed downloads that are lost to the records, because too many torrents had some during an outage.
     pub counts_dropped: u64,
+}
+
+/// Download counts of torrents.
+pub(crate) type Counts = Vec<(InfoHash, u32)>;
+
+/// What a store held at the start.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    pub(crate) records: Entries,
+    pub(crate) counts: Counts,
+}
+
+/// Why records cannot be used from the start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The file cannot be created or written.
+    #[error("cannot write the records in {}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A newer version of the program has written the records.
+    #[error(
+        "the records in {database} were written by a newer scion-tracker (schema {version}): use that version, or another database"
+    )]
+    Newer {
+        /// Which database.
+        database: Database,
+        /// The first change of its tables that is not known.
+        version: i64,
+    },
+    /// The database answers and cannot be used.
+    #[error("cannot use the records in {database}: {reason}")]
+    Refused {
+        /// Which database.
+        database: Database,
+        /// What it says.
+        reason: String,
+    },
+    /// The database does not answer, is full or locked.
+    #[error("cannot read the records in {database}: {error}")]
+    Unreachable {
+        /// Which database.
+        database: Database,
+        /// What happened.
+        error: RecordsError,
+    },
+    /// The writer of the records cannot be started.
+    #[error("cannot start the writer of the records")]
+    Start(#[source] io::Error),
+}
+
+/// The program was built without the driver of a database.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("this program was built without {0}")]
+pub(crate) struct NotBuilt(&'static str);
+
+impl NotBuilt {
+    /// The feature that a database needs.
+    pub(crate) const fn of(database: &Database) -> Self {
+        Self(match database {
+            Database::Memory => "records",
+            Database::Sqlite(_) => "SQLite (feature sqlite)",
+            Database::MySql(_) => "MySQL and MariaDB (feature mysql)",
+            Database::Postgres(_) => "PostgreSQL (feature postgres)",
+        })
+    }
+}
+
+/// Checks what can be checked about a database without connecting.
+pub(crate) fn check(database: &Database) -> Result<(), String> {
+    store::check(database)
 }
 
 /// Why a change was not made.

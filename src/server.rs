@@ -28,6 +28,7 @@ pub use crate::access::{LineError, ListError};
 use crate::config::{Changes, Config};
 use crate::counters::{self, Snapshot};
 use crate::log::access::AccessLog;
+use crate::records::{Loaded, OpenError, Records};
 use crate::scion::daemon::DaemonError;
 use crate::service::Service;
 use crate::tls::{Certificates, TlsError};
@@ -36,6 +37,11 @@ pub use access::Restricted;
 use listener::Run;
 pub use listener::{Kind, Listening, local_url};
 use tasks::Tasks;
+
+/// How long a stop takes at most, as long as the records can be closed in [`RECORDS_CLOSE`].
+const STOP: Duration = Duration::from_millis(4900);
+/// How long the records have at least to be closed.
+const RECORDS_CLOSE: Duration = Duration::from_millis(400);
 
 /// Why a server could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +96,9 @@ pub enum BindError {
         /// Why.
         source: io::Error,
     },
+    /// The records cannot be read.
+    #[error(transparent)]
+    Records(#[from] OpenError),
     /// The system gives no randomness.
     #[error("the system gives no random numbers")]
     Entropy(#[from] getrandom::Error),
@@ -189,6 +198,7 @@ pub struct Handle {
     /// What the admin API keeps.
     #[cfg(feature = "admin")]
     pub(crate) admin: Arc<crate::admin::Shared>,
+    records: Arc<Records>,
     /// Ends [`Server::run`].
     stop: CancellationToken,
 }
@@ -247,7 +257,7 @@ impl Handle {
             });
         #[cfg(feature = "admin")]
         self.admin.set_tokens(tokens);
-        lists::warn(&self.rules());
+        lists::warn(&self.rules(), &self.lists);
         let registry = self.service.tracker.registry();
         registry.set_ceilings(config.ceilings());
         self.service.set_limits(config.limits());
@@ -331,9 +341,9 @@ impl Server {
         listener::check(config)
     }
 
-    /// Binds every listener. From then on the addresses are taken, and clients wait for
+    /// Binds every listener and reads the records. From then on the addresses are taken, and clients wait for
     /// [`Server::run`]. If a SCION daemon has to be asked, this blocks until it has answered, at most
-    /// ten seconds.
+    /// ten seconds. If the database of the records does not answer, this blocks for up to half a minute.
     pub fn bind(config: Config) -> Result<Self, BindError> {
         config.check().map_err(BindError::Config)?;
         #[cfg(feature = "admin")]
@@ -348,11 +358,26 @@ impl Server {
             access_log: access_log.clone(),
             ..Watch::default()
         };
-        let tracker = Tracker::observed(Memory::new(config.ceilings(), keys()?), watch);
         let mut rules = Rules::public(config.terms());
         let seeds = keys()?;
         rules.access = AccessRules::new(seeds);
         let read = ReadLists::read(&config.access, &rules.access)?;
+        // After the addresses are taken: a tracker that cannot start does not touch the records.
+        let (records, loaded) = Records::open(
+            config.records.database.as_ref(),
+            listener::data_dir(&config).as_deref(),
+            config.records.flush_interval,
+            Arc::clone(&watch.completed),
+        )?;
+        let registry = Memory::new(config.ceilings(), keys()?);
+        let Loaded {
+            records: entries,
+            counts,
+        } = loaded;
+        for (info_hash, completed) in counts {
+            registry.set_completed(&info_hash, completed);
+        }
+        let tracker = Tracker::observed(registry, watch);
         let limits = config.limits();
         let mut service = Service::new(tracker, rules, limits);
         service.access_log = access_log;
@@ -366,10 +391,11 @@ impl Server {
             service.secrets = Some(secrets::start(directory.as_deref(), validity)?);
         }
         let lists = Lists::new(seeds);
+        lists.load(entries, &service);
         lists.apply(&config.access, read, &service, |rules| {
             rules.access.set_epoch(lists::epoch(&service));
         });
-        lists::warn(&service.rules());
+        lists::warn(&service.rules(), &lists);
         let listening = listeners.iter().flat_map(|it| it.transports()).collect();
         Ok(Self {
             config: config.clone(),
@@ -378,6 +404,7 @@ impl Server {
                 lists: Arc::new(lists),
                 #[cfg(feature = "admin")]
                 admin: Arc::new(admin),
+                records: Arc::new(records),
                 service: Arc::new(service),
                 started: Arc::new(config.clone()),
                 config: Arc::new(Mutex::new(config)),
@@ -410,6 +437,7 @@ impl Server {
         let mut tasks = Tasks::new();
         let stop = self.handle.stop.clone();
         let access_log = self.handle.service.access_log.clone();
+        let records = Arc::clone(&self.handle.records);
         let result = match tasks.start(self) {
             Err(error) => Err(error),
             Ok(()) => tokio::select! {
@@ -418,12 +446,16 @@ impl Server {
                 error = tasks.failed() => Err(error),
             },
         };
+        let stopping = tokio::time::Instant::now();
         tasks.stop().await;
         if let Some(log) = access_log {
             const LAST_LINES: Duration = Duration::from_secs(1);
             // It fails only if the runtime stops, which loses the last lines.
             let _ = tokio::task::spawn_blocking(move || log.drain(LAST_LINES)).await;
         }
+        // Downloads that were completed until now are in it.
+        let left = STOP.saturating_sub(stopping.elapsed());
+        records.close(left.max(RECORDS_CLOSE)).await;
         result
     }
 }

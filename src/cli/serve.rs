@@ -15,7 +15,9 @@ use tokio::task;
 use super::log::{self, Log};
 use super::notify::{State, notify};
 use crate::client::DaemonAddr;
-use crate::config::{self, Changes, Config, ConfigError, Layer, LogFormat, LogTarget, Token};
+use crate::config::{
+    self, Changes, Config, ConfigError, Database, Layer, LogFormat, LogTarget, Token,
+};
 use crate::server::listener::listeners;
 use crate::server::{Handle, Server};
 use crate::socket::inherited::{self, Inherited};
@@ -48,6 +50,10 @@ pub(super) struct Args {
     /// Token of the admin API. Other users of this host can read flags: admin.token_file is safer.
     #[arg(long, value_name = "TEXT")]
     admin_token: Option<Token>,
+    /// Database of the records: sqlite:PATH, mysql://USER:PASSWORD@HOST/NAME, postgres://..., or memory.
+    /// Without it, records.db in the data directory.
+    #[arg(long, value_name = "URL")]
+    database: Option<Database>,
     /// Time that clients wait between announces, as in 30m or 1800.
     #[arg(long, value_name = "DURATION", value_parser = config::parse_duration)]
     interval: Option<Duration>,
@@ -134,6 +140,7 @@ impl Args {
             private: self.private || other.private,
             listed: self.listed || other.listed,
             admin_token: self.admin_token.or(other.admin_token),
+            database: self.database.or(other.database),
             interval: self.interval.or(other.interval),
             min_interval: self.min_interval.or(other.min_interval),
             place_policy: self.place_policy.or(other.place_policy),
@@ -152,6 +159,7 @@ impl Args {
         layer.access.private = self.private.then_some(true);
         layer.access.listed = self.listed.then_some(true);
         layer.admin.token = self.admin_token;
+        layer.records.database = self.database;
         layer.announce.interval = self.interval;
         layer.announce.min_interval = self.min_interval;
         layer.places.policy = self.place_policy;

@@ -94,6 +94,8 @@ macro_rules! settings {
                 "admin.tls": admin.tls,
                 "admin.allow_plain": admin.allow_plain,
                 "connections.streams": connections.streams,
+                "records.database": records.database,
+                "records.flush_interval": records.flush_interval,
                 "udp.receive_buffer": udp.receive_buffer,
                 "udp.connection_validity": udp.connection_validity,
                 "scion.topology": scion.topology,

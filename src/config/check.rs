@@ -15,6 +15,7 @@ use scion_tracker_core::registry::memory::Ceilings;
 
 use super::{Config, Layer, Listen, load};
 use crate::budget::Budget;
+use crate::records;
 
 /// The longest lifetime that the registry can measure.
 const LONGEST_LIFETIME: Duration = Duration::from_secs(72 * 3600);
@@ -220,6 +221,14 @@ pub(super) fn check(config: &Config, sources: &Sources) -> Result<(), String> {
             if parts.len() == 1 { "leaves" } else { "leave" },
             size("memory", memory, |layer| layer.memory.is_some())
         ));
+    }
+    if let Some(database) = &config.records.database
+        && let Err(error) = records::check(database)
+    {
+        let database = sources.setting("records.database", database, |layer| {
+            layer.records.database.is_some()
+        });
+        return Err(format!("{database} cannot be used: {error}"));
     }
     let file = |key: &str, path: &PathBuf, is_set: fn(&Layer) -> bool| {
         sources.setting(key, path.display(), is_set)

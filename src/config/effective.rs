@@ -19,8 +19,9 @@ use super::changes::settings;
 use super::check::Sources;
 use super::value::ClientHeader;
 use super::{
-    AccessAddresses, AdminListener, Config, Facility, Http3Listener, Layer, Listener, LogFormat,
-    LogTarget, PublicUrl, ScionListener, ScionTransports, Token, TorrentAccess, UdpListener,
+    AccessAddresses, AdminListener, Config, Database, Facility, Http3Listener, Layer, Listener,
+    LogFormat, LogTarget, PublicUrl, ScionListener, ScionTransports, Token, TorrentAccess,
+    UdpListener,
 };
 use crate::scion::daemon::DaemonAddr;
 
@@ -78,6 +79,7 @@ fn instead(key: &str, config: &Config) -> String {
         "scion.endhost_port" => "not set: true if the port is free".into(),
         "log.to" => "not set: journald if standard error leads there, else stderr".into(),
         "workers" => format!("not set: {}, one per core", config.workers()),
+        "records.database" => "not set: records.db in the data directory".into(),
         "registry.peer_lifetime" => format!(
             "not set: {}, one and a half of announce.interval",
             format_duration(config.peer_lifetime())
@@ -166,6 +168,8 @@ shown! {
         format!("{{ {} }}", pairs.collect::<Vec<_>>().join(", "))
     },
     DaemonAddr: it => quoted(it),
+    // Without the password, which has to be filled in before the text is used as a file.
+    Database: it => quoted(it),
     Mode: it => quoted(match it {
         Mode::Prefer => "prefer",
         Mode::Cap => "cap",
@@ -299,6 +303,8 @@ mod tests {
             access.isd_as = ['- 1-ff00:0:110', '+ 1-0', '-']
             access.announces_per_second = 0
             access.unlimited = []
+            records.database = 'postgres://me@host/records'
+            records.flush_interval = '500ms'
             announce.interval = '31m'
             selection.mode = 'cap'
             places.policy = 'prefix-only'

@@ -334,6 +334,31 @@ pub(crate) enum Change {
     RemoveExpired(u64),
 }
 
+/// Most bytes of a note, an owner or a reason.
+const MOST_TEXT: usize = 4096;
+/// Most networks and clients of one set of rules.
+const MOST_RULES: usize = 100_000;
+
+impl Change {
+    /// Refuses texts that not every database takes.
+    pub(crate) fn check(&self) -> Result<(), RecordsError> {
+        let invalid = |reason: &str| Err(RecordsError::Invalid(reason.to_owned()));
+        let texts: [Option<&str>; 2] = match self {
+            Self::AddPasskey(record) => [record.note.as_deref(), record.owner.as_deref()],
+            Self::Ban(_, ban) => [Some(&ban.reason), None],
+            Self::SetRules(_, rules) if rules.len() > MOST_RULES => {
+                return invalid("rules have at most 100000 networks and clients");
+            }
+            _ => return Ok(()),
+        };
+        let mut texts = texts.into_iter().flatten();
+        match texts.any(|text| text.len() > MOST_TEXT || text.contains('\0')) {
+            true => invalid("a note, owner or reason has at most 4096 bytes, and no zero byte"),
+            false => Ok(()),
+        }
+    }
+}
+
 impl Entries {
     /// A part of the passkeys, sorted by their characters.
     pub(crate) fn page_of_passkeys(&self, offset: usize, limit: usize) -> Page<PasskeyRecord> {

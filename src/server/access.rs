@@ -5,6 +5,7 @@
 //! next request of every transport sees it, and it survives a restart. If the store cannot be written, nothing
 //! changes. Lists are read from memory and never wait for the store.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use scion_tracker_core::access::{Access, Ban, BanTarget, BusyHost, Isolation};
@@ -14,8 +15,8 @@ use scion_tracker_core::types::InfoHash;
 use super::Handle;
 use crate::access::Purge;
 use crate::records::{
-    Book, Change, Page, PasskeyRecord, RecordsError, RecordsState, RulesRecord, StoreKind,
-    page_of_map, page_of_set,
+    Book, Change, Page, PasskeyRecord, RecordsError, RecordsState, RulesRecord, page_of_map,
+    page_of_set,
 };
 
 /// What a change that takes a torrent from some did.
@@ -228,28 +229,20 @@ impl Handle {
 
     /// How the store of the records is.
     pub fn records_state(&self) -> RecordsState {
-        let completed = &self.service.tracker.observer().completed;
-        RecordsState {
-            store: StoreKind::Memory,
-            outage: None,
-            last_error: None,
-            last_write: None,
-            changes_waiting: 0,
-            counts_waiting: completed.waiting(),
-            writes: 0,
-            failures: 0,
-            counts_dropped: completed.dropped(),
-        }
+        self.records.state()
     }
 
     /// Writes a change to the store, then puts it in force.
-    async fn change<T>(
+    async fn change<T: Send + 'static>(
         &self,
         change: Change,
-        apply: impl FnOnce(&mut Book, &mut Access) -> T,
+        apply: impl FnOnce(&mut Book, &mut Access) -> T + Send + 'static,
     ) -> Result<T, RecordsError> {
+        change.check()?;
         self.lists.book().check(&change)?;
-        Ok(self.lists.change(&self.service, apply))
+        let (lists, service) = (Arc::clone(&self.lists), Arc::clone(&self.service));
+        let apply = move || lists.change(&service, apply);
+        self.records.change(change, apply).await
     }
 
     /// Removes the peers that the rules in force no longer allow.

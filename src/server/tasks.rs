@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Handle, RunError, Server, listener};
 use crate::access::{self, Lists};
+use crate::records::Records;
 use crate::service::Service;
 use crate::tls::Certificates;
 
@@ -56,12 +57,13 @@ impl Tasks {
             service,
             certificates,
             lists,
+            records,
             ..
         } = handle;
         let stop = self.stop_token();
         self.spawn(sweep(Arc::clone(&service), stop));
         let stop = self.stop_token();
-        self.spawn(watch_lists(lists, service, stop));
+        self.spawn(watch_lists(lists, records, service, stop));
         if let Some(certificates) = certificates {
             let stop = self.stop_token();
             self.spawn(watch(certificates, stop));
@@ -149,21 +151,27 @@ async fn sweep(service: Arc<Service>, stop: CancellationToken) -> Result<(), Run
 /// Reads lists of torrents and passkeys again when their files change, and removes what has expired.
 async fn watch_lists(
     lists: Arc<Lists>,
+    records: Arc<Records>,
     service: Arc<Service>,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
-    let endless = poll_lists(lists, service);
+    let endless = poll_lists(lists, records, service);
     stop.run_until_cancelled(endless).await.unwrap_or(Ok(()))
 }
 
 /// Ends only with an error.
-async fn poll_lists(lists: Arc<Lists>, service: Arc<Service>) -> Result<(), RunError> {
+async fn poll_lists(
+    lists: Arc<Lists>,
+    records: Arc<Records>,
+    service: Arc<Service>,
+) -> Result<(), RunError> {
     let mut checks = time::interval(access::WATCH);
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         checks.tick().await;
         let (lists, service) = (Arc::clone(&lists), Arc::clone(&service));
-        let polled = task::spawn_blocking(move || lists.poll(&service)).await;
+        let records = Arc::clone(&records);
+        let polled = task::spawn_blocking(move || lists.poll(&service, &records)).await;
         polled.map_err(|_| RunError::Task)?;
     }
 }

@@ -12,7 +12,7 @@ use crate::registry::table::record::Tick;
 ///
 /// 1. **Download counts of empty swarms**, at the limit of memory. A swarm ends when its last peer
 ///    leaves. If it had completed downloads, its count is kept, apart from the torrents: at most one
-///    count per eight of `torrents`, in at most a 16th of `memory`. So empty swarms never take the
+///    count per two of `torrents`, in at most a 16th of `memory`. So empty swarms never take the
 ///    room of a torrent. Beyond that number a new count replaces another: the one with the fewest
 ///    downloads among eight, one of which is the oldest. So a flood of swarms with one download each
 ///    replaces its own counts first.

@@ -261,18 +261,38 @@ impl Memory {
             self.sources.remove(source);
             shard.leave(seed);
         });
-        if entry.completed > 0 && self.bytes() < self.ceilings().memory {
+        self.keep_past(shard, entry.info_hash, entry.completed);
+    }
+
+    /// Keeps the download count of an empty swarm, which has none there.
+    fn keep_past(&self, shard: &mut Shard, info_hash: InfoHash, completed: u32) {
+        if completed > 0 && self.bytes() < self.ceilings().memory {
             let past = shard.past.get_or_insert_default();
             let before = past.heap_bytes();
             let limit = self.past_counts_per_shard();
-            past.keep(entry.info_hash, entry.completed, limit, &self.keys);
+            past.keep(info_hash, completed, limit, &self.keys);
             self.account_past(before, past.heap_bytes());
+        }
+    }
+
+    /// Sets how often a torrent was downloaded, for a count that was kept elsewhere. That of a torrent without
+    /// peers is kept within the limits of [`Ceilings`].
+    pub fn set_completed(&self, info_hash: &InfoHash, completed: u32) {
+        let hash = self.keys.hash_one(info_hash);
+        let mut guard = self.shard(hash);
+        let shard = &mut *guard;
+        match shard.find(hash, info_hash) {
+            Some(at) => shard.entries[at].completed = completed,
+            None => {
+                self.take_past(shard, hash, info_hash);
+                self.keep_past(shard, *info_hash, completed);
+            }
         }
     }
 
     /// How many download counts of empty swarms one shard keeps: see [`Ceilings`].
     fn past_counts_per_shard(&self) -> usize {
-        let by_torrents = self.ceilings().torrents / 8;
+        let by_torrents = self.ceilings().torrents / 2;
         let by_memory = self.ceilings().memory / 16 / past::COUNT_BYTES;
         by_torrents.min(by_memory).div_ceil(SHARDS)
     }

@@ -1,0 +1,572 @@
+//! The database of the records: opening, reading all of it, writing batches.
+//!
+//! Each write is one transaction. It first takes the row of the table `writer`, which names the connection
+//! that may write and the last batch. So a connection that was given up cannot commit after the next one has
+//! begun, and the next one learns whether the last batch was committed. A count of downloads is therefore
+//! never added twice.
+
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use scion_tracker_core::access::{Ban, BanTarget, Expiry, Isolation};
+use scion_tracker_core::address::{Host, Isd};
+use scion_tracker_core::request::Passkey;
+use scion_tracker_core::types::InfoHash;
+use sqlx::Error;
+use sqlx::migrate::MigrateError;
+
+use super::book::{Change, Entries};
+use super::sql::{Columns, Connection, Value, classify, in_time, timed_out};
+use super::{Counts, Loaded, OpenError, PasskeyRecord, RecordsError, RulesRecord, StoreKind};
+use crate::config::Database;
+
+/// How long a server may take to hand out all records.
+const LOAD: Duration = Duration::from_secs(120);
+/// Rows of one statement.
+const ROWS: usize = 250;
+
+/// Why a batch was not written.
+#[derive(Debug)]
+pub(super) enum WriteError {
+    /// It was not committed.
+    Failed(RecordsError),
+    /// It was not committed, and the connection is gone.
+    Lost(RecordsError),
+    /// The connection broke while it was committed. [`Store::reopen`] finds out.
+    Unknown(RecordsError),
+}
+
+/// A database that is connected.
+#[derive(Debug)]
+pub(super) struct Store {
+    database: Database,
+    /// `None` after an error that the connection does not survive.
+    connection: Option<Connection>,
+    /// Names this connection in the table `writer`.
+    owner: i64,
+    /// Whether another program has written since.
+    was_taken: bool,
+}
+
+impl Store {
+    /// Connects, brings the tables up to date and reads all records.
+    pub(super) async fn open(database: Database) -> Result<(Self, Loaded), OpenError> {
+        if let Database::Sqlite(path) = &database {
+            create(path).map_err(|source| OpenError::File {
+                path: path.clone(),
+                source,
+            })?;
+        }
+        let mut store = Self {
+            database,
+            connection: None,
+            owner: 0,
+            was_taken: false,
+        };
+        let failed = |error: Error| store_error(&store.database, &error);
+        let mut connection = Connection::open(&store.database).await.map_err(failed)?;
+        let limit = match &store.database {
+            Database::Sqlite(_) => None,
+            _ => Some(LOAD),
+        };
+        let migrated = match limit {
+            None => connection.migrate().await,
+            Some(limit) => tokio::time::timeout(limit, connection.migrate())
+                .await
+                .unwrap_or_else(|_| Err(MigrateError::Execute(timed_out(limit)))),
+        };
+        migrated.map_err(|error| match error {
+            MigrateError::VersionMissing(version) => OpenError::Newer {
+                database: store.database.clone(),
+                version,
+            },
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+                failed(error)
+            }
+            error => OpenError::Refused {
+                database: store.database.clone(),
+                reason: error.to_string(),
+            },
+        })?;
+        let (owner, _) = take(&mut connection).await.map_err(failed)?;
+        let loaded = in_time(limit, load(&mut connection)).await;
+        let loaded = loaded.map_err(failed)?;
+        store.owner = owner;
+        store.connection = Some(connection);
+        Ok((store, loaded))
+    }
+
+    pub(super) const fn kind(&self) -> StoreKind {
+        match self.database {
+            Database::Memory => StoreKind::Memory,
+            Database::Sqlite(_) => StoreKind::Sqlite,
+            Database::MySql(_) => StoreKind::MySql,
+            Database::Postgres(_) => StoreKind::Postgres,
+        }
+    }
+
+    pub(super) const fn is_connected(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    /// Whether another program has taken over the writing since the last call.
+    pub(super) const fn was_taken(&mut self) -> bool {
+        std::mem::replace(&mut self.was_taken, false)
+    }
+
+    /// Connects again. Returns the number of the last batch that was committed.
+    pub(super) async fn reopen(&mut self) -> Result<i64, RecordsError> {
+        self.connection = None;
+        let opened = async {
+            let mut connection = Connection::open(&self.database).await?;
+            let taken = take(&mut connection).await?;
+            Ok::<_, Error>((connection, taken))
+        };
+        let (connection, (owner, batch)) = opened.await.map_err(|error| classify(&error))?;
+        self.connection = Some(connection);
+        self.owner = owner;
+        Ok(batch)
+    }
+
+    /// Writes changes and download counts in one transaction. If it returns without an error, they survive
+    /// everything.
+    pub(super) async fn write(
+        &mut self,
+        batch: i64,
+        changes: &[&Change],
+        counts: &[(InfoHash, u32)],
+    ) -> Result<(), WriteError> {
+        let Some(connection) = &mut self.connection else {
+            let reason = "there is no connection".to_owned();
+            return Err(WriteError::Lost(RecordsError::Unreachable(reason)));
+        };
+        match prepare(connection, self.owner, batch, changes, counts).await {
+            Ok(true) => {}
+            Ok(false) => {
+                self.was_taken = true;
+                self.connection = None;
+                let reason = "another program has taken over the records".to_owned();
+                return Err(WriteError::Lost(RecordsError::Locked(reason)));
+            }
+            Err(error) => {
+                let reason = classify(&error);
+                // SQLite ends some transactions by itself.
+                let is_file = matches!(self.database, Database::Sqlite(_));
+                let is_answer = matches!(error, Error::Database(_));
+                let is_alive = is_answer && (connection.run("ROLLBACK").await.is_ok() || is_file);
+                return Err(match is_alive {
+                    true => WriteError::Failed(reason),
+                    false => {
+                        self.connection = None;
+                        WriteError::Lost(reason)
+                    }
+                });
+            }
+        }
+        connection.run("COMMIT").await.map_err(|error| {
+            self.connection = None;
+            WriteError::Unknown(classify(&error))
+        })
+    }
+
+    /// Asks whether the database is there.
+    pub(super) async fn ping(&mut self) -> Result<(), RecordsError> {
+        let Some(connection) = &mut self.connection else {
+            return Ok(());
+        };
+        connection.ping().await.map_err(|error| {
+            self.connection = None;
+            classify(&error)
+        })
+    }
+
+    /// Closes the connection in order.
+    pub(super) async fn close(self) -> Result<(), RecordsError> {
+        match self.connection {
+            None => Ok(()),
+            Some(connection) => connection.close().await.map_err(|error| classify(&error)),
+        }
+    }
+}
+
+/// Checks what can be checked about a database without connecting.
+pub(super) fn check(database: &Database) -> Result<(), String> {
+    match database {
+        #[cfg(feature = "mysql")]
+        Database::MySql(url) => {
+            let parsed = url.parse::<sqlx::mysql::MySqlConnectOptions>();
+            parsed.map(drop).map_err(|error| error.to_string())
+        }
+        #[cfg(feature = "postgres")]
+        Database::Postgres(url) => {
+            let parsed = url.parse::<sqlx::postgres::PgConnectOptions>();
+            parsed.map(drop).map_err(|error| error.to_string())
+        }
+        #[cfg(feature = "sqlite")]
+        Database::Sqlite(_) => Ok(()),
+        Database::Memory => Ok(()),
+        #[allow(unreachable_patterns, reason = "reachable if a driver is left out")]
+        _ => Err(super::NotBuilt::of(database).to_string()),
+    }
+}
+
+/// Creates a file that only its owner can read, and the directory around it. A file that is there stays.
+fn create(path: &Path) -> io::Result<()> {
+    if let Some(directory) = path.parent().filter(|it| !it.as_os_str().is_empty()) {
+        std::fs::create_dir_all(directory)?;
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    options.open(path).map(drop)
+}
+
+/// Why the database cannot be used from the start.
+fn store_error(database: &Database, error: &Error) -> OpenError {
+    let database = database.clone();
+    match classify(error) {
+        RecordsError::Refused(reason) => OpenError::Refused { database, reason },
+        error => OpenError::Unreachable { database, error },
+    }
+}
+
+/// Makes this connection the one that writes. Waits for the end of what an earlier one has begun. Returns the
+/// number of this connection, and that of the last batch.
+async fn take(connection: &mut Connection) -> Result<(i64, i64), Error> {
+    let owner = super::writer::random();
+    connection.run(connection.dialect().begin()).await?;
+    let set = "UPDATE writer SET owner = ? WHERE id = 1";
+    connection
+        .execute(set, &[Value::Int(Some(owner))], false)
+        .await?;
+    let mut batch = None;
+    let last = "SELECT batch FROM writer WHERE id = 1";
+    connection
+        .fetch(last, |row| {
+            batch = row.int(0)?;
+            Ok(())
+        })
+        .await?;
+    connection.run("COMMIT").await?;
+    Ok((owner, batch.ok_or(Error::RowNotFound)?))
+}
+
+/// Does all of a transaction but its end. Returns whether this connection may write.
+async fn prepare(
+    connection: &mut Connection,
+    owner: i64,
+    batch: i64,
+    changes: &[&Change],
+    counts: &[(InfoHash, u32)],
+) -> Result<bool, Error> {
+    connection.run(connection.dialect().begin()).await?;
+    let hold = "UPDATE writer SET batch = ? WHERE id = 1 AND owner = ?";
+    let values = [batch, owner].map(|it| Value::Int(Some(it)));
+    if connection.execute(hold, &values, true).await? != 1 {
+        return Ok(false);
+    }
+    let expired = changes.iter().filter_map(|change| match change {
+        Change::RemoveExpired(unix) => Some(*unix),
+        _ => None,
+    });
+    if let Some(unix) = expired.max() {
+        for table in ["passkeys", "bans"] {
+            let remove = format!("DELETE FROM {table} WHERE expires <= ?");
+            connection.execute(&remove, &[seconds(unix)], false).await?;
+        }
+    }
+    // The last change of a row is the one that counts.
+    let mut rows = HashMap::new();
+    for row in changes.iter().filter_map(|change| Row::of(change)) {
+        rows.insert((row.table.name, row.key.clone()), row);
+    }
+    let mut by_table: HashMap<(&str, bool), Vec<Row>> = HashMap::new();
+    for ((table, _), row) in rows {
+        let group = by_table.entry((table, row.rest.is_some())).or_default();
+        group.push(row);
+    }
+    for rows in by_table.values() {
+        for rows in rows.chunks(ROWS) {
+            write_rows(connection, rows).await?;
+        }
+    }
+    for counts in counts.chunks(ROWS) {
+        let values: Vec<_> = counts
+            .iter()
+            .flat_map(|(hash, count)| [bytes(hash), Value::Int(Some((*count).into()))])
+            .collect();
+        let sql = insert(connection, &COMPLETED, counts.len(), true);
+        connection
+            .execute(&sql, &values, counts.len() == ROWS)
+            .await?;
+    }
+    Ok(true)
+}
+
+/// A table of records.
+#[derive(Debug)]
+struct Table {
+    name: &'static str,
+    key: &'static str,
+    /// Other columns.
+    rest: &'static [&'static str],
+}
+
+const PASSKEYS: Table = Table {
+    name: "passkeys",
+    key: "passkey",
+    rest: &["expires", "note", "owner", "created"],
+};
+const ALLOWED: Table = Table {
+    name: "allowed",
+    key: "info_hash",
+    rest: &[],
+};
+const DENIED: Table = Table {
+    name: "denied",
+    key: "info_hash",
+    rest: &[],
+};
+const BANS: Table = Table {
+    name: "bans",
+    key: "target",
+    rest: &["expires", "reason"],
+};
+const ISOLATIONS: Table = Table {
+    name: "isolations",
+    key: "info_hash",
+    rest: &["isds", "proven"],
+};
+const RULES: Table = Table {
+    name: "rules",
+    key: "info_hash",
+    rest: &["rules"],
+};
+const COMPLETED: Table = Table {
+    name: "completed",
+    key: "info_hash",
+    rest: &["downloads"],
+};
+
+/// A row that is to be, or not to be.
+#[derive(Debug)]
+struct Row {
+    table: &'static Table,
+    key: Value,
+    /// The values of the other columns. `None`: the row is removed.
+    rest: Option<Vec<Value>>,
+}
+
+impl Row {
+    fn of(change: &Change) -> Option<Self> {
+        let of_hash = |info_hash: &Option<InfoHash>| {
+            Value::Bytes(info_hash.map_or_else(Vec::new, |hash| hash.0.to_vec()))
+        };
+        let text = |text: &str| Value::Text(Some(text.to_owned()));
+        let (table, key, rest) = match change {
+            Change::AddPasskey(record) => (
+                &PASSKEYS,
+                Value::Bytes(record.passkey.as_bytes().to_vec()),
+                Some(vec![
+                    match record.expiry {
+                        Expiry::Never => Value::Int(None),
+                        Expiry::At(unix) => seconds(unix),
+                    },
+                    Value::Text(record.note.clone()),
+                    Value::Text(record.owner.clone()),
+                    seconds(record.created),
+                ]),
+            ),
+            Change::RemovePasskey(passkey) => {
+                (&PASSKEYS, Value::Bytes(passkey.as_bytes().to_vec()), None)
+            }
+            Change::Allow(hash) => (&ALLOWED, bytes(hash), Some(Vec::new())),
+            Change::Disallow(hash) => (&ALLOWED, bytes(hash), None),
+            Change::Deny(hash) => (&DENIED, bytes(hash), Some(Vec::new())),
+            Change::Undeny(hash) => (&DENIED, bytes(hash), None),
+            Change::Ban(target, ban) => (
+                &BANS,
+                text(&target.to_string()),
+                Some(vec![
+                    ban.until.map_or(Value::Int(None), seconds),
+                    text(&ban.reason),
+                ]),
+            ),
+            Change::Unban(target) => (&BANS, text(&target.to_string()), None),
+            Change::Isolate(hash, isolation) => {
+                let isds: Vec<_> = isolation.isds.iter().map(Isd::to_string).collect();
+                let proven = Value::Int(Some(isolation.proven_only.into()));
+                let rest = vec![text(&isds.join(",")), proven];
+                (&ISOLATIONS, bytes(hash), Some(rest))
+            }
+            Change::EndIsolation(hash) => (&ISOLATIONS, bytes(hash), None),
+            // Lists of texts can always be written as JSON.
+            Change::SetRules(hash, rules) => {
+                let rules = serde_json::to_string(rules).unwrap_or_default();
+                (&RULES, of_hash(hash), Some(vec![text(&rules)]))
+            }
+            Change::RemoveRules(hash) => (&RULES, of_hash(hash), None),
+            Change::RemoveExpired(_) => return None,
+        };
+        Some(Self { table, key, rest })
+    }
+}
+
+fn bytes(info_hash: &InfoHash) -> Value {
+    Value::Bytes(info_hash.0.to_vec())
+}
+
+fn seconds(unix: u64) -> Value {
+    Value::Int(Some(i64::try_from(unix).unwrap_or(i64::MAX)))
+}
+
+/// Writes or removes rows of one table.
+async fn write_rows(connection: &mut Connection, rows: &[Row]) -> Result<(), Error> {
+    let Some(first) = rows.first() else {
+        return Ok(());
+    };
+    let mut values = Vec::with_capacity(rows.len() * 5);
+    for row in rows {
+        values.push(row.key.clone());
+        values.extend(row.rest.iter().flatten().cloned());
+    }
+    let Table { name, key, .. } = first.table;
+    let sql = match first.rest {
+        Some(_) => insert(connection, first.table, rows.len(), false),
+        None => {
+            let marks = vec!["?"; rows.len()].join(", ");
+            format!("DELETE FROM {name} WHERE {key} IN ({marks})")
+        }
+    };
+    connection
+        .execute(&sql, &values, matches!(rows.len(), 1 | ROWS))
+        .await
+        .map(drop)
+}
+
+/// Inserts rows. Where the key is there, sets the other columns, or adds to them.
+fn insert(connection: &Connection, table: &Table, rows: usize, add: bool) -> String {
+    let Table { name, key, rest } = table;
+    let columns = [&[*key], *rest].concat();
+    let marks = format!("({})", vec!["?"; columns.len()].join(", "));
+    let marks = vec![marks; rows].join(", ");
+    let on_conflict = connection.dialect().on_conflict(name, key, rest, add);
+    let columns = columns.join(", ");
+    format!("INSERT INTO {name} ({columns}) VALUES {marks}{on_conflict}")
+}
+
+/// Reads all records.
+async fn load(connection: &mut Connection) -> Result<Loaded, Error> {
+    let mut records = Entries::default();
+    let all = "SELECT passkey, expires, note, owner, created FROM passkeys";
+    let mut passkeys = Vec::new();
+    connection
+        .fetch(all, |row| {
+            let key = row.bytes(0)?;
+            let record = PasskeyRecord {
+                passkey: Passkey::from_bytes(&key).ok_or_else(|| wrong("passkeys"))?,
+                expiry: row.int(1)?.map_or(Expiry::Never, |at| Expiry::At(unix(at))),
+                note: row.text(2)?,
+                owner: row.text(3)?,
+                created: row.int(4)?.map_or(0, unix),
+            };
+            passkeys.push((key.into_boxed_slice(), record));
+            Ok(())
+        })
+        .await?;
+    records.passkeys = passkeys.into_iter().collect();
+    for (table, set) in [
+        ("allowed", &mut records.allowed),
+        ("denied", &mut records.denied),
+    ] {
+        let all = format!("SELECT info_hash FROM {table}");
+        let mut hashes = Vec::new();
+        connection
+            .fetch(&all, |row| {
+                hashes.push(info_hash(row, table)?);
+                Ok(())
+            })
+            .await?;
+        *set = hashes.into_iter().collect();
+    }
+    connection
+        .fetch("SELECT target, expires, reason FROM bans", |row| {
+            let target = row.text(0)?.as_deref().and_then(ban_target);
+            let ban = Ban {
+                until: row.int(1)?.map(unix),
+                reason: row.text(2)?.unwrap_or_default(),
+            };
+            records
+                .bans
+                .insert(target.ok_or_else(|| wrong("bans"))?, ban);
+            Ok(())
+        })
+        .await?;
+    connection
+        .fetch("SELECT info_hash, isds, proven FROM isolations", |row| {
+            let isds = row.text(1)?.unwrap_or_default();
+            let isds = isds.split(',').filter(|isd| !isd.is_empty());
+            let isds = isds.map(|isd| isd.parse().map_err(|_| wrong("isolations")));
+            let isolation = Isolation {
+                isds: isds.collect::<Result<_, _>>()?,
+                proven_only: row.int(2)? != Some(0),
+            };
+            let hash = info_hash(row, "isolations")?;
+            records.isolations.insert(hash, isolation);
+            Ok(())
+        })
+        .await?;
+    connection
+        .fetch("SELECT info_hash, rules FROM rules", |row| {
+            let text = row.text(1)?.unwrap_or_default();
+            let rules: RulesRecord = serde_json::from_str(&text).map_err(|_| wrong("rules"))?;
+            match row.bytes(0)?.is_empty() {
+                true => records.rules = Some(rules),
+                false => {
+                    let hash = info_hash(row, "rules")?;
+                    records.torrent_rules.insert(hash, rules);
+                }
+            }
+            Ok(())
+        })
+        .await?;
+    let mut counts: Counts = Vec::new();
+    connection
+        .fetch("SELECT info_hash, downloads FROM completed", |row| {
+            let downloads = row.int(1)?.unwrap_or_default();
+            let downloads = u32::try_from(downloads.max(0)).unwrap_or(u32::MAX);
+            counts.push((info_hash(row, "completed")?, downloads));
+            Ok(())
+        })
+        .await?;
+    Ok(Loaded { records, counts })
+}
+
+fn unix(seconds: i64) -> u64 {
+    seconds.try_into().unwrap_or_default()
+}
+
+fn info_hash(row: &dyn Columns, table: &str) -> Result<InfoHash, Error> {
+    let bytes = row.bytes(0)?;
+    let hash = bytes.try_into().map(InfoHash);
+    hash.map_err(|_| wrong(table))
+}
+
+/// A row that no tracker has written. Skipping it could serve somebody who must not be served.
+fn wrong(table: &str) -> Error {
+    Error::Decode(format!("a row of the table {table} is not a record of scion-tracker").into())
+}
+
+/// Reads what a [`BanTarget`] shows.
+fn ban_target(text: &str) -> Option<BanTarget> {
+    match text.split_once(',') {
+        None => text.parse().ok().map(BanTarget::network),
+        Some((ia, net)) => {
+            let net: ipnet::IpNet = net.parse().ok()?;
+            Some(BanTarget::host(Host::new(ia.parse().ok()?, net.addr())))
+        }
+    }
+}

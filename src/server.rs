@@ -1,8 +1,10 @@
 //! The server: binds all listeners, runs their tasks and stops them.
 
 mod access;
+mod drain;
 pub(crate) mod listener;
 mod receive;
+mod reload;
 pub(crate) mod secrets;
 mod tasks;
 #[cfg(test)]
@@ -34,8 +36,12 @@ use crate::service::Service;
 use crate::tls::{Certificates, TlsError};
 use crate::watch::Watch;
 pub use access::Restricted;
+use drain::Drain;
+pub use drain::Draining;
 use listener::Run;
 pub use listener::{Kind, Listening, local_url};
+pub use reload::ReloadRequestError;
+use reload::Reloader;
 use tasks::Tasks;
 
 /// How long a stop takes at most, as long as the records can be closed in [`RECORDS_CLOSE`].
@@ -195,6 +201,8 @@ pub struct Handle {
     /// What the server listens on.
     listening: Arc<[Listening]>,
     lists: Arc<Lists>,
+    drain: Arc<Drain>,
+    reloader: Arc<Reloader>,
     /// What the admin API keeps.
     #[cfg(feature = "admin")]
     pub(crate) admin: Arc<crate::admin::Shared>,
@@ -220,6 +228,11 @@ impl Handle {
             counters: counted,
             registry: self.service.tracker.registry().totals(),
         }
+    }
+
+    /// Seconds since the start.
+    pub fn uptime(&self) -> u32 {
+        self.service.now().as_secs()
     }
 
     /// Puts other rules in force. Requests that are being answered keep the old ones.
@@ -402,6 +415,8 @@ impl Server {
             listeners,
             handle: Handle {
                 lists: Arc::new(lists),
+                drain: Arc::default(),
+                reloader: Arc::default(),
                 #[cfg(feature = "admin")]
                 admin: Arc::new(admin),
                 records: Arc::new(records),

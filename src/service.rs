@@ -1,6 +1,7 @@
 //! What every transport is handed: the tracker, the rules in force, the time, the counters.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::cache::Cache;
 use arc_swap::{ArcSwap, Guard};
@@ -33,6 +34,8 @@ pub(crate) struct Service {
     pub(crate) counters: Arc<Counters>,
     /// The access log, if there is one. The observer of the tracker writes to it.
     pub(crate) access_log: Option<AccessLog>,
+    /// Whether connections end after their next reply: see `server::drain`.
+    draining: AtomicBool,
     /// Secrets of UDP connection ids. Without them, each listener makes its own, which ends with it.
     pub(crate) secrets: Option<Secrets>,
 }
@@ -53,12 +56,22 @@ impl Service {
             clock: Clock::start(),
             counters,
             access_log: None,
+            draining: AtomicBool::new(false),
             secrets: None,
         }
     }
 
     pub(crate) fn now(&self) -> Time {
         self.clock.now()
+    }
+
+    /// Whether connections end after their next reply.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Ordering::Relaxed);
     }
 
     /// For a worker to keep.

@@ -123,6 +123,11 @@ impl Certificates {
         fingerprint(&self.current.0.load().cert[0])
     }
 
+    /// When the certificate expires. `None` if it cannot be read.
+    pub fn expires(&self) -> Option<SystemTime> {
+        make::expires(&self.current.0.load())
+    }
+
     /// Loads the files again. Open connections keep their certificate. On failure the current
     /// certificate stays.
     pub fn reload(&self) -> Result<(), TlsError> {

@@ -282,7 +282,14 @@ async fn serve(
     }
     notify(State::Ready);
 
-    let reloads = reload_on(signals, args, inherited, handle.clone(), log);
+    server.on_reload({
+        let log = Arc::clone(&log);
+        move |handle| {
+            let (args, inherited, log) = (args.clone(), inherited.clone(), Arc::clone(&log));
+            async move { reload(&args, &inherited, &handle, &log).await }
+        }
+    });
+    let reloads = reload_on(signals, handle.clone());
     let running = server.run(async {
         stop.await;
         tracing::info!("stopping");
@@ -339,42 +346,49 @@ impl Signals {
 }
 
 /// Reloads configuration and certificate on each SIGHUP and SIGUSR1. Never ends.
-async fn reload_on(
-    mut signals: Signals,
-    args: Args,
-    inherited: Vec<Inherited>,
-    handle: Handle,
-    log: Arc<Log>,
-) {
+async fn reload_on(mut signals: Signals, handle: Handle) {
     loop {
         signals.reload().await;
-        // Also if the configuration is wrong: logrotate has renamed the files.
-        log.reopen();
-        handle.reopen_logs();
-        notify(State::Reloading);
-        match apply(&args, &inherited, &handle, &log).await {
-            Ok(changes) => {
-                let list = |keys: &[&str]| match keys {
-                    [] => "nothing".to_owned(),
-                    keys => keys.join(", "),
-                };
-                tracing::info!(
-                    changed = list(&changes.reloaded),
-                    "configuration and certificate reloaded"
+        // The log says what became of it.
+        let _ = handle.request_reload().await;
+    }
+}
+
+/// Reloads configuration and certificate, and says so in the log and to the service manager. Opens log files
+/// again also if the configuration is wrong: logrotate has renamed them.
+async fn reload(
+    args: &Args,
+    inherited: &[Inherited],
+    handle: &Handle,
+    log: &Log,
+) -> anyhow::Result<Changes> {
+    log.reopen();
+    handle.reopen_logs();
+    notify(State::Reloading);
+    let applied = apply(args, inherited, handle, log).await;
+    match &applied {
+        Ok(changes) => {
+            let list = |keys: &[&str]| match keys {
+                [] => "nothing".to_owned(),
+                keys => keys.join(", "),
+            };
+            tracing::info!(
+                changed = list(&changes.reloaded),
+                "configuration and certificate reloaded"
+            );
+            if !changes.need_restart.is_empty() {
+                tracing::warn!(
+                    settings = list(&changes.need_restart),
+                    "these settings have changed and need a restart"
                 );
-                if !changes.need_restart.is_empty() {
-                    tracing::warn!(
-                        settings = list(&changes.need_restart),
-                        "these settings have changed and need a restart"
-                    );
-                }
-            }
-            Err(error) => {
-                tracing::error!("reload failed, all old settings stay in force: {error:#}");
             }
         }
-        notify(State::Ready);
+        Err(error) => {
+            tracing::error!("reload failed, all old settings stay in force: {error:#}");
+        }
     }
+    notify(State::Ready);
+    applied
 }
 
 /// Puts the file, the environment and the flags in force again. Changes nothing if any of it is wrong.

@@ -9,7 +9,7 @@ use tokio::task::{self, JoinSet};
 use tokio::time::{self, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::{Handle, RunError, Server, listener};
+use super::{Handle, RunError, Server, drain, listener};
 use crate::access::{self, Lists};
 use crate::records::Records;
 use crate::service::Service;
@@ -53,6 +53,8 @@ impl Tasks {
             handle,
         } = server;
         listener::start(listeners, &config, &handle, self)?;
+        let stop = self.stop_token();
+        self.spawn(drain::stop_when_drained(handle.clone(), stop));
         let Handle {
             service,
             certificates,

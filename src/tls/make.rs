@@ -149,12 +149,16 @@ fn set_validity(params: &mut CertificateParams, now: SystemTime, lifetime: Durat
     params.not_after = params.not_before + lifetime;
 }
 
-/// How long a certificate is still valid, zero if it has expired. `None` if it cannot be read.
-pub(super) fn time_left(key: &CertifiedKey, now: SystemTime) -> Option<Duration> {
+/// When a certificate expires. `None` if it cannot be read.
+pub(super) fn expires(key: &CertifiedKey) -> Option<SystemTime> {
     let (_, cert) = x509_parser::parse_x509_certificate(key.cert.first()?).ok()?;
     let until = u64::try_from(cert.validity().not_after.timestamp()).unwrap_or_default();
-    let until = SystemTime::UNIX_EPOCH + Duration::from_secs(until);
-    Some(until.duration_since(now).unwrap_or_default())
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(until))
+}
+
+/// How long a certificate is still valid, zero if it has expired. `None` if it cannot be read.
+pub(super) fn time_left(key: &CertifiedKey, now: SystemTime) -> Option<Duration> {
+    Some(expires(key)?.duration_since(now).unwrap_or_default())
 }
 
 /// Whether a self-signed certificate has to be renewed: it expires soon, or is not valid at all, or is

@@ -379,7 +379,8 @@ impl Buffers {
     }
 
     /// Answers the requests in the read buffer into `out`. With `draining`, the connection ends after
-    /// the last of them, and the start of another request is waited for.
+    /// the last of them, and the start of another request is waited for. So it does if the whole tracker
+    /// drains.
     fn answer(
         &mut self,
         origin: Origin,
@@ -387,6 +388,7 @@ impl Buffers {
         head_bytes: usize,
         draining: bool,
     ) -> Answered {
+        let draining = draining || shared.service.is_draining();
         loop {
             let unread = &self.read[self.start..self.end];
             if unread.is_empty() {

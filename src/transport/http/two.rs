@@ -113,6 +113,11 @@ pub(in crate::transport) async fn serve<S>(
             // The connection has to be polled again.
             cx.waker().wake_by_ref();
         }
+        if !deadlines.draining && shared.service.is_draining() && untaken.served() > 0 {
+            connection.as_mut().graceful_shutdown();
+            deadlines.drain(limits.reply);
+            cx.waker().wake_by_ref();
+        }
         match deadlines.poll(&untaken, cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Due::Abort) => Poll::Ready(false),

@@ -221,6 +221,12 @@ impl Session {
             self.waiting.push(waiting);
         }
         match self.phase {
+            Phase::Open if shared.service.is_draining() => {
+                if self.go_away(quic, shared, now).is_err() {
+                    // The connection is broken: it ends at its deadline.
+                    self.deadline = now;
+                }
+            }
             Phase::Open => self.deadline = now + shared.service.limits().idle,
             Phase::Leaving { .. } | Phase::Ending { .. } => self.await_quiet(quic, now),
         }

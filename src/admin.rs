@@ -4,12 +4,21 @@
 //! To add a resource, write a handler and name it in [`router`]; a path that is not plainly "GET reads, the
 //! rest writes" also gets a row in [`guard`].
 
+#![expect(
+    unused_qualifications,
+    reason = "utoipa writes out the types of parameters"
+)]
+
 mod error;
 mod failures;
 mod guard;
 mod health;
+mod openapi;
 mod serve;
 mod tokens;
+mod unix_time;
+mod v1;
+mod v2;
 
 use std::sync::Arc;
 
@@ -69,8 +78,53 @@ impl State {
 
 /// All resources.
 fn router(state: State) -> axum::Router {
-    let (router, _openapi) = OpenApiRouter::new()
+    let (router, openapi) = OpenApiRouter::with_openapi(openapi::begin())
         .routes(routes!(health::health_check))
+        // The API of torrust.
+        .routes(routes!(v1::keys::generate, v1::keys::delete))
+        .routes(routes!(v1::keys::add_key))
+        .routes(routes!(v1::keys::reload_keys))
+        .routes(routes!(v1::whitelist::add, v1::whitelist::remove))
+        .routes(routes!(v1::whitelist::reload_list))
+        .routes(routes!(v1::stats::stats))
+        // Our own.
+        .routes(routes!(v2::keys::list, v2::keys::add))
+        .routes(routes!(v2::keys::get, v2::keys::put, v2::keys::delete))
+        .routes(routes!(
+            v2::lists::allow::list,
+            v2::lists::allow::add_text
+        ))
+        .routes(routes!(v2::lists::allow::put, v2::lists::allow::delete))
+        .routes(routes!(v2::lists::deny::list, v2::lists::deny::add_text))
+        .routes(routes!(v2::lists::deny::put, v2::lists::deny::delete))
+        .routes(routes!(
+            v2::rules::get,
+            v2::rules::put,
+            v2::rules::delete
+        ))
+        .routes(routes!(v2::rules::list))
+        .routes(routes!(
+            v2::rules::get_torrent,
+            v2::rules::put_torrent,
+            v2::rules::delete_torrent
+        ))
+        .routes(routes!(v2::bans::list, v2::bans::add, v2::bans::delete))
+        .routes(routes!(v2::bans::busiest))
+        .routes(routes!(v2::isolation::list))
+        .routes(routes!(v2::isolation::put, v2::isolation::delete))
+        .routes(routes!(v2::stats::stats))
+        .routes(routes!(v2::control::reload))
+        .routes(routes!(v2::control::certificate))
+        .routes(routes!(
+            v2::control::draining,
+            v2::control::drain,
+            v2::control::end_drain
+        ))
         .split_for_parts();
+    let description = openapi::Description::new(&openapi::complete(openapi));
+    let router = router.route(
+        "/api/openapi.json",
+        axum::routing::get(move || async move { description.response() }),
+    );
     guard::protect(router, &state).with_state(state)
 }

@@ -1,15 +1,21 @@
-//! Errors of our own resources: JSON with a text.
+//! Errors of our own resources: JSON with a text. And extractors whose errors have this form.
 
 use std::borrow::Cow;
 
 use axum::Json;
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use http::request::Parts;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use utoipa::ToSchema;
+
+use crate::records::RecordsError;
 
 /// Why a request was not done.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Error)]
 pub(super) struct ApiError {
     #[serde(skip)]
     status: StatusCode,
@@ -24,10 +30,85 @@ impl ApiError {
             error: error.into(),
         }
     }
+
+    /// The request is wrong.
+    pub(super) fn wrong(error: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, error)
+    }
+
+    /// There is no such thing.
+    pub(super) fn unknown(error: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, error)
+    }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         (self.status, Json(self)).into_response()
+    }
+}
+
+/// The status of a change that was not made.
+pub(super) const fn status(error: &RecordsError) -> StatusCode {
+    match error {
+        RecordsError::InFile(_) => StatusCode::CONFLICT,
+        RecordsError::Invalid(_) => StatusCode::BAD_REQUEST,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+impl From<RecordsError> for ApiError {
+    fn from(error: RecordsError) -> Self {
+        Self::new(status(&error), error.to_string())
+    }
+}
+
+/// A JSON body.
+#[derive(Debug)]
+pub(super) struct Body<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        match Json::<T>::from_request(request, state).await {
+            Ok(Json(body)) => Ok(Self(body)),
+            Err(rejected) => {
+                let status = match rejected.status() {
+                    StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
+                    status => status,
+                };
+                Err(ApiError::new(status, rejected.body_text()))
+            }
+        }
+    }
+}
+
+/// The parameters of the path.
+#[derive(Debug)]
+pub(super) struct Path<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = axum::extract::Path::<T>::from_request_parts(parts, state).await;
+        path.map(|axum::extract::Path(path)| Self(path))
+            .map_err(|rejected| ApiError::wrong(rejected.body_text()))
+    }
+}
+
+/// The parameters of the query.
+#[derive(Debug)]
+pub(super) struct Query<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let query = axum::extract::Query::<T>::from_request_parts(parts, state).await;
+        query
+            .map(|axum::extract::Query(query)| Self(query))
+            .map_err(|rejected| ApiError::wrong(rejected.body_text()))
     }
 }

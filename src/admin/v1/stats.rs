@@ -1,0 +1,132 @@
+//! Numbers in the shape of torrust's API.
+
+use axum::Json;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::admin;
+use crate::counters::Counter;
+
+/// How numbers are written.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::admin) enum Format {
+    /// An object.
+    Json,
+    /// Lines of `NAME VALUE`.
+    Prometheus,
+}
+
+/// The query of `stats`.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(in crate::admin) struct StatsQuery {
+    /// How the numbers are written: as JSON, if it is left out.
+    #[param(inline)]
+    format: Option<Format>,
+}
+
+macro_rules! stats {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// What the tracker holds, and what it has done since its start. The tracker does not count by
+        /// address family: the numbers of both families are those with a 4, and those with a 6 are 0.
+        #[derive(Debug, Serialize, ToSchema)]
+        pub(in crate::admin) struct Stats {
+            $($(#[doc = $doc])+ $name: u64,)+
+        }
+
+        impl Stats {
+            fn lines(&self) -> String {
+                let mut lines = String::new();
+                $(
+                    lines += concat!(stringify!($name), " ");
+                    lines += &self.$name.to_string();
+                    lines.push('\n');
+                )+
+                lines
+            }
+        }
+    };
+}
+stats! {
+    /// Torrents with peers.
+    torrents,
+    /// Peers that have everything.
+    seeders,
+    /// Downloads that were completed since the start.
+    completed,
+    /// All other peers.
+    leechers,
+    /// Requests over TCP and QUIC: torrust counts a connection a request.
+    tcp4_connections_handled,
+    /// Announces over HTTP/1.1, HTTP/2 and HTTP/3.
+    tcp4_announces_handled,
+    /// Scrapes over HTTP/1.1, HTTP/2 and HTTP/3.
+    tcp4_scrapes_handled,
+    /// 0.
+    tcp6_connections_handled,
+    /// 0.
+    tcp6_announces_handled,
+    /// 0.
+    tcp6_scrapes_handled,
+    /// Connect requests over UDP.
+    udp4_connections_handled,
+    /// Announces over UDP.
+    udp4_announces_handled,
+    /// Scrapes over UDP.
+    udp4_scrapes_handled,
+    /// 0.
+    udp6_connections_handled,
+    /// 0.
+    udp6_announces_handled,
+    /// 0.
+    udp6_scrapes_handled,
+}
+
+/// What the tracker holds and has done.
+#[utoipa::path(
+    get,
+    path = "/api/v1/stats",
+    tag = "torrust",
+    params(StatsQuery),
+    responses(
+        (status = 200, description = "The numbers.", content(
+            (Stats = "application/json"),
+            (String = "text/plain"),
+        )),
+        (status = 400, description = "The format is wrong.", body = String, content_type = "text/plain"),
+    )
+)]
+pub(in crate::admin) async fn stats(
+    State(state): State<admin::State>,
+    Query(query): Query<StatsQuery>,
+) -> Response {
+    let stats = state.handle.stats();
+    let count = |counters: &[Counter]| counters.iter().map(|it| stats.counters.get(*it)).sum();
+    let announces = [Counter::HttpAnnounces, Counter::Http3Announces];
+    let scrapes = [Counter::HttpScrapes, Counter::Http3Scrapes];
+    let stats = Stats {
+        torrents: stats.registry.torrents,
+        seeders: stats.registry.seeders,
+        completed: 0,
+        leechers: stats.registry.leechers,
+        tcp4_connections_handled: count(&[announces, scrapes].concat()),
+        tcp4_announces_handled: count(&announces),
+        tcp4_scrapes_handled: count(&scrapes),
+        tcp6_connections_handled: 0,
+        tcp6_announces_handled: 0,
+        tcp6_scrapes_handled: 0,
+        udp4_connections_handled: count(&[Counter::UdpConnects]),
+        udp4_announces_handled: count(&[Counter::UdpAnnounces]),
+        udp4_scrapes_handled: count(&[Counter::UdpScrapes]),
+        udp6_connections_handled: 0,
+        udp6_announces_handled: 0,
+        udp6_scrapes_handled: 0,
+    };
+    match query.format {
+        None | Some(Format::Json) => Json(stats).into_response(),
+        Some(Format::Prometheus) => stats.lines().into_response(),
+    }
+}

@@ -14,6 +14,7 @@ mod failures;
 mod guard;
 mod health;
 mod openapi;
+mod peers;
 mod serve;
 mod tokens;
 mod unix_time;
@@ -23,6 +24,11 @@ mod v2;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use scion_tracker_core::registry::memory::Memory;
+use scion_tracker_core::registry::read::{Census, TorrentPage, TorrentQuery};
+use tokio::sync::Mutex;
+use tokio::task;
+use tokio_util::task::TaskTracker;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -40,6 +46,10 @@ pub(crate) const SOCKET: &str = "admin.sock";
 pub(crate) struct Shared {
     tokens: ArcSwap<Tokens>,
     failures: Failures,
+    /// Changes that are being made. They go on when the client is gone.
+    changes: TaskTracker,
+    /// Held while somebody goes through the whole registry: one at a time, so that most cores stay free.
+    walking: Arc<Mutex<()>>,
 }
 
 impl Shared {
@@ -48,6 +58,8 @@ impl Shared {
         Ok(Self {
             tokens: ArcSwap::from_pointee(Tokens::read(config)?),
             failures: Failures::default(),
+            changes: TaskTracker::new(),
+            walking: Arc::default(),
         })
     }
 
@@ -74,6 +86,37 @@ impl State {
     fn shared(&self) -> &Shared {
         &self.handle.admin
     }
+
+    /// A page of torrents. `None` if that panicked.
+    async fn list_torrents(&self, query: TorrentQuery) -> Option<TorrentPage> {
+        self.walk(move |registry| registry.list_torrents(&query))
+            .await
+    }
+
+    /// Counts all peers. `None` if that panicked.
+    async fn census(&self) -> Option<Census> {
+        self.walk(|registry| {
+            let mut census = registry.census();
+            while !registry.count(&mut census) {}
+            census.finish()
+        })
+        .await
+    }
+
+    /// Goes through the registry on a thread of its own, one at a time.
+    async fn walk<T: Send + 'static>(
+        &self,
+        walk: impl FnOnce(&Memory) -> T + Send + 'static,
+    ) -> Option<T> {
+        let walking = Arc::clone(&self.shared().walking).lock_owned().await;
+        let handle = self.handle.clone();
+        let walked = task::spawn_blocking(move || {
+            let walked = walk(handle.registry());
+            drop(walking);
+            walked
+        });
+        walked.await.ok()
+    }
 }
 
 /// All resources.
@@ -86,8 +129,13 @@ fn router(state: State) -> axum::Router {
         .routes(routes!(v1::keys::reload_keys))
         .routes(routes!(v1::whitelist::add, v1::whitelist::remove))
         .routes(routes!(v1::whitelist::reload_list))
+        .routes(routes!(v1::torrents::torrent))
+        .routes(routes!(v1::torrents::torrents))
         .routes(routes!(v1::stats::stats))
         // Our own.
+        .routes(routes!(v2::torrents::list))
+        .routes(routes!(v2::torrents::get))
+        .routes(routes!(v2::torrents::places))
         .routes(routes!(v2::keys::list, v2::keys::add))
         .routes(routes!(v2::keys::get, v2::keys::put, v2::keys::delete))
         .routes(routes!(

@@ -22,7 +22,9 @@ use scion_tracker_core::Tracker;
 use scion_tracker_core::access::Access as AccessRules;
 use scion_tracker_core::address::Host;
 use scion_tracker_core::registry::memory::{Memory, Totals};
+use scion_tracker_core::registry::read::{PeerView, TorrentView};
 use scion_tracker_core::tracker::Rules;
+use scion_tracker_core::types::InfoHash;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{self as lists, Lists, ReadLists};
@@ -228,6 +230,22 @@ impl Handle {
             counters: counted,
             registry: self.service.tracker.registry().totals(),
         }
+    }
+
+    /// The registry, to read what it holds.
+    #[cfg(feature = "admin")]
+    pub(crate) fn registry(&self) -> &Memory {
+        self.service.tracker.registry()
+    }
+
+    /// A torrent that has peers, and up to `most` of them in no order.
+    pub fn torrent(
+        &self,
+        info_hash: &InfoHash,
+        most: usize,
+    ) -> Option<(TorrentView, Vec<PeerView>)> {
+        let registry = self.service.tracker.registry();
+        registry.torrent(info_hash, most, self.service.now())
     }
 
     /// Seconds since the start.

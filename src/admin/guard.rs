@@ -87,11 +87,19 @@ async fn guard(
     let mut response = match decided {
         Ok(allowed) => {
             request.extensions_mut().insert(allowed);
-            let answer = timeout(ANSWER_TIMEOUT, next.run(request)).await;
-            answer.unwrap_or_else(|_| {
-                Refused::new(StatusCode::SERVICE_UNAVAILABLE, "the answer took too long")
-                    .response(&path)
-            })
+            // A change that has begun is finished, whether or not the client waits for it.
+            let answer = state.shared().changes.spawn(next.run(request));
+            match timeout(ANSWER_TIMEOUT, answer).await {
+                Ok(Ok(response)) => response,
+                Ok(Err(_)) => {
+                    let status = StatusCode::INTERNAL_SERVER_ERROR;
+                    Refused::new(status, "the answer failed").response(&path)
+                }
+                Err(_) => {
+                    let status = StatusCode::SERVICE_UNAVAILABLE;
+                    Refused::new(status, "the answer took too long").response(&path)
+                }
+            }
         }
         Err(refused) => refused.response(&path),
     };

@@ -121,6 +121,7 @@ where
     // Ends the connections also when this future is dropped.
     let stopping = stop.child_token();
     let _stop_on_drop = stopping.clone().drop_guard();
+    let changes = state.shared().changes.clone();
     let router = router(state);
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
     let tasks = TaskTracker::new();
@@ -147,8 +148,10 @@ where
             }
         }
     }
-    tasks.close();
-    tasks.wait().await;
+    for tracker in [tasks, changes] {
+        tracker.close();
+        tracker.wait().await;
+    }
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 
 pub(super) mod keys;
 pub(super) mod stats;
+pub(super) mod torrents;
 pub(super) mod whitelist;
 
 use axum::Json;

@@ -7,6 +7,7 @@ pub(super) mod keys;
 pub(super) mod lists;
 pub(super) mod rules;
 pub(super) mod stats;
+pub(super) mod torrents;
 
 use scion_tracker_core::types::InfoHash;
 use serde::de::Error as _;

@@ -10,6 +10,7 @@
 )]
 
 mod error;
+mod events;
 mod failures;
 mod guard;
 mod health;
@@ -34,6 +35,7 @@ use utoipa_axum::routes;
 
 use crate::config;
 use crate::server::Handle;
+pub(crate) use events::Events;
 use failures::Failures;
 pub(crate) use serve::{serve_tcp, serve_unix};
 pub(crate) use tokens::{Tokens, TokensError};
@@ -161,6 +163,7 @@ fn router(state: State) -> axum::Router {
         .routes(routes!(v2::isolation::list))
         .routes(routes!(v2::isolation::put, v2::isolation::delete))
         .routes(routes!(v2::stats::stats))
+        .routes(routes!(v2::events::events))
         .routes(routes!(v2::control::reload))
         .routes(routes!(v2::control::certificate))
         .routes(routes!(

@@ -15,6 +15,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -236,6 +237,18 @@ impl Handle {
     #[cfg(feature = "admin")]
     pub(crate) fn registry(&self) -> &Memory {
         self.service.tracker.registry()
+    }
+
+    /// Where live events are read.
+    #[cfg(feature = "admin")]
+    pub(crate) fn events(&self) -> &Arc<crate::admin::Events> {
+        &self.service.tracker.observer().events
+    }
+
+    /// Downloads that were completed since the start.
+    pub fn completed(&self) -> u64 {
+        let observer = self.service.tracker.observer();
+        observer.downloads.load(Ordering::Relaxed)
     }
 
     /// A torrent that has peers, and up to `most` of them in no order.

@@ -44,7 +44,6 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone)]
 pub(super) struct Arrived {
     pub(super) via: Via,
-    #[expect(dead_code, reason = "replies without end come next")]
     /// Cancelled when the server stops: replies without end have to end.
     pub(super) stopping: CancellationToken,
 }

@@ -2,6 +2,7 @@
 
 pub(super) mod bans;
 pub(super) mod control;
+pub(super) mod events;
 pub(super) mod isolation;
 pub(super) mod keys;
 pub(super) mod lists;

@@ -110,7 +110,7 @@ pub(in crate::admin) async fn stats(
     let stats = Stats {
         torrents: stats.registry.torrents,
         seeders: stats.registry.seeders,
-        completed: 0,
+        completed: state.handle.completed(),
         leechers: stats.registry.leechers,
         tcp4_connections_handled: count(&[announces, scrapes].concat()),
         tcp4_announces_handled: count(&announces),

@@ -24,6 +24,8 @@ pub(in crate::admin) struct Stats {
     seeders: u64,
     /// All other peers.
     leechers: u64,
+    /// Downloads that were completed since the start.
+    completed: u64,
     /// Bytes that torrents and peers take.
     memory: u64,
     /// Whether a passkey is needed.
@@ -70,6 +72,7 @@ pub(in crate::admin) async fn stats(State(state): State<admin::State>) -> Json<S
         torrents: stats.registry.torrents,
         seeders: stats.registry.seeders,
         leechers: stats.registry.leechers,
+        completed: handle.completed(),
         memory: stats.registry.memory,
         private: access.is_private(),
         listed: access.is_listed(),

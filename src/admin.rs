@@ -14,6 +14,7 @@ mod events;
 mod failures;
 mod guard;
 mod health;
+mod metrics;
 mod openapi;
 mod peers;
 mod serve;
@@ -171,6 +172,7 @@ fn router(state: State) -> axum::Router {
             v2::control::drain,
             v2::control::end_drain
         ))
+        .routes(routes!(metrics::metrics))
         .split_for_parts();
     let description = openapi::Description::new(&openapi::complete(openapi));
     let router = router.route(

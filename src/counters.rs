@@ -1,9 +1,12 @@
 //! Counts what happened: one row per event and one per [`Refusal`], shared by all transports.
 //!
 //! A transport that handles batches counts into a [`Snapshot`] of its own and adds it once per batch.
+//! Requests are also counted by the [`Network`] they came over.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use scion_tracker_core::request::Origin;
 use scion_tracker_core::response::Refusal;
 
 /// Makes the enum of counters, its list and its labels from one table.
@@ -131,8 +134,88 @@ counters! {
     ScionTooLong = "scion_too_long",
 }
 
+/// What a request came over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Network {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+    /// SCION, whatever its addresses.
+    Scion,
+    /// A trusted proxy that does not say.
+    Unknown,
+}
+
+impl Network {
+    /// All networks.
+    pub const ALL: &[Self] = &[Self::V4, Self::V6, Self::Scion, Self::Unknown];
+
+    /// A stable name, as in labels of metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::V4 => "ipv4",
+            Self::V6 => "ipv6",
+            Self::Scion => "scion",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The network of a requester.
+    #[inline]
+    pub(crate) fn of(origin: &Origin) -> Self {
+        match origin.host.ip() {
+            _ if origin.is_scion() => Self::Scion,
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
+
+/// The counters that are also counted by network. Fewer than 32.
+const BY_NETWORK: &[Counter] = &[
+    Counter::UdpConnects,
+    Counter::UdpAnnounces,
+    Counter::UdpScrapes,
+    Counter::UdpErrors,
+    Counter::HttpAnnounces,
+    Counter::HttpScrapes,
+    Counter::HttpFailures,
+    Counter::Http3Announces,
+    Counter::Http3Scrapes,
+    Counter::Http3Failures,
+];
+
+/// Networks except IPv4, whose count is what the others leave of the whole.
+const OTHERS: usize = Network::ALL.len() - 1;
+
+/// Position among [`BY_NETWORK`] of each counter, or its length.
+const ROWS: [u8; Counter::ALL.len()] = {
+    let mut rows = [BY_NETWORK.len() as u8; Counter::ALL.len()];
+    let mut row = 0;
+    while row < BY_NETWORK.len() {
+        rows[BY_NETWORK[row] as usize] = row as u8;
+        row += 1;
+    }
+    rows
+};
+
+/// Where a counter of one network is among the counters by network. `None` for IPv4 and for counters that are
+/// not counted by network.
+#[inline]
+const fn split(counter: Counter, network: Network) -> Option<usize> {
+    let row = ROWS[counter as usize] as usize;
+    match network {
+        Network::V4 => None,
+        _ if row == BY_NETWORK.len() => None,
+        _ => Some(row * OTHERS + network as usize - 1),
+    }
+}
+
 /// The events, then the refusals in the order of [`Refusal::ALL`].
 const LENGTH: usize = Counter::ALL.len() + Refusal::ALL.len();
+/// Counters by network.
+const SPLIT: usize = BY_NETWORK.len() * OTHERS;
 
 const fn position(refusal: Refusal) -> usize {
     Counter::ALL.len() + refusal.index()
@@ -142,12 +225,17 @@ const fn position(refusal: Refusal) -> usize {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     values: [u64; LENGTH],
+    split: [u64; SPLIT],
+    /// Bit set of the counters by network that are not 0.
+    split_used: u32,
 }
 
 impl Default for Snapshot {
     fn default() -> Self {
         Self {
             values: [0; LENGTH],
+            split: [0; SPLIT],
+            split_used: 0,
         }
     }
 }
@@ -156,6 +244,21 @@ impl Snapshot {
     /// One counter.
     pub const fn get(&self, counter: Counter) -> u64 {
         self.values[counter as usize]
+    }
+
+    /// The part of a counter that came over this network. `None` if the counter is not counted by network.
+    pub fn of_network(&self, counter: Counter, network: Network) -> Option<u64> {
+        if ROWS[counter as usize] as usize == BY_NETWORK.len() {
+            return None;
+        }
+        let of = |network| split(counter, network).map_or(0, |at| self.split[at]);
+        Some(match network {
+            Network::V4 => {
+                let others: u64 = Network::ALL.iter().map(|network| of(*network)).sum();
+                self.get(counter).saturating_sub(others)
+            }
+            _ => of(network),
+        })
     }
 
     /// Requests refused for this reason, over all transports.
@@ -167,6 +270,15 @@ impl Snapshot {
         self.values[counter as usize] += by;
     }
 
+    /// Counts a request that came over this network.
+    pub(crate) const fn request(&mut self, counter: Counter, network: Network) {
+        self.add(counter, 1);
+        if let Some(at) = split(counter, network) {
+            self.split[at] += 1;
+            self.split_used |= 1 << at;
+        }
+    }
+
     pub(crate) const fn refuse(&mut self, refusal: Refusal) {
         self.values[position(refusal)] += 1;
     }
@@ -176,12 +288,14 @@ impl Snapshot {
 #[derive(Debug)]
 pub(crate) struct Counters {
     values: [AtomicU64; LENGTH],
+    split: [AtomicU64; SPLIT],
 }
 
 impl Default for Counters {
     fn default() -> Self {
         Self {
             values: [const { AtomicU64::new(0) }; LENGTH],
+            split: [const { AtomicU64::new(0) }; SPLIT],
         }
     }
 }
@@ -195,6 +309,14 @@ impl Counters {
         self.add(counter, 1);
     }
 
+    /// Counts a request that came over this network.
+    pub(crate) fn request(&self, counter: Counter, network: Network) {
+        self.count(counter);
+        if let Some(at) = split(counter, network) {
+            self.split[at].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     pub(crate) fn refuse(&self, refusal: Refusal) {
         self.values[position(refusal)].fetch_add(1, Ordering::Relaxed);
     }
@@ -206,11 +328,18 @@ impl Counters {
                 value.fetch_add(std::mem::take(count), Ordering::Relaxed);
             }
         }
+        while counts.split_used != 0 {
+            let at = counts.split_used.trailing_zeros() as usize;
+            counts.split_used &= counts.split_used - 1;
+            self.split[at].fetch_add(std::mem::take(&mut counts.split[at]), Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot {
             values: std::array::from_fn(|i| self.values[i].load(Ordering::Relaxed)),
+            split: std::array::from_fn(|i| self.split[i].load(Ordering::Relaxed)),
+            split_used: 0,
         }
     }
 }
@@ -218,6 +347,29 @@ impl Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requests_are_counted_by_network() {
+        use Network::{Scion, Unknown, V4, V6};
+        let counters = Counters::default();
+        let mut own = Snapshot::default();
+        for network in [V4, V6, V6, Scion] {
+            own.request(Counter::UdpAnnounces, network);
+        }
+        counters.flush(&mut own);
+        assert_eq!(own, Snapshot::default());
+        counters.request(Counter::UdpAnnounces, V4);
+        counters.request(Counter::HttpFailures, Unknown);
+        let counted = counters.snapshot();
+        let of = |counter, network| counted.of_network(counter, network);
+        assert_eq!(counted.get(Counter::UdpAnnounces), 5);
+        for (network, count) in [(V4, 2), (V6, 2), (Scion, 1), (Unknown, 0)] {
+            assert_eq!(of(Counter::UdpAnnounces, network), Some(count));
+        }
+        assert_eq!(of(Counter::HttpFailures, Unknown), Some(1));
+        assert_eq!(of(Counter::HttpFailures, V4), Some(0));
+        assert_eq!(of(Counter::UdpMalformed, V4), None);
+    }
 
     #[test]
     fn a_flush_moves_the_counts() {

@@ -53,7 +53,9 @@ mod bench;
 mod budget;
 mod clock;
 mod counters;
+mod gauges;
 mod log;
+mod samples;
 mod scion;
 mod service;
 mod socket;
@@ -61,6 +63,7 @@ mod transport;
 mod watch;
 
 pub use config::Config;
-pub use counters::{Counter, Snapshot};
+pub use counters::{Counter, Network, Snapshot};
+pub use samples::Proximity;
 pub use scion_tracker_core as core;
 pub use server::Server;

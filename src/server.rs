@@ -9,6 +9,8 @@ pub(crate) mod secrets;
 mod tasks;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "admin")]
+pub(crate) mod vitals;
 
 use std::future::Future;
 use std::io;
@@ -484,6 +486,7 @@ impl Server {
         let stop = self.handle.stop.clone();
         let access_log = self.handle.service.access_log.clone();
         let records = Arc::clone(&self.handle.records);
+        let service = Arc::clone(&self.handle.service);
         let result = match tasks.start(self) {
             Err(error) => Err(error),
             Ok(()) => tokio::select! {
@@ -493,6 +496,7 @@ impl Server {
             },
         };
         let stopping = tokio::time::Instant::now();
+        service.gauges.set_stopping();
         tasks.stop().await;
         if let Some(log) = access_log {
             const LAST_LINES: Duration = Duration::from_secs(1);

@@ -13,7 +13,9 @@ use scion_tracker_core::types::{Rng, Time};
 
 use crate::clock::Clock;
 use crate::counters::Counters;
+use crate::gauges::Gauges;
 use crate::log::access::AccessLog;
+use crate::samples::Samples;
 use crate::server::secrets::Secrets;
 use crate::transport::Limits;
 use crate::transport::connections::Connections;
@@ -36,6 +38,8 @@ pub(crate) struct Service {
     pub(crate) access_log: Option<AccessLog>,
     /// Whether connections end after their next reply: see `server::drain`.
     draining: AtomicBool,
+    pub(crate) samples: Samples,
+    pub(crate) gauges: Gauges,
     /// Secrets of UDP connection ids. Without them, each listener makes its own, which ends with it.
     pub(crate) secrets: Option<Secrets>,
 }
@@ -57,6 +61,8 @@ impl Service {
             counters,
             access_log: None,
             draining: AtomicBool::new(false),
+            samples: Samples::default(),
+            gauges: Gauges::default(),
             secrets: None,
         }
     }

@@ -250,12 +250,13 @@ mod tests {
     use super::*;
 
     fn refuse(events: &Events, hash: u8) {
-        events.refused(&Refused {
-            origin: &Origin::ip([192, 0, 2, 1].into()),
-            info_hash: &InfoHash([hash; 20]),
-            announce: None,
-            refusal: Refusal::TorrentDenied,
-        });
+        let origin = Origin::ip([192, 0, 2, 1].into());
+        let info_hash = InfoHash([hash; 20]);
+        events.refused(&Refused::scrape(
+            &origin,
+            &info_hash,
+            Refusal::TorrentDenied,
+        ));
     }
 
     #[tokio::test]

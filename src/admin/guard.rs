@@ -44,7 +44,7 @@ enum Need {
 /// Paths that need no token.
 const OPEN: &[&str] = &["/api/health_check", "/api/openapi.json"];
 /// Paths with statistics about no single torrent and no single host. They need no token on loopback.
-const STATISTICS: &[&str] = &["/api/v1/stats", "/api/v2/stats"];
+const STATISTICS: &[&str] = &["/api/v1/stats", "/api/v2/stats", "/metrics"];
 /// Paths that change something although their method is GET, as in torrust's API.
 const CHANGES: &[&str] = &["/api/v1/keys/reload", "/api/v1/whitelist/reload"];
 

@@ -497,7 +497,6 @@ impl ScionSocket {
     }
 
     /// Number of remotes in the table.
-    #[cfg(test)]
     pub(crate) fn remotes(&self) -> usize {
         self.remotes.lock().len()
     }

@@ -412,12 +412,14 @@ pub(super) fn start(
             tasks,
             listening,
         };
+        let transports = listener.transports();
         listener
             .run(&mut start)
             .map_err(|source| RunError::Listener {
                 listener: listening,
                 source,
             })?;
+        handle.service.gauges.add_listeners(transports);
     }
     Ok(())
 }
@@ -450,7 +452,10 @@ impl Start<'_> {
     /// dropped datagrams as long as the server runs.
     fn watch_receive_buffers(&mut self, sockets: &[UdpSocket]) -> io::Result<()> {
         let listener = self.listening;
-        receive::report_size(sockets, self.config.udp.receive_buffer, &listener);
+        let asked = self.config.udp.receive_buffer;
+        if let Some(buffer) = receive::report_size(sockets, asked, listener) {
+            self.service.gauges.add_receive_buffer(buffer);
+        }
         let sockets = sockets.iter().map(UdpSocket::try_clone);
         let sockets = sockets.collect::<io::Result<Vec<_>>>()?;
         let (service, stop) = (Arc::clone(&self.service), self.stop());

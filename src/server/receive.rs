@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::RunError;
 use super::listener::Listening;
 use crate::counters::Counter;
+use crate::gauges::ReceiveBuffer;
 use crate::service::Service;
 use crate::socket::kernel_drops;
 
@@ -20,14 +21,13 @@ const TICK: Duration = Duration::from_secs(1);
 /// Shortest time between two lines about drops of a listener.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// Logs that the receive buffer is smaller than asked.
-pub(super) fn report_size(sockets: &[UdpSocket], asked: usize, listener: &Listening) {
-    let Some(Ok(granted)) = sockets
-        .first()
-        .map(|socket| SockRef::from(socket).recv_buffer_size())
-    else {
-        return;
-    };
+/// Reads the size of the receive buffers. Logs that they are smaller than asked.
+pub(super) fn report_size(
+    sockets: &[UdpSocket],
+    asked: usize,
+    listener: Listening,
+) -> Option<ReceiveBuffer> {
+    let granted = SockRef::from(sockets.first()?).recv_buffer_size().ok()?;
     // Linux doubles what it is asked for, and returns that: half of it is for its own bookkeeping.
     let granted = match cfg!(any(target_os = "linux", target_os = "android")) {
         true => granted / 2,
@@ -43,6 +43,11 @@ pub(super) fn report_size(sockets: &[UdpSocket], asked: usize, listener: &Listen
              raise net.core.rmem_max, or lower udp.receive_buffer"
         );
     }
+    Some(ReceiveBuffer {
+        listener,
+        asked,
+        granted,
+    })
 }
 
 /// Counts the datagrams that the kernel drops at these sockets, until it is stopped. Workers do nothing for

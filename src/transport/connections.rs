@@ -103,7 +103,8 @@ impl Connections {
         self.memory.set_limit(limits.memory);
     }
 
-    fn limit(&self, over: Over) -> usize {
+    /// The most that may be open.
+    pub(crate) fn limit(&self, over: Over) -> usize {
         self.limits[over as usize].load(Ordering::Relaxed)
     }
 
@@ -157,6 +158,11 @@ impl Connections {
     /// How many are open.
     pub(crate) fn open(&self, over: Over) -> usize {
         self.open[over as usize].load(Ordering::Relaxed)
+    }
+
+    /// Bytes that they hold, and the most that they may.
+    pub(crate) fn memory(&self) -> (usize, usize) {
+        (self.memory.held(), self.memory.limit())
     }
 
     fn shard(&self, source: &Source) -> MutexGuard<'_, HashMap<Source, u32>> {

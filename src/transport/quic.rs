@@ -110,11 +110,13 @@ impl Listener {
         tracing::debug!(bytes = most, "the most that a QUIC connection can hold");
         let config = server_config(tls, &limits, initial_rtt)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let handshakes = Arc::default();
+        service.gauges.add_handshakes(Arc::clone(&handshakes));
         Ok(Self {
             config: Arc::new(config),
             options,
             service,
-            handshakes: Arc::default(),
+            handshakes,
         })
     }
 

@@ -21,6 +21,7 @@ use scion_tracker_core::types::Time;
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::{Counter, Snapshot};
+use crate::samples::Sampler;
 use crate::scion::socket::Datagram;
 use crate::server::secrets::Secrets;
 use crate::service::{self, Service};
@@ -154,6 +155,7 @@ fn handler(service: &Arc<Service>, ids: ConnectionIds, options: Options) -> io::
         rng: service::rng()?,
         rules: service.rules_cache(),
         counts: Snapshot::default(),
+        sampler: Sampler::default(),
     })
 }
 

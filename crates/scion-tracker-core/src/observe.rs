@@ -69,6 +69,18 @@ pub struct Refused<'a> {
     pub refusal: Refusal,
 }
 
+impl<'a> Refused<'a> {
+    /// A scrape that was refused. For observers that are tested.
+    pub const fn scrape(origin: &'a Origin, info_hash: &'a InfoHash, refusal: Refusal) -> Self {
+        Self {
+            origin,
+            info_hash,
+            announce: None,
+            refusal,
+        }
+    }
+}
+
 /// Is told what requests changed. All methods do nothing unless an observer says otherwise.
 pub trait Observer {
     /// An announce was served.

@@ -219,7 +219,6 @@ impl Remotes {
     }
 
     /// Number of remotes in the table.
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.by_addr.len()
     }

@@ -138,6 +138,10 @@ impl Run for Scion {
             socket::Limits::default(),
             Arc::clone(&service.counters),
         )?;
+        // Weak, so that the port is free when the listener has ended.
+        let remotes = Arc::downgrade(&socket);
+        let remotes = move || remotes.upgrade().map_or(0, |socket| socket.remotes());
+        service.gauges.add_remotes(remotes);
         let udp = udp_transport::OverScion::new(&service, udp::options(start.config))?;
         let quic = quic
             .map(|certificates| {

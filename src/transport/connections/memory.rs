@@ -123,9 +123,13 @@ impl Memory {
     }
 
     /// Bytes held now.
-    #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         self.held.load(Relaxed)
+    }
+
+    /// Most bytes held.
+    pub(super) fn limit(&self) -> usize {
+        self.limit.load(Relaxed)
     }
 
     fn shard(&self, source: &Source) -> MutexGuard<'_, HashMap<Source, Vec<Arc<Holder>>>> {

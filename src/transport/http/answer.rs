@@ -24,8 +24,9 @@ use scion_tracker_core::tracker::{Context, Rules};
 use scion_tracker_core::types::Rng;
 use tracing::level_filters::LevelFilter;
 
-use crate::counters::Counter;
+use crate::counters::{Counter, Network};
 use crate::log::{self, ShownTarget};
+use crate::samples::{self, Sampler};
 use crate::service::{self, RulesCache, Service};
 use crate::transport::http::origin::Client;
 
@@ -45,6 +46,13 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
+    const fn sampled(self) -> samples::Transport {
+        match self {
+            Self::Http => samples::Transport::Http,
+            Self::Http3 => samples::Transport::Http3,
+        }
+    }
+
     const fn announces(self) -> Counter {
         match self {
             Self::Http => Counter::HttpAnnounces,
@@ -127,7 +135,7 @@ enum Action {
     Refuse(Refusal),
     Index,
     /// An announce or a scrape with an invalid query: answered with a failure reason.
-    Invalid(QueryError),
+    Invalid(Network, QueryError),
     /// Answered with a 4xx status.
     Reject(Status),
 }
@@ -191,7 +199,7 @@ impl Action {
                     query.passkey = query.passkey.or(passkey);
                     Self::of_client(raw, |origin| Self::Scrape(origin, query))
                 }
-                Err(error) => Self::Invalid(error),
+                Err(error) => Self::invalid(raw, error),
             },
             target::Action::Index => Self::Index,
         }
@@ -208,7 +216,7 @@ impl Action {
                 return;
             }
             Self::Refuse(refusal) => refusal.message(),
-            Self::Invalid(error) => error.message(),
+            Self::Invalid(_, error) => error.message(),
             Self::Reject(status) => status.reason(),
         };
         tracing::debug!(%client, ?method, %target, reason, "HTTP request refused");
@@ -227,8 +235,16 @@ impl Action {
                 }
                 Self::of_client(raw, |origin| Self::Announce(origin, query))
             }
-            Err(error) => Self::Invalid(error),
+            Err(error) => Self::invalid(raw, error),
         }
+    }
+
+    fn invalid(raw: &RawRequest<'_>, error: QueryError) -> Self {
+        let network = match &raw.client {
+            Client::Known(origin) => Network::of(origin),
+            Client::Hidden(_) => Network::Unknown,
+        };
+        Self::Invalid(network, error)
     }
 
     /// Builds an action that needs the client.
@@ -306,6 +322,7 @@ impl Reply {
 pub(crate) struct Scratch {
     rng: Rng,
     rules: ThreadRules,
+    sampler: Sampler,
     peers: Peers,
     /// The body of the last reply.
     pub(crate) body: Vec<u8>,
@@ -342,6 +359,7 @@ impl Scratch {
             rng: service::rng()
                 .unwrap_or_else(|_| Rng::with_seed(RandomState::new().build_hasher().finish())),
             rules: ThreadRules(None),
+            sampler: Sampler::default(),
             peers: Peers::new(Form::Compact),
             body: Vec::new(),
             date_at: 0,
@@ -395,17 +413,35 @@ pub(crate) fn answer(
     scratch: &mut Scratch,
 ) -> Reply {
     scratch.body.clear();
+    scratch.sampler.begin();
+    let reply = respond(service, transport, request, scratch);
+    scratch.sampler.end(service, transport.sampled());
+    reply
+}
+
+fn respond(
+    service: &Service,
+    transport: Transport,
+    request: &Request,
+    scratch: &mut Scratch,
+) -> Reply {
     match &request.action {
         Action::Announce(origin, query) => {
             announce(service, transport, request.method, origin, query, scratch)
         }
         Action::Scrape(origin, query) => scrape(service, transport, origin, query, scratch),
         Action::Refuse(refusal) => {
-            refuse(service, transport, *refusal, &mut scratch.body);
+            refuse(
+                service,
+                transport,
+                Network::Unknown,
+                *refusal,
+                &mut scratch.body,
+            );
             BENCODED
         }
-        Action::Invalid(error) => {
-            service.counters.count(transport.failures());
+        Action::Invalid(network, error) => {
+            service.counters.request(transport.failures(), *network);
             reply::write_failure(error.message(), None, None, &mut scratch.body);
             BENCODED
         }
@@ -443,6 +479,7 @@ fn announce(
     let Scratch {
         rng,
         rules,
+        sampler,
         peers,
         body,
         ..
@@ -457,16 +494,20 @@ fn announce(
     let served = match method {
         // HEAD is safe (RFC 9110 section 9.2.1): it changes nothing.
         Method::Head => tracker.look(&mut context, origin, announce, Carries::All, peers),
+        _ if sampler.is_measuring() => {
+            samples::announce(service, &mut context, origin, announce, Carries::All, peers)
+        }
         _ => tracker.announce(&mut context, origin, announce, Carries::All, peers),
     };
+    let network = Network::of(origin);
     match served {
         Ok(reply) => {
-            service.counters.count(transport.announces());
+            service.counters.request(transport.announces(), network);
             peers.write(&reply, body);
         }
         Err(refusal) => {
             log_refusal(origin, "announce", refusal);
-            refuse(service, transport, refusal, body);
+            refuse(service, transport, network, refusal, body);
         }
     }
     BENCODED
@@ -487,14 +528,15 @@ fn scrape(
         let counts = service.tracker.scrape(rules, now, origin, passkey, hash)?;
         Ok((*hash, counts))
     });
+    let network = Network::of(origin);
     match counts.collect::<Result<Vec<_>, Refusal>>() {
         Ok(mut entries) => {
-            service.counters.count(transport.scrapes());
+            service.counters.request(transport.scrapes(), network);
             reply::write_scrape(&mut entries, rules.terms.min_interval, body);
         }
         Err(refusal) => {
             log_refusal(origin, "scrape", refusal);
-            refuse(service, transport, refusal, body);
+            refuse(service, transport, network, refusal, body);
         }
     }
     BENCODED
@@ -508,8 +550,14 @@ fn log_refusal(origin: &Origin, request: &str, refusal: Refusal) {
 }
 
 /// Writes the reason for a refusal.
-fn refuse(service: &Service, transport: Transport, refusal: Refusal, body: &mut Vec<u8>) {
-    service.counters.count(transport.failures());
+fn refuse(
+    service: &Service,
+    transport: Transport,
+    network: Network,
+    refusal: Refusal,
+    body: &mut Vec<u8>,
+) {
+    service.counters.request(transport.failures(), network);
     service.counters.refuse(refusal);
     let retry_in = refusal.retry_in_minutes();
     // `retry in` is in minutes (BEP 31). `interval`, in seconds, is for clients without BEP 31.

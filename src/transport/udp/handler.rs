@@ -16,8 +16,9 @@ use scion_tracker_core::tracker::Context;
 use scion_tracker_core::types::{Rng, Time};
 use tracing::level_filters::LevelFilter;
 
-use crate::counters::{Counter, Snapshot};
+use crate::counters::{Counter, Network, Snapshot};
 use crate::log::{self, Shown};
+use crate::samples::{self, Sampler, Transport};
 use crate::service::{RulesCache, Service};
 use crate::socket::mmsg::BATCH;
 
@@ -29,6 +30,7 @@ pub(super) struct Handler {
     pub(super) rng: Rng,
     pub(super) rules: RulesCache,
     pub(super) counts: Snapshot,
+    pub(super) sampler: Sampler,
 }
 
 impl Handler {
@@ -57,6 +59,13 @@ impl Handler {
         now: Time,
         reply: &mut [u8],
     ) -> usize {
+        self.sampler.begin();
+        let length = self.respond(datagram, origin, now, reply);
+        self.sampler.end(&self.service, Transport::Udp);
+        length
+    }
+
+    fn respond(&mut self, datagram: &[u8], origin: &Origin, now: Time, reply: &mut [u8]) -> usize {
         let Ok(request) = bep15::parse(datagram, self.max_scrape) else {
             log_dropped(origin, "not a request of BEP 15", datagram);
             return self.silence(Counter::UdpMalformed);
@@ -66,7 +75,7 @@ impl Handler {
         }
         match request {
             Request::Connect { transaction } => {
-                self.counts.add(Counter::UdpConnects, 1);
+                self.count(Counter::UdpConnects, origin);
                 bep15::write_connect(reply, transaction, self.ids.issue(&origin.host, now))
             }
             Request::Announce {
@@ -90,7 +99,7 @@ impl Handler {
                     }
                     Err(error) => {
                         log_refused(origin, "announce", error.message());
-                        self.error(transaction, &error.to_string(), reply)
+                        self.error(origin, transaction, &error.to_string(), reply)
                     }
                 }
             }
@@ -130,14 +139,25 @@ impl Handler {
             rng: &mut self.rng,
         };
         let tracker = &self.service.tracker;
-        match tracker.announce(&mut context, origin, &announce, carries, &mut writer) {
+        let answer = match self.sampler.is_measuring() {
+            false => tracker.announce(&mut context, origin, &announce, carries, &mut writer),
+            true => samples::announce(
+                &self.service,
+                &mut context,
+                origin,
+                &announce,
+                carries,
+                &mut writer,
+            ),
+        };
+        match answer {
             Ok(answer) => {
-                self.counts.add(Counter::UdpAnnounces, 1);
+                self.count(Counter::UdpAnnounces, origin);
                 writer.finish(&answer)
             }
             Err(refusal) => {
                 log_refused(origin, "announce", refusal.message());
-                self.refuse(refusal, transaction, reply)
+                self.refuse(refusal, origin, transaction, reply)
             }
         }
     }
@@ -156,24 +176,41 @@ impl Handler {
         let counts = hashes.map(|info_hash| tracker.scrape(rules, now, origin, None, &info_hash));
         match counts.collect::<Result<ArrayVec<_, MAX_SCRAPE>, _>>() {
             Ok(counts) => {
-                self.counts.add(Counter::UdpScrapes, 1);
+                self.count(Counter::UdpScrapes, origin);
                 bep15::write_scrape(reply, transaction, counts)
             }
             Err(refusal) => {
                 log_refused(origin, "scrape", refusal.message());
-                self.refuse(refusal, transaction, reply)
+                self.refuse(refusal, origin, transaction, reply)
             }
         }
     }
 
-    fn refuse(&mut self, refusal: Refusal, transaction: TransactionId, reply: &mut [u8]) -> usize {
+    fn refuse(
+        &mut self,
+        refusal: Refusal,
+        origin: &Origin,
+        transaction: TransactionId,
+        reply: &mut [u8],
+    ) -> usize {
         self.counts.refuse(refusal);
-        self.error(transaction, refusal.message(), reply)
+        self.error(origin, transaction, refusal.message(), reply)
     }
 
-    fn error(&mut self, transaction: TransactionId, message: &str, reply: &mut [u8]) -> usize {
-        self.counts.add(Counter::UdpErrors, 1);
+    fn error(
+        &mut self,
+        origin: &Origin,
+        transaction: TransactionId,
+        message: &str,
+        reply: &mut [u8],
+    ) -> usize {
+        self.count(Counter::UdpErrors, origin);
         bep15::write_error(reply, transaction, message)
+    }
+
+    #[inline]
+    fn count(&mut self, counter: Counter, origin: &Origin) {
+        self.counts.request(counter, Network::of(origin));
     }
 
     pub(super) const fn silence(&mut self, counter: Counter) -> usize {
@@ -249,6 +286,7 @@ mod tests {
             max_scrape: MAX_SCRAPE,
             rng: Rng::with_seed(1),
             counts: Snapshot::default(),
+            sampler: Sampler::default(),
         }
     }
 

@@ -1,0 +1,77 @@
+//! What /metrics renders, and that docs/monitoring.md describes it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use super::text::Format;
+use super::*;
+use crate::config::{Config, Listen};
+use crate::server::Server;
+use crate::server::vitals::{Limited, Process};
+
+const PAGE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/monitoring.md"));
+
+/// The state of a server with all that can be in it.
+fn vitals() -> Vitals {
+    let mut config = Config::default();
+    config.listen = Listen::none();
+    config.listen.http = vec!["127.0.0.1:0".parse().unwrap()];
+    config.admin.socket = false;
+    let mut vitals = Server::bind(config).unwrap().handle().vitals();
+    vitals.certificate_expires = Some(SystemTime::UNIX_EPOCH);
+    vitals.records.last_write = Some(Duration::ZERO);
+    vitals.process = Some(Process {
+        resident: 1,
+        open_files: Some(Limited { now: 1, limit: 2 }),
+    });
+    vitals
+}
+
+/// Names and types in the Prometheus format.
+fn types(text: &str) -> BTreeMap<&str, &str> {
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    types.map(|it| it.split_once(' ').unwrap()).collect()
+}
+
+#[test]
+fn the_page_describes_every_metric_and_no_other() {
+    let text = render(vitals(), Format::Prometheus).unwrap();
+    let rendered: Vec<_> = types(&text).into_iter().collect();
+    let rows = PAGE
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `scion_tracker_"));
+    let mut described: Vec<_> = rows
+        .map(|row| {
+            let mut cells = row.split(" | ");
+            let name = cells.next().unwrap().trim_end_matches('`');
+            (name, cells.next().unwrap())
+        })
+        .collect();
+    described.sort_unstable();
+    let rendered: Vec<_> = rendered
+        .into_iter()
+        .map(|(name, kind)| (name.strip_prefix("scion_tracker_").unwrap(), kind))
+        .collect();
+    assert_eq!(described, rendered, "docs/monitoring.md and /metrics");
+}
+
+#[test]
+fn a_sample_belongs_to_the_type_before_it() {
+    let text = render(vitals(), Format::Prometheus).unwrap();
+    let mut current = "";
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            current = rest.split_once(' ').unwrap().0;
+        } else if !line.starts_with('#') {
+            let name = line.split(['{', ' ']).next().unwrap();
+            let suffix = name.strip_prefix(current);
+            assert!(
+                matches!(suffix, Some("" | "_bucket" | "_sum" | "_count")),
+                "{line} after {current}"
+            );
+        }
+    }
+    let open_metrics = render(vitals(), Format::OpenMetrics).unwrap();
+    assert!(open_metrics.ends_with("# EOF\n"));
+    assert!(open_metrics.contains("\nscion_tracker_requests_total{"));
+}

@@ -9,6 +9,7 @@
     reason = "utoipa writes out the types of parameters"
 )]
 
+mod clients;
 mod error;
 mod events;
 mod failures;
@@ -18,6 +19,7 @@ mod metrics;
 mod openapi;
 mod peers;
 mod serve;
+mod stats_json;
 mod tokens;
 mod unix_time;
 mod v1;
@@ -172,7 +174,10 @@ fn router(state: State) -> axum::Router {
             v2::control::drain,
             v2::control::end_drain
         ))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
         .routes(routes!(metrics::metrics))
+        .routes(routes!(stats_json::stats_json))
         .split_for_parts();
     let description = openapi::Description::new(&openapi::complete(openapi));
     let router = router.route(

@@ -1,6 +1,8 @@
 //! The server: binds all listeners, runs their tasks and stops them.
 
 mod access;
+#[cfg(feature = "admin")]
+pub(crate) mod census;
 mod drain;
 pub(crate) mod listener;
 mod receive;
@@ -44,6 +46,7 @@ pub use access::Restricted;
 use drain::Drain;
 pub use drain::Draining;
 use listener::Run;
+pub(crate) use listener::admin_socket;
 pub use listener::{Kind, Listening, local_url};
 pub use reload::ReloadRequestError;
 use reload::Reloader;

@@ -40,6 +40,9 @@ pub(crate) struct Service {
     draining: AtomicBool,
     pub(crate) samples: Samples,
     pub(crate) gauges: Gauges,
+    /// The last census of all peers.
+    #[cfg(feature = "admin")]
+    pub(crate) census: ArcSwap<crate::server::census::Taken>,
     /// Secrets of UDP connection ids. Without them, each listener makes its own, which ends with it.
     pub(crate) secrets: Option<Secrets>,
 }
@@ -63,6 +66,8 @@ impl Service {
             draining: AtomicBool::new(false),
             samples: Samples::default(),
             gauges: Gauges::default(),
+            #[cfg(feature = "admin")]
+            census: ArcSwap::default(),
             secrets: None,
         }
     }

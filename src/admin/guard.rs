@@ -3,8 +3,8 @@
 //! The Unix socket may do everything: only the user that runs the tracker can open it. Over TCP, a request
 //! needs a token for what it wants; on loopback, statistics need none. There are no cookies, and nothing
 //! changes without a token, so a page in a browser on the host can neither change nor read anything: what
-//! needs no token is refused if `Host` is not a name of loopback (DNS rebinding), and is never shared with
-//! other origins.
+//! needs no token is refused if `Host` is not a name of loopback (DNS rebinding), and is not shared with
+//! other origins. The exception is `/stats.json`: any page may read its numbers.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -42,9 +42,14 @@ enum Need {
 }
 
 /// Paths that need no token.
-const OPEN: &[&str] = &["/api/health_check", "/api/openapi.json"];
+const OPEN: &[&str] = &[
+    "/api/health_check",
+    "/api/openapi.json",
+    "/health/live",
+    "/health/ready",
+];
 /// Paths with statistics about no single torrent and no single host. They need no token on loopback.
-const STATISTICS: &[&str] = &["/api/v1/stats", "/api/v2/stats", "/metrics"];
+const STATISTICS: &[&str] = &["/api/v1/stats", "/api/v2/stats", "/metrics", "/stats.json"];
 /// Paths that change something although their method is GET, as in torrust's API.
 const CHANGES: &[&str] = &["/api/v1/keys/reload", "/api/v1/whitelist/reload"];
 

@@ -1,10 +1,13 @@
-//! `GET /api/health_check`: whether the tracker answers, and whether clients should come.
+//! Checks of health: whether the tracker answers, and whether all its parts are ready.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::State as Extract;
 use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
+
+use super::State;
+use crate::server::vitals::Vitals;
 
 /// The state of the tracker.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
@@ -33,10 +36,151 @@ pub(super) struct Health {
     ),
     security(())
 )]
-pub(super) async fn health_check(State(state): State<super::State>) -> (StatusCode, Json<Health>) {
+pub(super) async fn health_check(Extract(state): Extract<State>) -> (StatusCode, Json<Health>) {
     let (code, status) = match state.handle.draining() {
         None => (StatusCode::OK, Status::Ok),
         Some(_) => (StatusCode::SERVICE_UNAVAILABLE, Status::Draining),
     };
     (code, Json(Health { status }))
+}
+
+/// Whether the program runs: restart it if this does not answer. Needs no token.
+#[utoipa::path(
+    get,
+    path = "/health/live",
+    tag = "health",
+    responses((status = 200, description = "It does.", body = Health)),
+    security(())
+)]
+pub(super) async fn live() -> Json<Health> {
+    Json(Health { status: Status::Ok })
+}
+
+/// Whether each part of the tracker is ready.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Ready {
+    /// "ready" or "not ready".
+    status: &'static str,
+    checks: Vec<Check>,
+}
+
+/// A part of the tracker.
+#[derive(Debug, Serialize, ToSchema)]
+struct Check {
+    /// "listener", "records" or "snapshot".
+    part: &'static str,
+    /// Which one, as in `http 127.0.0.1:6969`; the kind of the store.
+    name: String,
+    ready: bool,
+    /// Why it is not ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl Check {
+    fn new(part: &'static str, name: impl Into<String>, reason: Option<String>) -> Self {
+        Self {
+            part,
+            name: name.into(),
+            ready: reason.is_none(),
+            reason,
+        }
+    }
+}
+
+/// Whether the tracker is ready for requests: each listener and the store of the records. While it drains, no
+/// listener is. Needs no token.
+#[utoipa::path(
+    get,
+    path = "/health/ready",
+    tag = "health",
+    responses(
+        (status = 200, description = "All parts are ready.", body = Ready),
+        (status = 503, description = "A part is not ready.", body = Ready),
+    ),
+    security(())
+)]
+pub(super) async fn ready(Extract(state): Extract<State>) -> (StatusCode, Json<Ready>) {
+    let is_draining = state.handle.draining().is_some();
+    let ready = check(&state.handle.vitals(), is_draining);
+    let status = match ready.status {
+        "ready" => StatusCode::OK,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (status, Json(ready))
+}
+
+fn check(vitals: &Vitals, is_draining: bool) -> Ready {
+    let stopping = || match (vitals.is_stopping, is_draining) {
+        (true, _) => Some("the tracker is stopping".to_owned()),
+        (false, true) => Some("the tracker will stop soon".to_owned()),
+        (false, false) => None,
+    };
+    let listeners = vitals.listeners.iter();
+    let mut checks: Vec<_> = listeners
+        .map(|listener| Check::new("listener", listener.to_string(), stopping()))
+        .collect();
+    if checks.is_empty() {
+        let reason = Some("the tracker is starting".into());
+        checks.push(Check::new("listener", "", reason));
+    }
+    let records = &vitals.records;
+    let outage = records.outage.map(|outage| {
+        let error = records.last_error.as_deref().unwrap_or("no reason known");
+        format!("out of reach for {} s: {error}", outage.as_secs())
+    });
+    checks.push(Check::new("records", records.store.name(), outage));
+    Ready {
+        status: match checks.iter().all(|check| check.ready) {
+            true => "ready",
+            false => "not ready",
+        },
+        checks,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{Config, Listen};
+    use crate::server::Server;
+
+    fn server() -> Server {
+        let mut config = Config::default();
+        config.listen = Listen::none();
+        config.listen.http = vec!["127.0.0.1:0".parse().unwrap()];
+        config.admin.socket = false;
+        Server::bind(config).unwrap()
+    }
+
+    #[test]
+    fn what_is_not_ready_is_named() {
+        let server = server();
+        let mut vitals = server.handle().vitals();
+        let not_ready = |vitals: &Vitals| {
+            let ready = check(vitals, false);
+            let parts = ready.checks.into_iter().filter(|it| !it.ready);
+            let parts = parts.map(|it| format!("{}: {}", it.part, it.reason.unwrap_or_default()));
+            (ready.status, parts.collect::<Vec<_>>().join("; "))
+        };
+        assert_eq!(
+            not_ready(&vitals),
+            ("not ready", "listener: the tracker is starting".into())
+        );
+        vitals.listeners = server.listeners().collect();
+        assert_eq!(not_ready(&vitals), ("ready", String::new()));
+        vitals.records.outage = Some(Duration::from_secs(7));
+        vitals.records.last_error = Some("connection refused".into());
+        let reason = "records: out of reach for 7 s: connection refused";
+        assert_eq!(not_ready(&vitals), ("not ready", reason.into()));
+        vitals.records.outage = None;
+        assert!(!check(&vitals, true).checks[0].ready);
+        vitals.is_stopping = true;
+        assert_eq!(
+            not_ready(&vitals),
+            ("not ready", "listener: the tracker is stopping".into())
+        );
+    }
 }

@@ -2,6 +2,7 @@
 
 mod counters;
 mod gauges;
+mod places;
 mod text;
 
 use axum::extract::State as Extract;

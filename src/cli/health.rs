@@ -1,5 +1,7 @@
-//! `scion-tracker health`: checks that the tracker on this host answers, for supervisors such as Docker
-//! that run a command for this.
+//! `scion-tracker health`: checks that the tracker on this host answers and is ready, for supervisors such as
+//! Docker that run a command for this.
+
+mod socket;
 
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use scion_tracker_core::types::InfoHash;
 use super::serve;
 use crate::client::{Client, Options, ScionOptions, TrackerUrl, Trust};
 use crate::config::{self, Config};
-use crate::server::local_url;
+use crate::server::{admin_socket, local_url};
 
 /// A scrape changes nothing in the tracker, whether it has the torrent or not.
 const ANY_TORRENT: InfoHash = InfoHash([0; 20]);
@@ -17,7 +19,8 @@ const ANY_TORRENT: InfoHash = InfoHash([0; 20]);
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct Args {
-    /// URL to scrape. Without it, the first listener of the configuration, in the order UDP, HTTP,
+    /// URL to scrape. Without it, the admin socket in the data directory is asked whether all parts of the
+    /// tracker are ready, if there is one, and then the first listener of the configuration, in the order UDP, HTTP,
     /// HTTPS, HTTP/3, UDP over SCION.
     url: Option<TrackerUrl>,
     /// Time to wait for the answer.
@@ -37,7 +40,18 @@ impl Args {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let url = match self.url {
             Some(url) => url,
-            None => listener(&self.serve.config()?)?,
+            None => {
+                let config = self.serve.config()?;
+                let is_ready = match admin_socket(&config) {
+                    Some(path) => socket::check(&path, self.timeout)?,
+                    None => false,
+                };
+                match listener(&config) {
+                    // There may be none that can be asked, behind a proxy for example.
+                    Err(_) if is_ready => return Ok(super::print("the tracker is ready\n")?),
+                    url => url?,
+                }
+            }
         };
         ask(&url, self.timeout).with_context(|| format!("{url} is not healthy"))?;
         Ok(super::print(&format!("{url} answers\n"))?)

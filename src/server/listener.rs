@@ -364,6 +364,16 @@ fn certificates(config: &Config, names: &[String]) -> Result<Certificates, TlsEr
     Ok(loaded)
 }
 
+/// The Unix socket of the admin API, unless the configuration says no.
+#[cfg_attr(
+    not(feature = "cli"),
+    expect(dead_code, reason = "only commands connect to it")
+)]
+pub(crate) fn admin_socket(config: &Config) -> Option<PathBuf> {
+    let directory = data_dir(config).filter(|_| config.admin.socket)?;
+    Some(directory.join("admin.sock"))
+}
+
 /// The directory for what must survive a restart. See [`Config::data_dir`].
 pub(super) fn data_dir(config: &Config) -> Option<PathBuf> {
     config.data_dir.clone().or_else(usual_data_dir)

@@ -64,6 +64,11 @@ impl Tasks {
         } = handle;
         let stop = self.stop_token();
         self.spawn(sweep(Arc::clone(&service), stop));
+        #[cfg(feature = "admin")]
+        {
+            let stop = self.stop_token();
+            self.spawn(super::census::run(Arc::clone(&service), stop));
+        }
         let stop = self.stop_token();
         self.spawn(watch_lists(lists, records, service, stop));
         if let Some(certificates) = certificates {

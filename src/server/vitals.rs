@@ -1,9 +1,11 @@
 //! What a running server does and holds at one moment, for metrics, the page and statistics.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use scion_tracker_core::registry::memory::{Ceilings, Totals};
 
+use super::census::Taken;
 use super::{Handle, Listening};
 use crate::counters::Snapshot;
 use crate::gauges::ReceiveBuffer;
@@ -50,6 +52,7 @@ pub(crate) struct Vitals {
     pub(crate) certificate_expires: Option<SystemTime>,
     pub(crate) records: RecordsState,
     pub(crate) process: Option<Process>,
+    pub(crate) census: Arc<Taken>,
     pub(crate) is_stopping: bool,
 }
 
@@ -95,6 +98,7 @@ impl Handle {
             certificate_expires: self.certificates().and_then(|it| it.expires()),
             records: self.records_state(),
             process: process(),
+            census: self.census(),
             is_stopping: gauges.is_stopping(),
         }
     }

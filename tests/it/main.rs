@@ -20,6 +20,8 @@ mod http;
 mod http3;
 mod log;
 mod memory;
+#[cfg(feature = "admin")]
+mod monitoring;
 mod server;
 mod stop;
 mod tls;

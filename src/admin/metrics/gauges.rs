@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use super::places;
 use super::{Out, Written};
 use crate::records::RecordsState;
 use crate::samples::{Proximity, Transport};
@@ -21,6 +22,7 @@ pub(super) fn write(vitals: &Vitals, out: &mut Out<'_>) -> Written {
         unix(vitals.started),
     )?;
     swarms(vitals, out)?;
+    places::write(&vitals.census, out)?;
     answers(vitals, out)?;
     connections(vitals, out)?;
     sockets(vitals, out)?;
@@ -35,7 +37,7 @@ pub(super) fn write(vitals: &Vitals, out: &mut Out<'_>) -> Written {
     process(vitals, out)
 }
 
-fn unix(time: SystemTime) -> f64 {
+pub(super) fn unix(time: SystemTime) -> f64 {
     time.duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0.0, |since| since.as_secs_f64())
 }

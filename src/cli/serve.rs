@@ -227,12 +227,15 @@ impl Args {
         }
         raise_file_limit();
         log::start::log(self.file().as_deref(), &config);
-        tokio::runtime::Builder::new_multi_thread()
+        let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.workers().get())
             .enable_all()
             .build()
-            .context("cannot start the runtime")?
-            .block_on(serve(self, config, inherited, log))
+            .context("cannot start the runtime")?;
+        let result = runtime.block_on(serve(self, config, inherited, log));
+        // Not for a start that still waits for a daemon or a database.
+        runtime.shutdown_background();
+        result
     }
 }
 
@@ -257,10 +260,17 @@ async fn serve(
     let started = Instant::now();
     let summary = config.log.summary;
     // Before the sockets are bound: from then on clients connect, and a signal must not be lost.
-    let stop = stop_signal()?;
+    let mut stop = Box::pin(stop_signal()?);
     let signals = Signals::listen()?;
-    let server = Server::bind(config)?;
-    for address in inherited::unclaimed() {
+    let bound = task::spawn_blocking(|| Server::bind(config));
+    let server = tokio::select! {
+        bound = bound => bound.context("the start panicked")??,
+        () = &mut stop => {
+            tracing::info!("stopped before the start was complete");
+            return Ok(());
+        }
+    };
+    if let Some(address) = inherited::unclaimed().into_iter().next() {
         // Its clients would wait for ever.
         anyhow::bail!(
             "no listener can use the socket of the service manager at {address}: is it ListenStream= for http and https, ListenDatagram= for udp and http3?"

@@ -27,6 +27,7 @@ const BUSY: Duration = Duration::from_secs(2);
 const CONNECT: Duration = Duration::from_secs(3);
 /// How long a server has to answer a statement. A file has no such limit: locks end by themselves, and a disk
 /// cannot be given up.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 const ANSWER: Duration = Duration::from_secs(4);
 /// Rows that the thread of SQLite reads ahead.
 #[cfg(feature = "sqlite")]

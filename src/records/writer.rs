@@ -573,7 +573,7 @@ impl Writer {
     /// What changes are told during an outage.
     fn last_error_of_outage(&self) -> Option<RecordsError> {
         let status = self.shared.status.lock();
-        status.outage.and(status.last_error.clone())
+        status.outage.and_then(|_| status.last_error.clone())
     }
 
     /// Some counts that wait.

@@ -122,7 +122,7 @@ fn each_listener_is_one_line_on_stdout() {
 }
 
 /// Runs the program until it has named its only listener. Returns the log.
-fn check_serves(command: &mut Command, expected: &str) -> String {
+pub(crate) fn check_serves(command: &mut Command, expected: &str) -> String {
     let mut tracker = Tracker::start(command);
     let line = tracker.line();
     assert!(line.starts_with(expected), "{command:?}: {line}");
@@ -200,7 +200,7 @@ fn a_daemon_that_only_the_host_names_may_be_away() {
 }
 
 /// Runs the program to its end: exit code, and what the error says.
-fn check_fails(args: &[&str], env: &[(&str, &str)], code: i32, expected: &str) {
+pub(crate) fn check_fails(args: &[&str], env: &[(&str, &str)], code: i32, expected: &str) {
     let home = home();
     let mut tracker = Tracker::start(program(home.path(), args).envs(env.iter().copied()));
     // Ends with the program; a line would mean that it serves.

@@ -3,17 +3,18 @@
 use std::net::SocketAddr;
 use std::thread::{self, JoinHandle};
 
-use scion_tracker::config::Listen;
+use scion_tracker::config::{Database, Listen};
 use scion_tracker::server::{Handle, Kind, Listening, RunError};
 use scion_tracker::{Config, Server};
 use tokio_util::sync::CancellationToken;
 
-/// The default configuration, with one listener of each kind on a free port of 127.0.0.1 and two
-/// workers.
+/// The default configuration, with one listener of each kind on a free port of 127.0.0.1, two workers, and
+/// records in memory, since all tests share a data directory.
 pub(crate) fn config() -> Config {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut config = Config::default();
     config.data_dir = Some(concat!(env!("CARGO_TARGET_TMPDIR"), "/data").into());
+    config.records.database = Some(Database::Memory);
     config.workers = 2.try_into().ok();
     config.listen = Listen::none();
     config.listen.udp = vec![any.into()];

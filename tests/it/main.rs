@@ -22,6 +22,8 @@ mod log;
 mod memory;
 #[cfg(feature = "admin")]
 mod monitoring;
+#[cfg(feature = "sqlite")]
+mod records;
 mod server;
 mod stop;
 mod tls;

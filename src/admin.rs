@@ -43,9 +43,6 @@ use failures::Failures;
 pub(crate) use serve::{serve_tcp, serve_unix};
 pub(crate) use tokens::{Tokens, TokensError};
 
-/// Name of the Unix socket in the data directory.
-pub(crate) const SOCKET: &str = "admin.sock";
-
 /// What the admin API keeps besides the tracker. One per server.
 #[derive(Debug)]
 pub(crate) struct Shared {

@@ -5,18 +5,28 @@
 
 mod advice;
 mod announce;
+mod api;
 mod asking;
+mod ban;
 mod bench;
 mod cert;
+mod certificate;
 mod config;
+mod drain;
 mod generate;
 mod health;
+mod isolate;
+mod keys;
 mod legacy;
+mod lists;
 mod log;
 mod notify;
+mod reload;
 mod scion;
 mod scrape;
 mod serve;
+mod stats;
+mod torrents;
 mod visible;
 
 use std::fmt;
@@ -61,6 +71,26 @@ enum Command {
     /// Put load on your own tracker over any transport and measure it.
     #[command(args_override_self = true)]
     Bench(Box<bench::Args>),
+    /// Show what the running tracker holds and has done.
+    Stats(stats::Args),
+    /// List torrents of the running tracker, or show one with its peers.
+    Torrents(torrents::Args),
+    /// List, add and remove passkeys of the running tracker.
+    Keys(keys::Args),
+    /// List, add and remove torrents of the allow list.
+    Allow(lists::Args),
+    /// List, add and remove torrents of the deny list.
+    Deny(lists::Args),
+    /// Ban hosts and networks, and show the hosts that announce most.
+    Ban(ban::Args),
+    /// Hand a torrent out only inside some ISDs.
+    Isolate(isolate::Args),
+    /// Have the running tracker read its configuration, lists and certificate again, as SIGHUP does.
+    Reload(reload::Args),
+    /// Send clients to other trackers, then stop the running tracker.
+    Drain(drain::Args),
+    /// Show the certificate that the running tracker uses.
+    Certificate(certificate::Args),
     /// Print or check the configuration.
     Config(config::Args),
     /// Make a certificate authority and a certificate for tests and labs.
@@ -100,6 +130,16 @@ impl Cli {
             Some(Command::Announce(args)) => Ok(args.run()?),
             Some(Command::Scrape(args)) => Ok(args.run()?),
             Some(Command::Bench(args)) => Ok(args.run()?),
+            Some(Command::Stats(args)) => Ok(args.run()?),
+            Some(Command::Torrents(args)) => Ok(args.run()?),
+            Some(Command::Keys(args)) => Ok(args.run()?),
+            Some(Command::Allow(args)) => Ok(args.run(lists::List::Allow)?),
+            Some(Command::Deny(args)) => Ok(args.run(lists::List::Deny)?),
+            Some(Command::Ban(args)) => Ok(args.run()?),
+            Some(Command::Isolate(args)) => Ok(args.run()?),
+            Some(Command::Reload(args)) => Ok(args.run()?),
+            Some(Command::Drain(args)) => Ok(args.run()?),
+            Some(Command::Certificate(args)) => Ok(args.run()?),
             Some(Command::Config(args)) => Ok(args.run()?),
             Some(Command::Cert(args)) => Ok(args.run()?),
             Some(Command::Man(args)) => Ok(args.run()?),

@@ -169,6 +169,15 @@ impl Args {
         layer
     }
 
+    /// The flags that say where a running tracker keeps its data.
+    pub(super) fn of_data(config: Option<PathBuf>, data_dir: Option<PathBuf>) -> Self {
+        Self {
+            config,
+            data_dir,
+            ..Self::default()
+        }
+    }
+
     /// These flags, with this file instead of --config.
     pub(super) fn over_file(self, file: Option<PathBuf>) -> Self {
         Self {

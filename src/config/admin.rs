@@ -73,7 +73,7 @@ impl Token {
     pub const MIN: usize = 8;
 
     /// The secret itself.
-    #[cfg(feature = "admin")]
+    #[cfg(any(feature = "admin", feature = "cli"))]
     pub(crate) fn secret(&self) -> &str {
         &self.0
     }

@@ -365,10 +365,7 @@ fn certificates(config: &Config, names: &[String]) -> Result<Certificates, TlsEr
 }
 
 /// The Unix socket of the admin API, unless the configuration says no.
-#[cfg_attr(
-    not(feature = "cli"),
-    expect(dead_code, reason = "only commands connect to it")
-)]
+#[cfg(any(feature = "admin", feature = "cli"))]
 pub(crate) fn admin_socket(config: &Config) -> Option<PathBuf> {
     let directory = data_dir(config).filter(|_| config.admin.socket)?;
     Some(directory.join("admin.sock"))

@@ -107,8 +107,7 @@ mod unix {
     use socket2::{Domain, SockAddr, Socket, Type};
 
     use super::*;
-    use crate::admin::SOCKET;
-    use crate::server::listener::data_dir;
+    use crate::server::listener::admin_socket;
 
     /// Connections that wait to be accepted.
     const BACKLOG: i32 = 16;
@@ -142,9 +141,9 @@ mod unix {
             if !config.admin.socket {
                 return None;
             }
-            let directory = data_dir(config);
-            let bound = match &directory {
-                Some(directory) => Self::bind_in(directory),
+            let path = admin_socket(config);
+            let bound = match &path {
+                Some(path) => Self::bind_at(path),
                 None => Err(io::Error::other("there is no data directory")),
             };
             match bound {
@@ -153,7 +152,7 @@ mod unix {
                     Some(unix)
                 }
                 Err(error) => {
-                    let path = directory.unwrap_or_default().join(SOCKET);
+                    let path = path.unwrap_or_default();
                     tracing::warn!(
                         "the admin API is not served on the unix socket {}: {error}; name a directory with --data-dir or data_dir",
                         path.display()
@@ -163,9 +162,11 @@ mod unix {
             }
         }
 
-        fn bind_in(directory: &Path) -> io::Result<Self> {
-            fs::create_dir_all(directory)?;
-            let lock = directory.join("admin.lock");
+        fn bind_at(path: &Path) -> io::Result<Self> {
+            if let Some(directory) = path.parent() {
+                fs::create_dir_all(directory)?;
+            }
+            let lock = path.with_extension("lock");
             let lock = File::options()
                 .create(true)
                 .append(true)
@@ -179,8 +180,7 @@ mod unix {
                     error => error,
                 }
             })?;
-            let path = directory.join(SOCKET);
-            match fs::remove_file(&path) {
+            match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
@@ -190,8 +190,11 @@ mod unix {
             let socket = File::from(OwnedFd::from(socket));
             socket.set_permissions(Permissions::from_mode(0o600))?;
             let socket = Socket::from(OwnedFd::from(socket));
-            socket.bind(&SockAddr::unix(&path)?)?;
-            let file = SocketFile { path, _lock: lock };
+            socket.bind(&SockAddr::unix(path)?)?;
+            let file = SocketFile {
+                path: path.into(),
+                _lock: lock,
+            };
             socket.listen(BACKLOG)?;
             Ok(Self {
                 socket: OwnedFd::from(socket).into(),

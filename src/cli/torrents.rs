@@ -1,0 +1,152 @@
+//! `scion-tracker torrents`: what the tracker holds, as a list, by place, or one torrent with its peers.
+
+use serde_json::Value;
+
+use super::api::{self, Api, Page, Table, entries, escaped, text};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Show this torrent with its peers.
+    #[arg(value_name = "HASH")]
+    info_hash: Option<String>,
+    /// Most peers to show of a torrent.
+    #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=4096))]
+    peers: u32,
+    /// Count all peers by ISD and AS instead.
+    #[arg(long, conflicts_with = "info_hash")]
+    places: bool,
+    /// Sort by this number, the largest first: peers, seeders, leechers or completed. Without it, by
+    /// info hash.
+    #[arg(long, value_name = "BY")]
+    sort: Option<Sort>,
+    /// Only torrents whose info hash begins so.
+    #[arg(long, value_name = "DIGITS")]
+    prefix: Option<String>,
+    /// Only torrents with so many peers.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    least_peers: u32,
+    #[command(flatten)]
+    page: Page,
+    #[command(flatten)]
+    api: api::Args,
+}
+
+/// By what torrents are sorted.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Sort {
+    Peers,
+    Seeders,
+    Leechers,
+    Completed,
+}
+
+impl Sort {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Peers => "peers",
+            Self::Seeders => "seeders",
+            Self::Leechers => "leechers",
+            Self::Completed => "completed",
+        }
+    }
+}
+
+impl Args {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let Self {
+            info_hash,
+            peers,
+            places,
+            sort,
+            prefix,
+            least_peers,
+            page,
+            api,
+        } = self;
+        let api = api.open()?;
+        if let Some(hash) = info_hash {
+            return one(&api, &hash, peers);
+        }
+        if places {
+            let answer = api.get("/api/v2/places")?;
+            return api.print(&answer, by_place);
+        }
+        let mut path = format!("/api/v2/torrents?{}", page.query());
+        if let Some(sort) = sort {
+            path += &format!("&sort={}", sort.name());
+        }
+        if let Some(prefix) = prefix {
+            path += &format!("&prefix={}", escaped(&prefix));
+        }
+        path += &format!("&least_peers={least_peers}");
+        let answer = api.get(&path)?;
+        api.print(&answer, |answer| {
+            let mut table = Table::new(["torrent", "seeders>", "leechers>", "completed>"]);
+            for torrent in entries(answer) {
+                table.row([
+                    text(&torrent["info_hash"]),
+                    text(&torrent["seeders"]),
+                    text(&torrent["leechers"]),
+                    text(&torrent["completed"]),
+                ]);
+            }
+            table.show() + &page.footer(answer, "torrents")
+        })
+    }
+}
+
+fn one(api: &Api, info_hash: &str, peers: u32) -> anyhow::Result<()> {
+    let path = format!("/api/v2/torrents/{}?peers={peers}", escaped(info_hash));
+    let answer = api.get(&path)?;
+    api.print(&answer, torrent)
+}
+
+fn torrent(torrent: &Value) -> String {
+    let mut shown = String::new();
+    for name in ["seeders", "leechers", "completed", "allowed", "denied"] {
+        shown += &format!("{name:<11}{}\n", text(&torrent[name]));
+    }
+    if let Some(isds) = torrent["isolation"]["isds"].as_array() {
+        let isds: Vec<_> = isds.iter().map(text).collect();
+        let proven = match torrent["isolation"]["proven"].as_bool() {
+            Some(true) => ", proven only",
+            _ => "",
+        };
+        shown += &format!("{:<11}ISD {}{proven}\n", "isolated", isds.join(" "));
+    }
+    for table in [by_place(torrent), of_peers(torrent)] {
+        if !table.is_empty() {
+            shown += "\n";
+            shown += &table;
+        }
+    }
+    shown
+}
+
+fn by_place(answer: &Value) -> String {
+    let places = answer["places"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut table = Table::new(["ISD-AS", "seeders>", "leechers>", "proven>"]);
+    for place in places {
+        table.row([
+            text(&place["isd_as"]),
+            text(&place["seeders"]),
+            text(&place["leechers"]),
+            text(&place["proven"]),
+        ]);
+    }
+    table.show()
+}
+
+fn of_peers(torrent: &Value) -> String {
+    let peers = torrent["peers"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut table = Table::new(["peer", "seeder", "age>", "client"]);
+    for peer in peers {
+        table.row([
+            text(&peer["address"]),
+            text(&peer["seeder"]),
+            format!("{} s", text(&peer["age"])),
+            text(&peer["client"]),
+        ]);
+    }
+    table.show()
+}

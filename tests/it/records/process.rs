@@ -42,7 +42,7 @@ fn passkey(number: usize) -> PasskeyRecord {
     let key = format!("key-{number}").parse().unwrap();
     let mut record = PasskeyRecord::new(key, Expiry::Never);
     record.note = Some(format!("number {number}, ä"));
-    record.owner = (number % 2 == 0).then(|| "somebody".into());
+    record.owner = number.is_multiple_of(2).then(|| "somebody".into());
     record
 }
 

@@ -15,6 +15,8 @@ pub(crate) fn config() -> Config {
     let mut config = Config::default();
     config.data_dir = Some(concat!(env!("CARGO_TARGET_TMPDIR"), "/data").into());
     config.records.database = Some(Database::Memory);
+    // Many trackers share this directory.
+    config.admin.socket = false;
     config.workers = 2.try_into().ok();
     config.listen = Listen::none();
     config.listen.udp = vec![any.into()];

@@ -8,6 +8,7 @@ mod common;
 
 mod access;
 mod activation;
+mod admin;
 mod bench;
 mod cli;
 mod client;

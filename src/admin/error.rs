@@ -9,6 +9,7 @@ use http::StatusCode;
 use http::request::Parts;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::records::RecordsError;
@@ -34,6 +35,11 @@ impl ApiError {
     /// The request is wrong.
     pub(super) fn wrong(error: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, error)
+    }
+
+    /// The same in the shape of torrust's API.
+    pub(super) fn into_text(self) -> Response {
+        (self.status, self.error.into_owned()).into_response()
     }
 
     /// There is no such thing.
@@ -63,7 +69,7 @@ impl From<RecordsError> for ApiError {
     }
 }
 
-/// A JSON body.
+/// A body that is a JSON object.
 #[derive(Debug)]
 pub(super) struct Body<T>(pub(super) T);
 
@@ -71,8 +77,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        match Json::<T>::from_request(request, state).await {
-            Ok(Json(body)) => Ok(Self(body)),
+        // serde would also read a list as the fields of a struct in their order.
+        match Json::<Map<String, Value>>::from_request(request, state).await {
+            Ok(Json(object)) => serde_json::from_value(object.into())
+                .map(Self)
+                .map_err(|error| ApiError::wrong(error.to_string())),
             Err(rejected) => {
                 let status = match rejected.status() {
                     StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,

@@ -72,15 +72,18 @@ pub(super) struct Args {
     insecure: bool,
     /// Data directory of the tracker, without --url.
     #[arg(
-        long,
+        id = "data_dir_of_tracker",
+        long = "data-dir",
         value_name = "DIR",
         global = true,
         help_heading = "Which tracker"
     )]
     data_dir: Option<PathBuf>,
     /// Configuration file of the tracker, without --url [env: SCION_TRACKER_CONFIG].
+    // The program has flags of these names, so the ids differ.
     #[arg(
-        long,
+        id = "config_of_tracker",
+        long = "config",
         value_name = "FILE",
         global = true,
         help_heading = "Which tracker"

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Done, failed, not_recorded, reload};
+use crate::admin::error::{ApiError, Body};
 use crate::admin::{self, unix_time};
 use crate::records::PasskeyRecord;
 
@@ -122,17 +123,11 @@ pub(in crate::admin) async fn generate(
 )]
 pub(in crate::admin) async fn add_key(
     State(state): State<admin::State>,
-    body: Result<Json<AddKey>, axum::extract::rejection::JsonRejection>,
+    body: Result<Body<AddKey>, ApiError>,
 ) -> Response {
     let AddKey { key, seconds_valid } = match body {
-        Ok(Json(body)) => body,
-        Err(rejected) => {
-            let status = match rejected.status() {
-                StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
-                status => status,
-            };
-            return (status, rejected.body_text()).into_response();
-        }
+        Ok(Body(body)) => body,
+        Err(error) => return error.into_text(),
     };
     let passkey = match key.map(|key| key.parse().map_err(|error| (key, error))) {
         None => None,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::admin;
-use crate::counters::Counter;
+use crate::counters::{Counter, Network};
 
 /// How numbers are written.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
@@ -30,8 +30,8 @@ pub(in crate::admin) struct StatsQuery {
 
 macro_rules! stats {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
-        /// What the tracker holds, and what it has done since its start. The tracker does not count by
-        /// address family: the numbers of both families are those with a 4, and those with a 6 are 0.
+        /// What the tracker holds, and what it has done since its start. Requests over SCION are in none of
+        /// these numbers: see `/metrics`.
         #[derive(Debug, Serialize, ToSchema)]
         pub(in crate::admin) struct Stats {
             $($(#[doc = $doc])+ $name: u64,)+
@@ -59,29 +59,29 @@ stats! {
     completed,
     /// All other peers.
     leechers,
-    /// Requests over TCP and QUIC: torrust counts a connection a request.
+    /// Requests over TCP and QUIC from IPv4: torrust counts a connection per request.
     tcp4_connections_handled,
-    /// Announces over HTTP/1.1, HTTP/2 and HTTP/3.
+    /// Announces over HTTP/1.1, HTTP/2 and HTTP/3 from IPv4.
     tcp4_announces_handled,
-    /// Scrapes over HTTP/1.1, HTTP/2 and HTTP/3.
+    /// Scrapes over HTTP/1.1, HTTP/2 and HTTP/3 from IPv4.
     tcp4_scrapes_handled,
-    /// 0.
+    /// Requests over TCP and QUIC from IPv6.
     tcp6_connections_handled,
-    /// 0.
+    /// Announces over HTTP/1.1, HTTP/2 and HTTP/3 from IPv6.
     tcp6_announces_handled,
-    /// 0.
+    /// Scrapes over HTTP/1.1, HTTP/2 and HTTP/3 from IPv6.
     tcp6_scrapes_handled,
-    /// Connect requests over UDP.
+    /// Connect requests over UDP from IPv4.
     udp4_connections_handled,
-    /// Announces over UDP.
+    /// Announces over UDP from IPv4.
     udp4_announces_handled,
-    /// Scrapes over UDP.
+    /// Scrapes over UDP from IPv4.
     udp4_scrapes_handled,
-    /// 0.
+    /// Connect requests over UDP from IPv6.
     udp6_connections_handled,
-    /// 0.
+    /// Announces over UDP from IPv6.
     udp6_announces_handled,
-    /// 0.
+    /// Scrapes over UDP from IPv6.
     udp6_scrapes_handled,
 }
 
@@ -104,26 +104,32 @@ pub(in crate::admin) async fn stats(
     Query(query): Query<StatsQuery>,
 ) -> Response {
     let stats = state.handle.stats();
-    let count = |counters: &[Counter]| counters.iter().map(|it| stats.counters.get(*it)).sum();
+    let count = |network, counters: &[Counter]| -> u64 {
+        let counts = counters.iter();
+        let counts = counts.filter_map(|it| stats.counters.of_network(*it, network));
+        counts.sum()
+    };
     let announces = [Counter::HttpAnnounces, Counter::Http3Announces];
     let scrapes = [Counter::HttpScrapes, Counter::Http3Scrapes];
+    let requests = [announces, scrapes].concat();
+    let (v4, v6) = (Network::V4, Network::V6);
     let stats = Stats {
         torrents: stats.registry.torrents,
         seeders: stats.registry.seeders,
         completed: state.handle.completed(),
         leechers: stats.registry.leechers,
-        tcp4_connections_handled: count(&[announces, scrapes].concat()),
-        tcp4_announces_handled: count(&announces),
-        tcp4_scrapes_handled: count(&scrapes),
-        tcp6_connections_handled: 0,
-        tcp6_announces_handled: 0,
-        tcp6_scrapes_handled: 0,
-        udp4_connections_handled: count(&[Counter::UdpConnects]),
-        udp4_announces_handled: count(&[Counter::UdpAnnounces]),
-        udp4_scrapes_handled: count(&[Counter::UdpScrapes]),
-        udp6_connections_handled: 0,
-        udp6_announces_handled: 0,
-        udp6_scrapes_handled: 0,
+        tcp4_connections_handled: count(v4, &requests),
+        tcp4_announces_handled: count(v4, &announces),
+        tcp4_scrapes_handled: count(v4, &scrapes),
+        tcp6_connections_handled: count(v6, &requests),
+        tcp6_announces_handled: count(v6, &announces),
+        tcp6_scrapes_handled: count(v6, &scrapes),
+        udp4_connections_handled: count(v4, &[Counter::UdpConnects]),
+        udp4_announces_handled: count(v4, &[Counter::UdpAnnounces]),
+        udp4_scrapes_handled: count(v4, &[Counter::UdpScrapes]),
+        udp6_connections_handled: count(v6, &[Counter::UdpConnects]),
+        udp6_announces_handled: count(v6, &[Counter::UdpAnnounces]),
+        udp6_scrapes_handled: count(v6, &[Counter::UdpScrapes]),
     };
     match query.format {
         None | Some(Format::Json) => Json(stats).into_response(),

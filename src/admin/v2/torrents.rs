@@ -66,7 +66,7 @@ pub(in crate::admin) struct TorrentsQuery {
     #[serde(default)]
     #[param(inline, default = "info_hash")]
     sort: Sort,
-    /// Which end comes first: by default the smallest info hash, or the largest number.
+    /// Which end of a number comes first: by default the largest.
     #[param(inline)]
     order: Option<Order>,
     /// Only torrents whose info hash begins so.
@@ -152,6 +152,9 @@ pub(in crate::admin) async fn list(
     }
     if query.after.is_some() && !matches!(query.sort, Sort::InfoHash) {
         return Err(ApiError::wrong("after needs sort=info_hash"));
+    }
+    if query.order.is_some() && matches!(query.sort, Sort::InfoHash) {
+        return Err(ApiError::wrong("order needs sort by a number"));
     }
     let mut asked = TorrentQuery::default();
     asked.prefix = query.prefix;

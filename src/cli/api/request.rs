@@ -153,7 +153,8 @@ pub(super) fn ask(
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let answer = runtime.block_on(timeout(time, connect_and_send(address, request)));
+    let answer =
+        runtime.block_on(async { timeout(time, connect_and_send(address, request)).await });
     // Does not wait for a name lookup that still runs.
     runtime.shutdown_background();
     answer.with_context(|| format!("{address} does not answer within {} s", time.as_secs()))?

@@ -83,8 +83,11 @@ impl Out<'_> {
             .0
             .encode_descriptor(name, help, None, MetricType::Counter)?;
         for (labels, value) in rows {
-            let row = metric.encode_family(&labels)?;
-            ConstCounter::new(value).encode(row)?;
+            match labels.is_empty() {
+                true => metric.encode_counter::<Labels<'_>, _, u64>(&value, None)?,
+                // With braces, even without labels.
+                false => ConstCounter::new(value).encode(metric.encode_family(&labels)?)?,
+            }
         }
         Ok(())
     }
@@ -103,8 +106,10 @@ impl Out<'_> {
             .0
             .encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (labels, value) in rows {
-            let row = metric.encode_family(&labels)?;
-            ConstGauge::new(value).encode(row)?;
+            match labels.is_empty() {
+                true => metric.encode_gauge(&value)?,
+                false => ConstGauge::new(value).encode(metric.encode_family(&labels)?)?,
+            }
         }
         Ok(())
     }

@@ -45,7 +45,8 @@ pub(super) fn check(socket: &Path, timeout: Duration) -> anyhow::Result<bool> {
         let Check {
             part, name, reason, ..
         } = check;
-        format!("{part} {name}: {}", reason.unwrap_or_default())
+        let which = format!("{part} {name}");
+        format!("{}: {}", which.trim_end(), reason.unwrap_or_default())
     });
     match parts.collect::<Vec<_>>() {
         not_ready if not_ready.is_empty() => Ok(true),

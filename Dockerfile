@@ -1,4 +1,5 @@
-# Builds the tracker as a small image: one static binary and its licences, not run as root.
+# Builds the tracker as a small image: one static binary, its licences and the certificates of public
+# authorities (for databases over TLS), not run as root. The binary has all stores for records.
 #
 #     docker build -t scion-tracker .
 #
@@ -53,13 +54,16 @@ WORKDIR /build
 # The dependencies have their own layer, which is rebuilt only when a manifest or Cargo.lock
 # changes.
 COPY --from=manifests /manifests .
-RUN cargo build --release --locked --target "$(rustc --print host-tuple)" --bin scion-tracker
+RUN cargo build --release --locked --features mysql,postgres --target "$(rustc --print host-tuple)" --bin scion-tracker
 COPY . .
 # cargo compares modification times, and the sources are older than the empty ones.
 RUN find . -path ./target -prune -o -name '*.rs' -exec touch {} + \
-    && cargo build --release --locked --target "$(rustc --print host-tuple)" --bin scion-tracker \
+    && cargo build --release --locked --features mysql,postgres --target "$(rustc --print host-tuple)" --bin scion-tracker \
     && cp target/*/release/scion-tracker /scion-tracker
+# The builder may have no certificates of authorities: then the image has an empty file.
+RUN mkdir -p /certs && cp -L /etc/ssl/certs/ca-certificates.crt /certs/ || touch /certs/ca-certificates.crt
 
 FROM runtime AS tracker
 COPY LICENSE* /
+COPY --from=build /certs /etc/ssl/certs
 COPY --from=build /scion-tracker /

@@ -12,6 +12,7 @@ mod admin;
 mod bench;
 mod cli;
 mod client;
+mod configuration;
 mod generate;
 mod health;
 mod help;

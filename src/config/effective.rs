@@ -303,7 +303,7 @@ mod tests {
             access.isd_as = ['- 1-ff00:0:110', '+ 1-0', '-']
             access.announces_per_second = 0
             access.unlimited = []
-            records.database = 'postgres://me@host/records'
+            records.database = 'sqlite:/var/lib/records.db'
             records.flush_interval = '500ms'
             announce.interval = '31m'
             selection.mode = 'cap'

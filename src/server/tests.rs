@@ -51,6 +51,7 @@ fn config() -> Config {
     config.listen.udp.clear();
     config.listen.https.clear();
     config.listen.http3.clear();
+    config.listen.admin.clear();
     config.listen.http = vec![loopback().into()];
     config.listen.scion = vec!["1-ff00:0:110,[127.0.0.1]:0".parse().unwrap()];
     config

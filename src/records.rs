@@ -6,6 +6,7 @@
 
 mod book;
 mod completed;
+mod queue;
 #[cfg(any(feature = "sqlite", feature = "mysql", feature = "postgres"))]
 mod sql;
 #[cfg(any(feature = "sqlite", feature = "mysql", feature = "postgres"))]
@@ -28,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{self, Database};
 pub(crate) use book::{Book, Change, Entries, page_of_map, page_of_set};
 pub(crate) use completed::Completed;
-pub(crate) use writer::Records;
+pub(crate) use queue::Records;
 
 /// A passkey that was added at run time.
 #[derive(Debug, Clone, PartialEq, Eq)]

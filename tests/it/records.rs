@@ -2,27 +2,28 @@
 //! notice.
 
 mod away;
+mod kills;
+mod load;
 mod process;
+mod unusable;
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use scion_tracker::Config;
 use scion_tracker::client::{Client, Options, TrackerUrl};
 use scion_tracker::config::Database;
 use scion_tracker::core::access::{Ban, BanTarget, Expiry, Isolation};
 use scion_tracker::core::address::{Host, IsdAs};
 use scion_tracker::core::request::Event;
 use scion_tracker::core::types::{InfoHash, PeerId};
-use scion_tracker::records::{OpenError, PasskeyRecord, RecordsError, RulesRecord, StoreKind};
-use scion_tracker::server::{BindError, Kind};
-use scion_tracker::{Config, Server};
+use scion_tracker::records::{PasskeyRecord, RecordsError, RulesRecord, StoreKind};
+use scion_tracker::server::Kind;
 use sqlx::{Connection as _, Row as _, SqliteConnection};
 use tempfile::TempDir;
 
-use crate::cli;
 use crate::client::announce;
 use crate::common::{self, Running, block_on};
 use process::{Changing, sqlite};
@@ -132,13 +133,14 @@ fn a_restart_keeps_all_records() {
         isds: Vec::new(),
         proven_only: false,
     };
-    let mut rules = RulesRecord::default();
-    rules.allow_networks = vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
-    rules.deny_networks = vec!["10.0.0.0/8".parse().unwrap()];
-    rules.allow_clients = vec!["-SC".parse().unwrap()];
-    rules.deny_clients = vec!["-SC\"\\".parse().unwrap()];
-    rules.isd_as = "- 1-ff00:0:110, + 1, +".parse().unwrap();
-    rules.proven = true;
+    let rules = RulesRecord {
+        allow_networks: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+        deny_networks: vec!["10.0.0.0/8".parse().unwrap()],
+        allow_clients: vec!["-SC".parse().unwrap()],
+        deny_clients: vec!["-SC\"\\".parse().unwrap()],
+        isd_as: "- 1-ff00:0:110, + 1, +".parse().unwrap(),
+        proven: true,
+    };
     let mut record = PasskeyRecord::new("a_-Z".parse().unwrap(), Expiry::At(unix_now() + 9999));
     record.note = Some("a note".into());
     let first = start(&path);
@@ -445,69 +447,6 @@ fn texts_that_are_no_notes_are_refused() {
     assert_eq!(running.handle.records_state().store, StoreKind::Memory);
 }
 
-/// Kills the process again and again, while it changes records and peers complete downloads.
-fn survives_kills(url: &str, kills: usize) {
-    let mut acknowledged = BTreeSet::new();
-    let mut next = 0;
-    let (mut least, mut most) = (0, 0);
-    for kill in 0..=kills {
-        let changing = Changing::start(url, next, None);
-        changing.check(&acknowledged);
-        block_on(async {
-            let mut peers = Peers::of(&changing.url());
-            let completed = peers.completed(90).await;
-            assert!(
-                (least..=most).contains(&completed),
-                "{completed} downloads, not from {least} to {most}"
-            );
-            if kill == kills {
-                return;
-            }
-            (least, most) = (completed, completed);
-            let start = Instant::now();
-            let life = Duration::from_millis(300 + 97 * (kill as u64 % 13));
-            // Answered downloads, and when.
-            let mut answered = Vec::new();
-            while start.elapsed() < life || changing.done() < 20 {
-                most += 1;
-                peers.complete(90).await;
-                answered.push(start.elapsed());
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-            // They are written every 200 ms; the rest is for a machine that does much else.
-            let killed = start.elapsed();
-            let written = answered
-                .iter()
-                .filter(|at| killed - **at > Duration::from_secs(3));
-            least += written.count() as u64;
-        });
-        next = changing.next();
-        assert!(changing.errors().is_empty(), "{:?}", changing.errors());
-        acknowledged.extend(changing.kill());
-    }
-    eprintln!(
-        "{kills} kills, {} acknowledged changes and {most} downloads: nothing lost",
-        acknowledged.len()
-    );
-}
-
-#[test]
-fn what_is_acknowledged_survives_kills() {
-    let directory = TempDir::new().unwrap();
-    survives_kills(&sqlite(&directory.path().join("records.db")), 10);
-}
-
-/// For `tests/records/run`: RECORDS_TEST_DATABASE names the database, RECORDS_TEST_KILLS how often.
-#[test]
-#[ignore = "needs a database that tests/records/run starts"]
-fn what_is_acknowledged_survives_kills_on_a_server() {
-    let kills = std::env::var("RECORDS_TEST_KILLS").unwrap();
-    survives_kills(
-        &std::env::var("RECORDS_TEST_DATABASE").unwrap(),
-        kills.parse().unwrap(),
-    );
-}
-
 #[test]
 fn a_file_that_cannot_grow_refuses_changes_and_keeps_the_others() {
     let directory = TempDir::new().unwrap();
@@ -607,192 +546,4 @@ fn two_trackers_on_one_database_lose_nothing() {
     let again = start(&path);
     assert_eq!(again.handle.allowed(0, 99).total, 20);
     assert_eq!(block_on(Peers::of(&again.url(Kind::Udp)).completed(93)), 2);
-}
-
-/// CPU seconds of this process.
-fn cpu_seconds() -> f64 {
-    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    spent.tv_sec as f64 + spent.tv_nsec as f64 / 1e9
-}
-
-/// A million torrents of the allow list and a million counts. RECORDS_TEST_DATABASE names a database, else it
-/// is a new file.
-#[test]
-#[ignore = "measures: tests/records/run, with --release"]
-fn a_million_torrents_are_there_within_five_seconds() {
-    let directory = TempDir::new().unwrap();
-    let database = std::env::var("RECORDS_TEST_DATABASE")
-        .unwrap_or_else(|_| sqlite(&directory.path().join("records.db")));
-    let mut config = common::config();
-    config.records.database = database.parse().ok();
-    let running = common::start(config.clone());
-    let hash = |number: u32| {
-        let mut hash = [0xee; 20];
-        hash[..4].copy_from_slice(&number.wrapping_mul(0x9e37_79b1).to_be_bytes());
-        InfoHash(hash)
-    };
-    const MANY: u32 = 1_000_000;
-    let start = Instant::now();
-    block_on(async {
-        for first in (0..MANY).step_by(1000) {
-            let changes = (first..first + 1000).map(|number| {
-                let handle = running.handle.clone();
-                tokio::spawn(async move { handle.allow_torrent(hash(number)).await })
-            });
-            for change in changes.collect::<Vec<_>>() {
-                change.await.unwrap().unwrap();
-            }
-        }
-    });
-    eprintln!("{MANY} changes in {:.1} s", start.elapsed().as_secs_f64());
-    running.stop();
-    // The tracker would need a million peers for this.
-    if let Some(path) = database.strip_prefix("sqlite:") {
-        block_on(async {
-            let mut other = SqliteConnection::connect(&sqlite(path.as_ref()))
-                .await
-                .unwrap();
-            let counts = "INSERT INTO completed SELECT info_hash, 7 FROM allowed";
-            sqlx::raw_sql(counts).execute(&mut other).await.unwrap();
-        });
-    } else if let Ok(command) = std::env::var("RECORDS_TEST_COUNTS") {
-        let status = std::process::Command::new("sh")
-            .args(["-c", &command])
-            .status();
-        assert!(status.unwrap().success());
-    }
-    let (start, cpu) = (Instant::now(), cpu_seconds());
-    let server = Server::bind(config).unwrap();
-    eprintln!(
-        "a start with {MANY} torrents and as many counts takes {:.2} s, {:.2} CPU seconds",
-        start.elapsed().as_secs_f64(),
-        cpu_seconds() - cpu
-    );
-    assert!(start.elapsed() < Duration::from_secs(5));
-    assert_eq!(server.handle().allowed(0, 0).total, MANY as usize);
-    assert_eq!(
-        server.handle().rules().access.allowed().len(),
-        MANY as usize
-    );
-    drop(server);
-    let running = start_again(&database);
-    block_on(async {
-        let client = Client::new(&Options::default()).unwrap();
-        let url: TrackerUrl = running.url(Kind::Udp).parse().unwrap();
-        for number in (0..MANY).step_by(9973) {
-            let scraped = client.scrape(&url, &[hash(number)]).await.unwrap();
-            assert_eq!(scraped.files[0].1.completed, 7, "{number}");
-        }
-    });
-}
-
-fn start_again(database: &str) -> Running {
-    let mut config = common::config();
-    config.records.database = database.parse().ok();
-    common::start(config)
-}
-
-fn bind_error(path: &Path) -> OpenError {
-    match Server::bind(with_database(path)) {
-        Err(BindError::Records(error)) => error,
-        other => panic!("{other:?}"),
-    }
-}
-
-#[test]
-fn records_that_cannot_be_read_are_an_error_and_stay_as_they_are() {
-    let directory = TempDir::new().unwrap();
-    let path = directory.path().join("records.db");
-    let text = "no database".repeat(500);
-    fs::write(&path, &text).unwrap();
-    let error = bind_error(&path);
-    assert!(error.to_string().contains("the file is damaged"), "{error}");
-    assert_eq!(fs::read_to_string(&path).unwrap(), text);
-    fs::remove_file(&path).unwrap();
-
-    let running = start(&path);
-    block_on(async {
-        for number in 0..2000_u32 {
-            let mut hash = [9; 20];
-            hash[..4].copy_from_slice(&number.to_be_bytes());
-            let handle = running.handle.clone();
-            if number % 500 == 0 {
-                handle.allow_torrent(InfoHash(hash)).await.unwrap();
-            } else {
-                tokio::spawn(async move { handle.allow_torrent(InfoHash(hash)).await });
-            }
-        }
-        running.handle.allow_torrent(HASH).await.unwrap();
-    });
-    running.stop();
-    let good = fs::read(&path).unwrap();
-    // Pages of the tables, not the first one.
-    let mut damaged = good.clone();
-    damaged[8192..].fill(0x55);
-    fs::write(&path, &damaged).unwrap();
-    let error = bind_error(&path);
-    assert!(error.to_string().contains("the file is damaged"), "{error}");
-    assert_eq!(fs::read(&path).unwrap(), damaged);
-    fs::write(&path, &good).unwrap();
-
-    block_on(async {
-        let mut other = SqliteConnection::connect(&sqlite(&path)).await.unwrap();
-        let newer = "INSERT INTO _sqlx_migrations VALUES (999, 'newer', 0, TRUE, x'00', 0)";
-        sqlx::raw_sql(newer).execute(&mut other).await.unwrap();
-    });
-    let error = bind_error(&path);
-    assert!(
-        matches!(error, OpenError::Newer { version: 999, .. }),
-        "{error}"
-    );
-    assert!(error.to_string().contains("newer scion-tracker"), "{error}");
-    fs::write(&path, &good).unwrap();
-    block_on(async {
-        let mut other = SqliteConnection::connect(&sqlite(&path)).await.unwrap();
-        let strange = "INSERT INTO denied VALUES (x'0102')";
-        sqlx::raw_sql(strange).execute(&mut other).await.unwrap();
-    });
-    let error = bind_error(&path);
-    assert!(
-        error.to_string().contains("a row of the table denied"),
-        "{error}"
-    );
-}
-
-#[test]
-fn the_program_says_where_its_records_are_or_why_they_are_not_kept() {
-    let home = cli::home();
-    let flags = ["--udp", "127.0.0.1:0"];
-    let log = cli::check_serves(&mut cli::program(home.path(), &flags), "udp://");
-    assert!(!log.contains("restart"), "{log}");
-    let file = home.path().join(".local/state/scion-tracker/records.db");
-    assert!(file.exists());
-    // Not even root can make a directory there.
-    let nowhere = Path::new("/proc/nowhere");
-    let log = cli::check_serves(&mut cli::program(nowhere, &flags), "udp://");
-    let warning = "will not survive a restart: cannot write the records in /proc/nowhere";
-    assert!(log.contains(warning), "{log}");
-    let memory = [&flags[..], &["--database", "memory"]].concat();
-    let log = cli::check_serves(&mut cli::program(nowhere, &memory), "udp://");
-    assert!(!log.contains("passkeys, lists"), "{log}");
-    let named = [
-        &flags[..],
-        &["--database", "sqlite:/proc/nowhere/records.db"],
-    ]
-    .concat();
-    cli::check_fails(
-        &named,
-        &[],
-        1,
-        "cannot write the records in /proc/nowhere/records.db",
-    );
-    for (url, expected) in [
-        ("oracle://host/db", "a database is sqlite:/path/to/file"),
-        #[cfg(not(feature = "mysql"))]
-        ("mysql://me:secret@host/db", "mysql://me:***@host/db"),
-    ] {
-        let named = [&flags[..], &["--database", url]].concat();
-        let code = if url.starts_with("oracle") { 2 } else { 78 };
-        cli::check_fails(&named, &[], code, expected);
-    }
 }

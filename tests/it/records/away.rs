@@ -32,7 +32,7 @@ const TORRENTS: u8 = 40;
 /// How long latencies are measured in one state of the database.
 const WINDOW: Duration = Duration::from_secs(7);
 /// Windows of each state.
-const WINDOWS: usize = 5;
+const WINDOWS: usize = 3;
 
 /// A client that completes one download after the other and measures each answer.
 struct Loader {

@@ -47,10 +47,11 @@ fn passkey(number: usize) -> PasskeyRecord {
 }
 
 fn rules(number: usize) -> RulesRecord {
-    let mut rules = RulesRecord::default();
-    rules.deny_clients = vec![format!("-X{number}").parse().unwrap()];
-    rules.isd_as = "- 1-ff00:0:110, +".parse().unwrap();
-    rules
+    RulesRecord {
+        deny_clients: vec![format!("-X{number}").parse().unwrap()],
+        isd_as: "- 1-ff00:0:110, +".parse().unwrap(),
+        ..RulesRecord::default()
+    }
 }
 
 /// Makes one change and waits for its commit.

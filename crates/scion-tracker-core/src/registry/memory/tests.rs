@@ -65,6 +65,31 @@ fn spread(number: u32) -> IsdAs {
     IsdAs::from_u64(u64::from(number % 50 + 1) << 48 | u64::from(number % 7 + 1))
 }
 
+#[test]
+fn a_count_that_was_kept_elsewhere_is_set_with_and_without_peers() {
+    let memory = Memory::new(Ceilings::default(), [1, 2, 3, 4]);
+    let hash = |torrent: u32| {
+        let mut hash = [0; 20];
+        hash[..4].copy_from_slice(&torrent.to_le_bytes());
+        InfoHash(hash)
+    };
+    let completed = |torrent| memory.scrape(&hash(torrent)).completed;
+    let now = Time::from_secs(0);
+    enter(&memory, 1, 1, spread(1), now, Event::None);
+    for (torrent, count) in [(1, 7), (2, 8), (2, 9), (3, 5), (3, 0)] {
+        memory.set_completed(&hash(torrent), count);
+        assert_eq!(completed(torrent), count);
+    }
+    // The count stays when the first peer comes and when the last one goes.
+    for event in [Event::None, Event::Stopped] {
+        for torrent in [1, 2] {
+            enter(&memory, torrent, 1, spread(1), now, event);
+            assert_eq!(completed(torrent), [7, 9][torrent as usize - 1]);
+        }
+    }
+    assert_eq!(memory.totals().torrents, 0);
+}
+
 /// What goes in comes out again of the books: totals, memory and sources.
 #[test]
 fn the_books_balance() {

@@ -144,6 +144,7 @@ impl Store {
             let reason = "there is no connection".to_owned();
             return Err(WriteError::Lost(RecordsError::Unreachable(reason)));
         };
+        let is_file = matches!(self.database, Database::Sqlite(_));
         match prepare(connection, self.owner, batch, changes, counts).await {
             Ok(true) => {}
             Ok(false) => {
@@ -155,7 +156,6 @@ impl Store {
             Err(error) => {
                 let reason = classify(&error);
                 // SQLite ends some transactions by itself.
-                let is_file = matches!(self.database, Database::Sqlite(_));
                 let is_answer = matches!(error, Error::Database(_));
                 let is_alive = is_answer && (connection.run("ROLLBACK").await.is_ok() || is_file);
                 return Err(match is_alive {
@@ -167,10 +167,17 @@ impl Store {
                 });
             }
         }
-        connection.run("COMMIT").await.map_err(|error| {
-            self.connection = None;
-            WriteError::Unknown(classify(&error))
-        })
+        let Err(error) = connection.run("COMMIT").await else {
+            return Ok(());
+        };
+        let reason = classify(&error);
+        if is_file && matches!(error, Error::Database(_)) {
+            // A full disk is noticed here. What SQLite says is certain, unlike the silence of a server.
+            let _ = connection.run("ROLLBACK").await;
+            return Err(WriteError::Failed(reason));
+        }
+        self.connection = None;
+        Err(WriteError::Unknown(reason))
     }
 
     /// Asks whether the database is there.

@@ -18,6 +18,7 @@ mod health;
 mod metrics;
 mod openapi;
 mod peers;
+mod schemas;
 mod serve;
 mod stats_json;
 mod tokens;

@@ -79,7 +79,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         // serde would also read a list as the fields of a struct in their order.
         match Json::<Map<String, Value>>::from_request(request, state).await {
-            Ok(Json(object)) => serde_json::from_value(object.into())
+            Ok(Json(object)) => serde_json::from_value(whole(object.into()))
                 .map(Self)
                 .map_err(|error| ApiError::wrong(error.to_string())),
             Err(rejected) => {
@@ -90,6 +90,26 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
                 Err(ApiError::new(status, rejected.body_text()))
             }
         }
+    }
+}
+
+/// Writes numbers such as 5.0, which are integers to JSON Schema, as serde reads integers.
+fn whole(value: Value) -> Value {
+    // Every integer up to here is a number of its own as f64.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Number(number) => match number.as_f64() {
+            Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() <= EXACT => {
+                Value::from(float as i64)
+            }
+            _ => Value::Number(number),
+        },
+        Value::Array(items) => items.into_iter().map(whole).collect(),
+        Value::Object(fields) => {
+            let fields = fields.into_iter();
+            Value::Object(fields.map(|(name, value)| (name, whole(value))).collect())
+        }
+        other => other,
     }
 }
 

@@ -25,8 +25,8 @@ const MOST: u32 = 10_000;
 #[into_params(parameter_in = Query)]
 pub(super) struct Paging {
     /// Entries that are left out at the beginning.
-    #[serde(default)]
-    #[param(default = 0)]
+    #[serde(default, deserialize_with = "bounded")]
+    #[param(default = 0, maximum = 1_000_000_000)]
     offset: u32,
     /// Most entries of the answer.
     #[serde(default = "limit", deserialize_with = "limited")]
@@ -36,6 +36,20 @@ pub(super) struct Paging {
 
 const fn limit() -> u32 {
     LIMIT
+}
+
+/// The largest number in a query.
+const LARGEST: u32 = 1_000_000_000;
+
+/// A number that is not larger than [`LARGEST`].
+fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let number = u32::deserialize(deserializer)?;
+    match number <= LARGEST {
+        true => Ok(number),
+        false => Err(D::Error::custom(format_args!(
+            "the largest number is {LARGEST}"
+        ))),
+    }
 }
 
 fn limited<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::{Done, failed, not_recorded, reload};
 use crate::admin::error::{ApiError, Body};
+use crate::admin::schemas::LONGEST;
 use crate::admin::{self, unix_time};
 use crate::records::PasskeyRecord;
 
@@ -36,6 +37,7 @@ pub(in crate::admin) struct AddKey {
     #[schema(pattern = "^[0-9A-Za-z_-]{1,64}$")]
     key: Option<String>,
     /// Seconds from now until it expires. Null: never.
+    #[schema(maximum = 100_000_000_000_u64)]
     seconds_valid: Option<u64>,
 }
 
@@ -86,12 +88,17 @@ pub(in crate::admin) fn text(passkey: &Passkey) -> String {
         .collect()
 }
 
+fn invalid_duration(seconds: u64) -> Response {
+    let text = format!("Invalid URL: invalid auth key duration: \"{seconds}\"");
+    (StatusCode::BAD_REQUEST, text).into_response()
+}
+
 /// Makes a passkey that is valid for so many seconds.
 #[utoipa::path(
     post,
-    path = "/api/v1/key/{key}",
+    path = "/api/v1/key/{seconds_valid_or_key}",
     tag = "torrust",
-    params(("key" = u64, Path, description = "Seconds from now until the passkey expires.")),
+    params(("seconds_valid_or_key" = u64, Path, description = "Seconds from now until the passkey expires.", maximum = 100_000_000_000_u64)),
     responses(
         (status = 200, description = "The new passkey.", body = AuthKey),
         (status = 400, description = "The number is wrong.", body = String, content_type = "text/plain"),
@@ -101,7 +108,8 @@ pub(in crate::admin) async fn generate(
     State(state): State<admin::State>,
     Path(seconds): Path<String>,
 ) -> Response {
-    match seconds.parse() {
+    match seconds.parse::<u64>() {
+        Ok(seconds) if seconds > LONGEST => invalid_duration(seconds),
         Ok(seconds) => add(&state, None, unix_time::expiry(Some(seconds))).await,
         Err(_) => {
             let text = format!("Invalid URL: Cannot parse `{seconds}` to a `u64`");
@@ -129,6 +137,11 @@ pub(in crate::admin) async fn add_key(
         Ok(Body(body)) => body,
         Err(error) => return error.into_text(),
     };
+    if let Some(seconds) = seconds_valid
+        && seconds > LONGEST
+    {
+        return invalid_duration(seconds);
+    }
     let passkey = match key.map(|key| key.parse().map_err(|error| (key, error))) {
         None => None,
         Some(Ok(passkey)) => Some(passkey),
@@ -144,9 +157,9 @@ pub(in crate::admin) async fn add_key(
 /// Removes a passkey.
 #[utoipa::path(
     delete,
-    path = "/api/v1/key/{key}",
+    path = "/api/v1/key/{seconds_valid_or_key}",
     tag = "torrust",
-    params(("key" = String, Path, description = "The passkey.")),
+    params(("seconds_valid_or_key" = String, Path, description = "The passkey.", pattern = "^[0-9A-Za-z_-]{1,64}$")),
     responses(
         (status = 200, description = "It is removed.", body = Done),
         (status = 400, description = "It is no passkey.", body = String, content_type = "text/plain"),

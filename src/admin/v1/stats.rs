@@ -33,6 +33,7 @@ macro_rules! stats {
         /// What the tracker holds, and what it has done since its start. Requests over SCION are in none of
         /// these numbers: see `/metrics`.
         #[derive(Debug, Serialize, ToSchema)]
+        #[schema(as = TorrustStats)]
         pub(in crate::admin) struct Stats {
             $($(#[doc = $doc])+ $name: u64,)+
         }

@@ -5,7 +5,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use percent_encoding::percent_decode_str;
-use scion_tracker_core::registry::read::{MOST_SORTED, PeerView, TorrentQuery, TorrentView};
+use scion_tracker_core::registry::read::{PeerView, TorrentQuery, TorrentView};
 use scion_tracker_core::types::InfoHash;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
@@ -15,6 +15,8 @@ use crate::admin::{self, peers, unix_time};
 
 /// Most peers of a torrent in an answer.
 const PEERS: usize = 1000;
+/// The largest number of a query.
+const LARGEST: u32 = 1_000_000_000;
 /// Torrents of a page, unless the query says otherwise.
 const LIMIT: usize = 4000;
 
@@ -84,17 +86,23 @@ pub(in crate::admin) struct Id {
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "the description of what `Asked` reads")]
 pub(in crate::admin) struct TorrentsQuery {
-    /// Torrents that are left out at the beginning. With `limit` at most 10000 together: `/api/v2/torrents`
-    /// walks through all.
-    #[param(minimum = 0, maximum = 9999)]
+    /// Torrents that are left out at the beginning. Only the first 10000 are reached: `/api/v2/torrents` walks
+    /// through all.
+    #[param(minimum = 0, maximum = 1_000_000_000)]
     offset: Option<u32>,
     /// Most torrents of the answer. 4000 if it is left out.
-    #[param(minimum = 0, maximum = 10_000)]
+    #[param(minimum = 0, maximum = 1_000_000_000)]
     limit: Option<u32>,
     /// Torrents that are asked for, repeatable. Then there are no pages.
-    #[param(style = Form, explode = true)]
+    #[param(inline, style = Form, explode = true, value_type = Vec<InfoHashText>)]
     info_hash: Vec<String>,
 }
+
+/// An info hash.
+#[derive(Debug, ToSchema)]
+#[schema(value_type = String, pattern = "^([0-9A-Fa-f]{40}|[0-9A-Fa-f]{64})$")]
+#[expect(dead_code, reason = "the description of a parameter")]
+pub(in crate::admin) struct InfoHashText(String);
 
 /// A query of the list of torrents, which serde cannot read: a parameter may come twice.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -111,9 +119,10 @@ impl Asked {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let value = percent_decode_str(value).decode_utf8_lossy();
             let number = || {
-                value.parse::<u32>().map_err(|_| {
+                let number = value.parse::<u32>().ok();
+                number.filter(|number| *number <= LARGEST).ok_or_else(|| {
                     let text = format!(
-                        "Failed to deserialize query string: {name}: {value:?} is not a number"
+                        "Failed to deserialize query string: {name}: {value:?} is not a number up to {LARGEST}"
                     );
                     (StatusCode::BAD_REQUEST, text).into_response()
                 })
@@ -164,7 +173,7 @@ impl Peer {
     get,
     path = "/api/v1/torrent/{info_hash}",
     tag = "torrust",
-    params(("info_hash" = String, Path, description = "40 or 64 hexadecimal digits.")),
+    params(("info_hash" = String, Path, description = "40 or 64 hexadecimal digits.", pattern = "^([0-9A-Fa-f]{40}|[0-9A-Fa-f]{64})$")),
     responses(
         (status = 200, description = "The torrent, or the text \"torrent not known\".", body = TorrentOrUnknown),
         (status = 400, description = "It is no info hash.", body = String, content_type = "text/plain"),
@@ -239,13 +248,8 @@ pub(in crate::admin) async fn torrents(
         let items: Vec<_> = found.map(|(torrent, _)| Item::new(&torrent)).collect();
         return Json(items).into_response();
     }
-    let limit = limit.unwrap_or(LIMIT.min(MOST_SORTED.saturating_sub(offset)));
-    if offset.saturating_add(limit) > MOST_SORTED {
-        let text = "Invalid URL: offset and limit are at most 10000 together: /api/v2/torrents walks through all";
-        return (StatusCode::BAD_REQUEST, text).into_response();
-    }
     let mut asked = TorrentQuery::default();
-    (asked.offset, asked.limit) = (offset, limit);
+    (asked.offset, asked.limit) = (offset, limit.unwrap_or(LIMIT));
     match state.list_torrents(asked).await {
         Some(page) => Json(page.torrents.iter().map(Item::new).collect::<Vec<_>>()).into_response(),
         None => super::failed(StatusCode::INTERNAL_SERVER_ERROR, "cannot list torrents"),

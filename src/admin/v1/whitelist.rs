@@ -12,7 +12,7 @@ use crate::admin;
     post,
     path = "/api/v1/whitelist/{info_hash}",
     tag = "torrust",
-    params(("info_hash" = String, Path, description = "40 or 64 hexadecimal digits.")),
+    params(("info_hash" = String, Path, description = "40 or 64 hexadecimal digits.", pattern = "^([0-9A-Fa-f]{40}|[0-9A-Fa-f]{64})$")),
     responses(
         (status = 200, description = "It is there.", body = Done),
         (status = 400, description = "It is no info hash.", body = String, content_type = "text/plain"),
@@ -37,7 +37,7 @@ pub(in crate::admin) async fn add(
     delete,
     path = "/api/v1/whitelist/{info_hash}",
     tag = "torrust",
-    params(("info_hash" = String, Path, description = "40 or 64 hexadecimal digits.")),
+    params(("info_hash" = String, Path, description = "40 or 64 hexadecimal digits.", pattern = "^([0-9A-Fa-f]{40}|[0-9A-Fa-f]{64})$")),
     responses(
         (status = 200, description = "It is removed.", body = Done),
         (status = 400, description = "It is no info hash.", body = String, content_type = "text/plain"),

@@ -12,6 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{Listed, Paging, Removed};
 use crate::admin::error::{ApiError, Body, Query};
+use crate::admin::schemas::{LONGEST, ban_target};
 use crate::admin::{self, unix_time};
 
 /// Most characters of a reason.
@@ -33,11 +34,12 @@ pub(in crate::admin) struct BanEntry {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::admin) struct NewBan {
-    /// An address, a network, or a SCION host as in "1-ff00:0:110,10.0.0.1". Of an IPv6 address the whole /64
-    /// is banned.
+    /// The host or network.
+    #[schema(schema_with = ban_target)]
     target: String,
     /// Seconds from now until it ends. Null: never.
     #[serde(default)]
+    #[schema(maximum = 100_000_000_000_u64)]
     seconds: Option<u64>,
     /// Why, for operators.
     #[serde(default)]
@@ -50,6 +52,7 @@ pub(in crate::admin) struct NewBan {
 #[into_params(parameter_in = Query)]
 pub(in crate::admin) struct WhichBan {
     /// The address, network or SCION host.
+    #[param(schema_with = ban_target, required = true)]
     target: String,
 }
 
@@ -144,6 +147,9 @@ pub(in crate::admin) async fn add(
 ) -> Result<Json<BanEntry>, ApiError> {
     if new.reason.chars().count() > REASON {
         return Err(ApiError::wrong("a reason has at most 1000 characters"));
+    }
+    if new.seconds.is_some_and(|seconds| seconds > LONGEST) {
+        return Err(ApiError::wrong("seconds is at most 100000000000"));
     }
     let target = target(&new.target)?;
     let until = new

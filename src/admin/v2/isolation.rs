@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use super::{HashInPath, Listed, Paging, Removed};
 use crate::admin;
 use crate::admin::error::{ApiError, Body, Path, Query};
+use crate::admin::schemas::isds;
 
 /// Most ISDs of a torrent.
 const ISDS: usize = 100;
@@ -21,7 +22,7 @@ const ISDS: usize = 100;
 #[schema(as = Isolation)]
 pub(in crate::admin) struct IsolationBody {
     /// The ISDs. Without any, nobody gets the torrent.
-    #[schema(max_items = 100)]
+    #[schema(schema_with = isds)]
     isds: Vec<u16>,
     /// Whether a place counts only if it is proven, by a SCION packet or by `places.prefixes`.
     #[serde(default)]
@@ -33,9 +34,10 @@ pub(in crate::admin) struct IsolationBody {
 pub(in crate::admin) struct Isolated {
     /// The torrent, 40 hexadecimal digits.
     info_hash: String,
-    /// Where it is handed out.
-    #[serde(flatten)]
-    isolation: IsolationBody,
+    /// The ISDs in which it is handed out.
+    isds: Vec<u16>,
+    /// Whether a place counts only if it is proven.
+    proven: bool,
 }
 
 /// A torrent was isolated.
@@ -56,9 +58,11 @@ impl From<Isolation> for IsolationBody {
 
 impl Isolated {
     fn new((info_hash, isolation): (InfoHash, Isolation)) -> Self {
+        let IsolationBody { isds, proven } = isolation.into();
         Self {
             info_hash: info_hash.to_string(),
-            isolation: isolation.into(),
+            isds,
+            proven,
         }
     }
 }

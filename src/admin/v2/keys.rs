@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use super::{Listed, Paging, Removed};
 use crate::admin::error::{ApiError, Body, Path, Query};
 use crate::admin::guard::Allowed;
+use crate::admin::schemas::LONGEST;
 use crate::admin::v1::keys::{random, text};
 use crate::admin::{self, unix_time};
 use crate::records::PasskeyRecord;
@@ -50,6 +51,7 @@ impl Key {
 #[serde(deny_unknown_fields, default)]
 pub(in crate::admin) struct KeySettings {
     /// Seconds from now until it expires. Null: never.
+    #[schema(maximum = 100_000_000_000_u64)]
     seconds_valid: Option<u64>,
     /// A note for operators.
     #[schema(max_length = 1000)]
@@ -67,6 +69,7 @@ pub(in crate::admin) struct NewKey {
     #[schema(pattern = "^[0-9A-Za-z_-]{1,64}$")]
     key: Option<String>,
     /// Seconds from now until it expires. Null: never.
+    #[schema(maximum = 100_000_000_000_u64)]
     seconds_valid: Option<u64>,
     /// A note for operators.
     #[schema(max_length = 1000)]
@@ -105,6 +108,9 @@ fn record(passkey: Passkey, settings: KeySettings) -> Result<PasskeyRecord, ApiE
         return Err(ApiError::wrong(
             "note and owner have at most 1000 characters",
         ));
+    }
+    if seconds_valid.is_some_and(|seconds| seconds > LONGEST) {
+        return Err(ApiError::wrong("seconds_valid is at most 100000000000"));
     }
     Ok(PasskeyRecord {
         note,

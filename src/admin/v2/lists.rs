@@ -39,6 +39,12 @@ pub(in crate::admin) struct AddedAll {
     removed_peers: u64,
 }
 
+/// Info hashes, one a line. What follows one after a space is a comment, as is a line with #.
+#[derive(Debug, ToSchema)]
+#[schema(value_type = String, pattern = "^(([0-9A-Fa-f]{40}|[0-9A-Fa-f]{64})( .*)?\n|#.*\n)+$")]
+#[expect(dead_code, reason = "the description of a body")]
+pub(in crate::admin) struct HashLines(String);
+
 /// Reads a text like a list in a file: an info hash a line, with comments.
 fn hashes(text: &str) -> Result<Vec<InfoHash>, ApiError> {
     let mut hashes = Vec::new();
@@ -53,7 +59,12 @@ fn hashes(text: &str) -> Result<Vec<InfoHash>, ApiError> {
             .map_err(|error| ApiError::wrong(format!("line {}: {error}", at + 1)))?;
         hashes.push(hash);
     }
-    Ok(hashes)
+    match text.is_empty() {
+        true => Err(ApiError::wrong(
+            "there is no body: send info hashes, one a line",
+        )),
+        false => Ok(hashes),
+    }
 }
 
 async fn allow(handle: Handle, info_hash: InfoHash) -> Result<Added, RecordsError> {
@@ -138,7 +149,7 @@ macro_rules! list {
                 post,
                 path = $path,
                 tag = $tag,
-                request_body(content = String, content_type = "text/plain", description = "Info hashes, one a line. What follows one after a space is a comment, as is a line with #."),
+                request_body(content = HashLines, content_type = "text/plain", description = "Info hashes, one a line. What follows one after a space is a comment, as is a line with #."),
                 responses(
                     (status = 200, description = "They are there.", body = AddedAll),
                     (status = 400, description = "A line is wrong. Nothing was added.", body = ApiError),

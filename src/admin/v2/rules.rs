@@ -15,31 +15,52 @@ use utoipa::ToSchema;
 use super::{HashInPath, Listed, Paging, Removed};
 use crate::admin;
 use crate::admin::error::{ApiError, Body, Path, Query};
+use crate::admin::schemas::{clients as clients_schema, networks as networks_schema};
 use crate::records::RulesRecord;
 
 /// Most entries of each list.
 const ENTRIES: usize = 10_000;
 
 /// Rules that all have to allow a request. Empty lists allow everything.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-#[schema(as = Rules)]
+#[schema(as = NewRules)]
 pub(in crate::admin) struct RulesBody {
     /// Networks that are served. If there is one, clients at other addresses are refused.
-    #[schema(max_items = 10_000)]
+    #[schema(schema_with = networks_schema)]
     allow_networks: Vec<String>,
     /// Networks that are refused.
-    #[schema(max_items = 10_000)]
+    #[schema(schema_with = networks_schema)]
     deny_networks: Vec<String>,
     /// Clients that are served, by the beginning of their peer id. If there is one, others are refused.
-    #[schema(max_items = 10_000)]
+    #[schema(schema_with = clients_schema)]
     allow_clients: Vec<String>,
     /// Clients that are refused.
-    #[schema(max_items = 10_000)]
+    #[schema(schema_with = clients_schema)]
     deny_clients: Vec<String>,
-    /// Which ISDs and ASes are served, as in `["- 1-ff00:0:110", "+"]`. The first entry that matches decides.
-    #[schema(max_items = 10_000)]
-    isd_as: Vec<String>,
+    /// Which ISDs and ASes are served, in SCION's syntax, as in "- 1-ff00:0:110, +". The first entry that matches
+    /// decides. Empty: all.
+    #[schema(
+        pattern = "^(([+-] [0-9]{1,4}-(0|[1-9][0-9]{0,8}|[1-9a-f][0-9a-f]{0,3}:[0-9a-f]{1,4}:[0-9a-f]{1,4}), )*[+-])?$"
+    )]
+    isd_as: String,
+    /// Whether only a proven ISD-AS counts for `isd_as`.
+    proven: bool,
+}
+
+/// Rules that are in force.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::admin) struct Rules {
+    /// Networks that are served. If there is one, clients at other addresses are refused.
+    allow_networks: Vec<String>,
+    /// Networks that are refused.
+    deny_networks: Vec<String>,
+    /// Clients that are served, by the beginning of their peer id.
+    allow_clients: Vec<String>,
+    /// Clients that are refused.
+    deny_clients: Vec<String>,
+    /// Which ISDs and ASes are served, in SCION's syntax.
+    isd_as: String,
     /// Whether only a proven ISD-AS counts for `isd_as`.
     proven: bool,
 }
@@ -50,7 +71,7 @@ pub(in crate::admin) struct TorrentRulesEntry {
     /// The torrent, 40 hexadecimal digits.
     info_hash: String,
     /// Its rules.
-    rules: RulesBody,
+    rules: Rules,
 }
 
 fn texts<T: Display>(items: &[T]) -> Vec<String> {
@@ -87,14 +108,14 @@ fn networks(name: &str, items: &[String]) -> Result<Vec<IpNet>, ApiError> {
     items.iter().map(network).collect()
 }
 
-impl From<RulesRecord> for RulesBody {
+impl From<RulesRecord> for Rules {
     fn from(rules: RulesRecord) -> Self {
         Self {
             allow_networks: texts(&rules.allow_networks),
             deny_networks: texts(&rules.deny_networks),
             allow_clients: texts(&rules.allow_clients),
             deny_clients: texts(&rules.deny_clients),
-            isd_as: rules.isd_as.entries().collect(),
+            isd_as: rules.isd_as.entries().collect::<Vec<_>>().join(", "),
             proven: rules.proven,
         }
     }
@@ -107,12 +128,11 @@ impl RulesBody {
             &self.deny_networks,
             &self.allow_clients,
             &self.deny_clients,
-            &self.isd_as,
         ];
         if lists.iter().any(|list| list.len() > ENTRIES) {
             return Err(ApiError::wrong("a list of rules has at most 10000 entries"));
         }
-        let isd_as = PlaceAcl::from_entries(self.isd_as.iter().map(String::as_str));
+        let isd_as = self.isd_as.parse::<PlaceAcl>();
         Ok(RulesRecord {
             allow_networks: networks("allow_networks", &self.allow_networks)?,
             deny_networks: networks("deny_networks", &self.deny_networks)?,
@@ -134,13 +154,13 @@ fn none() -> ApiError {
     path = "/api/v2/rules",
     tag = "rules",
     responses(
-        (status = 200, description = "The rules.", body = RulesBody),
+        (status = 200, description = "The rules.", body = Rules),
         (status = 404, description = "None are set; those of the configuration are in force.", body = ApiError),
     )
 )]
 pub(in crate::admin) async fn get(
     State(state): State<admin::State>,
-) -> Result<Json<RulesBody>, ApiError> {
+) -> Result<Json<Rules>, ApiError> {
     let rules = state.handle.global_rules();
     rules.map(|rules| Json(rules.into())).ok_or_else(none)
 }
@@ -151,12 +171,12 @@ pub(in crate::admin) async fn get(
     path = "/api/v2/rules",
     tag = "rules",
     request_body = RulesBody,
-    responses((status = 200, description = "The rules.", body = RulesBody))
+    responses((status = 200, description = "The rules.", body = Rules))
 )]
 pub(in crate::admin) async fn put(
     State(state): State<admin::State>,
     Body(rules): Body<RulesBody>,
-) -> Result<Json<RulesBody>, ApiError> {
+) -> Result<Json<Rules>, ApiError> {
     let record = rules.record()?;
     state.handle.set_global_rules(record.clone()).await?;
     Ok(Json(record.into()))
@@ -208,14 +228,14 @@ pub(in crate::admin) async fn list(
     tag = "rules",
     params(("info_hash" = String, Path, description = "40 or 64 hexadecimal digits.", pattern = "^([0-9A-Fa-f]{40}|[0-9A-Fa-f]{64})$")),
     responses(
-        (status = 200, description = "The rules.", body = RulesBody),
+        (status = 200, description = "The rules.", body = Rules),
         (status = 404, description = "None are set.", body = ApiError),
     )
 )]
 pub(in crate::admin) async fn get_torrent(
     State(state): State<admin::State>,
     Path(HashInPath(info_hash)): Path<HashInPath>,
-) -> Result<Json<RulesBody>, ApiError> {
+) -> Result<Json<Rules>, ApiError> {
     let rules = state.handle.torrent_rules(&info_hash);
     rules.map(|rules| Json(rules.into())).ok_or_else(none)
 }
@@ -227,13 +247,13 @@ pub(in crate::admin) async fn get_torrent(
     tag = "rules",
     params(("info_hash" = String, Path, description = "40 or 64 hexadecimal digits.", pattern = "^([0-9A-Fa-f]{40}|[0-9A-Fa-f]{64})$")),
     request_body = RulesBody,
-    responses((status = 200, description = "The rules.", body = RulesBody))
+    responses((status = 200, description = "The rules.", body = Rules))
 )]
 pub(in crate::admin) async fn put_torrent(
     State(state): State<admin::State>,
     Path(HashInPath(info_hash)): Path<HashInPath>,
     Body(rules): Body<RulesBody>,
-) -> Result<Json<RulesBody>, ApiError> {
+) -> Result<Json<Rules>, ApiError> {
     let record = rules.record()?;
     let set = state.handle.set_torrent_rules(info_hash, record.clone());
     set.await?;

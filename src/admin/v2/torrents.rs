@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use scion_tracker_core::registry::read::{
-    InfoHashPrefix, MOST_SORTED, PeerCounts, PeerView, TorrentOrder, TorrentQuery, TorrentView,
+    InfoHashPrefix, PeerCounts, PeerView, TorrentOrder, TorrentQuery, TorrentView,
 };
 use scion_tracker_core::response::Reach;
 use scion_tracker_core::types::InfoHash;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::isolation::IsolationBody;
-use super::{HashInPath, limit, limited};
+use super::{HashInPath, bounded, limit, limited};
 use crate::admin;
 use crate::admin::error::{ApiError, Path, Query};
 use crate::admin::peers;
@@ -54,9 +54,9 @@ pub(in crate::admin) enum Order {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(in crate::admin) struct TorrentsQuery {
-    /// Torrents that are left out at the beginning. With `limit` at most 10000 together: `after` walks further.
-    #[serde(default)]
-    #[param(default = 0, minimum = 0, maximum = 9999)]
+    /// Torrents that are left out at the beginning. Only the first 10000 are reached: `after` walks further.
+    #[serde(default, deserialize_with = "bounded")]
+    #[param(default = 0, maximum = 1_000_000_000)]
     offset: u32,
     /// Most torrents of the answer.
     #[serde(default = "limit", deserialize_with = "limited")]
@@ -66,7 +66,7 @@ pub(in crate::admin) struct TorrentsQuery {
     #[serde(default)]
     #[param(inline, default = "info_hash")]
     sort: Sort,
-    /// Which end of a number comes first: by default the largest.
+    /// Which end comes first: by default the smallest info hash, or the largest number.
     #[param(inline)]
     order: Option<Order>,
     /// Only torrents whose info hash begins so.
@@ -74,8 +74,8 @@ pub(in crate::admin) struct TorrentsQuery {
     #[param(value_type = String, pattern = "^[0-9A-Fa-f]{0,40}$")]
     prefix: InfoHashPrefix,
     /// Only torrents with so many peers.
-    #[serde(default)]
-    #[param(default = 0)]
+    #[serde(default, deserialize_with = "bounded")]
+    #[param(default = 0, maximum = 1_000_000_000)]
     least_peers: u32,
     /// Only torrents whose info hash is greater: the last one of the page before. For walks through all.
     #[serde(default, deserialize_with = "after")]
@@ -145,17 +145,6 @@ pub(in crate::admin) async fn list(
     Query(query): Query<TorrentsQuery>,
 ) -> Result<Json<TorrentList>, ApiError> {
     let (offset, limit) = (query.offset as usize, query.limit as usize);
-    if offset.saturating_add(limit) > MOST_SORTED {
-        return Err(ApiError::wrong(
-            "offset and limit are at most 10000 together: use after to walk further",
-        ));
-    }
-    if query.after.is_some() && !matches!(query.sort, Sort::InfoHash) {
-        return Err(ApiError::wrong("after needs sort=info_hash"));
-    }
-    if query.order.is_some() && matches!(query.sort, Sort::InfoHash) {
-        return Err(ApiError::wrong("order needs sort by a number"));
-    }
     let mut asked = TorrentQuery::default();
     asked.prefix = query.prefix;
     asked.least_peers = query.least_peers;
@@ -192,13 +181,21 @@ fn broken() -> ApiError {
 #[into_params(parameter_in = Query)]
 pub(in crate::admin) struct PeersQuery {
     /// Most peers of the answer.
-    #[serde(default = "hundred")]
+    #[serde(default = "hundred", deserialize_with = "most_peers")]
     #[param(default = 100, minimum = 0, maximum = 4096)]
     peers: u32,
 }
 
 const fn hundred() -> u32 {
     100
+}
+
+fn most_peers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let peers = u32::deserialize(deserializer)?;
+    match peers as usize <= COUNTED {
+        true => Ok(peers),
+        false => Err(D::Error::custom("peers is at most 4096")),
+    }
 }
 
 /// How others reach a peer.

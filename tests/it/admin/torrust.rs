@@ -204,12 +204,7 @@ fn the_index_asks_for_torrents() {
         let reply = get(&format!("/api/v1/torrents{query}"));
         assert_eq!((reply.status, &*reply.body), (200, expected), "{query}");
     }
-    for query in [
-        "?offset=x",
-        "?limit=-1",
-        "?info_hash=XX",
-        "?offset=9999&limit=2",
-    ] {
+    for query in ["?offset=x", "?limit=-1", "?info_hash=XX"] {
         let reply = get(&format!("/api/v1/torrents{query}"));
         assert_eq!(reply.status, 400, "{query}: {reply:?}");
     }

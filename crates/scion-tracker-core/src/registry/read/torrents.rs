@@ -115,6 +115,14 @@ impl Default for TorrentQuery {
 }
 
 impl TorrentQuery {
+    /// What sorts torrents that are equal otherwise.
+    fn tie(&self, info_hash: InfoHash) -> InfoHash {
+        match (self.order, self.descending) {
+            (TorrentOrder::InfoHash, true) => InfoHash(info_hash.0.map(|byte| !byte)),
+            _ => info_hash,
+        }
+    }
+
     fn matches(&self, torrent: &TorrentView) -> bool {
         self.prefix.is_of(&torrent.info_hash)
             && torrent.peers() >= self.least_peers
@@ -189,7 +197,7 @@ impl Memory {
                     false => Rank::Up(key),
                     true => Rank::Down(Reverse(key)),
                 };
-                let rank = (rank, torrent.info_hash);
+                let rank = (rank, query.tie(torrent.info_hash));
                 first.push(Ranked { rank, torrent });
                 if first.len() > reach {
                     first.pop();

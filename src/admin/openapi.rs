@@ -8,8 +8,8 @@ use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{
-    Components, ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Response,
-    ResponseBuilder, SecurityRequirement,
+    Components, ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required,
+    Response, ResponseBuilder, SecurityRequirement,
 };
 
 /// An empty description, to which routes add themselves.
@@ -64,6 +64,14 @@ fn complete_operation(path: &str, operation: &mut Operation, has_body: bool) {
         let response = || RefOr::T(error(path, text));
         responses.entry(status.into()).or_insert_with(response);
     };
+    for parameter in operation.parameters.iter_mut().flatten() {
+        // utoipa takes a parameter with a schema of its own for optional.
+        if let RefOr::T(parameter) = parameter
+            && parameter.name == "target"
+        {
+            parameter.required = Required::True;
+        }
+    }
     let is_open = operation.security.is_some();
     if !is_open {
         add("401", "There is no token, or a wrong one.");

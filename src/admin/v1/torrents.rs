@@ -94,7 +94,7 @@ pub(in crate::admin) struct TorrentsQuery {
     #[param(minimum = 0, maximum = 1_000_000_000)]
     limit: Option<u32>,
     /// Torrents that are asked for, repeatable. Then there are no pages.
-    #[param(inline, style = Form, explode = true, value_type = Vec<InfoHashText>)]
+    #[param(inline, required = false, style = Form, explode = true, value_type = Vec<InfoHashText>)]
     info_hash: Vec<String>,
 }
 

@@ -62,9 +62,9 @@ pub(in crate::admin) struct TorrentsQuery {
     #[serde(default = "limit", deserialize_with = "limited")]
     #[param(default = 100, minimum = 1, maximum = 10_000)]
     limit: u32,
-    /// By what they are sorted.
+    /// By what they are sorted: by info hash, if it is left out.
     #[serde(default)]
-    #[param(inline, default = "info_hash")]
+    #[param(inline)]
     sort: Sort,
     /// Which end comes first: by default the smallest info hash, or the largest number.
     #[param(inline)]

@@ -67,7 +67,7 @@ pub(super) struct Ready {
 /// A part of the tracker.
 #[derive(Debug, Serialize, ToSchema)]
 struct Check {
-    /// "listener", "records" or "snapshot".
+    /// "listener" or "records".
     part: &'static str,
     /// Which one, as in `http 127.0.0.1:6969`; the kind of the store.
     name: String,

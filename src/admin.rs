@@ -15,8 +15,10 @@ mod events;
 mod failures;
 mod guard;
 mod health;
+pub(crate) mod history;
 mod metrics;
 mod openapi;
+mod page;
 mod peers;
 mod schemas;
 mod serve;
@@ -53,6 +55,8 @@ pub(crate) struct Shared {
     changes: TaskTracker,
     /// Held while somebody goes through the whole registry: one at a time, so that most cores stay free.
     walking: Arc<Mutex<()>>,
+    /// The last hour.
+    pub(crate) history: history::History,
 }
 
 impl Shared {
@@ -63,6 +67,7 @@ impl Shared {
             failures: Failures::default(),
             changes: TaskTracker::new(),
             walking: Arc::default(),
+            history: history::History::default(),
         })
     }
 
@@ -177,6 +182,7 @@ fn router(state: State) -> axum::Router {
         .routes(routes!(metrics::metrics))
         .routes(routes!(stats_json::stats_json))
         .split_for_parts();
+    let router = router.merge(page::router());
     let description = openapi::Description::new(&openapi::complete(openapi));
     let router = router.route(
         "/api/openapi.json",

@@ -20,6 +20,7 @@ pub(crate) mod fuzz;
 mod listener;
 mod load;
 mod log;
+mod page;
 mod public_url;
 mod records;
 mod sections;
@@ -53,6 +54,7 @@ pub use log::{
     AccessAddresses, AccessAddressesError, Facility, FacilityError, Log, LogFormat, LogFormatError,
     LogTarget, LogTargetError,
 };
+pub use page::Page;
 pub use public_url::PublicUrl;
 pub use records::{Database, DatabaseError, Records};
 pub use sections::{Announce, Places, Registry, Scion, Selection, Tls, Udp};
@@ -168,6 +170,10 @@ pub struct Config {
     /// downloads. See docs/records.md.
     #[config(nested)]
     pub records: Records,
+
+    /// The page of statistics. Admin listeners serve it at / and /stats.
+    #[config(nested)]
+    pub page: Page,
 
     /// Intervals and numbers of peers for clients.
     #[config(nested)]

@@ -5,6 +5,8 @@ mod access;
 pub(crate) mod census;
 mod drain;
 pub(crate) mod listener;
+#[cfg(feature = "admin")]
+mod page;
 mod receive;
 mod reload;
 pub(crate) mod secrets;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::cache::Cache;
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use parking_lot::Mutex;
 use scion_tracker_core::Tracker;
 use scion_tracker_core::registry::memory::Memory;
@@ -19,6 +19,7 @@ use crate::samples::Samples;
 use crate::server::secrets::Secrets;
 use crate::transport::Limits;
 use crate::transport::connections::Connections;
+use crate::transport::http::page::PublicPage;
 use crate::watch::Watch;
 
 /// Shared by all transports behind an `Arc`.
@@ -43,6 +44,8 @@ pub(crate) struct Service {
     /// The last census of all peers.
     #[cfg(feature = "admin")]
     pub(crate) census: ArcSwap<crate::server::census::Taken>,
+    /// The page of statistics that HTTP listeners serve to everyone, if the operator wants that.
+    pub(crate) public_page: ArcSwapOption<PublicPage>,
     /// Secrets of UDP connection ids. Without them, each listener makes its own, which ends with it.
     pub(crate) secrets: Option<Secrets>,
 }
@@ -68,6 +71,7 @@ impl Service {
             gauges: Gauges::default(),
             #[cfg(feature = "admin")]
             census: ArcSwap::default(),
+            public_page: ArcSwapOption::empty(),
             secrets: None,
         }
     }

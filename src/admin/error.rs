@@ -1,6 +1,7 @@
 //! Errors of our own resources: JSON with a text. And extractors whose errors have this form.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use axum::Json;
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -45,6 +46,12 @@ impl ApiError {
     /// There is no such thing.
     pub(super) fn unknown(error: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::NOT_FOUND, error)
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.error)
     }
 }
 

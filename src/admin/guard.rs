@@ -47,7 +47,13 @@ const OPEN: &[&str] = &[
     "/api/openapi.json",
     "/health/live",
     "/health/ready",
+    "/stats.css",
+    "/stats.js",
+    "/stats.svg",
 ];
+/// The page, for reading and for forms. It asks [`visitor`] and [`token_allows`] itself, because it answers with
+/// a form where others answer 401, and because forms bring their token in the body.
+const PAGE: &[&str] = &["/", "/stats"];
 /// Paths with statistics about no single torrent and no single host. They need no token on loopback.
 const STATISTICS: &[&str] = &["/api/v1/stats", "/api/v2/stats", "/metrics", "/stats.json"];
 /// Paths that change something although their method is GET, as in torrust's API.
@@ -56,6 +62,8 @@ const CHANGES: &[&str] = &["/api/v1/keys/reload", "/api/v1/whitelist/reload"];
 fn need(method: &Method, path: &str) -> Need {
     let reads = matches!(*method, Method::GET | Method::HEAD) && !CHANGES.contains(&path);
     match reads {
+        true if PAGE.contains(&path) => Need::Nothing,
+        false if *method == Method::POST && path == "/stats" => Need::Nothing,
         true if OPEN.contains(&path) => Need::Nothing,
         true if STATISTICS.contains(&path) => Need::Loopback,
         true => Need::Token(Level::Read),
@@ -121,7 +129,7 @@ async fn guard(
 
 /// Why a request is not answered.
 #[derive(Debug)]
-struct Refused {
+pub(super) struct Refused {
     status: StatusCode,
     message: Cow<'static, str>,
     /// Seconds after which it may come again.
@@ -129,6 +137,14 @@ struct Refused {
 }
 
 impl Refused {
+    pub(super) const fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     fn new(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             status,
@@ -155,6 +171,40 @@ impl Refused {
 }
 
 fn decide(state: &State, via: Via, request: &Request<Body>) -> Result<Allowed, Refused> {
+    let need = need(request.method(), request.uri().path());
+    grant(state, via, need, request.headers(), request.uri())
+}
+
+/// Whether a visitor of the page may see statistics.
+pub(super) fn visitor(
+    state: &State,
+    via: Via,
+    headers: &HeaderMap,
+    uri: &Uri,
+) -> Result<Allowed, Refused> {
+    grant(state, via, Need::Loopback, headers, uri)
+}
+
+/// What a token that came in a form allows. Counts wrong ones.
+pub(super) fn token_allows(state: &State, via: Via, token: &[u8]) -> Result<Allowed, Refused> {
+    match via {
+        Via::Unix => Ok(Allowed { write: true }),
+        Via::Tcp { client, .. } => {
+            let level = check(state, client.ip(), token)?;
+            Ok(Allowed {
+                write: level == Level::Write,
+            })
+        }
+    }
+}
+
+fn grant(
+    state: &State,
+    via: Via,
+    need: Need,
+    headers: &HeaderMap,
+    uri: &Uri,
+) -> Result<Allowed, Refused> {
     let (client, is_loopback) = match via {
         Via::Unix => return Ok(Allowed { write: true }),
         Via::Tcp {
@@ -162,11 +212,10 @@ fn decide(state: &State, via: Via, request: &Request<Body>) -> Result<Allowed, R
             is_loopback,
         } => (client.ip(), is_loopback),
     };
-    let need = need(request.method(), request.uri().path());
     let is_proxied = ["forwarded", "x-forwarded-for"]
         .iter()
-        .any(|name| request.headers().contains_key(*name));
-    match (need, token(request.headers(), request.uri())) {
+        .any(|name| headers.contains_key(*name));
+    match (need, token(headers, uri)) {
         (Need::Nothing, _) => Ok(Allowed { write: false }),
         (need, Some(token)) => {
             let level = check(state, client, &token)?;
@@ -181,7 +230,7 @@ fn decide(state: &State, via: Via, request: &Request<Body>) -> Result<Allowed, R
             }
         }
         (Need::Loopback, None) if is_loopback && !is_proxied => {
-            if !is_local_host(request.headers()) {
+            if !is_local_host(headers) {
                 return Err(Refused::new(
                     StatusCode::FORBIDDEN,
                     "without a token, Host must be localhost or a loopback address",
@@ -268,6 +317,11 @@ mod tests {
             (Method::HEAD, "/api/v2/stats", Loopback),
             (Method::DELETE, "/api/v2/stats", Token(Level::Write)),
             (Method::GET, "/api/v1/torrents", Token(Level::Read)),
+            (Method::GET, "/", Nothing),
+            (Method::POST, "/stats", Nothing),
+            (Method::POST, "/", Token(Level::Write)),
+            (Method::PUT, "/stats", Token(Level::Write)),
+            (Method::GET, "/stats.css", Nothing),
             (Method::GET, "/nothing", Token(Level::Read)),
             (Method::GET, "/api/v1/keys/reload", Token(Level::Write)),
             (Method::OPTIONS, "/api/v1/torrents", Token(Level::Write)),

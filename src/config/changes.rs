@@ -76,6 +76,8 @@ macro_rules! settings {
                 "connections.reply_timeout": connections.reply_timeout,
                 "connections.idle_timeout": connections.idle_timeout,
                 "log.level": log.level,
+                "page.public": page.public,
+                "page.torrents": page.torrents,
                 "admin.token": admin.token,
                 "admin.token_file": admin.token_file,
                 "admin.read_token": admin.read_token,

@@ -41,6 +41,20 @@ impl Handle {
     pub(crate) fn census(&self) -> Arc<Taken> {
         self.service.census.load_full()
     }
+
+    /// Takes a census now, without pauses.
+    #[cfg(test)]
+    pub(crate) fn take_census(&self) {
+        let registry = self.service.tracker.registry();
+        let mut walk = registry.census();
+        while !registry.count(&mut walk) {}
+        store(&self.service, walk.finish());
+    }
+}
+
+fn store(service: &Service, census: Census) {
+    let at = SystemTime::now();
+    service.census.store(Arc::new(Taken { census, at }));
 }
 
 /// Takes censuses until it is stopped.
@@ -53,10 +67,7 @@ pub(super) async fn run(service: Arc<Service>, stop: CancellationToken) -> Resul
             while !registry.count(&mut walk) {
                 time::sleep(STEP_PAUSE).await;
             }
-            service.census.store(Arc::new(Taken {
-                census: walk.finish(),
-                at: SystemTime::now(),
-            }));
+            store(&service, walk.finish());
             let pause = begun.elapsed() * PAUSE_FACTOR;
             time::sleep(pause.clamp(LEAST_PAUSE, MOST_PAUSE)).await;
         }

@@ -55,6 +55,11 @@ impl Tasks {
         listener::start(listeners, &config, &handle, self)?;
         let stop = self.stop_token();
         self.spawn(drain::stop_when_drained(handle.clone(), stop));
+        #[cfg(feature = "admin")]
+        {
+            let stop = self.stop_token();
+            self.spawn(crate::admin::history::watch(handle.clone(), stop));
+        }
         let Handle {
             service,
             certificates,

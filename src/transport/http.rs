@@ -7,6 +7,7 @@ pub(super) mod fuzz;
 mod head;
 pub(super) mod one;
 pub(crate) mod origin;
+pub(crate) mod page;
 pub(super) mod qs;
 pub(super) mod three;
 pub(super) mod two;

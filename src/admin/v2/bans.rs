@@ -82,7 +82,7 @@ const fn twenty() -> u8 {
 }
 
 /// Reads what is banned, also as [`BanTarget`] is shown.
-fn target(text: &str) -> Result<BanTarget, ApiError> {
+pub(in crate::admin) fn target(text: &str) -> Result<BanTarget, ApiError> {
     let wrong = || {
         ApiError::wrong(format!(
             "{text:?} is not an address, a network or a SCION host, as in 192.0.2.1, 2001:db8::/48 or 1-ff00:0:110,10.0.0.1"

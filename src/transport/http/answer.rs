@@ -29,6 +29,7 @@ use crate::log::{self, ShownTarget};
 use crate::samples::{self, Sampler};
 use crate::service::{self, RulesCache, Service};
 use crate::transport::http::origin::Client;
+use crate::transport::http::page::{self, PublicPage};
 
 /// Most info hashes in one scrape.
 const SCRAPE_MAX: usize = 100;
@@ -134,6 +135,8 @@ enum Action {
     /// An announce or a scrape that is refused before the tracker sees it.
     Refuse(Refusal),
     Index,
+    /// A file of the page of statistics.
+    Page(page::File),
     /// An announce or a scrape with an invalid query: answered with a failure reason.
     Invalid(Network, QueryError),
     /// Answered with a 4xx status.
@@ -190,7 +193,8 @@ impl Action {
         }
         let (path, query) = path_and_query(raw.target);
         let Some(Target { action, passkey }) = Target::of(path, query) else {
-            return Self::Reject(Status::NotFound);
+            let file = page::File::at(path).map(Self::Page);
+            return file.unwrap_or(Self::Reject(Status::NotFound));
         };
         match action {
             target::Action::Announce => Self::announce(raw, query, passkey),
@@ -211,7 +215,7 @@ impl Action {
         let RawRequest { method, client, .. } = raw;
         let target = ShownTarget(raw.target.as_bytes());
         let reason = match self {
-            Self::Announce(..) | Self::Scrape(..) | Self::Index => {
+            Self::Announce(..) | Self::Scrape(..) | Self::Index | Self::Page(_) => {
                 tracing::trace!(%client, ?method, %target, "HTTP request");
                 return;
             }
@@ -445,13 +449,33 @@ fn respond(
             reply::write_failure(error.message(), None, None, &mut scratch.body);
             BENCODED
         }
-        Action::Index => text(Status::Ok, INDEX, scratch),
-        Action::Reject(status) => {
-            service.counters.count(transport.rejected());
-            let reply = text(*status, status.reason(), scratch);
-            scratch.body.push(b'\n');
-            reply
-        }
+        Action::Index => match &*service.public_page.load() {
+            Some(page) => file(page::File::Html, page, scratch),
+            None => text(Status::Ok, INDEX, scratch),
+        },
+        Action::Page(which) => match &*service.public_page.load() {
+            Some(page) => file(*which, page, scratch),
+            None => reject(service, transport, Status::NotFound, scratch),
+        },
+        Action::Reject(status) => reject(service, transport, *status, scratch),
+    }
+}
+
+/// Answers with a 4xx status.
+fn reject(service: &Service, transport: Transport, status: Status, scratch: &mut Scratch) -> Reply {
+    service.counters.count(transport.rejected());
+    let reply = text(status, status.reason(), scratch);
+    scratch.body.push(b'\n');
+    reply
+}
+
+/// Answers with a file of the page of statistics.
+fn file(file: page::File, page: &PublicPage, scratch: &mut Scratch) -> Reply {
+    let (content, content_type) = file.of(page);
+    scratch.body.extend_from_slice(content.as_bytes());
+    Reply {
+        status: Status::Ok,
+        content_type,
     }
 }
 

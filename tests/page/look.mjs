@@ -1,0 +1,193 @@
+// Looks at the page of statistics in Chromium: what it shows, whether axe-core finds something, with and without
+// JavaScript, signed in and not, on the admin listener and on a public one. Makes the screenshots of the docs.
+import assert from 'node:assert/strict';
+import { mkdirSync, statSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import axe from 'axe-core';
+import puppeteer from 'puppeteer-core';
+import { TOKEN, Tracker, get, until } from './tracker.mjs';
+
+const [binary, ...flags] = process.argv.slice(2);
+const root = join(dirname(fileURLToPath(import.meta.url)), '../..');
+const forDocs = flags.includes('--images');
+const images = forDocs ? join(root, 'docs/images') : join(root, 'target/page');
+// Bytes of the page with all it loads, and of a screenshot in the docs.
+const PAGE_BYTES = 50_000;
+const IMAGE_BYTES = 150_000;
+
+const step = (name) => console.log(`ok  ${name}`);
+
+/** A tab that notes all that goes wrong in it. */
+async function open(browser, url, { width = 1280, height = 900, scheme = 'light', script = true } = {}) {
+  const tab = await browser.newPage();
+  tab.problems = [];
+  const origin = new URL(url).origin;
+  tab.on('console', (message) => {
+    // A wrong token is answered with 401, which Chromium logs.
+    if (message.type() === 'error' && !message.text().includes('status of 401')) tab.problems.push(message.text());
+  });
+  tab.on('pageerror', (error) => tab.problems.push(String(error)));
+  tab.on('request', (request) => {
+    if (new URL(request.url()).origin !== origin) tab.problems.push(`asks ${request.url()}`);
+  });
+  await tab.setViewport({ width, height });
+  await tab.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: scheme }]);
+  await tab.setJavaScriptEnabled(script);
+  await tab.goto(url, { waitUntil: 'networkidle0' });
+  return tab;
+}
+
+/** Runs axe-core, and checks that the page fits its window and that nothing went wrong. */
+async function check(tab, name) {
+  await tab.evaluate(axe.source);
+  const { violations, passes } = await tab.evaluate(() => window.axe.run(document));
+  const found = violations.flatMap(({ id, nodes }) => nodes.map((node) => `${id}: ${node.html} ${node.failureSummary}`));
+  assert.deepEqual(found, [], name);
+  assert.ok(passes.length > 20, `${name}: axe-core checked next to nothing`);
+  const [wide, window_] = await tab.evaluate(() => [document.documentElement.scrollWidth, window.innerWidth]);
+  assert.ok(wide <= window_, `${name}: ${wide} px wide in ${window_} px`);
+  assert.deepEqual(tab.problems, [], name);
+  step(`${name}: no violation in ${passes.length} rules of axe-core`);
+}
+
+const text = (tab, selector) => tab.$eval(selector, (element) => element.innerText);
+
+async function shot(tab, name, height) {
+  mkdirSync(images, { recursive: true });
+  const path = join(images, `${name}.png`);
+  const { width } = tab.viewport();
+  await tab.evaluate(() => window.scrollTo(0, 0));
+  await tab.screenshot({ path, clip: { x: 0, y: 0, width, height }, optimizeForSpeed: false });
+  const { size } = statSync(path);
+  assert.ok(size < IMAGE_BYTES, `${name}.png has ${size} bytes`);
+  step(`${name}.png: ${Math.round(size / 1000)} kB`);
+}
+
+async function looks(browser, tracker) {
+  for (const scheme of ['light', 'dark']) {
+    for (const [device, width, height] of [['desktop', 1280, 1000], ['phone', 390, 1100]]) {
+      const tab = await open(browser, `${tracker.admin}/`, { width, height, scheme });
+      await check(tab, `${device}, ${scheme}`);
+      await shot(tab, `page-${device}-${scheme}`, height);
+      if (device === 'desktop' && scheme === 'light') await says(tab);
+      await tab.close();
+    }
+  }
+}
+
+/** What a visitor reads, and where the keyboard goes. */
+async function says(tab) {
+  assert.equal(await text(tab, 'h1'), 'tracker.example.org');
+  const main = await text(tab, 'main');
+  for (const expected of [/Peers stay near/, /ISD 71/, /71-20965/, /ISD 64/, /qBittorrent/, /client denied/, /started, version/]) {
+    assert.match(main, expected);
+  }
+  assert.match(await text(tab, '.near .lead'), /^\d+ % of the peers/);
+  assert.equal(await tab.$('#hosts'), null);
+  assert.equal(await tab.$('#torrents'), null);
+  await tab.keyboard.press('Tab');
+  assert.equal(await tab.evaluate(() => document.activeElement.innerText), 'Skip to the numbers');
+  step('the page says who is where, and the keyboard finds its way');
+}
+
+async function withoutScript(browser, tracker) {
+  const tab = await open(browser, `${tracker.admin}/stats`, { script: false });
+  assert.equal(await tab.$('#pause'), null);
+  assert.equal(await tab.$$eval('.tile .big', (all) => all.length), 4);
+  assert.notEqual(await tab.$('.plot path'), null);
+  await tab.type('input[type=password]', TOKEN);
+  await Promise.all([tab.waitForNavigation(), tab.click('.operator button')]);
+  assert.notEqual(await tab.$('#hosts'), null);
+  assert.deepEqual(tab.problems, []);
+  await tab.close();
+  step('without JavaScript the page shows the same, and takes the token');
+}
+
+/** Numbers change without a reload of the page. */
+async function refreshes(browser, tracker) {
+  const tab = await open(browser, `${tracker.admin}/`);
+  const seen = () => tab.$eval('#traffic ~ .scroll tbody tr:nth-child(2) td:nth-child(5)', (cell) => cell.innerText);
+  const before = await seen();
+  await tab.evaluate(() => { window.isSame = true; });
+  await tracker.announce(20);
+  await until('a refresh', async () => (await seen()) !== before);
+  assert.equal(await tab.evaluate(() => window.isSame), true);
+  assert.deepEqual(tab.problems, []);
+  await tab.close();
+  step('with JavaScript the numbers are refreshed in place');
+}
+
+async function submit(tab, form, fields) {
+  for (const [name, value] of Object.entries(fields)) await tab.type(`${form} [name=${name}]`, value);
+  await Promise.all([tab.waitForNavigation(), tab.click(`${form} button`)]);
+}
+
+async function operates(browser, tracker) {
+  const tab = await open(browser, `${tracker.admin}/`);
+  await submit(tab, '.operator', { token: 'a-wrong-token' });
+  assert.match(await text(tab, '[role=alert]'), /not a token/);
+  await check(tab, 'a wrong token');
+  await submit(tab, '.operator', { token: TOKEN });
+  assert.notEqual(await tab.$('#hosts'), null);
+  assert.match(await text(tab, 'main'), /41414141/);
+  await check(tab, 'signed in');
+  const form = (what) => `form:has([value=${what}])`;
+  await submit(tab, form('torrent'), { info_hash: '41'.repeat(20) });
+  assert.match(await text(tab, '.notice'), /Torrent 4141[^]*Seeds[^]*127\.0\.1\./);
+  await submit(tab, form('ban'), { target: '192.0.2.7', hours: '2', reason: 'test' });
+  assert.match(await text(tab, '.notice'), /192\.0\.2\.7[^]* is banned/);
+  await submit(tab, form('key'), { days: '3', note: 'for a test' });
+  assert.match(await text(tab, '.notice'), /Key\s+[0-9A-Za-z]{32}/);
+  await check(tab, 'after a form');
+  // Neither the address nor a cookie has the token.
+  assert.equal(new URL(tab.url()).search, '');
+  assert.deepEqual(await tab.cookies(), []);
+  await tab.close();
+  const bans = await get(`${tracker.admin}/api/v2/bans?token=${TOKEN}`);
+  assert.match(bans.body.toString(), /192\.0\.2\.7/);
+  step('an operator looks a torrent up, bans a host and makes a key');
+}
+
+async function isPublic(browser, tracker) {
+  await until('the public page', async () => (await get(`${tracker.http}/`)).headers['content-type'].includes('html'));
+  const tab = await open(browser, `${tracker.http}/`);
+  await check(tab, 'the public page');
+  for (const id of ['health', 'limits', 'hosts', 'torrents', 'events', 'operator']) {
+    assert.equal(await tab.$(`#${id}`), null, id);
+  }
+  await tab.close();
+  step('the public page shows only what is for everyone');
+}
+
+async function isSmall(tracker) {
+  const paths = ['/', '/stats.css', '/stats.js', '/stats.svg'];
+  const replies = await Promise.all(paths.map((path) => get(`${tracker.admin}${path}`)));
+  const bytes = replies.reduce((sum, { body }) => sum + body.length, 0);
+  assert.ok(bytes < PAGE_BYTES, `${bytes} bytes`);
+  const policy = replies[0].headers['content-security-policy'];
+  assert.match(policy, /^default-src 'none'/);
+  assert.doesNotMatch(policy, /unsafe|\*/);
+  step(`the page has ${bytes} bytes with all it loads`);
+}
+
+const tracker = await Tracker.start(binary);
+let browser;
+try {
+  await tracker.announce(2500);
+  // The docs get a chart of some minutes.
+  for (let round = 0; forDocs && round < 90; round += 1) await tracker.announce(150 + Math.round(100 * Math.sin(round / 7)));
+  await until('a census', async () => JSON.parse((await get(`${tracker.admin}/stats.json`)).body).peersAll > 500);
+  await until('a chart', async () => (await get(`${tracker.admin}/`)).body.includes('class="area1"'));
+  browser = await puppeteer.launch({ executablePath: '/usr/bin/chromium', args: ['--no-sandbox', '--disable-dev-shm-usage'] });
+  await isSmall(tracker);
+  await looks(browser, tracker);
+  await withoutScript(browser, tracker);
+  await refreshes(browser, tracker);
+  await operates(browser, tracker);
+  await isPublic(browser, tracker);
+  console.log('page: all checks passed');
+} finally {
+  await browser?.close();
+  tracker.stop();
+}

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use rustls_pki_types::ServerName;
 use serde::Deserialize;
 
 use super::value::ListItem;
@@ -11,18 +12,28 @@ use crate::client::{TrackerUrl, UrlError};
 /// The announce URL of a tracker. It is kept as it was written, with `/announce` added if it has no path.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct PublicUrl(String);
+pub struct PublicUrl {
+    text: String,
+    /// Name or IP address.
+    host: String,
+}
 
 impl PublicUrl {
     /// The URL.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// The host in it, if a certificate can name it.
+    pub(crate) fn certificate_name(&self) -> Option<&str> {
+        let host = self.host.as_str();
+        ServerName::try_from(host).is_ok().then_some(host)
     }
 }
 
 impl fmt::Display for PublicUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -38,10 +49,12 @@ impl FromStr for PublicUrl {
         if text.contains('#') {
             return Err(UrlError::Path);
         }
-        Ok(Self(match url.path_and_query().is_empty() {
+        let text = match url.path_and_query().is_empty() {
             true => format!("{text}/announce"),
             false => text.into(),
-        }))
+        };
+        let host = url.host().to_owned();
+        Ok(Self { text, host })
     }
 }
 
@@ -96,6 +109,18 @@ mod tests {
         ] {
             assert_eq!(text.parse::<PublicUrl>().unwrap().as_str(), expected);
         }
+        let name = |text: &str| {
+            let url = text.parse::<PublicUrl>().unwrap();
+            url.certificate_name().map(ToOwned::to_owned)
+        };
+        assert_eq!(
+            name("https://tracker.example").as_deref(),
+            Some("tracker.example")
+        );
+        assert_eq!(
+            name("h3://[2001:db8::1]:6443").as_deref(),
+            Some("2001:db8::1")
+        );
         for bad in [
             "",
             "tracker.example",

@@ -342,6 +342,9 @@ fn certificates(config: &Config, names: &[String]) -> Result<Certificates, TlsEr
     let directory = data_dir(config);
     let mut tls = config.tls.clone();
     tls.names.extend_from_slice(names);
+    let public = config.public_urls.iter();
+    let public = public.filter_map(|url| url.certificate_name());
+    tls.names.extend(public.map(ToOwned::to_owned));
     let mut loaded = Certificates::load(&tls, directory.as_deref());
     let mut kept = directory.is_some();
     if let Err(TlsError::Make(error @ MakeError::Write { .. })) = &loaded

@@ -230,3 +230,33 @@ fn one_ticket_resumes_on_any_listener() {
     assert_eq!(kind(), Some(HandshakeKind::Full));
     assert_eq!(kind(), Some(HandshakeKind::Resumed));
 }
+
+#[test]
+fn the_self_signed_certificate_names_the_hosts_of_public_urls() {
+    use crate::cli::{Tracker, home, program};
+    use rustix::process::Signal;
+
+    for (public, expected) in [
+        ("https://127.0.0.7:1", true),
+        ("https://127.0.0.8:1", false),
+    ] {
+        let home = home();
+        let mut command = program(home.path(), &["--https", "127.0.0.7:0"]);
+        let mut tracker = Tracker::start(command.env("SCION_TRACKER_PUBLIC_URLS", public));
+        assert_eq!(tracker.line(), format!("{public}/announce"));
+        let mut log = std::io::BufReader::new(tracker.child.stderr.take().unwrap());
+        let start = crate::cli::await_log(&mut log, "announce to ");
+        let listening = start.split("listening on https ").nth(1).unwrap();
+        let url = format!("https://{}/announce", listening.lines().next().unwrap());
+        let ca = home
+            .path()
+            .join(".local/state/scion-tracker/self-signed.pem");
+        let hash = "0123456789abcdef0123456789abcdef01234567";
+        let args = ["announce", &url, "--info-hash", hash, "--port", "1", "--ca"];
+        let output = program(home.path(), &args).arg(&ca).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.success(), expected, "{said}");
+        tracker.signal(Signal::TERM);
+        assert!(tracker.child.wait().unwrap().success());
+    }
+}

@@ -23,7 +23,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
 use self::datagrams::Datagrams;
-use self::record::Records;
+use self::record::{Record, Records};
 use crate::config::{self, ConfigError, LogFormat, LogTarget};
 use crate::log::file::LogFile;
 use crate::log::queue::{Queue, Sink};
@@ -60,18 +60,17 @@ impl Log {
                 .log_internal_errors(false)
                 .with_writer(ToQueue(queue.clone()))
         };
-        let records = |encode| Records {
-            queue: queue.clone(),
-            encode,
-        };
         let started = match (&target, log.format) {
-            (LogTarget::Journald, _) => subscriber
-                .with(records(Box::new(journald::encode)))
-                .try_init(),
+            (LogTarget::Journald, _) => {
+                let queue = queue.clone();
+                let encode = journald::encode;
+                subscriber.with(Records { queue, encode }).try_init()
+            }
             (LogTarget::Syslog, _) => {
+                let queue = queue.clone();
                 let header = syslog::Header::new(log.facility);
-                let encode = move |record: &_| header.encode(record, SystemTime::now());
-                subscriber.with(records(Box::new(encode))).try_init()
+                let encode = move |record: &Record| header.encode(record, SystemTime::now());
+                subscriber.with(Records { queue, encode }).try_init()
             }
             (LogTarget::Stderr | LogTarget::File(_), LogFormat::Text) => {
                 subscriber.with(lines()).try_init()

@@ -100,12 +100,16 @@ impl fmt::Write for Cut {
 }
 
 /// Encodes each line and sends it to the thread that writes.
-pub(super) struct Records {
+pub(super) struct Records<E> {
     pub(super) queue: Queue<Vec<u8>>,
-    pub(super) encode: Box<dyn Fn(&Record) -> Vec<u8> + Send + Sync>,
+    pub(super) encode: E,
 }
 
-impl<S: Subscriber> Layer<S> for Records {
+impl<S, E> Layer<S> for Records<E>
+where
+    S: Subscriber,
+    E: Fn(&Record) -> Vec<u8> + Send + Sync + 'static,
+{
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         self.queue.send((self.encode)(&Record::of(event)));
     }

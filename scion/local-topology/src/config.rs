@@ -49,7 +49,16 @@ pub struct Config {
     pub ases: Vec<As>,
     /// The links, in the order of the file.
     pub links: Vec<Link>,
+    /// Time from a path lookup until the paths expire, in seconds.
+    pub path_lifetime: u32,
 }
+
+/// Default of [`Config::path_lifetime`], and the longest: a day, as hop fields allow.
+const LONGEST_LIFETIME: u32 = 86_400;
+/// Default MTU in bytes of ASes and links.
+const MTU: u16 = 1500;
+/// Smallest MTU: a host may send packets of this length without knowing the path, as over IPv6.
+const SMALLEST_MTU: u16 = 1280;
 
 /// An AS with one border router and one daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +75,8 @@ pub struct As {
     pub endhost_api: Option<SocketAddr>,
     /// The UDP ports of hosts that the border router delivers to.
     pub ports: Ports,
+    /// MTU inside the AS, in bytes with SCION headers.
+    pub mtu: u16,
 }
 
 /// A range of UDP ports, written `31000-32767`.
@@ -98,6 +109,9 @@ pub struct Link {
     pub from: Interface,
     /// The other end.
     pub to: Interface,
+    /// MTU of the link, in bytes with SCION headers. It counts in the MTU of paths. As in
+    /// scionproto's routers, longer packets are not dropped: the underlay fragments them.
+    pub mtu: u16,
 }
 
 /// The relation of two linked ASes.
@@ -237,6 +251,7 @@ impl Config {
 #[serde(deny_unknown_fields)]
 struct Document {
     control: Option<Spanned<SocketAddr>>,
+    path_lifetime: Option<Spanned<u32>>,
     #[serde(default, rename = "as")]
     ases: Vec<AsTable>,
     #[serde(default, rename = "link")]
@@ -253,6 +268,7 @@ struct AsTable {
     daemon: Spanned<SocketAddr>,
     endhost_api: Option<Spanned<SocketAddr>>,
     ports: Option<Written<Ports>>,
+    mtu: Option<Spanned<u16>>,
 }
 
 #[derive(Deserialize)]
@@ -262,6 +278,7 @@ struct LinkTable {
     r#type: Spanned<LinkKind>,
     from: Spanned<Written<Interface>>,
     to: Spanned<Written<Interface>>,
+    mtu: Option<Spanned<u16>>,
 }
 
 /// A value that is written as a string in the file.
@@ -308,11 +325,20 @@ impl Document {
         if let Some(control) = &self.control {
             check_address(control)?;
         }
+        if let Some(lifetime) = &self.path_lifetime
+            && !(1..=LONGEST_LIFETIME).contains(lifetime.get_ref())
+        {
+            let message = format!("paths live for 1 to {LONGEST_LIFETIME} seconds");
+            return Err(error_at(lifetime, message));
+        }
         if self.ases.is_empty() {
             return Err((0, "the file has no [[as]]".into()));
         }
         Ok(Config {
             control: self.control.map(Spanned::into_inner),
+            path_lifetime: self
+                .path_lifetime
+                .map_or(LONGEST_LIFETIME, Spanned::into_inner),
             ases: self.ases.into_iter().map(AsTable::into).collect(),
             links: self.links.into_iter().map(LinkTable::into).collect(),
         })
@@ -326,6 +352,7 @@ impl AsTable {
         }
         check_address(&self.router)?;
         check_address(&self.daemon)?;
+        check_mtu(self.mtu.as_ref())?;
         self.endhost_api.as_ref().map_or(Ok(()), check_address)
     }
 
@@ -337,6 +364,7 @@ impl AsTable {
             daemon: self.daemon.into_inner(),
             endhost_api: self.endhost_api.map(Spanned::into_inner),
             ports: self.ports.map_or_else(Ports::default, |it| it.0),
+            mtu: self.mtu.map_or(MTU, Spanned::into_inner),
         }
     }
 }
@@ -348,6 +376,7 @@ impl LinkTable {
         if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return Err(error_at(&self.name, "a name must be one word"));
         }
+        check_mtu(self.mtu.as_ref())?;
         let is_core = |end: &Spanned<Written<Interface>>| {
             let ia = end.get_ref().0.ia;
             let core = ases.get(&ia).copied();
@@ -371,7 +400,18 @@ impl LinkTable {
             kind: self.r#type.into_inner(),
             from: self.from.into_inner().0,
             to: self.to.into_inner().0,
+            mtu: self.mtu.map_or(MTU, Spanned::into_inner),
         }
+    }
+}
+
+fn check_mtu(mtu: Option<&Spanned<u16>>) -> Result<(), ErrorAt> {
+    match mtu {
+        Some(mtu) if *mtu.get_ref() < SMALLEST_MTU => {
+            let message = format!("an MTU is a number from {SMALLEST_MTU} to 65535");
+            Err(error_at(mtu, message))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -449,6 +489,12 @@ daemon = "127.0.0.1:4"
             (TWO.replace("127.0.0.1:3", "x"), ":9:10: "),
             (format!("{TWO}ports = '0-9'"), ":11:9: ports are written"),
             (format!("{TWO}ports = '9-8'"), ":11:9: ports are written"),
+            (format!("{TWO}mtu = 1279"), ":11:7: an MTU is a number"),
+            (format!("path_lifetime = 0{TWO}"), ":1:17: paths live for"),
+            (
+                format!("path_lifetime = 86401{TWO}"),
+                ":1:17: paths live for",
+            ),
             (
                 link("core", "1-1#1", "1-2#1"),
                 ":13:8: a core link must join",

@@ -13,7 +13,6 @@ use scion_protobuf::proto::daemon::v1 as proto;
 use sciparse::identifier::isd_asn::IsdAsn;
 
 use crate::config::Ports;
-use crate::files::MTU;
 use crate::paths::Paths;
 
 /// The daemon of an AS.
@@ -75,7 +74,7 @@ impl DaemonService for Daemon {
         Ok(proto::ASResponse {
             isd_as: ia.to_u64(),
             core: it.is_core(),
-            mtu: MTU.into(),
+            mtu: self.paths.mtu(ia).into(),
         })
     }
 

@@ -8,9 +8,6 @@ use serde_json::{Value, json};
 
 use crate::config::{As, Config, LinkKind};
 
-/// MTU in bytes that daemons report for their AS and for every link.
-pub(crate) const MTU: u16 = 1500;
-
 /// The files cannot be written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {}", path.display())]
@@ -44,7 +41,8 @@ pub fn topology(config: &Config, it: &As) -> Value {
             LinkKind::Child if own == link.from => "child",
             LinkKind::Child => "parent",
         };
-        let interface = json!({"isd_as": other.ia.to_string(), "link_to": link_to, "mtu": MTU});
+        let interface =
+            json!({"isd_as": other.ia.to_string(), "link_to": link_to, "mtu": link.mtu});
         (own.number.to_string(), interface)
     });
     let interfaces: serde_json::Map<String, Value> = interfaces.collect();
@@ -52,7 +50,7 @@ pub fn topology(config: &Config, it: &As) -> Value {
     json!({
         "isd_as": it.ia.to_string(),
         "attributes": attributes,
-        "mtu": MTU,
+        "mtu": it.mtu,
         "dispatched_ports": it.ports.to_string(),
         "border_routers": {
             "br-1": {"internal_addr": it.router.to_string(), "interfaces": interfaces},
@@ -69,6 +67,8 @@ mod tests {
         let text = include_str!("../../topologies/two-isds.toml");
         let mut config = Config::parse("two-isds.toml".as_ref(), text).unwrap();
         config.ases[4].ports.first = 31000;
+        config.ases[4].mtu = 1472;
+        config.links[6].mtu = 1280;
         let dir = tempfile::tempdir().unwrap();
         let paths = write_topologies(&config, dir.path()).unwrap();
         assert_eq!(paths.len(), 6);
@@ -77,12 +77,12 @@ mod tests {
         let expected = json!({
             "isd_as": "2-ff00:0:211",
             "attributes": [],
-            "mtu": 1500,
+            "mtu": 1472,
             "dispatched_ports": "31000-65535",
             "border_routers": {"br-1": {"internal_addr": "127.0.0.1:30211", "interfaces": {
                 "1": {"isd_as": "2-ff00:0:210", "link_to": "parent", "mtu": 1500},
                 "12": {"isd_as": "2-ff00:0:212", "link_to": "child", "mtu": 1500},
-                "3": {"isd_as": "1-ff00:0:112", "link_to": "peer", "mtu": 1500},
+                "3": {"isd_as": "1-ff00:0:112", "link_to": "peer", "mtu": 1280},
             }}},
         });
         assert_eq!(file, expected);

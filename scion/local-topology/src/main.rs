@@ -170,6 +170,7 @@ fn describe(config: &Config, control: Option<&TcpListener>) -> anyhow::Result<St
         kind,
         from,
         to,
+        ..
     } in &config.links
     {
         writeln!(

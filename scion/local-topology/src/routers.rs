@@ -12,6 +12,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -68,7 +70,39 @@ pub(crate) struct Routers {
     ases: Vec<As>,
     /// The other end of each interface.
     links: HashMap<(usize, u16), Lead>,
-    states: RwLock<Vec<LinkState>>,
+    states: RwLock<Vec<State>>,
+}
+
+/// The state of a link, and the packets that it carries before it fails by itself.
+struct State {
+    link: LinkState,
+    /// [`u64::MAX`] if it does not fail by itself.
+    packets: AtomicU64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            link: LinkState::Up,
+            packets: AtomicU64::new(u64::MAX),
+        }
+    }
+}
+
+impl State {
+    /// The state that a packet finds.
+    fn next(&self) -> LinkState {
+        let count = |left: u64| match left {
+            u64::MAX => Some(u64::MAX),
+            left => left.checked_sub(1),
+        };
+        match self.link {
+            LinkState::Up if self.packets.fetch_update(Relaxed, Relaxed, count).is_err() => {
+                LinkState::Down
+            }
+            state => state,
+        }
+    }
 }
 
 /// A router and its AS.
@@ -133,7 +167,7 @@ impl Routers {
         Ok(Self {
             ases,
             links,
-            states: RwLock::new(vec![LinkState::Up; config.links.len()]),
+            states: RwLock::new(config.links.iter().map(|_| State::default()).collect()),
         })
     }
 
@@ -146,7 +180,21 @@ impl Routers {
     pub(crate) fn set(&self, link: usize, state: LinkState) {
         let mut states = self.states.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(it) = states.get_mut(link) {
-            *it = state;
+            *it = State {
+                link: state,
+                ..State::default()
+            };
+        }
+    }
+
+    /// Has a link carry this number of packets and then fail.
+    pub(crate) fn fail_after(&self, link: usize, packets: u64) {
+        let mut states = self.states.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(it) = states.get_mut(link) {
+            *it = State {
+                link: LinkState::Up,
+                packets: packets.into(),
+            };
         }
     }
 
@@ -251,11 +299,11 @@ impl Routers {
         }
     }
 
-    /// The other end of an interface, and the state of the link.
+    /// The other end of an interface, and the state of the link for one packet.
     fn lead(&self, at: usize, interface: u16) -> (LinkState, Option<(usize, u16)>) {
         let states = self.states.read().unwrap_or_else(PoisonError::into_inner);
         match self.links.get(&(at, interface)) {
-            Some(lead) => (states[lead.link], Some(lead.to)),
+            Some(lead) => (states[lead.link].next(), Some(lead.to)),
             None => (LinkState::Down, None),
         }
     }

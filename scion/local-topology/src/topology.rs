@@ -93,13 +93,27 @@ impl Topology {
 
     /// Changes the state of a link. Daemons keep handing out paths over it.
     pub fn set_link(&self, name: &str, state: LinkState) -> Result<(), Error> {
+        let (routers, link) = self.link(name)?;
+        routers.set(link, state);
+        Ok(())
+    }
+
+    /// Takes a link up, has it carry this number of packets, in both directions together, and then takes
+    /// it down.
+    pub fn fail_link_after(&self, name: &str, packets: u64) -> Result<(), Error> {
+        let (routers, link) = self.link(name)?;
+        routers.fail_after(link, packets);
+        Ok(())
+    }
+
+    /// The index of a link in the file.
+    fn link(&self, name: &str) -> Result<(&Routers, usize), Error> {
         let mut links = self.config.links.iter();
         let link = links
             .position(|link| link.name == name)
             .ok_or_else(|| Error::NoLink(name.to_owned()))?;
         let network = self.network.as_ref().ok_or(Error::Failed)?;
-        network.routers.set(link, state);
-        Ok(())
+        Ok((&network.routers, link))
     }
 
     /// Stops the network and releases its ports.
@@ -131,7 +145,7 @@ async fn start(config: &Config) -> anyhow::Result<(Arc<Routers>, Vec<As>)> {
     for (it, address) in ases.iter_mut().zip(routers.addresses()) {
         it.router = address;
     }
-    let paths = Arc::new(Paths::new(topology)?);
+    let paths = Arc::new(Paths::new(config, topology)?);
     for it in &mut ases {
         let daemon = Daemon {
             ia: isd_asn(it.ia),

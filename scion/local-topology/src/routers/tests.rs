@@ -103,9 +103,9 @@ impl Network {
             hosts.push(UdpSocket::bind("127.0.0.1:0").await.unwrap());
         }
         Self {
+            paths: Paths::new(&config, topology.clone()).unwrap(),
             config,
             routers,
-            paths: Paths::new(topology.clone()).unwrap(),
             topology,
             hosts,
         }
@@ -399,6 +399,102 @@ async fn expired_paths_and_forged_sources_are_refused() {
     network.send(2, 8, path.dp_path().to_model(), b"true").await;
     let (payload, _) = network.receive_datagram(8, &path).await;
     assert_eq!(payload, b"true");
+}
+
+/// The longest SCMP error has 1232 bytes, so it quotes the beginning of a long packet only (SCMP
+/// specification, error messages).
+#[tokio::test]
+async fn errors_quote_the_beginning_of_long_packets() {
+    let network = Network::new().await;
+    let (from, to) = (network.routers.ases[2].ia, network.routers.ases[8].ia);
+    let path = network
+        .paths
+        .between(from, to, Utc::now())
+        .unwrap()
+        .remove(0);
+    let links = network.config.links.len();
+    (0..links).for_each(|link| network.routers.set(link, LinkState::Down));
+    for payload in [vec![7; 100], vec![7; 1200]] {
+        let sent = network.packet(2, 8, path.dp_path().to_model(), &payload);
+        network
+            .send(2, 8, path.dp_path().to_model(), &payload)
+            .await;
+        let mut buffer = [0; 2048];
+        let receiving = network.hosts[2].recv(&mut buffer);
+        let length = timeout(TIMEOUT, receiving).await.unwrap().unwrap();
+        let (packet, _) = ScionRawPacketView::try_from_slice(&buffer[..length]).unwrap();
+        let ClassifiedPacketView::Scmp(scmp) = packet.try_classify().unwrap() else {
+            panic!("not SCMP");
+        };
+        let ScmpMessageView::ExternalInterfaceDown(error) = scmp.scmp().message() else {
+            panic!("another error");
+        };
+        let quote = error.offending_packet();
+        // The hop fields may have been changed on the way.
+        assert_eq!(quote[..24], sent.as_slice()[..24]);
+        if payload.len() == 100 {
+            assert_eq!(quote.len(), sent.as_slice().len());
+        } else {
+            assert!(quote.len() < sent.as_slice().len(), "{}", quote.len());
+            assert_eq!(length, 1232);
+        }
+    }
+}
+
+/// Paths expire at the end of their lifetime, to the second, however many hops they have.
+#[tokio::test]
+async fn paths_expire_after_their_lifetime() {
+    for lifetime in [1, 337, 338, 1000, 86_400] {
+        let network = Network::with(|config| config.path_lifetime = lifetime).await;
+        let (from, to) = (network.routers.ases[2].ia, network.routers.ases[8].ia);
+        let at = Utc::now();
+        for (age, expired) in [(0, false), (i64::from(lifetime) + 2, true)] {
+            let created = at - chrono::Duration::seconds(age);
+            for path in network.paths.between(from, to, created).unwrap() {
+                let expiry = path.metadata().unwrap().expiration;
+                let left = i64::try_from(expiry).unwrap() - created.timestamp();
+                let wanted = i64::from(lifetime) - 1..=i64::from(lifetime);
+                assert!(wanted.contains(&left), "{lifetime}: {left}");
+                network.send(2, 8, path.dp_path().to_model(), b"x").await;
+                match expired {
+                    true => {
+                        let error = network.receive_error(2, &path).await;
+                        assert_eq!(error, (from, Complaint::Parameter(Code::PathExpired)));
+                    }
+                    false => {
+                        network.receive_datagram(8, &path).await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The MTU of a path is the smallest one of its ASes and links.
+#[tokio::test]
+async fn paths_have_the_mtu_of_their_links() {
+    let network = Network::with(|config| {
+        for (number, link) in config.links.iter_mut().enumerate() {
+            link.mtu = 1300 + number as u16;
+        }
+        config.ases[4].mtu = 1290;
+    })
+    .await;
+    let links = network.config.links.iter();
+    let mtus: HashMap<_, _> = links
+        .flat_map(|link| [(link.from, link.mtu), (link.to, link.mtu)])
+        .map(|(end, mtu)| ((isd_asn(end.ia), end.number.get()), mtu))
+        .collect();
+    let small = network.routers.ases[4].ia;
+    for (_, _, path) in network.all_paths() {
+        let interfaces = Network::interfaces(&path);
+        let narrowest = interfaces.iter().map(|it| match it.0 == small {
+            true => 1290,
+            false => mtus[it],
+        });
+        let mtu = path.metadata().unwrap().mtu;
+        assert_eq!(Some(mtu), narrowest.min(), "{path:?}");
+    }
 }
 
 /// Sends packets with some changed bytes, from a host and through every link. A router survives

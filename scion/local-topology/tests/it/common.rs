@@ -1,5 +1,6 @@
 //! A network with trackers and clients in its ASes.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -59,6 +60,14 @@ pub(crate) struct Tracker {
 
 impl Tracker {
     pub(crate) fn start(ia: &str) -> Self {
+        Self::start_with(&format!("{ia},[127.0.0.1]:0"), |_| {})
+    }
+
+    /// A tracker at this SCION address, with a change to its settings.
+    pub(crate) fn start_with(
+        address: &str,
+        change: impl FnOnce(&mut scion_tracker::Config),
+    ) -> Self {
         let data = tempfile::tempdir().unwrap();
         authority(data.path(), &[]).unwrap();
         let mut config = scion_tracker::Config::default();
@@ -70,7 +79,8 @@ impl Tracker {
         config.listen.https.clear();
         config.listen.http3.clear();
         config.listen.http.clear();
-        config.listen.scion = vec![format!("{ia},[127.0.0.1]:0").parse().unwrap()];
+        config.listen.scion = vec![address.parse().unwrap()];
+        change(&mut config);
         let server = Server::bind(config).unwrap();
         let listeners: Vec<_> = server.listeners().collect();
         let scion = listeners.iter().find_map(|it| it.scion).unwrap();
@@ -114,6 +124,13 @@ impl Tracker {
         self.stop.cancel();
         self.task.await.unwrap();
     }
+}
+
+/// A loopback address for one test of this process, so that ports with a fixed number are free on it. The
+/// tests of routers.rs use 1 and 2.
+pub(crate) fn own_address(test: u8) -> Ipv4Addr {
+    let [.., high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, test, high, low)
 }
 
 /// An announce of leecher `number` in swarm `swarm`. The peer listens on port `number`.

@@ -1,7 +1,7 @@
 //! Links that fail during announces.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use scion_local_topology::{LinkState, Topology};
 use scion_tracker_core::codec::reply::parse_announce_reply;
@@ -12,14 +12,14 @@ use tokio_util::sync::CancellationToken;
 use crate::common::{PATIENCE, Tracker, announce, ia, two_isds};
 use crate::foreign::{StreamPair, last_request};
 
-const LINKS: [&str; 2] = ["core-a", "core-b"];
+pub(crate) const LINKS: [&str; 2] = ["core-a", "core-b"];
 
 /// How long a link stays in one state: several announces.
 const PERIOD: Duration = Duration::from_millis(100);
 
 /// Takes a core link down and up until told to stop, while the other one stays up. Returns how
 /// often.
-async fn flap(topology: Arc<Topology>, stop: CancellationToken) -> usize {
+pub(crate) async fn flap(topology: Arc<Topology>, stop: CancellationToken) -> usize {
     let mut count = 0;
     let mut ticks = tokio::time::interval(PERIOD);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -113,6 +113,63 @@ async fn an_announce_waits_for_a_link_to_come_back() {
         topology.set_link(link, LinkState::Up).unwrap();
         let answer = asking.await.unwrap();
         assert_eq!(answer.peers.len(), usize::from(port - 7001), "{scheme}");
+    }
+    tracker.stop().await;
+    topology.stop().await;
+}
+
+/// How long an announce takes while a link fails after this number of packets. The client is new: it first
+/// takes the path over this link.
+async fn fail_over(
+    topology: &Topology,
+    tracker: &Tracker,
+    scheme: &str,
+    fails_after: Option<u64>,
+    port: u16,
+) -> Duration {
+    let client = tracker.client(topology, ia("2-ff00:0:212"));
+    let url = tracker.url(scheme);
+    // Looks the paths up before the time counts.
+    let paths = client.paths(&url).await.unwrap();
+    let way = paths.paths[0].interfaces();
+    let mut links = topology.config().links.iter();
+    let link = links.find(|link| {
+        LINKS.contains(&link.name.as_str())
+            && way
+                .iter()
+                .any(|it| it.ia == link.from.ia && it.id == link.from.number.get())
+    });
+    let link = &link.unwrap().name;
+    if let Some(packets) = fails_after {
+        topology.fail_link_after(link, packets).unwrap();
+    }
+    let since = Instant::now();
+    let answer = client.announce(&url, &announce(1, port)).await;
+    let took = since.elapsed();
+    topology.set_link(link, LinkState::Up).unwrap();
+    answer.unwrap_or_else(|error| panic!("{scheme}, {fails_after:?}: {error:?}"));
+    took
+}
+
+/// Prints the figures of docs/wire.md: medians over 20 announces each, without a failure and with one before
+/// each packet of the announce.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "measures on a quiet machine: --ignored --nocapture fail_over_in_numbers"]
+async fn fail_over_in_numbers() {
+    let topology = two_isds().await;
+    let tracker = Tracker::start("1-ff00:0:111");
+    for scheme in ["udp", "https"] {
+        for fails_after in std::iter::once(None).chain((0..10).map(Some)) {
+            let mut took = Vec::new();
+            for port in 7000..7020 {
+                took.push(fail_over(&topology, &tracker, scheme, fails_after, port).await);
+            }
+            took.sort_unstable();
+            eprintln!(
+                "{scheme}, {fails_after:?}: {:?} (worst {:?})",
+                took[10], took[19]
+            );
+        }
     }
     tracker.stop().await;
     topology.stop().await;

@@ -10,3 +10,6 @@ mod common;
 mod demo;
 mod failure;
 mod foreign;
+mod go;
+mod limits;
+mod own_as;

@@ -4,7 +4,7 @@
 //! costs them seconds. This file keeps, in fixed memory and without a socket or clock:
 //! - tags of the latest replies. SCMP is not authenticated: an error has us send again only what we
 //!   have sent, and only once.
-//! - the latest two paths from some ASes. A path leads to all hosts of an AS.
+//! - the latest two paths from some ASes, with different interfaces. A path leads to all hosts of an AS.
 //! - returned replies for which no other path is known, until a packet of their AS arrives over one.
 //!
 //! An SCMP error returns at most some 1000 bytes. A longer reply is not sent again.
@@ -71,6 +71,12 @@ impl Way {
 
     fn is_of(&self, datagram: &Datagram<'_>) -> bool {
         *self.path == *datagram.path.as_bytes() && self.underlay == datagram.underlay
+    }
+
+    /// Whether the path of the packet has the same interfaces.
+    fn is_renewed_by(&self, datagram: &Datagram<'_>) -> bool {
+        self.path()
+            .is_some_and(|path| path.interfaces().eq(datagram.path.interfaces()))
     }
 }
 
@@ -200,7 +206,14 @@ impl Ways {
                 ..Self::default()
             };
         }
-        std::mem::swap(&mut self.latest, &mut self.other);
+        // A renewed path takes the place of the old one: if a link fails, both have it.
+        if !self
+            .latest
+            .as_ref()
+            .is_some_and(|it| it.is_renewed_by(datagram))
+        {
+            std::mem::swap(&mut self.latest, &mut self.other);
+        }
         if !self.latest.as_ref().is_some_and(|it| it.is_of(datagram)) {
             self.latest = Some(Way {
                 path: datagram.path.as_bytes().into(),
@@ -323,6 +336,13 @@ mod tests {
         assert_eq!(seen(1), [1, 0]);
         assert_eq!(seen(0), [0, 1]);
         assert_eq!(seen(2), [2, 0]);
+        // A renewed path replaces the latest one, and no other.
+        let mut renewed = paths[2].clone();
+        *renewed.last_mut().unwrap() ^= 1;
+        answered.note_path(&datagram(CLIENT, &renewed, b""));
+        let known: Vec<_> = answered.ways(client.host.ia).collect();
+        assert_eq!(known.len(), 2);
+        assert_eq!((&*known[0].path, &*known[1].path), (&*renewed, &*paths[0]));
         let near = "1-ff00:0:110,[10.0.0.3]:1";
         answered.note_path(&datagram(near, &[], b""));
         assert_eq!(

@@ -100,8 +100,8 @@ pub(crate) struct ScionSocket {
     resends: Mutex<RateLimiter>,
     /// Packets that quinn's endpoint has not read yet.
     unread: Mutex<Option<Box<Unread>>>,
-    /// Kept datagrams of a client. A server opens no connections.
-    sent: Option<Mutex<Sent>>,
+    /// Kept datagrams that open connections.
+    sent: Mutex<Sent>,
     /// Datagrams of a client that wait for another path.
     waiting: Mutex<Waiting>,
     /// Latest BEP 15 replies of a server.
@@ -126,7 +126,6 @@ impl ScionSocket {
     /// A client endpoint of this host on an underlay socket. The port of the socket is also the
     /// SCION port: border routers deliver to it. Needs a tokio runtime.
     pub(crate) fn client(underlay: UdpSocket, host: Host) -> io::Result<Arc<Self>> {
-        let sent = Some(Mutex::default());
         let (limits, counters) = (Limits::default(), Arc::default());
         // A client accepts packets from any router: QUIC and BEP 15 drop those they do not expect.
         Self::new(
@@ -135,7 +134,7 @@ impl ScionSocket {
             Routers::Unknown,
             limits,
             counters,
-            sent,
+            (Sent::of_client(), None),
         )
     }
 
@@ -159,7 +158,8 @@ impl ScionSocket {
                 host.ia
             );
         }
-        Self::new(underlay, host, routers, limits, counters, None)
+        let memory = (Sent::of_server(), Some(Answered::new()));
+        Self::new(underlay, host, routers, limits, counters, memory)
     }
 
     /// A client endpoint on a new underlay socket.
@@ -174,7 +174,7 @@ impl ScionSocket {
         routers: Routers,
         limits: Limits,
         counters: Arc<Counters>,
-        sent: Option<Mutex<Sent>>,
+        (sent, answered): (Sent, Option<Answered>),
     ) -> io::Result<Arc<Self>> {
         let underlay_addr = underlay.local_addr()?;
         let local = ScionAddr::new(host.ia, host.ip(), underlay_addr.port())
@@ -190,8 +190,8 @@ impl ScionSocket {
             ids,
             resends: Mutex::new(RateLimiter::new(RESENDS)),
             unread: Mutex::default(),
-            answered: sent.is_none().then(|| Mutex::new(Answered::new())),
-            sent,
+            answered: answered.map(Mutex::new),
+            sent: Mutex::new(sent),
             waiting: Mutex::default(),
             failures: broadcast::Sender::new(FAILURES),
             counters,

@@ -5,7 +5,8 @@
 //! - tags of the latest replies. SCMP is not authenticated: an error has us send again only what we
 //!   have sent, and only once.
 //! - the latest two paths from some ASes, with different interfaces. A path leads to all hosts of an AS.
-//! - returned replies for which no other path is known, until a packet of their AS arrives over one.
+//! - returned replies for which no other path is known, until a packet of their AS arrives over one;
+//!   and likewise returned packets of QUIC handshakes.
 //!
 //! An SCMP error returns at most some 1000 bytes. A longer reply is not sent again.
 
@@ -145,19 +146,7 @@ impl Answered {
     /// Reads an error of a router about a reply of ours. `None` if it is about something else, or if
     /// the reply is not known or not whole.
     pub(super) fn returned(&mut self, local: ScionAddr, scmp: &Scmp<'_>, now: Now) -> Option<Held> {
-        if !matches!(
-            scmp,
-            Scmp::ExternalInterfaceDown { .. } | Scmp::InternalConnectivityDown { .. }
-        ) {
-            return None;
-        }
-        let quoted = Quoted::parse(scmp.quote()?).ok()?;
-        let (from, port) = quoted.ports?;
-        if !quoted.whole || quoted.source != local.host || from != local.port {
-            return None;
-        }
-        let host = quoted.destination;
-        let to = ScionAddr::new(host.ia, host.ip(), port).ok()?;
+        let (to, quoted) = returned_packet(local, scmp).filter(|(_, quoted)| quoted.whole)?;
         let tag = tag(to, quoted.payload.get(4..8)?);
         let sent = &mut self.tags[tag as usize % TAGS];
         if *sent != tag {
@@ -221,6 +210,25 @@ impl Ways {
             });
         }
     }
+}
+
+/// The packet of ours that a router returned because of a dead link, and its receiver. `None` if the
+/// error is about something else.
+pub(super) fn returned_packet<'a>(
+    local: ScionAddr,
+    scmp: &Scmp<'a>,
+) -> Option<(ScionAddr, Quoted<'a>)> {
+    if !matches!(
+        scmp,
+        Scmp::ExternalInterfaceDown { .. } | Scmp::InternalConnectivityDown { .. }
+    ) {
+        return None;
+    }
+    let quoted = Quoted::parse(scmp.quote()?).ok()?;
+    let (from, port) = quoted.ports?;
+    let host = quoted.destination;
+    let to = ScionAddr::new(host.ia, host.ip(), port).ok()?;
+    (quoted.source == local.host && from == local.port).then_some((to, quoted))
 }
 
 /// Distinguishes replies by their receiver and transaction. Never zero.

@@ -40,6 +40,11 @@ pub(super) fn is_quic(packet: &[u8]) -> bool {
     packet.first().is_some_and(|flags| flags & 0x40 != 0)
 }
 
+/// Whether the packet has a long header, as those of a handshake have.
+pub(super) fn is_long(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|flags| flags & 0x80 != 0)
+}
+
 fn token(id: &[u8]) -> Option<Token> {
     id.first_chunk().map(|id| Token(u64::from_be_bytes(*id)))
 }

@@ -84,11 +84,11 @@ impl AsyncUdpSocket for ScionSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        if let Some(sent) = &self.sent {
+        if self.answered.is_none() || quic::is_long(transmit.contents) {
             let length = transmit.segment_size.unwrap_or(transmit.contents.len());
-            let mut sent = sent.lock();
+            let mut sent = self.sent.lock();
             let datagrams = transmit.contents.chunks(length.max(1));
-            datagrams.for_each(|datagram| sent.keep(datagram));
+            datagrams.for_each(|datagram| sent.keep(transmit.destination, datagram));
         }
         let issued = quic::issued(transmit.contents);
         let route = self.remotes.lock().route(transmit.destination, issued);

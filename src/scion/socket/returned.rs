@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 
-use parking_lot::Mutex;
+use parking_lot::MutexGuard;
 use scion_tracker_core::address::ScionAddr;
 use scion_tracker_core::codec::scion::{Packet, Scmp};
 use scion_tracker_core::request::OriginIsdAs;
 
 use super::ScionSocket;
-use super::answered::{Answered, Held, Way};
+use super::answered::{Answered, Held, Way, returned_packet};
 use super::filter::Datagram;
 use super::remotes::{Arrival, Now, Report, Returned, Route, Unsent, shared};
 use super::sent::Sent;
@@ -52,7 +52,7 @@ impl ScionSocket {
             unsent,
         }) = report
         else {
-            if !self.reply_again(scmp, now) {
+            if !self.handshake_again(scmp, now) && !self.reply_again(scmp, now) {
                 self.counters.count(Counter::ScionScmpIgnored);
             }
             return;
@@ -75,8 +75,8 @@ impl ScionSocket {
     }
 
     fn send_again(&self, route: &Route, returned: Returned<'_>, now: Now) {
-        let sent = self.sent.as_ref().map(Mutex::lock);
-        if let Some(datagram) = returned.whole(sent.as_deref())
+        let sent = self.sent.lock();
+        if let Some(datagram) = returned.whole(&sent)
             && self.resends.lock().allow(now.since_start)
         {
             self.counters.count(Counter::ScionResent);
@@ -86,8 +86,8 @@ impl ScionSocket {
 
     /// Keeps a datagram of a client until [`ScionSocket::set_paths`] sets other paths.
     fn wait_for_paths(&self, unsent: &Unsent<'_>, now: Now) {
-        let sent = self.sent.as_ref().map(Mutex::lock);
-        if let Some(datagram) = unsent.returned.whole(sent.as_deref()) {
+        let sent = self.sent.lock();
+        if let Some(datagram) = unsent.returned.whole(&sent) {
             let held = Held::new(unsent.to, datagram, unsent.path, now);
             self.waiting.lock().add(held);
         }
@@ -170,6 +170,30 @@ impl ScionSocket {
         let Some(held) = answered.returned(self.local(), scmp, now) else {
             return false;
         };
+        self.send_held(answered, held, now);
+        true
+    }
+
+    /// Sends a packet of a handshake again that a router returned, once, like a BEP 15 reply. The remote
+    /// has proven nothing yet, so an error counts only if it quotes a packet that was sent to it.
+    fn handshake_again(&self, scmp: &Scmp<'_>, now: Now) -> bool {
+        let (Some(answered), Some((to, quoted))) =
+            (&self.answered, returned_packet(self.local(), scmp))
+        else {
+            return false;
+        };
+        let sent = self.sent.lock().take(self.addrs.of(to), quoted.payload);
+        let Some(datagram) = sent else {
+            return false;
+        };
+        let held = Held::new(to, &datagram, quoted.path, now);
+        self.send_held(answered.lock(), held, now);
+        true
+    }
+
+    /// Sends a returned datagram over another path from the AS of its receiver, or keeps it until one
+    /// is known.
+    fn send_held(&self, mut answered: MutexGuard<'_, Answered>, held: Held, now: Now) {
         match self.another_way(&answered, &held, now) {
             Some((route, _)) => {
                 drop(answered);
@@ -177,7 +201,6 @@ impl ScionSocket {
             }
             None => answered.hold(held),
         }
-        true
     }
 
     /// Notes the path of a packet, and sends returned replies over it.
@@ -221,10 +244,10 @@ impl ScionSocket {
 
 impl<'a> Returned<'a> {
     /// The whole datagram, which may be among those that were sent last.
-    fn whole(self, sent: Option<&'a Sent>) -> Option<&'a [u8]> {
+    fn whole(self, sent: &'a Sent) -> Option<&'a [u8]> {
         match self {
             Self::Whole(datagram) => Some(datagram),
-            Self::Beginning(it) => sent?.find(it),
+            Self::Beginning(it) => sent.find(it),
         }
     }
 }

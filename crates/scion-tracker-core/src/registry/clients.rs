@@ -23,16 +23,59 @@ pub(super) struct Clients {
     seen: Box<[AtomicU32]>,
     counted: Box<[AtomicU32]>,
     keys: RandomState,
+    seeds: [u64; 4],
 }
 
 impl Clients {
-    pub(super) fn new(keys: RandomState) -> Self {
+    /// The bytes that [`Clients::write`] writes.
+    pub(super) const BYTES: usize = size_of::<[u64; 4]>() + (SEEN + COUNTED) * size_of::<u32>();
+
+    /// `seeds` are those of the hash function.
+    pub(super) fn new(seeds: [u64; 4]) -> Self {
+        let [a, b, c, d] = seeds;
+        let keys = RandomState::with_seeds(a, b, c, d);
         let table = |slots| (0..slots).map(|_| AtomicU32::new(0)).collect();
         Self {
             seen: table(SEEN),
             counted: table(COUNTED),
             keys,
+            seeds,
         }
+    }
+
+    /// Appends both tables and the seeds of their hash function, which are secret:
+    ///
+    /// ```text
+    /// 32       the seeds, 8 bytes each, big endian as all that follows
+    /// 4 each   `seen`
+    /// 4 each   `counted`
+    /// ```
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.extend(self.seeds.iter().flat_map(|seed| seed.to_be_bytes()));
+        let slots = self.seen.iter().chain(&self.counted);
+        out.extend(slots.flat_map(|slot| slot.load(Ordering::Relaxed).to_be_bytes()));
+    }
+
+    /// Reads what [`Clients::write`] has written. `None` if these are not [`Clients::BYTES`]. Any other bytes are
+    /// tables; if they are of a program with another hash function, they recognize nobody.
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != Self::BYTES {
+            return None;
+        }
+        let (seeds, slots) = bytes.split_first_chunk::<32>()?;
+        let mut words = seeds.chunks_exact(8).map(|word| {
+            word.iter()
+                .fold(0, |word, byte| word << 8 | u64::from(*byte))
+        });
+        let clients = Self::new([(); 4].map(|()| words.next().unwrap_or_default()));
+        let slots = slots.chunks_exact(4).map(|word| {
+            word.iter()
+                .fold(0, |word, byte| word << 8 | u32::from(*byte))
+        });
+        for (slot, word) in clients.seen.iter().chain(&clients.counted).zip(slots) {
+            slot.store(word, Ordering::Relaxed);
+        }
+        Some(clients)
     }
 
     /// Adds a peer that is new in its swarm. Returns whether the same client is already in the

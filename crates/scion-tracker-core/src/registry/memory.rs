@@ -10,7 +10,7 @@ use ahash::RandomState;
 use arrayvec::ArrayVec;
 use parking_lot::MutexGuard;
 
-use crate::address::{CompactAddr, IsdAs};
+use crate::address::{CompactAddr, Host, IsdAs};
 use crate::observe::Change;
 use crate::registry::ceilings::AtomicCeilings;
 pub use crate::registry::ceilings::Ceilings;
@@ -107,7 +107,7 @@ impl Memory {
             keys: RandomState::with_seeds(a, b, c, d),
             shards: (0..SHARDS).map(|_| Aligned::default()).collect(),
             sources: Sources::new(RandomState::with_seeds(d, c, b, a)),
-            clients: Clients::new(RandomState::with_seeds(b, d, a, c)),
+            clients: Clients::new([b, d, a, c]),
             torrents: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             past_bytes: AtomicUsize::new(0),
@@ -353,13 +353,12 @@ impl Memory {
         }
     }
 
-    /// Whether a peer that is not here may enter.
-    fn admit(&self, peer: &PeerEntry, swarm: Option<&Swarm>) -> Result<(), Refusal> {
+    /// Whether a peer of this host that is not here may enter.
+    fn admit(&self, source: Host, swarm: Option<&Swarm>) -> Result<(), Refusal> {
         let ceilings = self.ceilings();
         if swarm.is_some_and(|swarm| swarm.len() >= ceilings.peers_per_torrent) {
             return Err(Refusal::SwarmLimit);
         }
-        let source = Class::of(peer).source(peer.ia, &peer.addr);
         let here = ceilings.peers_per_source_in_torrent;
         if let Some(swarm) = swarm
             && here < NO_LIMIT
@@ -401,7 +400,7 @@ impl Memory {
             .map(|head| head.flags);
         let was_seed = before.map(Flags::seed);
         if position.is_none() {
-            self.admit(peer, swarm)?;
+            self.admit(Class::of(peer).source(peer.ia, &peer.addr), swarm)?;
         }
         let (is, was) = (Class::of(peer), before.map(Flags::class));
         if was != Some(is) {
@@ -581,6 +580,8 @@ impl Registry for Memory {
         }
     }
 }
+
+pub mod transfer;
 
 #[cfg(test)]
 mod tests;

@@ -27,6 +27,11 @@ impl PastDownloads {
         self.find(hash, info_hash).map_or(0, |at| self.counts[at].1)
     }
 
+    /// All counts.
+    pub(super) fn counts(&self) -> &[(InfoHash, u32)] {
+        &self.counts
+    }
+
     fn find(&self, hash: u64, info_hash: &InfoHash) -> Option<usize> {
         self.index.find(hash, |at| self.counts[at].0 == *info_hash)
     }

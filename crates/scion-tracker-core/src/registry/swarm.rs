@@ -76,7 +76,17 @@ impl Swarm {
     }
 
     pub(super) fn find(&self, peer: &PeerEntry, keys: &RandomState) -> Option<Position> {
-        let (ia, addr) = (peer.ia, &peer.addr);
+        self.find_at(peer.ia, &peer.addr, keys)
+    }
+
+    /// The peer with this ISD-AS and address.
+    #[inline]
+    pub(super) fn find_at(
+        &self,
+        ia: IsdAs,
+        addr: &CompactAddr,
+        keys: &RandomState,
+    ) -> Option<Position> {
         match self {
             Self::Four(small) => small.find(ia, addr).map(Position::Small),
             Self::Mixed(small) => small.find(ia, addr).map(Position::Small),
@@ -160,26 +170,36 @@ impl Swarm {
         let (ia, addr) = (peer.ia, &peer.addr);
         let position = match position {
             None => self.insert(ia, addr, head, keys),
-            Some(position) => {
-                match (&mut *self, position) {
-                    (Self::Four(small), Position::Small(at)) => small.update(at, head),
-                    (Self::Mixed(small), Position::Small(at)) => small.update(at, head),
-                    (Self::Large(large), Position::Large(slot)) => {
-                        return (
-                            Position::Large(large.update(slot, ia, addr, head, keys)),
-                            completes,
-                        );
-                    }
-                    // A position belongs to the form of swarm that returned it.
-                    _ => {}
-                }
-                position
-            }
+            Some(position) => self.update(position, ia, addr, head, keys),
         };
         (position, completes)
     }
 
-    fn insert(
+    /// Replaces all of the peer at `position` but its ISD-AS and address, which are these. Returns where it is
+    /// now.
+    #[inline]
+    pub(super) fn update(
+        &mut self,
+        position: Position,
+        ia: IsdAs,
+        addr: &CompactAddr,
+        head: Record<()>,
+        keys: &RandomState,
+    ) -> Position {
+        match (&mut *self, position) {
+            (Self::Four(small), Position::Small(at)) => small.update(at, head),
+            (Self::Mixed(small), Position::Small(at)) => small.update(at, head),
+            (Self::Large(large), Position::Large(slot)) => {
+                return Position::Large(large.update(slot, ia, addr, head, keys));
+            }
+            // A position belongs to the form of swarm that returned it.
+            _ => {}
+        }
+        position
+    }
+
+    /// Adds a peer that is not here. Returns where it is.
+    pub(super) fn insert(
         &mut self,
         ia: IsdAs,
         addr: &CompactAddr,

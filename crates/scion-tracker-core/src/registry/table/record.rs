@@ -22,6 +22,12 @@ impl Tick {
         Self(((time.as_secs() / Self::SECONDS) as u16).to_be_bytes())
     }
 
+    /// The tick `age` seconds before this one.
+    pub(in crate::registry) const fn before(self, age: u32) -> Self {
+        let ticks = (age / Self::SECONDS) as u16;
+        Self(u16::from_be_bytes(self.0).wrapping_sub(ticks).to_be_bytes())
+    }
+
     /// Seconds from this tick to `now`.
     pub(in crate::registry) const fn age(self, now: Self) -> u32 {
         let ticks = u16::from_be_bytes(now.0).wrapping_sub(u16::from_be_bytes(self.0));
@@ -59,6 +65,25 @@ impl Flags {
             bits |= Self::PARTIAL;
         }
         Self(bits)
+    }
+
+    /// The byte.
+    pub(in crate::registry) const fn to_bits(self) -> u8 {
+        self.0
+    }
+
+    /// The state that a byte says. `None` if no peer with or without a place can be in it.
+    pub(in crate::registry) const fn from_bits(bits: u8, has_place: bool) -> Option<Self> {
+        let flags = Self(bits);
+        let Class(class) = flags.class();
+        // The numbers of `Classes`, and the bit of a claim.
+        let exists = matches!(class & 7, 0 | 1 | 2 | 4 | 6);
+        let needs_place = !matches!(class, 0 | 4);
+        if exists && (has_place || !needs_place) {
+            Some(flags)
+        } else {
+            None
+        }
     }
 
     pub(in crate::registry) const fn seed(self) -> bool {

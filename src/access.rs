@@ -255,6 +255,19 @@ impl Lists {
         removed
     }
 
+    /// Removes all peers that the rules in force no longer allow: those of denied torrents, and those outside of
+    /// isolated ones. For a registry whose peers came under other rules.
+    pub(crate) fn purge_all(&self, service: &Service) -> u64 {
+        let rules = service.rules();
+        let access = &rules.access;
+        let denied = access.denied().iter().map(|(hash, ())| *hash);
+        let torrents = access.torrents().iter().map(|(hash, _)| *hash);
+        denied
+            .chain(torrents)
+            .map(|info_hash| enforce(&info_hash, &rules, service))
+            .sum()
+    }
+
     fn finish_purges(&self, service: &Service) {
         let torrents = std::mem::take(&mut *self.purges.lock());
         let rules = service.rules();

@@ -24,6 +24,7 @@ mod page;
 mod public_url;
 mod records;
 mod sections;
+mod snapshot;
 mod value;
 
 use std::num::NonZeroUsize;
@@ -58,6 +59,7 @@ pub use page::Page;
 pub use public_url::PublicUrl;
 pub use records::{Database, DatabaseError, Records};
 pub use sections::{Announce, Places, Registry, Scion, Selection, Tls, Udp};
+pub use snapshot::Snapshot;
 #[cfg(feature = "cli")]
 pub(crate) use value::parse_duration;
 pub use value::{ClientHeader, ClientHeaderError};
@@ -79,8 +81,8 @@ pub type Layer = <Config as confique::Config>::Layer;
 )]
 #[non_exhaustive]
 pub struct Config {
-    /// Directory for what must survive a restart: the records, the self-signed certificate, and the secrets
-    /// of UDP connection ids (readable only by the owner).
+    /// Directory for what must survive a restart: the records, the snapshot of the swarms, the self-signed
+    /// certificate, and the secrets of UDP connection ids (readable only by the owner).
     ///
     /// Without it: $STATE_DIRECTORY (set by systemd), else $XDG_STATE_HOME/scion-tracker, else
     /// ~/.local/state/scion-tracker. If none of these can be written, nothing is kept.
@@ -192,6 +194,10 @@ pub struct Config {
     /// peers are still served.
     #[config(nested)]
     pub registry: Registry,
+
+    /// The swarms in the data directory, so that they survive a restart. See docs/snapshot.md.
+    #[config(nested)]
+    pub snapshot: Snapshot,
 
     /// Limits of connections, bytes and time for clients over TCP and QUIC.
     #[config(nested)]

@@ -7,6 +7,7 @@ pub use crate::client::fuzz::{
 };
 pub use crate::config::fuzz::config;
 pub use crate::scion::fuzz::{remotes, topology};
+pub use crate::snapshot::format::fuzz::snapshot;
 pub use crate::transport::fuzz::{
     admission, http1_head, http3_control, http3_request, proxy_header,
 };
@@ -60,6 +61,7 @@ mod tests {
         check("path_policy", path_policy);
         check("hosts_file", hosts_file);
         check("config", config);
+        check("snapshot", snapshot);
     }
 
     #[test]

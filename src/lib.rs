@@ -43,6 +43,7 @@ pub mod config;
 pub mod fuzz;
 pub mod records;
 pub mod server;
+pub mod snapshot;
 pub mod tls;
 
 mod access;

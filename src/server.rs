@@ -42,6 +42,7 @@ use crate::log::access::AccessLog;
 use crate::records::{Loaded, OpenError, Records};
 use crate::scion::daemon::DaemonError;
 use crate::service::Service;
+use crate::snapshot::{SnapshotError, SnapshotReport, SnapshotState, Snapshots};
 use crate::tls::{Certificates, TlsError};
 use crate::watch::Watch;
 pub use access::Restricted;
@@ -213,6 +214,7 @@ pub struct Handle {
     lists: Arc<Lists>,
     drain: Arc<Drain>,
     reloader: Arc<Reloader>,
+    snapshots: Arc<Snapshots>,
     /// What the admin API keeps.
     #[cfg(feature = "admin")]
     pub(crate) admin: Arc<crate::admin::Shared>,
@@ -271,6 +273,17 @@ impl Handle {
     /// Seconds since the start.
     pub fn uptime(&self) -> u32 {
         self.service.now().as_secs()
+    }
+
+    /// Writes a snapshot of the swarms now. Blocks until it is on the disk, which takes seconds for millions of
+    /// peers.
+    pub fn snapshot(&self) -> Result<SnapshotReport, SnapshotError> {
+        self.snapshots.write(&self.service)
+    }
+
+    /// How the snapshots of the swarms are.
+    pub fn snapshot_state(&self) -> SnapshotState {
+        self.snapshots.state()
     }
 
     /// Puts other rules in force. Requests that are being answered keep the old ones.
@@ -420,13 +433,17 @@ impl Server {
             config.records.flush_interval,
             Arc::clone(&watch.completed),
         )?;
-        let registry = Memory::new(config.ceilings(), keys()?);
+        let (snapshots, registry) = Snapshots::start(
+            listener::data_dir(&config).as_deref(),
+            config.snapshot.enabled.then_some(config.snapshot.interval),
+            || keys().map(|keys| Memory::new(config.ceilings(), keys)),
+        )?;
         let Loaded {
             records: entries,
             counts,
         } = loaded;
         for (info_hash, completed) in counts {
-            registry.set_completed(&info_hash, completed);
+            registry.raise_completed(&info_hash, completed);
         }
         let tracker = Tracker::observed(registry, watch);
         let limits = config.limits();
@@ -446,6 +463,8 @@ impl Server {
         lists.apply(&config.access, read, &service, |rules| {
             rules.access.set_epoch(lists::epoch(&service));
         });
+        // They can be stricter than they were when the snapshot was written.
+        lists.purge_all(&service);
         lists::warn(&service.rules(), &lists);
         let listening = listeners.iter().flat_map(|it| it.transports()).collect();
         Ok(Self {
@@ -455,6 +474,7 @@ impl Server {
                 lists: Arc::new(lists),
                 drain: Arc::default(),
                 reloader: Arc::default(),
+                snapshots: Arc::new(snapshots),
                 #[cfg(feature = "admin")]
                 admin: Arc::new(admin),
                 records: Arc::new(records),
@@ -481,7 +501,8 @@ impl Server {
     }
 
     /// Serves until `shutdown` or [`Handle::stop`], then lets open requests end and returns within
-    /// five seconds. Needs a tokio runtime with time and I/O.
+    /// five seconds, and at most 20 more if the last snapshot of the swarms takes as long. Needs a tokio
+    /// runtime with time and I/O.
     ///
     /// Requests that have arrived are answered. A kept HTTP/1.1 connection gets one more reply, with
     /// `Connection: close`, if a request arrives within two seconds. HTTP/2 and HTTP/3 connections
@@ -492,6 +513,7 @@ impl Server {
         let access_log = self.handle.service.access_log.clone();
         let records = Arc::clone(&self.handle.records);
         let service = Arc::clone(&self.handle.service);
+        let last = Arc::clone(&self.handle.snapshots).finish(Arc::clone(&self.handle.service));
         let result = match tasks.start(self) {
             Err(error) => Err(error),
             Ok(()) => tokio::select! {
@@ -511,6 +533,7 @@ impl Server {
         // Downloads that were completed until now are in it.
         let left = STOP.saturating_sub(stopping.elapsed());
         records.close(left.max(RECORDS_CLOSE)).await;
+        last.await;
         result
     }
 }

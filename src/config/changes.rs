@@ -104,6 +104,8 @@ macro_rules! settings {
                 "scion.routers": scion.routers,
                 "scion.endhost_port": scion.endhost_port,
                 "scion.daemon": scion.daemon,
+                "snapshot.enabled": snapshot.enabled,
+                "snapshot.interval": snapshot.interval,
                 "tls.cert": tls.cert,
                 "tls.key": tls.key,
                 "tls.names": tls.names,

@@ -65,6 +65,7 @@ impl Tasks {
             certificates,
             lists,
             records,
+            snapshots,
             ..
         } = handle;
         let stop = self.stop_token();
@@ -74,6 +75,8 @@ impl Tasks {
             let stop = self.stop_token();
             self.spawn(super::census::run(Arc::clone(&service), stop));
         }
+        let regularly = snapshots.write_regularly(Arc::clone(&service), self.stop_token());
+        self.spawn(async { Ok(regularly.await) });
         let stop = self.stop_token();
         self.spawn(watch_lists(lists, records, service, stop));
         if let Some(certificates) = certificates {

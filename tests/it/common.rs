@@ -8,8 +8,8 @@ use scion_tracker::server::{Handle, Kind, Listening, RunError};
 use scion_tracker::{Config, Server};
 use tokio_util::sync::CancellationToken;
 
-/// The default configuration, with one listener of each kind on a free port of 127.0.0.1, two workers, and
-/// records in memory, since all tests share a data directory.
+/// The default configuration, with one listener of each kind on a free port of 127.0.0.1, two workers, records in
+/// memory and no snapshots, since all tests share a data directory.
 pub(crate) fn config() -> Config {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut config = Config::default();
@@ -17,6 +17,7 @@ pub(crate) fn config() -> Config {
     config.records.database = Some(Database::Memory);
     // Many trackers share this directory.
     config.admin.socket = false;
+    config.snapshot.enabled = false;
     config.workers = 2.try_into().ok();
     config.listen = Listen::none();
     config.listen.udp = vec![any.into()];

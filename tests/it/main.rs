@@ -27,6 +27,7 @@ mod monitoring;
 #[cfg(feature = "sqlite")]
 mod records;
 mod server;
+mod snapshot;
 mod stop;
 mod tls;
 mod udp;

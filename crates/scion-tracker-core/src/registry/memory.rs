@@ -275,18 +275,20 @@ impl Memory {
         }
     }
 
-    /// Sets how often a torrent was downloaded, for a count that was kept elsewhere. That of a torrent without
+    /// Raises how often a torrent was downloaded to a count that was kept elsewhere. That of a torrent without
     /// peers is kept within the limits of [`Ceilings`].
-    pub fn set_completed(&self, info_hash: &InfoHash, completed: u32) {
+    pub fn raise_completed(&self, info_hash: &InfoHash, completed: u32) {
         let hash = self.keys.hash_one(info_hash);
         let mut guard = self.shard(hash);
         let shard = &mut *guard;
-        match shard.find(hash, info_hash) {
-            Some(at) => shard.entries[at].completed = completed,
-            None => {
-                self.take_past(shard, hash, info_hash);
-                self.keep_past(shard, *info_hash, completed);
-            }
+        if let Some(at) = shard.find(hash, info_hash) {
+            let entry = &mut shard.entries[at];
+            entry.completed = entry.completed.max(completed);
+        } else if completed > shard.past_counts(hash, info_hash).completed
+            && self.bytes() < self.ceilings().memory
+        {
+            self.take_past(shard, hash, info_hash);
+            self.keep_past(shard, *info_hash, completed);
         }
     }
 

@@ -299,7 +299,8 @@ impl Memory {
             }
             restored.left_out = count - restored.entered;
         }
-        self.raise_completed(shard, hash, info_hash, completed);
+        drop(guard);
+        self.raise_completed(&info_hash, completed);
         restored
     }
 
@@ -362,26 +363,6 @@ impl Memory {
         self.sources.add(source(head.flags));
         shard.enter(head.flags.seed());
         true
-    }
-
-    /// Keeps the larger count of completed downloads, as far as there is room for it.
-    fn raise_completed(&self, shard: &mut Shard, hash: u64, info_hash: InfoHash, completed: u32) {
-        if let Some(at) = shard.find(hash, &info_hash) {
-            let entry = &mut shard.entries[at];
-            entry.completed = entry.completed.max(completed);
-            return;
-        }
-        if completed <= shard.past_counts(hash, &info_hash).completed
-            || self.bytes() >= self.ceilings().memory
-        {
-            return;
-        }
-        self.take_past(shard, hash, &info_hash);
-        let past = shard.past.get_or_insert_default();
-        let before = past.heap_bytes();
-        let limit = self.past_counts_per_shard();
-        past.keep(info_hash, completed, limit, &self.keys);
-        self.account_past(before, past.heap_bytes());
     }
 }
 

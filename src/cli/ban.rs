@@ -54,7 +54,7 @@ enum Action {
 impl Args {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let api = self.api.open()?;
-        match self.action.unwrap_or(Action::List(Page::default())) {
+        match self.action.unwrap_or_else(|| Action::List(Page::default())) {
             Action::List(page) => {
                 let answer = api.get(&format!("/api/v2/bans?{}", page.query()))?;
                 api.print(&answer, |answer| {

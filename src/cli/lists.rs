@@ -92,7 +92,7 @@ impl Args {
             List::Allow => "/api/v2/allow",
             List::Deny => "/api/v2/deny",
         };
-        match self.action.unwrap_or(Action::List(Page::default())) {
+        match self.action.unwrap_or_else(|| Action::List(Page::default())) {
             Action::List(page) => {
                 let answer = api.get(&format!("{path}?{}", page.query()))?;
                 api.print(&answer, |answer| {

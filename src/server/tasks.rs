@@ -76,7 +76,10 @@ impl Tasks {
             self.spawn(super::census::run(Arc::clone(&service), stop));
         }
         let regularly = snapshots.write_regularly(Arc::clone(&service), self.stop_token());
-        self.spawn(async { Ok(regularly.await) });
+        self.spawn(async {
+            regularly.await;
+            Ok(())
+        });
         let stop = self.stop_token();
         self.spawn(watch_lists(lists, records, service, stop));
         if let Some(certificates) = certificates {

@@ -76,9 +76,16 @@ fn a_count_that_was_kept_elsewhere_is_set_with_and_without_peers() {
     let completed = |torrent| memory.scrape(&hash(torrent)).completed;
     let now = Time::from_secs(0);
     enter(&memory, 1, 1, spread(1), now, Event::None);
-    for (torrent, count) in [(1, 7), (2, 8), (2, 9), (3, 5), (3, 0)] {
-        memory.set_completed(&hash(torrent), count);
-        assert_eq!(completed(torrent), count);
+    for (torrent, count, is) in [
+        (1, 7, 7),
+        (1, 6, 7),
+        (2, 8, 8),
+        (2, 9, 9),
+        (2, 0, 9),
+        (3, 0, 0),
+    ] {
+        memory.raise_completed(&hash(torrent), count);
+        assert_eq!(completed(torrent), is);
     }
     // The count stays when the first peer comes and when the last one goes.
     for event in [Event::None, Event::Stopped] {

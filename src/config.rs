@@ -220,6 +220,27 @@ pub struct Config {
     pub log: Log,
 }
 
+#[cfg(test)]
+impl Config {
+    /// For a tracker that leaves nothing behind: one HTTP listener on a free port of 127.0.0.1, records in
+    /// memory, no snapshots, no admin API.
+    pub(crate) fn of_a_test() -> Self {
+        let mut listen = Listen::none();
+        listen.http = vec![Listener::from(std::net::SocketAddr::from((
+            [127, 0, 0, 1],
+            0,
+        )))];
+        let mut config = Self {
+            listen,
+            ..Self::default()
+        };
+        config.admin.socket = false;
+        config.snapshot.enabled = false;
+        config.records.database = Some(Database::Memory);
+        config
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         #[expect(

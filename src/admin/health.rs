@@ -144,15 +144,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{Config, Listen};
+    use crate::config::Config;
     use crate::server::Server;
 
     fn server() -> Server {
-        let mut config = Config::default();
-        config.listen = Listen::none();
-        config.listen.http = vec!["127.0.0.1:0".parse().unwrap()];
-        config.admin.socket = false;
-        Server::bind(config).unwrap()
+        Server::bind(Config::of_a_test()).unwrap()
     }
 
     #[test]

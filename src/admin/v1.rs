@@ -3,6 +3,11 @@
 //!
 //! One thing differs: what does not exist is answered with 404 on delete, where torrust says 500.
 
+#![expect(
+    clippy::result_large_err,
+    reason = "an error is a whole reply, and no announce comes through here"
+)]
+
 pub(super) mod keys;
 pub(super) mod stats;
 pub(super) mod torrents;

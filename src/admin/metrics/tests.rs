@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::text::Format;
 use super::*;
-use crate::config::{Config, Listen};
+use crate::config::Config;
 use crate::server::Server;
 use crate::server::vitals::{Limited, Process};
 
@@ -13,11 +13,7 @@ const PAGE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/monit
 
 /// The state of a server with all that can be in it.
 fn vitals() -> Vitals {
-    let mut config = Config::default();
-    config.listen = Listen::none();
-    config.listen.http = vec!["127.0.0.1:0".parse().unwrap()];
-    config.admin.socket = false;
-    let mut vitals = Server::bind(config).unwrap().handle().vitals();
+    let mut vitals = Server::bind(Config::of_a_test()).unwrap().handle().vitals();
     vitals.certificate_expires = Some(SystemTime::UNIX_EPOCH);
     vitals.records.last_write = Some(Duration::ZERO);
     vitals.process = Some(Process {

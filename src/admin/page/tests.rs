@@ -14,15 +14,11 @@ use scion_tracker_core::types::{InfoHash, PeerId, Rng, Time};
 
 use super::view::Notice;
 use super::*;
-use crate::config::{Config, Listen};
+use crate::config::Config;
 use crate::server::Server;
 
 fn handle() -> Handle {
-    let mut config = Config::default();
-    config.listen = Listen::none();
-    config.listen.http = vec!["127.0.0.1:0".parse().unwrap()];
-    config.admin.socket = false;
-    Server::bind(config).unwrap().handle()
+    Server::bind(Config::of_a_test()).unwrap().handle()
 }
 
 fn signed() -> Operator {

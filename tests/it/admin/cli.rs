@@ -249,7 +249,7 @@ fn errors_say_what_to_do() {
         fs::create_dir(&directory).unwrap();
         let socket = directory.join("admin.sock");
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        fs::set_permissions(&socket, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&socket, fs::Permissions::from_mode(0o000)).unwrap();
         let (code, said) = run(&["stats", "--data-dir", directory.to_str().unwrap()]);
         assert_eq!(code, Some(1));
         assert!(said.contains("permission denied on "), "{said}");

@@ -43,7 +43,7 @@ pub(in crate::admin) struct NewBan {
     seconds: Option<u64>,
     /// Why, for operators.
     #[serde(default)]
-    #[schema(max_length = 1000)]
+    #[schema(max_length = 1000, pattern = "^[^\\x00]*$")]
     reason: String,
 }
 

@@ -54,10 +54,10 @@ pub(in crate::admin) struct KeySettings {
     #[schema(maximum = 100_000_000_000_u64)]
     seconds_valid: Option<u64>,
     /// A note for operators.
-    #[schema(max_length = 1000)]
+    #[schema(max_length = 1000, pattern = "^[^\\x00]*$")]
     note: Option<String>,
     /// Whose it is.
-    #[schema(max_length = 1000)]
+    #[schema(max_length = 1000, pattern = "^[^\\x00]*$")]
     owner: Option<String>,
 }
 
@@ -72,10 +72,10 @@ pub(in crate::admin) struct NewKey {
     #[schema(maximum = 100_000_000_000_u64)]
     seconds_valid: Option<u64>,
     /// A note for operators.
-    #[schema(max_length = 1000)]
+    #[schema(max_length = 1000, pattern = "^[^\\x00]*$")]
     note: Option<String>,
     /// Whose it is.
-    #[schema(max_length = 1000)]
+    #[schema(max_length = 1000, pattern = "^[^\\x00]*$")]
     owner: Option<String>,
 }
 

@@ -148,7 +148,11 @@ fn flags_stand_before_or_after_serve_or_without_it() {
 fn flags_beat_the_environment_which_beats_the_file() {
     let home = home();
     let file = home.path().join("tracker.toml");
-    fs::write(&file, "listen.udp = ['127.0.0.1:0']\nlisten.admin = []\nlog.level = 'error'\n").unwrap();
+    fs::write(
+        &file,
+        "listen.udp = ['127.0.0.1:0']\nlisten.admin = []\nlog.level = 'error'\n",
+    )
+    .unwrap();
     let file = file.to_str().unwrap();
     let mut command = program(home.path(), &[]);
 

@@ -54,8 +54,16 @@ mod bench;
 mod budget;
 mod clock;
 mod counters;
+#[cfg_attr(
+    not(feature = "admin"),
+    expect(dead_code, reason = "only the metrics read them")
+)]
 mod gauges;
 mod log;
+#[cfg_attr(
+    not(feature = "admin"),
+    expect(dead_code, reason = "only the metrics read them")
+)]
 mod samples;
 mod scion;
 mod service;

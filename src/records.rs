@@ -4,6 +4,10 @@
 //! A change is committed to the store first, then put in force, then acknowledged. Requests of peers are
 //! answered from memory and never wait for the store.
 
+#[cfg_attr(
+    not(any(feature = "sqlite", feature = "mysql", feature = "postgres")),
+    expect(dead_code, reason = "only a database reads the changes")
+)]
 mod book;
 mod completed;
 mod queue;
@@ -13,6 +17,7 @@ mod sql;
 mod store;
 #[cfg(not(any(feature = "sqlite", feature = "mysql", feature = "postgres")))]
 #[path = "records/no_store.rs"]
+#[expect(dead_code, reason = "what is not there does not fail")]
 mod store;
 mod writer;
 

@@ -49,6 +49,7 @@ pub use access::Restricted;
 use drain::Drain;
 pub use drain::Draining;
 use listener::Run;
+#[cfg(feature = "cli")]
 pub(crate) use listener::admin_socket;
 pub use listener::{Kind, Listening, local_url};
 pub use reload::ReloadRequestError;

@@ -10,6 +10,10 @@
 )]
 #![deny(clippy::undocumented_unsafe_blocks, unsafe_op_in_unsafe_fn)]
 
+#[cfg_attr(
+    not(feature = "cli"),
+    expect(dead_code, reason = "only the program has a service manager")
+)]
 pub(crate) mod inherited;
 pub(crate) mod ip;
 pub(crate) mod mmsg;

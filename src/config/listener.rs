@@ -91,6 +91,10 @@ listeners!(generate);
 trait Settings: Sized {
     /// Adds a listener at an address that a service manager has bound, unless there is one. Whether the
     /// kind can use such a socket.
+    #[cfg_attr(
+        not(feature = "cli"),
+        expect(dead_code, reason = "only the program has a service manager")
+    )]
     fn adopt(_: &mut Vec<Self>, _: SocketAddr) -> bool {
         false
     }

@@ -391,6 +391,10 @@ fn usual_data_dir() -> Option<PathBuf> {
 /// What a listener needs to start.
 pub(super) struct Start<'a> {
     service: Arc<Service>,
+    #[cfg_attr(
+        not(feature = "admin"),
+        expect(dead_code, reason = "only the admin API steers the server")
+    )]
     handle: &'a Handle,
     config: &'a Config,
     /// Port of the first HTTP/3 listener on IP, which HTTPS tells its clients about.

@@ -161,6 +161,10 @@ impl Connections {
     }
 
     /// Bytes that they hold, and the most that they may.
+    #[cfg_attr(
+        not(feature = "admin"),
+        expect(dead_code, reason = "only the metrics read it")
+    )]
     pub(crate) fn memory(&self) -> (usize, usize) {
         (self.memory.held(), self.memory.limit())
     }

@@ -2,7 +2,9 @@
 //! [`crate::admin`].
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::TcpListener;
+#[cfg(feature = "admin")]
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::{Bound, Kind, Listener, Listening, Run, Start};

@@ -3,10 +3,6 @@
 
 /// The page and what it needs.
 #[derive(Debug)]
-#[cfg_attr(
-    not(feature = "admin"),
-    expect(dead_code, reason = "nobody renders it")
-)]
 pub(crate) struct PublicPage {
     pub(crate) html: String,
     pub(crate) style: &'static str,

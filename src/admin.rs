@@ -172,6 +172,7 @@ fn router(state: State) -> axum::Router {
         .routes(routes!(v2::events::events))
         .routes(routes!(v2::control::reload))
         .routes(routes!(v2::control::certificate))
+        .routes(routes!(v2::snapshot::state, v2::snapshot::write))
         .routes(routes!(
             v2::control::draining,
             v2::control::drain,

@@ -57,6 +57,19 @@ pub struct SnapshotReport {
 }
 
 impl SnapshotReport {
+    #[cfg(test)]
+    pub(crate) fn of_a_test(finished: SystemTime) -> Self {
+        Self {
+            file: FILE.into(),
+            finished,
+            duration: Duration::ZERO,
+            bytes: 1,
+            torrents: 1,
+            peers: 1,
+            past_torrents: 0,
+        }
+    }
+
     /// Time since the snapshot was complete. Zero if the clock was set back since.
     pub fn age(&self) -> Duration {
         self.finished.elapsed().unwrap_or_default()
@@ -234,7 +247,7 @@ impl Snapshots {
             Err(SnapshotError::Stopped) => {}
             Err(error) => {
                 state.failures += 1;
-                state.last_error = Some(full(error));
+                state.last_error = Some(error.full());
             }
         }
         written
@@ -309,11 +322,13 @@ async fn on_thread<T: Send + 'static>(
     }
 }
 
-/// An error with its causes.
-fn full(error: &SnapshotError) -> String {
-    match error {
-        SnapshotError::Io { source, .. } => format!("{error}: {source}"),
-        _ => error.to_string(),
+impl SnapshotError {
+    /// The text with its cause.
+    pub(crate) fn full(&self) -> String {
+        match self {
+            Self::Io { source, .. } => format!("{self}: {source}"),
+            _ => self.to_string(),
+        }
     }
 }
 
@@ -329,7 +344,7 @@ fn log(written: Result<SnapshotReport, SnapshotError>) {
         Err(SnapshotError::Stopped | SnapshotError::Busy) => {}
         Err(error) => tracing::warn!(
             "no snapshot of the swarms was written: {}; the one before stays",
-            full(&error)
+            error.full()
         ),
     }
 }

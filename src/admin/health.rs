@@ -88,8 +88,8 @@ impl Check {
     }
 }
 
-/// Whether the tracker is ready for requests: each listener and the store of the records. While it drains, no
-/// listener is. Needs no token.
+/// Whether the tracker is ready: each listener, the store of the records, and the snapshot of the swarms, if the
+/// last attempt to write it succeeded. While the tracker drains, no listener is ready. Needs no token.
 #[utoipa::path(
     get,
     path = "/health/ready",
@@ -130,6 +130,11 @@ fn check(vitals: &Vitals, is_draining: bool) -> Ready {
         format!("out of reach for {} s: {error}", outage.as_secs())
     });
     checks.push(Check::new("records", records.store.name(), outage));
+    let snapshots = &vitals.snapshots;
+    if let Some(file) = &snapshots.file {
+        let error = snapshots.last_error.clone();
+        checks.push(Check::new("snapshot", file.display().to_string(), error));
+    }
     Ready {
         status: match checks.iter().all(|check| check.ready) {
             true => "ready",

@@ -7,6 +7,7 @@ pub(super) mod isolation;
 pub(super) mod keys;
 pub(super) mod lists;
 pub(super) mod rules;
+pub(super) mod snapshot;
 pub(super) mod stats;
 pub(super) mod torrents;
 

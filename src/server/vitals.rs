@@ -11,6 +11,7 @@ use crate::counters::Snapshot;
 use crate::gauges::ReceiveBuffer;
 use crate::records::RecordsState;
 use crate::samples::{Histogram, Proximity, Transport};
+use crate::snapshot::SnapshotState;
 use crate::transport::connections::Over;
 
 /// A number that has a limit.
@@ -51,6 +52,7 @@ pub(crate) struct Vitals {
     pub(crate) scion_remotes: u64,
     pub(crate) certificate_expires: Option<SystemTime>,
     pub(crate) records: RecordsState,
+    pub(crate) snapshots: SnapshotState,
     pub(crate) process: Option<Process>,
     pub(crate) census: Arc<Taken>,
     pub(crate) is_stopping: bool,
@@ -97,6 +99,7 @@ impl Handle {
             scion_remotes: gauges.remotes() as u64,
             certificate_expires: self.certificates().and_then(|it| it.expires()),
             records: self.records_state(),
+            snapshots: self.snapshot_state(),
             process: process(),
             census: self.census(),
             is_stopping: gauges.is_stopping(),

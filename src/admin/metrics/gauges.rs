@@ -8,6 +8,7 @@ use crate::records::RecordsState;
 use crate::samples::{Proximity, Transport};
 use crate::server::Listening;
 use crate::server::vitals::{Limited, Vitals};
+use crate::snapshot::SnapshotState;
 
 /// Writes all but the counters.
 pub(super) fn write(vitals: &Vitals, out: &mut Out<'_>) -> Written {
@@ -34,6 +35,7 @@ pub(super) fn write(vitals: &Vitals, out: &mut Out<'_>) -> Written {
         )?;
     }
     records(vitals, out)?;
+    snapshots(vitals, out)?;
     process(vitals, out)
 }
 
@@ -223,6 +225,42 @@ fn records(vitals: &Vitals, out: &mut Out<'_>) -> Written {
         "records_dropped_downloads",
         "Completed downloads that are lost to the records",
         *counts_dropped,
+    )
+}
+
+fn snapshots(vitals: &Vitals, out: &mut Out<'_>) -> Written {
+    let SnapshotState {
+        file,
+        last,
+        failures,
+        ..
+    } = &vitals.snapshots;
+    out.gauge(
+        "snapshot_enabled",
+        "1 if snapshots of the swarms are written",
+        f64::from(u8::from(file.is_some())),
+    )?;
+    if let Some(last) = last {
+        out.gauge(
+            "snapshot_last_timestamp_seconds",
+            "When the last snapshot was complete, in seconds since 1970",
+            unix(last.finished),
+        )?;
+        out.gauge(
+            "snapshot_last_duration_seconds",
+            "How long the last snapshot took",
+            last.duration.as_secs_f64(),
+        )?;
+        out.gauge(
+            "snapshot_last_size_bytes",
+            "Size of the last snapshot",
+            last.bytes as f64,
+        )?;
+    }
+    out.counter(
+        "snapshot_failures",
+        "Snapshots that could not be written",
+        *failures,
     )
 }
 

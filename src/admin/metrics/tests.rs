@@ -8,6 +8,7 @@ use super::*;
 use crate::config::Config;
 use crate::server::Server;
 use crate::server::vitals::{Limited, Process};
+use crate::snapshot::SnapshotReport;
 
 const PAGE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/monitoring.md"));
 
@@ -16,6 +17,8 @@ fn vitals() -> Vitals {
     let mut vitals = Server::bind(Config::of_a_test()).unwrap().handle().vitals();
     vitals.certificate_expires = Some(SystemTime::UNIX_EPOCH);
     vitals.records.last_write = Some(Duration::ZERO);
+    let now = SystemTime::UNIX_EPOCH;
+    vitals.snapshots.last = Some(SnapshotReport::of_a_test(now));
     vitals.process = Some(Process {
         resident: 1,
         open_files: Some(Limited { now: 1, limit: 2 }),

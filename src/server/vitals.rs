@@ -109,10 +109,13 @@ impl Handle {
 
 /// Reads /proc. `None` where there is none.
 fn process() -> Option<Process> {
-    let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = pages.split(' ').nth(1)?.parse().ok()?;
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let resident = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = resident.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(Process {
-        resident: pages * rustix::param::page_size() as u64,
+        resident: kibibytes * 1024,
         open_files: open_files(),
     })
 }

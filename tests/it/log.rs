@@ -275,11 +275,9 @@ fn lines_that_strangers_cause_are_limited() {
     }
     let mut log = BufReader::new(tracker.child.stderr.take().unwrap());
     let read = await_log(&mut log, "more lines like this are suppressed for a minute");
-    assert_eq!(
-        read.matches("cannot accept connections error=").count(),
-        10,
-        "{read}"
-    );
+    // Ten lines. Up to three of them come after the notice, as four workers write at the same time.
+    let lines = read.matches("cannot accept connections error=").count();
+    assert!((7..=10).contains(&lines), "{read}");
     drop(connections);
     // It serves those who come after.
     assert!(announce(&url, "1"));

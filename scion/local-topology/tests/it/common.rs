@@ -71,6 +71,7 @@ impl Tracker {
         let data = tempfile::tempdir().unwrap();
         authority(data.path(), &[]).unwrap();
         let mut config = scion_tracker::Config::default();
+        config.data_dir = Some(data.path().into());
         // All peers of an AS have one address.
         config.registry.peers_per_source_in_torrent = u32::MAX;
         config.tls.cert = Some(data.path().join("cert.pem"));

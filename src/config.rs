@@ -109,10 +109,9 @@ pub struct Config {
     #[config(env = "SCION_TRACKER_WORKERS")]
     pub workers: Option<NonZeroUsize>,
 
-    /// URLs that clients announce to, as the outside sees them: "udp://tracker.example:6969/announce",
-    /// "https://tracker.example/announce". The start prints them, and the page and the API show them. The
-    /// self-signed certificate also names their hosts. Without them: the addresses that the tracker listens
-    /// on.
+    /// URLs that clients announce to, as the outside sees them: "udp://tracker.example:6969/announce". The
+    /// start prints them, and the page and the API show them. The self-signed certificate also names their
+    /// hosts. Without them: the addresses that the tracker listens on.
     #[config(
         env = "SCION_TRACKER_PUBLIC_URLS",
         parse_env = value::list,

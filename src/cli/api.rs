@@ -27,8 +27,8 @@ pub(super) struct Args {
     /// Print JSON.
     #[arg(long, global = true)]
     json: bool,
-    /// URL of the admin API of another host, as in https://tracker.example:1212. Without it, the Unix
-    /// socket in the data directory.
+    /// URL of the admin API of another host, http or https, with its port. Without it, the Unix socket in
+    /// the data directory.
     #[arg(
         long,
         value_name = "URL",

@@ -143,7 +143,7 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dur
 }
 
 /// A duration as it is written on the command line.
-#[cfg(any(test, feature = "cli"))]
+#[cfg(any(test, fuzzing, feature = "cli"))]
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, de::value::Error> {
     duration(de::value::StrDeserializer::new(text))
 }

@@ -35,6 +35,17 @@ impl<P: Packed> PlacedRecord<P> {
     pub(super) const fn ia(&self) -> IsdAs {
         IsdAs::from_u64(u64::from_be_bytes(self.ia))
     }
+
+    // Inlined, so that no peer of a reply is put into memory.
+    #[inline(always)]
+    fn peer(&self) -> Peer<'_> {
+        Peer {
+            ia: self.ia(),
+            reach: self.record.flags.class().reach(),
+            addr: self.record.addr.bytes(),
+            id: &self.record.id,
+        }
+    }
 }
 
 /// At most [`MOST`] peers, in no order.
@@ -145,24 +156,12 @@ impl<P: Packed> SmallSwarm<P> {
                 if at == me {
                     continue;
                 }
-                let PlacedRecord { ia, record } = &self.0[at];
-                let (addr, flags) = (record.addr.bytes(), record.flags);
-                let class = flags.class();
-                if leechers_only && flags.seed() || !class.is_in(classes, family(&addr)) {
-                    continue;
+                let placed = &self.0[at];
+                let (peer, flags) = (placed.peer(), placed.record.flags);
+                let reached = flags.class().is_in(classes, family(&peer.addr));
+                if reached && !(leechers_only && flags.seed()) {
+                    order.push(peer, sink);
                 }
-                let reach = class.reach();
-                let ia = IsdAs::from_u64(u64::from_be_bytes(*ia));
-                let id = &record.id;
-                order.push(
-                    Peer {
-                        ia,
-                        reach,
-                        addr,
-                        id,
-                    },
-                    sink,
-                );
             }
         }
     }
@@ -198,14 +197,8 @@ impl<P: Packed> SmallSwarm<P> {
         }
         let mut push = |positions: &[u8], count: usize| {
             for number in order.of(positions.len()).take(count) {
-                let PlacedRecord { ia, record } = &self.0[usize::from(positions[number])];
-                let peer = Peer {
-                    ia: IsdAs::from_u64(u64::from_be_bytes(*ia)),
-                    reach: record.flags.class().reach(),
-                    addr: record.addr.bytes(),
-                    id: &record.id,
-                };
-                order.push(peer, sink);
+                let placed = &self.0[usize::from(positions[number])];
+                order.push(placed.peer(), sink);
             }
         };
         for leechers in &leechers {

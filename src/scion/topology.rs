@@ -197,7 +197,7 @@ impl Topology {
 
     /// The ports that border routers deliver to.
     #[cfg_attr(
-        not(any(test, feature = "cli")),
+        not(any(test, fuzzing, feature = "cli")),
         expect(dead_code, reason = "only the program asks")
     )]
     pub(crate) const fn ports(&self) -> DispatchedPorts {

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use scion_tracker_core::Tracker;
 use scion_tracker_core::access::Access as AccessRules;
@@ -208,7 +209,9 @@ pub struct Handle {
     /// The configuration that the server was started with, which settings that need a restart keep.
     started: Arc<Config>,
     /// The configuration that was put in force last.
-    config: Arc<Mutex<Config>>,
+    config: Arc<ArcSwap<Config>>,
+    /// Held while another configuration is put in force.
+    reloading: Arc<Mutex<()>>,
     certificates: Option<Arc<Certificates>>,
     /// What the server listens on.
     listening: Arc<[Listening]>,
@@ -298,8 +301,8 @@ impl Handle {
     }
 
     /// Puts another configuration in force, as far as that needs no restart, and reads the certificate
-    /// files and the lists of torrents and passkeys again. Returns what has changed since the last one, and what differs from the one that the
-    /// server was started with and needs a restart.
+    /// files and the lists of torrents and passkeys again. Returns what has changed since the last one, and
+    /// what differs from the one that the server was started with and needs a restart.
     ///
     /// Requests that are being answered and times of open connections keep the old settings. What the
     /// registry holds above a lower limit stays until it expires or is evicted. If anything is wrong,
@@ -309,7 +312,7 @@ impl Handle {
     /// one. Reads files, which can take a second for a million torrents.
     pub fn reload(&self, config: Config) -> Result<Changes, ReloadError> {
         config.check().map_err(ReloadError::Config)?;
-        let mut current = self.config.lock();
+        let _reloading = self.reloading.lock();
         #[cfg(feature = "admin")]
         let tokens = crate::admin::Tokens::read(&config.admin)
             .map_err(|error| ReloadError::Config(error.to_string()))?;
@@ -326,9 +329,9 @@ impl Handle {
         let registry = self.service.tracker.registry();
         registry.set_ceilings(config.ceilings());
         self.service.set_limits(config.limits());
-        let reloaded = Changes::between(&current, &config).reloaded;
+        let reloaded = Changes::between(&self.config.load(), &config).reloaded;
         let need_restart = Changes::between(&self.started, &config).need_restart;
-        *current = config;
+        self.config.store(Arc::new(config));
         Ok(Changes {
             reloaded,
             need_restart,
@@ -346,7 +349,8 @@ impl Handle {
     /// The URLs that clients announce to: those that the configuration calls public, else one for each
     /// listener, on this host.
     pub fn urls(&self) -> Vec<String> {
-        let public = &self.config.lock().public_urls;
+        let config = self.config.load();
+        let public = &config.public_urls;
         match public.is_empty() {
             true => {
                 let trackers = self.listening.iter().filter(|it| it.is_tracker());
@@ -481,7 +485,8 @@ impl Server {
                 records: Arc::new(records),
                 service: Arc::new(service),
                 started: Arc::new(config.clone()),
-                config: Arc::new(Mutex::new(config)),
+                config: Arc::new(ArcSwap::from_pointee(config)),
+                reloading: Arc::default(),
                 certificates,
                 listening,
                 stop: CancellationToken::new(),

@@ -1,4 +1,4 @@
-//! A bounded queue in front of a thread that writes: whoever sends never waits for a disk, a pipe or
+//! A bounded queue in front of a thread that writes: the sender never waits for a disk, a pipe or
 //! another program. What does not fit is lost, and counted.
 
 use std::io;

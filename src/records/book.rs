@@ -314,7 +314,7 @@ impl Book {
     }
 }
 
-/// A change of the records. Each says what is to be, so that it can be repeated.
+/// A change of the records. To make it twice does the same as to make it once.
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
     AddPasskey(PasskeyRecord),

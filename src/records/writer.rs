@@ -213,7 +213,7 @@ impl Writer {
     }
 
     fn finish(&self, request: Request, result: Result<(), RecordsError>) {
-        // Before the answer: whoever has it sees that the change no longer waits.
+        // Before the answer, so that the count of waiting changes is right for the one who gets it.
         self.shared.changes.fetch_sub(1, Ordering::Relaxed);
         (request.finish)(result);
     }

@@ -8,8 +8,8 @@ use crate::transport::http::page::PublicPage;
 
 impl Handle {
     /// The configuration that was put in force last.
-    pub(crate) fn config(&self) -> Config {
-        self.config.lock().clone()
+    pub(crate) fn config(&self) -> Arc<Config> {
+        self.config.load_full()
     }
 
     /// Replaces the page that the HTTP listeners serve to everyone.

@@ -90,7 +90,6 @@ impl Handle {
     /// Puts the configuration in force again: reads the files of lists, tokens and the certificate that it
     /// names. Blocks like [`Handle::reload`].
     pub fn reload_files(&self) -> Result<Changes, ReloadError> {
-        let config = self.config.lock().clone();
-        self.reload(config)
+        self.reload((**self.config.load()).clone())
     }
 }

@@ -454,6 +454,12 @@ fn a_file_that_cannot_grow_refuses_changes_and_keeps_the_others() {
     let changing = Changing::start(&url, 0, Some(256));
     let refused = || changing.errors().values().sum::<usize>();
     until("it cannot write any more", || refused() >= 2);
+    let of_disk = |text: &String| text.contains("disk") || text.contains("database");
+    assert!(
+        changing.errors().keys().all(of_disk),
+        "{:?}",
+        changing.errors()
+    );
     let done = changing.done();
     assert!(done > 20);
     block_on(async {

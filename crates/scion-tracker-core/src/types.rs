@@ -1,6 +1,7 @@
 //! Small value types used by every module: info hash, peer id, time, randomness.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 /// The random number generator. The caller seeds it (with [`Rng::with_seed`], from the system's
@@ -9,8 +10,16 @@ pub type Rng = fastrand::Rng;
 
 /// The 20 bytes that name a swarm: the SHA-1 info hash of BEP 3, or the first 20 bytes of the
 /// SHA-256 info hash of BEP 52.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct InfoHash(pub [u8; 20]);
+
+// Not derived: an announce hashes it several times, and the length that an array writes is always the same.
+impl Hash for InfoHash {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(&self.0);
+    }
+}
 
 impl InfoHash {
     /// From 20 bytes, or from the 32 bytes of a version 2 hash, which are truncated (BEP 52).

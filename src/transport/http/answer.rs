@@ -8,6 +8,8 @@
 //! clients read nothing else. Their type is `application/octet-stream`. Requests that no BitTorrent
 //! client makes get a 4xx status.
 
+mod status;
+
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -30,6 +32,7 @@ use crate::samples::{self, Sampler};
 use crate::service::{self, RulesCache, Service};
 use crate::transport::http::origin::Client;
 use crate::transport::http::page::{self, PublicPage};
+pub(crate) use status::Status;
 
 /// Most info hashes in one scrape.
 const SCRAPE_MAX: usize = 100;
@@ -260,44 +263,6 @@ impl Action {
                 proxies.warn_of_hidden_client();
                 Self::Refuse(Refusal::HiddenClient)
             }
-        }
-    }
-}
-
-/// The status of a reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Status {
-    Ok,
-    BadRequest,
-    NotFound,
-    MethodNotAllowed,
-    ContentTooLarge,
-    TooEarly,
-    HeadTooLarge,
-}
-
-impl Status {
-    pub(crate) const fn code(self) -> u16 {
-        match self {
-            Self::Ok => 200,
-            Self::BadRequest => 400,
-            Self::NotFound => 404,
-            Self::MethodNotAllowed => 405,
-            Self::ContentTooLarge => 413,
-            Self::TooEarly => 425,
-            Self::HeadTooLarge => 431,
-        }
-    }
-
-    pub(crate) const fn reason(self) -> &'static str {
-        match self {
-            Self::Ok => "OK",
-            Self::BadRequest => "Bad Request",
-            Self::NotFound => "Not Found",
-            Self::MethodNotAllowed => "Method Not Allowed",
-            Self::ContentTooLarge => "Content Too Large",
-            Self::TooEarly => "Too Early",
-            Self::HeadTooLarge => "Request Header Fields Too Large",
         }
     }
 }

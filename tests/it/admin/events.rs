@@ -115,7 +115,7 @@ fn a_slow_reader_is_told_how_many_events_it_lost() {
             answers.read_exact(&mut body).unwrap();
         }
     }
-    // Nothing was read meanwhile. The reader catches up with what was kept, and is told of the rest.
+    // The reader has read nothing yet. It gets the events that were kept, and the number of the others.
     let (mut got, mut lost) = (0, 0);
     while got + lost < ANNOUNCES {
         match events.next() {

@@ -2,6 +2,7 @@
 
 mod look;
 pub(super) mod seeds;
+mod visit;
 
 use ahash::RandomState;
 
@@ -260,44 +261,6 @@ impl Swarm {
         } else {
             Self::Mixed(SmallSwarm(mixed.into_boxed_slice()))
         };
-    }
-
-    fn for_each(&self, mut each: impl FnMut(IsdAs, CompactAddr, Record<()>)) {
-        fn all<P: Packed>(
-            small: &SmallSwarm<P>,
-            each: &mut impl FnMut(IsdAs, CompactAddr, Record<()>),
-        ) {
-            for peer in &small.0 {
-                each(
-                    peer.ia(),
-                    peer.record.addr.bytes().to_compact(),
-                    peer.record.head(),
-                );
-            }
-        }
-        match self {
-            Self::Four(small) => all(small, &mut each),
-            Self::Mixed(small) => all(small, &mut each),
-            Self::Large(large) => large.for_each(each),
-        }
-    }
-
-    /// Shows peers from the cursor downwards. Returns false if the budget ended first. A small swarm is
-    /// shown as a whole.
-    pub(super) fn visit(
-        &self,
-        cursor: &mut Cursor,
-        budget: &mut usize,
-        each: impl FnMut(IsdAs, CompactAddr, Record<()>),
-    ) -> bool {
-        match self {
-            Self::Large(large) => large.visit(cursor, budget, each),
-            Self::Four(_) | Self::Mixed(_) => {
-                *budget = budget.saturating_sub(self.len());
-                self.for_each(each);
-                true
-            }
-        }
     }
 
     /// Removes the peer at `position`.

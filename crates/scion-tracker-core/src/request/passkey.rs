@@ -61,7 +61,8 @@ impl Eq for Passkey {}
 
 impl Hash for Passkey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.bytes.hash(state);
+        // No length in front: equal bytes are equal passkeys, as no passkey has a zero byte.
+        state.write(self.as_bytes());
     }
 }
 

@@ -255,8 +255,13 @@ pub(super) fn by_network(counters: &Snapshot, counter: Counter) -> [u64; 3] {
         .map(|network| counters.of_network(counter, network).unwrap_or_default())
 }
 
-/// Looks at the server until it is stopped. Also renders the page for everybody, if there is one.
-pub(crate) async fn watch(handle: Handle, stop: CancellationToken) -> Result<(), RunError> {
+/// Looks at the server until it is stopped, as long as somebody can see what it finds. Also renders the page for
+/// everybody, if there is one.
+pub(crate) async fn watch(
+    handle: Handle,
+    has_admin: bool,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
     let endless = async {
         let mut ticks = time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -264,7 +269,9 @@ pub(crate) async fn watch(handle: Handle, stop: CancellationToken) -> Result<(),
             ticks.tick().await;
             let config = handle.config();
             let is_public = config.page.public;
-            handle.admin.history.note(handle.vitals(), config);
+            if handle.is_watched(has_admin) {
+                handle.admin.history.note(handle.vitals(), config);
+            }
             handle.set_public_page(is_public.then(|| page::public(&handle)).flatten());
         }
     };

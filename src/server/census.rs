@@ -57,17 +57,26 @@ fn store(service: &Service, census: Census) {
     service.census.store(Arc::new(Taken { census, at }));
 }
 
-/// Takes censuses until it is stopped.
-pub(super) async fn run(service: Arc<Service>, stop: CancellationToken) -> Result<(), RunError> {
+/// Takes censuses until it is stopped, as long as somebody can see them.
+pub(super) async fn run(
+    handle: Handle,
+    has_admin: bool,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
+    let service = &handle.service;
     let registry = service.tracker.registry();
     let endless = async {
         loop {
+            if !handle.is_watched(has_admin) {
+                time::sleep(LEAST_PAUSE).await;
+                continue;
+            }
             let begun = Instant::now();
             let mut walk = registry.census();
             while !registry.count(&mut walk) {
                 time::sleep(STEP_PAUSE).await;
             }
-            store(&service, walk.finish());
+            store(service, walk.finish());
             let pause = begun.elapsed() * PAUSE_FACTOR;
             time::sleep(pause.clamp(LEAST_PAUSE, MOST_PAUSE)).await;
         }

@@ -9,6 +9,8 @@ use tokio::task::{self, JoinSet};
 use tokio::time::{self, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "admin")]
+use super::Kind;
 use super::{Handle, RunError, Server, drain, listener};
 use crate::access::{self, Lists};
 use crate::records::Records;
@@ -52,13 +54,23 @@ impl Tasks {
             listeners,
             handle,
         } = server;
+        #[cfg(feature = "admin")]
+        let has_admin = listeners
+            .iter()
+            .any(|it| it.listening().kind == Kind::Admin);
         listener::start(listeners, &config, &handle, self)?;
         let stop = self.stop_token();
         self.spawn(drain::stop_when_drained(handle.clone(), stop));
         #[cfg(feature = "admin")]
         {
             let stop = self.stop_token();
-            self.spawn(crate::admin::history::watch(handle.clone(), stop));
+            self.spawn(crate::admin::history::watch(
+                handle.clone(),
+                has_admin,
+                stop,
+            ));
+            let stop = self.stop_token();
+            self.spawn(super::census::run(handle.clone(), has_admin, stop));
         }
         let Handle {
             service,
@@ -70,11 +82,6 @@ impl Tasks {
         } = handle;
         let stop = self.stop_token();
         self.spawn(sweep(Arc::clone(&service), stop));
-        #[cfg(feature = "admin")]
-        {
-            let stop = self.stop_token();
-            self.spawn(super::census::run(Arc::clone(&service), stop));
-        }
         let regularly = snapshots.write_regularly(Arc::clone(&service), self.stop_token());
         self.spawn(async {
             regularly.await;

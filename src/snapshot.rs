@@ -395,9 +395,15 @@ fn write_new(
     stopped: &AtomicBool,
 ) -> io::Result<SnapshotReport> {
     let begun = std::time::Instant::now();
+    // Of a run that was killed, or of somebody else: a new file has our mode, and is not behind a link.
+    if let Err(error) = fs::remove_file(new)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
     // It has secrets in it, and addresses of peers.
     let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(true).mode(0o600);
+    let file = options.write(true).create_new(true).mode(0o600);
     let mut encoder = Encoder::new(file.open(new)?, unix_now())?;
     let mut export = Export::new(now);
     while !registry.export_step(&mut export, |part| encoder.add(&part)) {

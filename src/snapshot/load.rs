@@ -1,10 +1,12 @@
 //! Reads the snapshot when the tracker starts. One that cannot be used is set aside.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use rustix::fs::OFlags;
 use scion_tracker_core::registry::memory::Memory;
 use scion_tracker_core::registry::memory::transfer::Restored;
 use scion_tracker_core::types::Time;
@@ -36,7 +38,7 @@ pub(super) fn load<E>(
     path: &Path,
     empty: impl Fn() -> Result<Memory, E>,
 ) -> Result<Option<(Memory, LoadReport)>, E> {
-    let file = match File::open(path) {
+    let file = match open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => {
@@ -68,6 +70,17 @@ pub(super) fn load<E>(
         );
     }
     Ok(Some((memory, report)))
+}
+
+/// Opens a file. Anything else, such as a pipe, which would have the start wait, is an error.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = options.read(true).custom_flags(flags).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is not a file")),
+    }
 }
 
 /// Reads a snapshot at the time `now`, in seconds since 1970, into a registry whose clock begins. After an error

@@ -176,6 +176,58 @@ fn a_snapshot_that_fails_leaves_the_old_one() {
     ));
 }
 
+/// Whoever can put a link into the directory does not choose what is overwritten.
+#[test]
+fn a_snapshot_is_not_written_through_a_link() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let (snapshots, memory) = start(Some(path));
+    fill(&memory, 5);
+    let service = service(memory);
+    let other = path.join("other");
+    fs::write(&other, "of somebody").unwrap();
+    for hard in [false, true] {
+        match hard {
+            false => std::os::unix::fs::symlink(&other, path.join(NEW)).unwrap(),
+            true => fs::hard_link(&other, path.join(NEW)).unwrap(),
+        }
+        let report = snapshots.write(&service).unwrap();
+        assert_eq!(fs::read(&other).unwrap(), b"of somebody");
+        let metadata = report.file.symlink_metadata().unwrap();
+        assert!(metadata.is_file());
+        let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions());
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    drop(snapshots);
+    assert_eq!(peers(&start(Some(path)).1), 500);
+}
+
+/// Nothing in the place of the file has the start wait.
+#[test]
+fn what_is_not_a_file_is_set_aside() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let aside = path.join("swarms.snapshot.damaged");
+    let pipe = rustix::fs::FileType::Fifo;
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, path.join(FILE), pipe, mode, 0).unwrap();
+    let (started, is_started) = std::sync::mpsc::channel();
+    let opened = path.to_owned();
+    thread::spawn(move || {
+        let loaded = start(Some(&opened)).0.state().loaded;
+        started.send(loaded)
+    });
+    let loaded = is_started.recv_timeout(Duration::from_secs(20));
+    assert_eq!(loaded.expect("the start waits for nobody"), None);
+    assert!(!aside.symlink_metadata().unwrap().is_file());
+    fs::remove_file(&aside).unwrap();
+    fs::create_dir(path.join(FILE)).unwrap();
+    let (snapshots, memory) = start(Some(path));
+    assert!(aside.is_dir());
+    fill(&memory, 1);
+    snapshots.write(&service(memory)).unwrap();
+}
+
 /// Ages grow with the clock on the wall while the tracker is down. A clock that was set back changes nothing.
 #[test]
 fn time_passes_while_the_tracker_is_down() {

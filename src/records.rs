@@ -19,6 +19,8 @@ mod store;
 #[path = "records/no_store.rs"]
 #[expect(dead_code, reason = "what is not there does not fail")]
 mod store;
+#[cfg(any(feature = "sqlite", feature = "mysql", feature = "postgres"))]
+mod tables;
 mod writer;
 
 use std::io;

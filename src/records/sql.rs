@@ -98,6 +98,24 @@ impl Dialect {
         }
     }
 
+    /// Asks for the names of the tables of the database.
+    const fn all_tables(self) -> &'static str {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite => {
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
+            }
+            #[cfg(feature = "mysql")]
+            Self::MySql => {
+                "SELECT CAST(table_name AS CHAR) FROM information_schema.tables WHERE table_schema = DATABASE()"
+            }
+            #[cfg(feature = "postgres")]
+            Self::Postgres => {
+                "SELECT table_name::text FROM information_schema.tables WHERE table_schema = current_schema()"
+            }
+        }
+    }
+
     /// What follows the values of an INSERT, for rows whose key is there.
     pub(super) fn on_conflict(self, table: &str, key: &str, columns: &[&str], add: bool) -> String {
         let sets = |new: &dyn Fn(&str) -> String| {
@@ -317,6 +335,18 @@ impl Connection {
             }
             Ok(())
         })
+    }
+
+    /// The names of all tables.
+    pub(super) async fn tables(&mut self) -> Result<Vec<String>, Error> {
+        let all = self.dialect().all_tables();
+        let mut names = Vec::new();
+        self.fetch(all, |row| {
+            names.extend(row.text(0)?);
+            Ok(())
+        })
+        .await?;
+        Ok(names)
     }
 
     /// Creates the tables, or brings those of an earlier version up to date.

@@ -8,12 +8,12 @@
 use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use scion_tracker_core::access::{Ban, BanTarget, Expiry, Isolation};
-use scion_tracker_core::address::{Host, Isd};
+use scion_tracker_core::address::Host;
 use scion_tracker_core::request::Passkey;
 use scion_tracker_core::types::InfoHash;
 use sqlx::Error;
@@ -21,13 +21,13 @@ use sqlx::migrate::MigrateError;
 
 use super::book::{Change, Entries};
 use super::sql::{Columns, Connection, Value, classify, in_time, timed_out};
+use super::tables::{COMPLETED, ROWS, Row, bytes, insert, seconds, write_rows};
 use super::{Counts, Loaded, OpenError, PasskeyRecord, RecordsError, RulesRecord, StoreKind};
 use crate::config::Database;
+use crate::log::Shown;
 
 /// How long a server may take to hand out all records.
 const LOAD: Duration = Duration::from_secs(120);
-/// Rows of one statement.
-const ROWS: usize = 250;
 
 /// Why a batch was not written.
 #[derive(Debug)]
@@ -50,22 +50,66 @@ pub(super) struct Store {
     owner: i64,
     /// Whether another program has written since.
     was_taken: bool,
+    /// The file, if it is one.
+    file: Option<TheFile>,
+}
+
+/// A file, which must stay where it was at the start. What is committed to one that was moved away is not there
+/// after a restart, and one that took its place has other records than those in force.
+#[derive(Debug)]
+struct TheFile {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl TheFile {
+    /// Creates a file that only its owner can read, and the directory around it. A file that is there stays.
+    fn create(path: &Path) -> io::Result<Self> {
+        if let Some(directory) = path.parent().filter(|it| !it.as_os_str().is_empty()) {
+            std::fs::create_dir_all(directory)?;
+        }
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let metadata = options.open(path)?.metadata()?;
+        Ok(Self {
+            path: path.to_owned(),
+            identity: (metadata.dev(), metadata.ino()),
+        })
+    }
+
+    fn check(&self) -> Result<(), RecordsError> {
+        let path = self.path.display();
+        let reason = match std::fs::metadata(&self.path) {
+            Ok(it) if (it.dev(), it.ino()) == self.identity => return Ok(()),
+            Ok(_) => {
+                format!("another file has replaced {path}: start the tracker again to read it")
+            }
+            Err(error) => format!("{path} was moved away: {error}"),
+        };
+        Err(RecordsError::Unreachable(reason))
+    }
 }
 
 impl Store {
     /// Connects, brings the tables up to date and reads all records.
     pub(super) async fn open(database: Database) -> Result<(Self, Loaded), OpenError> {
-        if let Database::Sqlite(path) = &database {
-            create(path).map_err(|source| OpenError::File {
-                path: path.clone(),
-                source,
-            })?;
-        }
+        let file = match &database {
+            Database::Sqlite(path) => {
+                let created = TheFile::create(path);
+                Some(created.map_err(|source| OpenError::File {
+                    path: path.clone(),
+                    source,
+                })?)
+            }
+            _ => None,
+        };
         let mut store = Self {
             database,
             connection: None,
             owner: 0,
             was_taken: false,
+            file,
         };
         let failed = |error: Error| store_error(&store.database, &error);
         let mut connection = Connection::open(&store.database).await.map_err(failed)?;
@@ -73,6 +117,13 @@ impl Store {
             Database::Sqlite(_) => None,
             _ => Some(LOAD),
         };
+        let tables = in_time(limit, connection.tables()).await.map_err(failed)?;
+        if let Some(reason) = foreign(&tables) {
+            return Err(OpenError::Refused {
+                database: store.database.clone(),
+                reason,
+            });
+        }
         let migrated = match limit {
             None => connection.migrate().await,
             Some(limit) => tokio::time::timeout(limit, connection.migrate())
@@ -121,6 +172,7 @@ impl Store {
     /// Connects again. Returns the number of the last batch that was committed.
     pub(super) async fn reopen(&mut self) -> Result<i64, RecordsError> {
         self.connection = None;
+        self.check_file()?;
         let opened = async {
             let mut connection = Connection::open(&self.database).await?;
             let taken = take(&mut connection).await?;
@@ -167,6 +219,15 @@ impl Store {
                 });
             }
         }
+        if let Err(reason) = self.check_file() {
+            // Dropping it ends the transaction.
+            self.connection = None;
+            return Err(WriteError::Lost(reason));
+        }
+        let Some(connection) = &mut self.connection else {
+            let reason = "there is no connection".to_owned();
+            return Err(WriteError::Lost(RecordsError::Unreachable(reason)));
+        };
         let Err(error) = connection.run("COMMIT").await else {
             return Ok(());
         };
@@ -180,8 +241,17 @@ impl Store {
         Err(WriteError::Unknown(reason))
     }
 
+    /// Whether the file is where it was at the start.
+    fn check_file(&self) -> Result<(), RecordsError> {
+        self.file.as_ref().map_or(Ok(()), TheFile::check)
+    }
+
     /// Asks whether the database is there.
     pub(super) async fn ping(&mut self) -> Result<(), RecordsError> {
+        if let Err(error) = self.check_file() {
+            self.connection = None;
+            return Err(error);
+        }
         let Some(connection) = &mut self.connection else {
             return Ok(());
         };
@@ -221,14 +291,18 @@ pub(super) fn check(database: &Database) -> Result<(), String> {
     }
 }
 
-/// Creates a file that only its owner can read, and the directory around it. A file that is there stays.
-fn create(path: &Path) -> io::Result<()> {
-    if let Some(directory) = path.parent().filter(|it| !it.as_os_str().is_empty()) {
-        std::fs::create_dir_all(directory)?;
+/// Why a database with these tables is not for records. `None`: it is empty or has records.
+fn foreign(tables: &[String]) -> Option<String> {
+    // A server can be left with the list of migrations alone.
+    let other = tables.iter().filter(|it| *it != "_sqlx_migrations");
+    let other: Vec<_> = other.take(4).map(String::as_str).collect();
+    if other.is_empty() || tables.iter().any(|it| it == "writer") {
+        return None;
     }
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600);
-    options.open(path).map(drop)
+    Some(format!(
+        "it has tables of another program ({}), and none of scion-tracker: name an empty database",
+        Shown(other.join(", ").as_bytes())
+    ))
 }
 
 /// Why the database cannot be used from the start.
@@ -311,158 +385,6 @@ async fn prepare(
             .await?;
     }
     Ok(true)
-}
-
-/// A table of records.
-#[derive(Debug)]
-struct Table {
-    name: &'static str,
-    key: &'static str,
-    /// Other columns.
-    rest: &'static [&'static str],
-}
-
-const PASSKEYS: Table = Table {
-    name: "passkeys",
-    key: "passkey",
-    rest: &["expires", "note", "owner", "created"],
-};
-const ALLOWED: Table = Table {
-    name: "allowed",
-    key: "info_hash",
-    rest: &[],
-};
-const DENIED: Table = Table {
-    name: "denied",
-    key: "info_hash",
-    rest: &[],
-};
-const BANS: Table = Table {
-    name: "bans",
-    key: "target",
-    rest: &["expires", "reason"],
-};
-const ISOLATIONS: Table = Table {
-    name: "isolations",
-    key: "info_hash",
-    rest: &["isds", "proven"],
-};
-const RULES: Table = Table {
-    name: "rules",
-    key: "info_hash",
-    rest: &["rules"],
-};
-const COMPLETED: Table = Table {
-    name: "completed",
-    key: "info_hash",
-    rest: &["downloads"],
-};
-
-/// A row that is to be, or not to be.
-#[derive(Debug)]
-struct Row {
-    table: &'static Table,
-    key: Value,
-    /// The values of the other columns. `None`: the row is removed.
-    rest: Option<Vec<Value>>,
-}
-
-impl Row {
-    fn of(change: &Change) -> Option<Self> {
-        let of_hash = |info_hash: &Option<InfoHash>| {
-            Value::Bytes(info_hash.map_or_else(Vec::new, |hash| hash.0.to_vec()))
-        };
-        let text = |text: &str| Value::Text(Some(text.to_owned()));
-        let (table, key, rest) = match change {
-            Change::AddPasskey(record) => (
-                &PASSKEYS,
-                Value::Bytes(record.passkey.as_bytes().to_vec()),
-                Some(vec![
-                    match record.expiry {
-                        Expiry::Never => Value::Int(None),
-                        Expiry::At(unix) => seconds(unix),
-                    },
-                    Value::Text(record.note.clone()),
-                    Value::Text(record.owner.clone()),
-                    seconds(record.created),
-                ]),
-            ),
-            Change::RemovePasskey(passkey) => {
-                (&PASSKEYS, Value::Bytes(passkey.as_bytes().to_vec()), None)
-            }
-            Change::Allow(hash) => (&ALLOWED, bytes(hash), Some(Vec::new())),
-            Change::Disallow(hash) => (&ALLOWED, bytes(hash), None),
-            Change::Deny(hash) => (&DENIED, bytes(hash), Some(Vec::new())),
-            Change::Undeny(hash) => (&DENIED, bytes(hash), None),
-            Change::Ban(target, ban) => (
-                &BANS,
-                text(&target.to_string()),
-                Some(vec![
-                    ban.until.map_or(Value::Int(None), seconds),
-                    text(&ban.reason),
-                ]),
-            ),
-            Change::Unban(target) => (&BANS, text(&target.to_string()), None),
-            Change::Isolate(hash, isolation) => {
-                let isds: Vec<_> = isolation.isds.iter().map(Isd::to_string).collect();
-                let proven = Value::Int(Some(isolation.proven_only.into()));
-                let rest = vec![text(&isds.join(",")), proven];
-                (&ISOLATIONS, bytes(hash), Some(rest))
-            }
-            Change::EndIsolation(hash) => (&ISOLATIONS, bytes(hash), None),
-            // Lists of texts can always be written as JSON.
-            Change::SetRules(hash, rules) => {
-                let rules = serde_json::to_string(rules).unwrap_or_default();
-                (&RULES, of_hash(hash), Some(vec![text(&rules)]))
-            }
-            Change::RemoveRules(hash) => (&RULES, of_hash(hash), None),
-            Change::RemoveExpired(_) => return None,
-        };
-        Some(Self { table, key, rest })
-    }
-}
-
-fn bytes(info_hash: &InfoHash) -> Value {
-    Value::Bytes(info_hash.0.to_vec())
-}
-
-fn seconds(unix: u64) -> Value {
-    Value::Int(Some(i64::try_from(unix).unwrap_or(i64::MAX)))
-}
-
-/// Writes or removes rows of one table.
-async fn write_rows(connection: &mut Connection, rows: &[Row]) -> Result<(), Error> {
-    let Some(first) = rows.first() else {
-        return Ok(());
-    };
-    let mut values = Vec::with_capacity(rows.len() * 5);
-    for row in rows {
-        values.push(row.key.clone());
-        values.extend(row.rest.iter().flatten().cloned());
-    }
-    let Table { name, key, .. } = first.table;
-    let sql = match first.rest {
-        Some(_) => insert(connection, first.table, rows.len(), false),
-        None => {
-            let marks = vec!["?"; rows.len()].join(", ");
-            format!("DELETE FROM {name} WHERE {key} IN ({marks})")
-        }
-    };
-    connection
-        .execute(&sql, &values, matches!(rows.len(), 1 | ROWS))
-        .await
-        .map(drop)
-}
-
-/// Inserts rows. Where the key is there, sets the other columns, or adds to them.
-fn insert(connection: &Connection, table: &Table, rows: usize, add: bool) -> String {
-    let Table { name, key, rest } = table;
-    let columns = [&[*key], *rest].concat();
-    let marks = format!("({})", vec!["?"; columns.len()].join(", "));
-    let marks = vec![marks; rows].join(", ");
-    let on_conflict = connection.dialect().on_conflict(name, key, rest, add);
-    let columns = columns.join(", ");
-    format!("INSERT INTO {name} ({columns}) VALUES {marks}{on_conflict}")
 }
 
 /// Reads all records.

@@ -42,6 +42,17 @@ struct Batch {
     expired: Option<u64>,
 }
 
+impl Batch {
+    /// Whether it has a change and anything else.
+    fn is_mixed(&self) -> bool {
+        match self.requests.len() {
+            0 => false,
+            1 => !self.counts.is_empty() || self.expired.is_some(),
+            _ => true,
+        }
+    }
+}
+
 pub(super) struct Writer {
     store: Store,
     shared: Arc<Shared>,
@@ -163,8 +174,8 @@ impl Writer {
             let written = self.store.write(batch.number, &changes, &batch.counts);
             match written.await {
                 Ok(()) => return self.succeed(batch),
-                Err(WriteError::Failed(RecordsError::Refused(_))) if batch.requests.len() > 1 => {
-                    // One of them may be at fault: each by itself.
+                Err(WriteError::Failed(RecordsError::Refused(_))) if batch.is_mixed() => {
+                    // One of them may be at fault, or what is written besides: each by itself.
                     let Batch { requests, .. } = &mut batch;
                     let singles = std::mem::take(requests);
                     self.fail_back(batch);

@@ -136,3 +136,94 @@ async fn the_last_change_of_an_entry_in_a_batch_counts() {
         .collect();
     assert_eq!(loaded.counts, doubled);
 }
+
+/// Runs SQL on the file beside the writer.
+async fn run(path: &Path, sql: &str) {
+    use sqlx::Connection as _;
+    let url = format!("sqlite:{}?mode=rwc", path.display());
+    let mut other = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql(sql).execute(&mut other).await.unwrap();
+    other.close().await.unwrap();
+}
+
+/// A change alone in its batch does not fail because of the counts beside it.
+#[tokio::test]
+async fn counts_that_are_refused_fail_no_change() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("records.db");
+    let (mut writer, _) = writer(&path).await;
+    let refuse =
+        "CREATE TRIGGER refuse BEFORE INSERT ON completed BEGIN SELECT RAISE(ABORT, 'no'); END";
+    run(&path, refuse).await;
+    writer.shared.changes.store(1, Ordering::Relaxed);
+    let (request, mut answered) = request();
+    writer.attempt(batch(request)).await;
+    assert_eq!(answered.try_recv().unwrap(), Ok(()));
+    assert_eq!(writer.shared.completed.waiting(), 1);
+    // They wait until they can be written.
+    writer.write(Vec::new()).await;
+    assert!(writer.is_out());
+    run(&path, "DROP TRIGGER refuse").await;
+    writer.write(Vec::new()).await;
+    assert!(!writer.is_out());
+    drop(writer);
+    let (_, loaded) = self::writer(&path).await;
+    assert_eq!(loaded.counts, [(HASH, 3)]);
+    assert_eq!(loaded.records.allowed, [HASH].into());
+}
+
+/// What is committed to a file that is not there after a restart is not acknowledged.
+#[tokio::test]
+async fn nothing_is_written_to_a_file_that_was_moved_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let [path, away] = ["records.db", "moved.db"].map(|name| directory.path().join(name));
+    let (mut writer, _) = writer(&path).await;
+    let change = async |writer: &mut Writer| {
+        writer.shared.changes.store(1, Ordering::Relaxed);
+        writer.retry_at = Instant::now();
+        let (request, mut answered) = request();
+        writer.write(vec![request]).await;
+        answered.try_recv().unwrap()
+    };
+    assert_eq!(change(&mut writer).await, Ok(()));
+    // All of it is in this file, not in the log beside it.
+    run(&path, "PRAGMA wal_checkpoint(TRUNCATE)").await;
+    std::fs::rename(&path, &away).unwrap();
+    let error = change(&mut writer).await.unwrap_err();
+    assert!(error.to_string().contains("was moved away"), "{error}");
+    // Another one has other records than those in force.
+    let mut other = self::writer(&path).await.0;
+    other.write(Vec::new()).await;
+    drop(other);
+    let error = change(&mut writer).await.unwrap_err();
+    assert!(error.to_string().contains("has replaced"), "{error}");
+    assert!(writer.is_out());
+    for end in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{end}", path.display()));
+    }
+    std::fs::rename(&away, &path).unwrap();
+    assert_eq!(change(&mut writer).await, Ok(()));
+    assert!(!writer.is_out());
+    drop(writer);
+    assert_eq!(self::writer(&path).await.1.records.allowed, [HASH].into());
+}
+
+/// A database of another program gets no tables of ours.
+#[tokio::test]
+async fn a_database_of_another_program_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("other.db");
+    run(
+        &path,
+        "CREATE TABLE whitelist (id INTEGER); CREATE TABLE _sqlx_migrations (version BIGINT)",
+    )
+    .await;
+    let before = std::fs::read(&path).unwrap();
+    let error = open(&Database::Sqlite(path.clone())).await.unwrap_err();
+    let text = "it has tables of another program (whitelist)";
+    assert!(error.to_string().contains(text), "{error}");
+    // Only the mode of the journal can differ: bytes 18 and 19, and the counters of changes.
+    let after = std::fs::read(&path).unwrap();
+    assert_eq!(after.len(), before.len());
+    assert_eq!(after[100..], before[100..]);
+}

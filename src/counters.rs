@@ -1,4 +1,4 @@
-//! Counts what happened: one row per event and one per [`Refusal`], shared by all transports.
+//! Counts what happened: one row per event, and refusals by reason, transport and network.
 //!
 //! A transport that handles batches counts into a [`Snapshot`] of its own and adds it once per batch.
 //! Requests are also counted by the [`Network`] they came over.
@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use scion_tracker_core::request::Origin;
 use scion_tracker_core::response::Refusal;
+
+use crate::samples::Transport;
 
 /// Makes the enum of counters, its list and its labels from one table.
 macro_rules! counters {
@@ -212,13 +214,18 @@ const fn split(counter: Counter, network: Network) -> Option<usize> {
     }
 }
 
-/// The events, then the refusals in the order of [`Refusal::ALL`].
-const LENGTH: usize = Counter::ALL.len() + Refusal::ALL.len();
+/// Events.
+const LENGTH: usize = Counter::ALL.len();
 /// Counters by network.
 const SPLIT: usize = BY_NETWORK.len() * OTHERS;
+/// Refusals for one reason: a cell per transport and network.
+const CELLS: usize = Transport::ALL.len() * Network::ALL.len();
+/// Reasons to refuse. Fewer than 32.
+const REASONS: usize = Refusal::ALL.len();
 
-const fn position(refusal: Refusal) -> usize {
-    Counter::ALL.len() + refusal.index()
+/// Where refusals over this transport and network are counted among the [`CELLS`] of their reason.
+const fn cell(transport: Transport, network: Network) -> usize {
+    transport as usize * Network::ALL.len() + network as usize
 }
 
 /// Counters at one moment, or as one worker has counted since its last flush.
@@ -228,6 +235,9 @@ pub struct Snapshot {
     split: [u64; SPLIT],
     /// Bit set of the counters by network that are not 0.
     split_used: u32,
+    refused: [[u64; CELLS]; REASONS],
+    /// Bit set of the reasons with a cell that is not 0.
+    refused_used: u32,
 }
 
 impl Default for Snapshot {
@@ -236,6 +246,8 @@ impl Default for Snapshot {
             values: [0; LENGTH],
             split: [0; SPLIT],
             split_used: 0,
+            refused: [[0; CELLS]; REASONS],
+            refused_used: 0,
         }
     }
 }
@@ -262,8 +274,18 @@ impl Snapshot {
     }
 
     /// Requests refused for this reason, over all transports.
-    pub const fn refused(&self, refusal: Refusal) -> u64 {
-        self.values[position(refusal)]
+    pub fn refused(&self, refusal: Refusal) -> u64 {
+        self.refused[refusal.index()].iter().sum()
+    }
+
+    /// Requests refused for this reason over one transport and network.
+    pub(crate) const fn refused_over(
+        &self,
+        refusal: Refusal,
+        transport: Transport,
+        network: Network,
+    ) -> u64 {
+        self.refused[refusal.index()][cell(transport, network)]
     }
 
     pub(crate) const fn add(&mut self, counter: Counter, by: u64) {
@@ -279,8 +301,15 @@ impl Snapshot {
         }
     }
 
-    pub(crate) const fn refuse(&mut self, refusal: Refusal) {
-        self.values[position(refusal)] += 1;
+    /// Counts a request that was refused.
+    pub(crate) const fn refuse(
+        &mut self,
+        refusal: Refusal,
+        transport: Transport,
+        network: Network,
+    ) {
+        self.refused[refusal.index()][cell(transport, network)] += 1;
+        self.refused_used |= 1 << refusal.index();
     }
 }
 
@@ -289,6 +318,7 @@ impl Snapshot {
 pub(crate) struct Counters {
     values: [AtomicU64; LENGTH],
     split: [AtomicU64; SPLIT],
+    refused: [[AtomicU64; CELLS]; REASONS],
 }
 
 impl Default for Counters {
@@ -296,6 +326,7 @@ impl Default for Counters {
         Self {
             values: [const { AtomicU64::new(0) }; LENGTH],
             split: [const { AtomicU64::new(0) }; SPLIT],
+            refused: [const { [const { AtomicU64::new(0) }; CELLS] }; REASONS],
         }
     }
 }
@@ -317,8 +348,10 @@ impl Counters {
         }
     }
 
-    pub(crate) fn refuse(&self, refusal: Refusal) {
-        self.values[position(refusal)].fetch_add(1, Ordering::Relaxed);
+    /// Counts a request that was refused.
+    pub(crate) fn refuse(&self, refusal: Refusal, transport: Transport, network: Network) {
+        let cells = &self.refused[refusal.index()];
+        cells[cell(transport, network)].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Adds a worker's own counts and empties them.
@@ -333,6 +366,23 @@ impl Counters {
             counts.split_used &= counts.split_used - 1;
             self.split[at].fetch_add(std::mem::take(&mut counts.split[at]), Ordering::Relaxed);
         }
+        if counts.refused_used != 0 {
+            self.flush_refused(counts);
+        }
+    }
+
+    /// Batches without a refusal do not come here.
+    #[cold]
+    fn flush_refused(&self, counts: &mut Snapshot) {
+        while counts.refused_used != 0 {
+            let at = counts.refused_used.trailing_zeros() as usize;
+            counts.refused_used &= counts.refused_used - 1;
+            for (value, count) in self.refused[at].iter().zip(&mut counts.refused[at]) {
+                if *count != 0 {
+                    value.fetch_add(std::mem::take(count), Ordering::Relaxed);
+                }
+            }
+        }
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
@@ -340,6 +390,11 @@ impl Counters {
             values: std::array::from_fn(|i| self.values[i].load(Ordering::Relaxed)),
             split: std::array::from_fn(|i| self.split[i].load(Ordering::Relaxed)),
             split_used: 0,
+            refused: self
+                .refused
+                .each_ref()
+                .map(|cells| cells.each_ref().map(|it| it.load(Ordering::Relaxed))),
+            refused_used: 0,
         }
     }
 }
@@ -383,20 +438,35 @@ mod tests {
     }
 
     #[test]
-    fn every_refusal_has_a_counter_of_its_own() {
+    fn every_refusal_has_a_counter_of_its_own_per_transport_and_network() {
         let counters = Counters::default();
         let mut own = Snapshot::default();
+        let mut cells = Vec::new();
         for refusal in Refusal::ALL {
-            own.refuse(*refusal);
-            counters.refuse(*refusal);
+            for transport in Transport::ALL {
+                for network in Network::ALL {
+                    cells.push((*refusal, transport, *network));
+                }
+            }
+        }
+        // As many as the place in the list says.
+        for (at, (refusal, transport, network)) in cells.iter().enumerate() {
+            for _ in 0..at {
+                own.refuse(*refusal, *transport, *network);
+            }
+            counters.refuse(*refusal, *transport, *network);
         }
         counters.flush(&mut own);
+        assert_eq!(own, Snapshot::default());
         let counted = counters.snapshot();
-        assert!(
-            Refusal::ALL
-                .iter()
-                .all(|refusal| counted.refused(*refusal) == 2)
-        );
+        let mut all = 0;
+        for (at, (refusal, transport, network)) in cells.iter().enumerate() {
+            let count = counted.refused_over(*refusal, *transport, *network);
+            assert_eq!(count, at as u64 + 1, "{refusal} {transport:?} {network:?}");
+            all += count;
+        }
+        let refused = Refusal::ALL.iter().map(|refusal| counted.refused(*refusal));
+        assert_eq!(refused.sum::<u64>(), all);
         assert!(
             Counter::ALL
                 .iter()
@@ -414,6 +484,6 @@ mod tests {
             .collect();
         labels.sort_unstable();
         labels.dedup();
-        assert_eq!(labels.len(), LENGTH);
+        assert_eq!(labels.len(), Counter::ALL.len() + Refusal::ALL.len());
     }
 }

@@ -1,5 +1,6 @@
 //! What the parts of a running server hold now and is not counted elsewhere: the listeners, their receive
-//! buffers, QUIC handshakes in flight, remotes over SCION. For metrics, the page and checks of health.
+//! buffers and what the kernel dropped there, QUIC handshakes in flight, remotes over SCION. For metrics, the page
+//! and checks of health.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ pub(crate) struct ReceiveBuffer {
     pub(crate) asked: usize,
     /// Bytes per socket that the kernel granted.
     pub(crate) granted: usize,
+    /// Datagrams that the kernel dropped at all sockets of the listener since the start.
+    pub(crate) dropped: u64,
 }
 
 /// Reads a number that somebody else keeps.
@@ -69,6 +72,14 @@ impl Gauges {
 
     pub(crate) fn add_receive_buffer(&self, buffer: ReceiveBuffer) {
         self.receive_buffers.lock().push(buffer);
+    }
+
+    /// Counts datagrams that the kernel dropped at a listener.
+    pub(crate) fn add_dropped(&self, listener: Listening, new: u64) {
+        let mut buffers = self.receive_buffers.lock();
+        if let Some(buffer) = buffers.iter_mut().find(|it| it.listener == listener) {
+            buffer.dropped += new;
+        }
     }
 
     /// Adds a listener's number of QUIC handshakes in flight.

@@ -14,6 +14,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 #[cfg(feature = "admin")]
+mod urls;
 pub(crate) mod vitals;
 
 use std::future::Future;
@@ -344,20 +345,6 @@ impl Handle {
         self.certificates
             .as_ref()
             .map_or(Ok(()), |certificates| certificates.reload())
-    }
-
-    /// The URLs that clients announce to: those that the configuration calls public, else one for each
-    /// listener, on this host.
-    pub fn urls(&self) -> Vec<String> {
-        let config = self.config.load();
-        let public = &config.public_urls;
-        match public.is_empty() {
-            true => {
-                let trackers = self.listening.iter().filter(|it| it.is_tracker());
-                trackers.map(Listening::url).collect()
-            }
-            false => public.iter().map(ToString::to_string).collect(),
-        }
     }
 
     /// Opens the access log again, after it was renamed. Returns at once.

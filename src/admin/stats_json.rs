@@ -51,6 +51,8 @@ pub(super) struct StatsJson {
 #[serde(rename_all = "camelCase")]
 struct Own {
     version: &'static str,
+    /// The URLs that clients announce to: `public_urls`, or those of the listeners.
+    announce_urls: Vec<String>,
     /// Seconds since the start.
     uptime: u64,
     /// Seconds since the peers were counted.
@@ -166,6 +168,7 @@ fn own(handle: &Handle) -> Own {
     let refusals = Refusal::ALL.iter();
     Own {
         version: env!("CARGO_PKG_VERSION"),
+        announce_urls: handle.urls(),
         uptime: vitals.uptime().as_secs(),
         census_age: age.unwrap_or_default().as_secs(),
         peers_by_reach: reach.map(|(name, it)| (name.into(), it.peers())).into(),

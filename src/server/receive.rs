@@ -47,6 +47,7 @@ pub(super) fn report_size(
         listener,
         asked,
         granted,
+        dropped: 0,
     })
 }
 
@@ -65,7 +66,10 @@ pub(super) async fn count_drops(
             u64::from(drops.wrapping_sub(std::mem::replace(known, drops)))
         });
         let new = new.sum();
-        service.counters.add(Counter::UdpKernelDrops, new);
+        if new > 0 {
+            service.counters.add(Counter::UdpKernelDrops, new);
+            service.gauges.add_dropped(listener, new);
+        }
         new
     };
     let endless = async {

@@ -53,6 +53,8 @@ pub(crate) struct Vitals {
     pub(crate) certificate_expires: Option<SystemTime>,
     pub(crate) records: RecordsState,
     pub(crate) snapshots: SnapshotState,
+    /// Time between two snapshots. `None` if the configuration asks for none.
+    pub(crate) snapshot_interval: Option<Duration>,
     pub(crate) process: Option<Process>,
     pub(crate) census: Arc<Taken>,
     pub(crate) is_stopping: bool,
@@ -100,10 +102,19 @@ impl Handle {
             certificate_expires: self.certificates().and_then(|it| it.expires()),
             records: self.records_state(),
             snapshots: self.snapshot_state(),
+            snapshot_interval: self.snapshot_interval(),
             process: process(),
             census: self.census(),
             is_stopping: gauges.is_stopping(),
         }
+    }
+}
+
+impl Handle {
+    /// The interval in force: a reload does not change it.
+    fn snapshot_interval(&self) -> Option<Duration> {
+        let config = &self.started.snapshot;
+        config.enabled.then_some(config.interval)
     }
 }
 

@@ -6,6 +6,7 @@ use scion_tracker_core::response::Refusal;
 
 use super::{Labels, Out, Written};
 use crate::counters::{Counter, Network, Snapshot};
+use crate::samples::Transport;
 
 /// The metric of a counter.
 struct Metric {
@@ -21,10 +22,6 @@ const HELP: &[(&str, &str)] = &[
         "Requests over HTTP answered with a 4xx status",
     ),
     ("dropped_datagrams", "Datagrams that got no answer"),
-    (
-        "kernel_dropped_datagrams",
-        "Datagrams that the kernel dropped, nearly always because a receive buffer was full",
-    ),
     ("send_failures", "Datagrams that a socket would not take"),
     (
         "receive_failures",
@@ -83,7 +80,8 @@ const HELP: &[(&str, &str)] = &[
     ),
 ];
 
-fn metric(counter: Counter) -> Metric {
+/// The metric of a counter. `None` if `gauges` writes it, by listener.
+fn metric(counter: Counter) -> Option<Metric> {
     use Counter as C;
     const UDP: (&str, &str) = ("transport", "udp");
     const HTTP: (&str, &str) = ("transport", "http");
@@ -120,7 +118,7 @@ fn metric(counter: Counter) -> Metric {
         C::ScionWrongUnderlay => metric!("dropped_datagrams", SCION, ("reason", "wrong_underlay")),
         C::ScionUnanswerable => metric!("dropped_datagrams", SCION, ("reason", "unanswerable")),
         C::ScionRemotesUnknown => metric!("dropped_datagrams", SCION, ("reason", "unknown_remote")),
-        C::UdpKernelDrops => metric!("kernel_dropped_datagrams"),
+        C::UdpKernelDrops => return None,
         C::UdpSendFailures => metric!("send_failures", UDP),
         C::ScionSendFailures => metric!("send_failures", SCION),
         C::ReceiveFailures => metric!("receive_failures"),
@@ -149,14 +147,16 @@ fn metric(counter: Counter) -> Metric {
         C::ScionEchoesRefused => metric!("scmp_messages", ("outcome", "echo_refused")),
         C::ScionVersionsNegotiated => metric!("scion_versions_negotiated"),
     };
-    Metric { name, labels }
+    Some(Metric { name, labels })
 }
 
 /// Writes all counters.
 pub(super) fn write(counted: &Snapshot, out: &mut Out<'_>) -> Written {
     let mut rows: BTreeMap<&str, Vec<(Labels<'_>, u64)>> = BTreeMap::new();
     for counter in Counter::ALL {
-        let Metric { name, labels } = metric(*counter);
+        let Some(Metric { name, labels }) = metric(*counter) else {
+            continue;
+        };
         let rows = rows.entry(name).or_default();
         let mut is_split = false;
         for network in Network::ALL {
@@ -174,13 +174,30 @@ pub(super) fn write(counted: &Snapshot, out: &mut Out<'_>) -> Written {
         let help = HELP.iter().find(|(known, _)| *known == name);
         out.counters(name, help.map_or("", |(_, help)| help), rows)?;
     }
-    let refusals = Refusal::ALL.iter();
-    let refusals = refusals.map(|it| (vec![("reason", it.label())], counted.refused(*it)));
-    out.counters(
-        "refusals",
-        "Requests refused, over all transports",
-        refusals,
-    )
+    out.counters("refusals", "Requests refused", refusals(counted))
+}
+
+/// A row for each reason, transport and family. The family is unknown only over HTTP and for one reason, so those
+/// rows are left out as long as they are 0.
+fn refusals(counted: &Snapshot) -> Vec<(Labels<'static>, u64)> {
+    let mut rows = Vec::new();
+    for refusal in Refusal::ALL {
+        for transport in Transport::ALL {
+            for network in Network::ALL {
+                let count = counted.refused_over(*refusal, transport, *network);
+                if count == 0 && *network == Network::Unknown {
+                    continue;
+                }
+                let labels = vec![
+                    ("transport", transport.label()),
+                    ("family", network.label()),
+                    ("reason", refusal.label()),
+                ];
+                rows.push((labels, count));
+            }
+        }
+    }
+    rows
 }
 
 #[cfg(test)]
@@ -191,7 +208,9 @@ mod tests {
     fn every_metric_has_help_and_labels_of_its_own() {
         let mut seen = Vec::new();
         for counter in Counter::ALL {
-            let Metric { name, labels } = metric(*counter);
+            let Some(Metric { name, labels }) = metric(*counter) else {
+                continue;
+            };
             assert!(HELP.iter().any(|(known, _)| *known == name), "{name}");
             assert!(!seen.contains(&(name, labels)), "{name} {labels:?}");
             seen.push((name, labels));

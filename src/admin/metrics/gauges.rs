@@ -162,6 +162,13 @@ fn sockets(vitals: &Vitals, out: &mut Out<'_>) -> Written {
         "Receive buffer that the configuration asks for (udp.receive_buffer)",
         rows(|it| it.asked),
     )?;
+    let dropped = buffers.iter().zip(&names);
+    let dropped = dropped.map(|(it, name)| (vec![("listener", name.as_str())], it.dropped));
+    out.counters(
+        "kernel_dropped_datagrams",
+        "Datagrams that the kernel dropped, nearly always because a receive buffer was full",
+        dropped,
+    )?;
     out.gauge(
         "scion_remotes",
         "Remotes of QUIC over SCION in the tables",
@@ -231,6 +238,7 @@ fn records(vitals: &Vitals, out: &mut Out<'_>) -> Written {
 fn snapshots(vitals: &Vitals, out: &mut Out<'_>) -> Written {
     let SnapshotState {
         file,
+        loaded,
         last,
         failures,
         ..
@@ -240,6 +248,20 @@ fn snapshots(vitals: &Vitals, out: &mut Out<'_>) -> Written {
         "1 if snapshots of the swarms are written",
         f64::from(u8::from(file.is_some())),
     )?;
+    if let Some(interval) = vitals.snapshot_interval {
+        out.gauge(
+            "snapshot_interval_seconds",
+            "Time between two snapshots (snapshot.interval)",
+            interval.as_secs_f64(),
+        )?;
+    }
+    if let Some(loaded) = loaded {
+        out.gauge(
+            "snapshot_loaded_peers",
+            "Peers that the tracker took from a snapshot when it started",
+            loaded.peers as f64,
+        )?;
+    }
     if let Some(last) = last {
         out.gauge(
             "snapshot_last_timestamp_seconds",
@@ -255,6 +277,16 @@ fn snapshots(vitals: &Vitals, out: &mut Out<'_>) -> Written {
             "snapshot_last_size_bytes",
             "Size of the last snapshot",
             last.bytes as f64,
+        )?;
+        out.gauge(
+            "snapshot_last_torrents",
+            "Torrents in the last snapshot",
+            last.torrents as f64,
+        )?;
+        out.gauge(
+            "snapshot_last_peers",
+            "Peers in the last snapshot",
+            last.peers as f64,
         )?;
     }
     out.counter(

@@ -186,10 +186,13 @@ async fn key(state: &State, form: &Form) -> Result<Notice, Notice> {
     };
     let added = state.handle.add_passkey(record).await;
     added.map_err(|error| failed(error.to_string()))?;
+    let key = keys::text(&passkey);
+    let urls = state.handle.urls_with(&key);
     let mut facts = vec![
-        ("Key".into(), keys::text(&passkey)),
+        ("Key".into(), key),
         ("Until".into(), until_text(unix_time::until(expiry))),
     ];
+    facts.extend(urls.into_iter().map(|url| ("Announce to".into(), url)));
     if !state.handle.rules().access.is_private() {
         facts.push((
             "Note".into(),
@@ -198,7 +201,7 @@ async fn key(state: &State, form: &Form) -> Result<Notice, Notice> {
     }
     Ok(Notice {
         is_error: false,
-        text: "A new key. Clients use it as /announce/KEY.".into(),
+        text: "A new key, and the URLs for its holder.".into(),
         facts,
     })
 }

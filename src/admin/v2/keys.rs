@@ -29,6 +29,10 @@ pub(in crate::admin) struct Key {
     owner: Option<String>,
     /// When it was added, in seconds since 1970.
     created: u64,
+    /// The URLs that its holder announces to. Missing in lists, and with a token that may only read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    urls: Vec<String>,
 }
 
 impl Key {
@@ -42,6 +46,19 @@ impl Key {
             note: record.note,
             owner: record.owner,
             created: record.created,
+            urls: vec![],
+        }
+    }
+
+    /// With the URLs that its holder announces to.
+    fn with_urls(record: PasskeyRecord, state: &admin::State, allowed: Allowed) -> Self {
+        let urls = match allowed.write {
+            true => state.handle.urls_with(&text(&record.passkey)),
+            false => vec![],
+        };
+        Self {
+            urls,
+            ..Self::new(record, allowed)
         }
     }
 }
@@ -134,7 +151,7 @@ async fn put_record(
     state.handle.add_passkey(record).await?;
     // It has the time of its creation now.
     let record = state.handle.passkey(&passkey).unwrap_or(added);
-    Ok(Json(Key::new(record, allowed)))
+    Ok(Json(Key::with_urls(record, state, allowed)))
 }
 
 /// Lists the passkeys.
@@ -202,7 +219,7 @@ pub(in crate::admin) async fn get(
     Path(KeyInPath(passkey)): Path<KeyInPath>,
 ) -> Result<Json<Key>, ApiError> {
     let record = state.handle.passkey(&passkey).ok_or_else(unknown)?;
-    Ok(Json(Key::new(record, allowed)))
+    Ok(Json(Key::with_urls(record, &state, allowed)))
 }
 
 /// Adds a passkey, or changes what is said of it.

@@ -18,6 +18,8 @@ pub(in crate::admin) struct Stats {
     version: &'static str,
     /// Seconds since the start.
     uptime: u32,
+    /// The URLs that clients announce to: `public_urls`, or those of the listeners.
+    urls: Vec<String>,
     /// Torrents with peers.
     torrents: u64,
     /// Peers that have everything.
@@ -69,6 +71,7 @@ pub(in crate::admin) async fn stats(State(state): State<admin::State>) -> Json<S
     Json(Stats {
         version: env!("CARGO_PKG_VERSION"),
         uptime: handle.uptime(),
+        urls: handle.urls(),
         torrents: stats.registry.torrents,
         seeders: stats.registry.seeders,
         leechers: stats.registry.leechers,

@@ -111,6 +111,8 @@ fn log(served: Served, stats: &Stats, what: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counters::Network;
+    use crate::samples::Transport;
 
     #[test]
     fn a_summary_counts_since_the_last_one_and_is_silent_about_nothing() {
@@ -119,7 +121,7 @@ mod tests {
         assert_eq!(summary.next(&counters), None);
         counters.add(Counter::UdpAnnounces, 3);
         counters.add(Counter::Http3Announces, 4);
-        counters.refuse(Refusal::RateLimit);
+        counters.refuse(Refusal::RateLimit, Transport::Udp, Network::V4);
         let expected = Served {
             announces: 7,
             refused: 1,

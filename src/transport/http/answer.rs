@@ -547,7 +547,8 @@ fn refuse(
     body: &mut Vec<u8>,
 ) {
     service.counters.request(transport.failures(), network);
-    service.counters.refuse(refusal);
+    let counters = &service.counters;
+    counters.refuse(refusal, transport.sampled(), network);
     let retry_in = refusal.retry_in_minutes();
     // `retry in` is in minutes (BEP 31). `interval`, in seconds, is for clients without BEP 31.
     let interval = retry_in.map(|minutes| minutes * 60);

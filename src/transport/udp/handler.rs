@@ -193,7 +193,8 @@ impl Handler {
         transaction: TransactionId,
         reply: &mut [u8],
     ) -> usize {
-        self.counts.refuse(refusal);
+        let network = Network::of(origin);
+        self.counts.refuse(refusal, Transport::Udp, network);
         self.error(origin, transaction, refusal.message(), reply)
     }
 

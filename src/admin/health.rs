@@ -67,9 +67,9 @@ pub(super) struct Ready {
 /// A part of the tracker.
 #[derive(Debug, Serialize, ToSchema)]
 struct Check {
-    /// "listener" or "records".
+    /// "listener", "records" or "snapshot".
     part: &'static str,
-    /// Which one, as in `http 127.0.0.1:6969`; the kind of the store.
+    /// Which one: as in `http 127.0.0.1:6969`, the kind of the store, the file of the snapshot.
     name: String,
     ready: bool,
     /// Why it is not ready.
@@ -101,8 +101,7 @@ impl Check {
     security(())
 )]
 pub(super) async fn ready(Extract(state): Extract<State>) -> (StatusCode, Json<Ready>) {
-    let is_draining = state.handle.draining().is_some();
-    let ready = check(&state.handle.vitals(), is_draining);
+    let ready = check(&state.handle.vitals());
     let status = match ready.status {
         "ready" => StatusCode::OK,
         _ => StatusCode::SERVICE_UNAVAILABLE,
@@ -110,10 +109,10 @@ pub(super) async fn ready(Extract(state): Extract<State>) -> (StatusCode, Json<R
     (status, Json(ready))
 }
 
-fn check(vitals: &Vitals, is_draining: bool) -> Ready {
-    let stopping = || match (vitals.is_stopping, is_draining) {
+fn check(vitals: &Vitals) -> Ready {
+    let stopping = || match (vitals.is_stopping, vitals.is_draining) {
         (true, _) => Some("the tracker is stopping".to_owned()),
-        (false, true) => Some("the tracker will stop soon".to_owned()),
+        (false, true) => Some("the tracker drains".to_owned()),
         (false, false) => None,
     };
     let listeners = vitals.listeners.iter();
@@ -161,7 +160,7 @@ mod tests {
         let server = server();
         let mut vitals = server.handle().vitals();
         let not_ready = |vitals: &Vitals| {
-            let ready = check(vitals, false);
+            let ready = check(vitals);
             let parts = ready.checks.into_iter().filter(|it| !it.ready);
             let parts = parts.map(|it| format!("{}: {}", it.part, it.reason.unwrap_or_default()));
             (ready.status, parts.collect::<Vec<_>>().join("; "))
@@ -177,7 +176,18 @@ mod tests {
         let reason = "records: out of reach for 7 s: connection refused";
         assert_eq!(not_ready(&vitals), ("not ready", reason.into()));
         vitals.records.outage = None;
-        assert!(!check(&vitals, true).checks[0].ready);
+        vitals.snapshots.file = Some("/data/swarms.snapshot".into());
+        vitals.snapshots.last_error = Some("disk full".into());
+        assert_eq!(
+            not_ready(&vitals),
+            ("not ready", "snapshot: disk full".into())
+        );
+        vitals.snapshots.last_error = None;
+        vitals.is_draining = true;
+        assert_eq!(
+            not_ready(&vitals),
+            ("not ready", "listener: the tracker drains".into())
+        );
         vitals.is_stopping = true;
         assert_eq!(
             not_ready(&vitals),

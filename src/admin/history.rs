@@ -215,6 +215,14 @@ fn happened(
         (Some(_), None) => add(false, "the store of the records can be used again".into()),
         _ => {}
     }
+    if now.snapshots.failures > before.snapshots.failures {
+        add(true, "a snapshot of the swarms could not be written".into());
+    }
+    match (before.is_draining, now.is_draining) {
+        (false, true) => add(true, "draining: clients are sent away".into()),
+        (true, false) => add(false, "draining ended: clients are served again".into()),
+        _ => {}
+    }
     let new = |counter| newly(&before.counters, &now.counters, counter);
     for (counter, text) in [
         (
@@ -327,6 +335,8 @@ mod tests {
         history.note(vitals.clone(), Arc::clone(&config));
         let mut later = vitals;
         later.records.outage = Some(Duration::ZERO);
+        later.snapshots.failures = 1;
+        later.is_draining = true;
         later.is_stopping = true;
         let mut changed = Config::default();
         changed.announce.interval = Duration::from_secs(77);
@@ -337,6 +347,8 @@ mod tests {
             texts,
             [
                 "stopping",
+                "draining: clients are sent away",
+                "a snapshot of the swarms could not be written",
                 "the store of the records cannot be used",
                 "configuration reloaded: announce.interval",
                 &started,

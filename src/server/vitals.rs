@@ -58,6 +58,7 @@ pub(crate) struct Vitals {
     pub(crate) process: Option<Process>,
     pub(crate) census: Arc<Taken>,
     pub(crate) is_stopping: bool,
+    pub(crate) is_draining: bool,
 }
 
 impl Vitals {
@@ -106,6 +107,7 @@ impl Handle {
             process: process(),
             census: self.census(),
             is_stopping: gauges.is_stopping(),
+            is_draining: self.draining().is_some(),
         }
     }
 }

@@ -1,12 +1,14 @@
 // Looks at the page of statistics in Chromium: what it shows, whether axe-core finds something, with and without
-// JavaScript, signed in and not, on the admin listener and on a public one. Makes the screenshots of the docs.
+// JavaScript, signed in and not, on the admin listener and on a public one, of trackers that are empty, large, drain or
+// have lost their database. Makes the screenshots of the docs, of an hour that passes in a minute.
+import { spawn } from 'node:child_process';
 import assert from 'node:assert/strict';
 import { mkdirSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import axe from 'axe-core';
 import puppeteer from 'puppeteer-core';
-import { TOKEN, Tracker, get, until } from './tracker.mjs';
+import { HURRY, TOKEN, Tracker, get, until, wait } from './tracker.mjs';
 
 const [binary, ...flags] = process.argv.slice(2);
 const root = join(dirname(fileURLToPath(import.meta.url)), '../..');
@@ -80,7 +82,7 @@ async function looks(browser, tracker) {
 async function says(tab) {
   assert.equal(await text(tab, 'h1'), 'tracker.example.org');
   const main = await text(tab, 'main');
-  for (const expected of [/Peers stay near/, /ISD 71/, /71-20965/, /ISD 64/, /qBittorrent/, /client denied/, /started, version/]) {
+  for (const expected of [/Near peers first/, /ISD 71/, /71-20965/, /ISD 64/, /qBittorrent/, /client denied/, /started, version/]) {
     assert.match(main, expected);
   }
   assert.match(await text(tab, '.near .lead'), /^\d+ % of the peers/);
@@ -139,6 +141,7 @@ async function operates(browser, tracker) {
   assert.match(await text(tab, '.notice'), /192\.0\.2\.7[^]* is banned/);
   await submit(tab, form('key'), { days: '3', note: 'for a test' });
   assert.match(await text(tab, '.notice'), /Key\s+[0-9A-Za-z]{32}/);
+  assert.match(await text(tab, '.notice'), /https:\/\/tracker\.example\.org\/announce\/[0-9A-Za-z]{32}/);
   await check(tab, 'after a form');
   // Neither the address nor a cookie has the token.
   assert.equal(new URL(tab.url()).search, '');
@@ -171,21 +174,149 @@ async function isSmall(tracker) {
   step(`the page has ${bytes} bytes with all it loads`);
 }
 
+/** Everything can be reached and used with the keyboard, in the order of the page. */
+async function byKeyboard(browser, tracker) {
+  const tab = await open(browser, `${tracker.admin}/`);
+  const reached = [];
+  for (let presses = 0; presses < 30; presses += 1) {
+    await tab.keyboard.press('Tab');
+    const focus = await tab.evaluate(() => {
+      const it = document.activeElement;
+      const { height, width } = it.getBoundingClientRect();
+      const { outlineStyle } = getComputedStyle(it);
+      const name = it === document.body ? '' : it.id || it.name || it.getAttribute('aria-labelledby') || it.innerText;
+      return { name, isSeen: height > 0 && width > 0 && outlineStyle !== 'none' };
+    });
+    // Behind the last one is the browser.
+    if (!focus.name) break;
+    assert.ok(focus.isSeen, `the focus on ${focus.name} cannot be seen`);
+    reached.push(focus.name);
+  }
+  assert.deepEqual(reached.slice(0, 3), ['Skip to the numbers', 'pause', 'The numbers as a table']);
+  assert.ok(reached.includes('token'), reached.join());
+  await tab.focus('summary');
+  await tab.keyboard.press('Enter');
+  assert.equal(await tab.$eval('details', (it) => it.open), true);
+  await tab.focus('input[type=password]');
+  await tab.keyboard.type(TOKEN);
+  await Promise.all([tab.waitForNavigation(), tab.keyboard.press('Enter')]);
+  assert.notEqual(await tab.$('#hosts'), null);
+  await tab.close();
+  step(`the keyboard reaches ${reached.length} places, opens the table and signs in`);
+}
+
+/** Looks at a tracker in both sizes, one light and one dark, and returns what it says. */
+async function state(browser, tracker, name, audience = tracker.admin) {
+  let said;
+  for (const [device, width, scheme] of [['desktop', 1280, 'light'], ['phone', 390, 'dark']]) {
+    const tab = await open(browser, `${audience}/`, { width, height: 1100, scheme });
+    await check(tab, `${name}, ${device}`);
+    said = await text(tab, 'body');
+    await whole(tab, `state-${name.replaceAll(' ', '-')}-${device}`);
+    await tab.close();
+  }
+  return said;
+}
+
+/** A picture of the whole page, for whoever wants to look. Not for the docs. */
+async function whole(tab, name) {
+  const directory = join(root, 'target/page');
+  mkdirSync(directory, { recursive: true });
+  await tab.screenshot({ path: join(directory, `${name}.png`), fullPage: true });
+}
+
+async function isEmpty(browser) {
+  const tracker = await Tracker.start(binary);
+  try {
+    const said = await state(browser, tracker, 'empty');
+    for (const expected of [/No client with an ISD-AS has asked/, /There are no peers yet/, /Nobody was refused/]) {
+      assert.match(said, expected);
+    }
+  } finally {
+    tracker.stop();
+  }
+}
+
+async function isLarge(browser) {
+  const tracker = await Tracker.start(binary, { settings: 'torrents = true' });
+  try {
+    await tracker.announceEverywhere(200);
+    await until('a census', async () => (await get(`${tracker.admin}/`)).body.includes('and 28 more ISDs'));
+    const said = await state(browser, tracker, 'large');
+    assert.match(said, /655\d\d-ffff:ffff:ff/);
+    assert.match(said, /f{36}3130/);
+  } finally {
+    tracker.stop();
+  }
+}
+
+async function drains(browser) {
+  const tracker = await Tracker.start(binary);
+  try {
+    const { status } = await get(`${tracker.admin}/api/v2/drain?token=${TOKEN}`, { method: 'POST', body: '{"seconds": 3600}' });
+    assert.ok(status < 300, `drain: ${status}`);
+    const said = await state(browser, tracker, 'draining');
+    assert.match(said, /draining: clients are sent away/);
+  } finally {
+    tracker.stop();
+  }
+}
+
+async function hasNoStore(browser) {
+  const tracker = await Tracker.start(binary);
+  const database = join(tracker.directory, 'data/records.db');
+  const script = 'import sqlite3, sys; it = sqlite3.connect(sys.argv[1], isolation_level=None); it.execute("BEGIN EXCLUSIVE"); print("locked", flush=True); sys.stdin.read()';
+  const lock = spawn('python3', ['-c', script, database], { stdio: ['pipe', 'pipe', 'inherit'] });
+  try {
+    await new Promise((resolve) => lock.stdout.once('data', resolve));
+    const peer = `info_hash=${'A'.repeat(20)}&peer_id=-qB4650-000000000000&port=1`;
+    await get(`${tracker.http}/announce?${peer}&left=1`);
+    await get(`${tracker.http}/announce?${peer}&left=0&event=completed`);
+    await until('an outage', async () => (await get(`${tracker.admin}/health/ready`)).status === 503);
+    const said = await state(browser, tracker, 'without store');
+    assert.match(said, /Needs attention/);
+    assert.match(said, /Records sqlite cannot be used/);
+    assert.doesNotMatch(await state(browser, tracker, 'without store public', tracker.http), /cannot be used/);
+  } finally {
+    lock.kill();
+    tracker.stop();
+  }
+}
+
+/** The screenshots of the docs. */
+async function picturesOfAnHour(browser) {
+  const tracker = await Tracker.start(binary, { hurry: true });
+  let isOver = false;
+  const life = tracker.liveAnHour(() => isOver);
+  try {
+    await Promise.race([life, wait(3_700_000 / HURRY)]);
+    await until('an hour', async () => /5\d min ago/.test((await get(`${tracker.admin}/`)).body.toString()));
+    await looks(browser, tracker);
+  } finally {
+    isOver = true;
+    await life;
+    tracker.stop();
+  }
+}
+
 const tracker = await Tracker.start(binary);
 let browser;
 try {
   await tracker.announce(2500);
-  // The docs get a chart of some minutes.
-  for (let round = 0; forDocs && round < 90; round += 1) await tracker.announce(150 + Math.round(100 * Math.sin(round / 7)));
   await until('a census', async () => JSON.parse((await get(`${tracker.admin}/stats.json`)).body).peersAll > 500);
   await until('a chart', async () => (await get(`${tracker.admin}/`)).body.includes('class="area1"'));
   browser = await puppeteer.launch({ executablePath: '/usr/bin/chromium', args: ['--no-sandbox', '--disable-dev-shm-usage'] });
   await isSmall(tracker);
-  await looks(browser, tracker);
+  await (forDocs ? picturesOfAnHour(browser) : looks(browser, tracker));
   await withoutScript(browser, tracker);
   await refreshes(browser, tracker);
   await operates(browser, tracker);
   await isPublic(browser, tracker);
+  await byKeyboard(browser, tracker);
+  await isEmpty(browser);
+  await isLarge(browser);
+  await drains(browser);
+  await hasNoStore(browser);
   console.log('page: all checks passed');
 } finally {
   await browser?.close();

@@ -1,5 +1,6 @@
-// Starts a tracker with peers from several ISDs, for look.mjs.
+// Starts trackers, with peers from several ISDs, for look.mjs.
 import { spawn } from 'node:child_process';
+import dgram from 'node:dgram';
 import { mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import net from 'node:net';
@@ -15,7 +16,10 @@ const PLACES = [
   ['19-ffaa:0:1303', 7], ['19-ffaa:1:10a', 4], ['17-ffaa:0:1102', 3], [null, 10],
 ].flatMap(([ia, weight]) => Array(weight).fill(ia));
 
-const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+/** How much faster the clock of a tracker with `hurry` runs. */
+export const HURRY = 60;
+
+export const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 async function freePort() {
   const server = net.createServer().listen(0, '127.0.0.1');
@@ -26,16 +30,17 @@ async function freePort() {
 }
 
 /** Status and body of a reply. Each source is a host of its own. */
-export function get(url, { source, method = 'GET' } = {}) {
+export function get(url, { source, method = 'GET', body } = {}) {
   return new Promise((resolve, reject) => {
-    const request = http.request(url, { method, localAddress: source, agent: false }, (reply) => {
+    const headers = body ? { 'content-type': 'application/json' } : {};
+    const request = http.request(url, { method, headers, localAddress: source, agent: false }, (reply) => {
       const parts = [];
       reply.on('data', (part) => parts.push(part));
       reply.on('end', () => resolve({ status: reply.statusCode, headers: reply.headers, body: Buffer.concat(parts) }));
     });
     request.setTimeout(30000, () => request.destroy(new Error(`${url} does not answer`)));
     request.on('error', reject);
-    request.end();
+    request.end(body);
   });
 }
 
@@ -50,13 +55,70 @@ export async function until(what, ask, seconds = 60) {
   }
 }
 
+/** A socket that announces over UDP (BEP 15, with the path of BEP 41), from one host. */
+class UdpClient {
+  waiting = new Map();
+
+  static async open(port, source) {
+    const client = new UdpClient();
+    client.socket = dgram.createSocket('udp4');
+    client.socket.on('message', (reply) => {
+      const id = reply.readUInt32BE(4);
+      client.waiting.get(id)?.(reply);
+      client.waiting.delete(id);
+    });
+    await new Promise((resolve) => client.socket.bind(0, source, resolve));
+    await new Promise((resolve) => client.socket.connect(port, '127.0.0.1', resolve));
+    return client;
+  }
+
+  async ask(request) {
+    const id = Math.floor(Math.random() * 2 ** 32);
+    request.writeUInt32BE(id, 12);
+    const answer = new Promise((resolve) => this.waiting.set(id, resolve));
+    this.socket.send(request);
+    return Promise.race([answer, wait(2000)]);
+  }
+
+  /** Takes a connection id. It is good for a minute or two of the tracker's clock. */
+  async connect() {
+    const request = Buffer.alloc(16);
+    request.writeBigUInt64BE(0x41727101980n, 0);
+    const reply = await this.ask(request);
+    if (reply?.readUInt32BE(0) === 0) this.connection = reply.subarray(8, 16);
+  }
+
+  async announce({ infoHash, peerId, port, left, path }) {
+    const request = Buffer.alloc(98 + 2 + path.length);
+    this.connection.copy(request, 0);
+    request.writeUInt32BE(1, 8);
+    request.write(infoHash, 16, 'latin1');
+    request.write(peerId, 36, 'latin1');
+    request.writeBigUInt64BE(BigInt(left), 64);
+    request.writeInt32BE(-1, 92);
+    request.writeUInt16BE(port, 96);
+    request.writeUInt8(2, 98);
+    request.writeUInt8(path.length, 99);
+    request.write(path, 100, 'latin1');
+    const reply = await this.ask(request);
+    return reply?.readUInt32BE(0) === 1;
+  }
+}
+
+/** How many peers there are at each moment of an hour: a wave with a small one on it. */
+const wave = (part) => 0.62 + 0.28 * Math.sin(part * 5 - 1.4) + 0.06 * Math.sin(part * 31);
+
 export class Tracker {
   announced = 0;
 
-  static async start(binary) {
+  /** With `hurry`, the clock of the tracker runs faster, by Debian's faketime. */
+  static async start(binary, { settings = '', hurry = false } = {}) {
     const tracker = new Tracker();
+    tracker.binary = binary;
     tracker.directory = mkdtempSync(join(tmpdir(), 'scion-tracker-page-'));
     const [http1, https, admin] = [await freePort(), await freePort(), await freePort()];
+    tracker.port = http1;
+    tracker.https = https;
     tracker.http = `http://127.0.0.1:${http1}`;
     tracker.admin = `http://127.0.0.1:${admin}`;
     const config = join(tracker.directory, 'config.toml');
@@ -73,6 +135,7 @@ admin = ['127.0.0.1:${admin}']
 token = '${TOKEN}'
 [page]
 public = true
+${settings}
 [access]
 deny_clients = ['-XX']
 announces_per_second = 100
@@ -83,7 +146,10 @@ peers_per_source_in_torrent = 255
 `);
     const log = join(tracker.directory, 'log');
     const out = openSync(log, 'w');
-    tracker.process = spawn(binary, ['--config', config], { stdio: ['ignore', out, out] });
+    const command = hurry ? ['faketime', '-f', `+0 x${HURRY}`, binary] : [binary];
+    // A group of its own: faketime does not pass signals on.
+    const options = { stdio: ['ignore', out, out], detached: true };
+    tracker.process = spawn(command[0], [...command.slice(1), '--config', config], options);
     const ready = async () => {
       if (tracker.process.exitCode !== null) throw new Error(`the tracker ended:\n${readFileSync(log)}`);
       return get(`${tracker.admin}/health/ready`).then(({ status }) => status === 200, () => false);
@@ -108,8 +174,64 @@ peers_per_source_in_torrent = 255
     await get(`${this.http}/announce?${refused}`);
   }
 
+  /**
+   * Serves an hour of the tracker's clock: peers announce over UDP and HTTP, and over HTTP/3 with the program's
+   * own load. Goes on until `isOver()`.
+   */
+  async liveAnHour(isOver) {
+    const load = ['bench', `h3://127.0.0.1:${this.https}/announce`, '--insecure', '--connections', '4', '--rate', '90',
+      '--peers', '260', '--torrents', '20', '--mix', 'announce=100', '--duration', '180s'];
+    const bench = spawn(this.binary, load, { stdio: 'ignore' });
+    const clients = await Promise.all(Array.from({ length: 40 }, (_, at) => UdpClient.open(this.port, `127.0.1.${1 + at}`)));
+    const begun = Date.now();
+    let connected = 0;
+    while (!isOver()) {
+      const now = Date.now();
+      // A second is a minute of the tracker.
+      if (now - connected > 700) {
+        await Promise.all(clients.map((client) => client.connect()));
+        connected = now;
+      }
+      const part = (now - begun) / (3600_000 / HURRY);
+      const some = Math.round(40 * wave(Math.min(part, 1)));
+      await Promise.all(clients.slice(0, some).map((client, at) => this.announceUdp(client, at)));
+      if (Math.random() < 0.5) await this.announce(2);
+      await wait(40);
+    }
+    for (const client of clients) client.socket.close();
+    bench.kill();
+  }
+
+  async announceUdp(client, at) {
+    const n = (this.announced += 1);
+    const ia = PLACES[(n * 37) % PLACES.length];
+    const name = CLIENTS[(n * n) % CLIENTS.length];
+    await client.announce({
+      infoHash: String.fromCharCode(65 + (n * n + n) % 20).repeat(20),
+      peerId: `-${name}-${String(n % 90).padStart(12, '0')}`,
+      port: 2000 + 100 * at + n % 90,
+      left: n % 3,
+      path: ia ? `/announce?ia=${ia}` : '/announce',
+    });
+  }
+
+  /** Announces one peer in each of so many ASes with the longest names, in 40 ISDs. */
+  async announceEverywhere(ases) {
+    for (let n = 0; n < ases; n += 1) {
+      const ia = `${65535 - n % 40}-ffff:ffff:${(65535 - n).toString(16)}`;
+      const query = `info_hash=${'%FF'.repeat(18)}${String(10 + n % 50)}&peer_id=-qB4650-${String(n).padStart(12, '0')}`
+        + `&port=${2000 + n}&left=1&ia=${ia}`;
+      const { status } = await get(`${this.http}/announce?${query}`, { source: `127.0.2.${1 + n % 100}` });
+      if (status !== 200) throw new Error(`announce: ${status}`);
+    }
+  }
+
   stop() {
-    this.process.kill();
+    try {
+      process.kill(-this.process.pid);
+    } catch (error) {
+      if (error.code !== 'ESRCH') throw error;
+    }
     rmSync(this.directory, { recursive: true, force: true });
   }
 }

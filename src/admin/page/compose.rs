@@ -11,7 +11,7 @@ use scion_tracker_core::response::Refusal;
 use super::picture::{Chart, Dots};
 use super::view::{
     Bar, Check, Event, Health, Hour, Isd, Level, Limit, Near, Operator, Part, Places, Tile,
-    Torrent, Traffic, View, bars, bytes, count, percent, rate, span, width,
+    Torrent, Traffic, View, bars, bytes, count, percent, rate, some, span, width,
 };
 use crate::admin::history::{self, Moment};
 use crate::admin::{clients, unix_time};
@@ -61,7 +61,7 @@ pub(super) fn view(handle: &Handle, audience: Audience) -> View {
         uptime: span(vitals.uptime()),
         now: unix_time::text(unix(vitals.now)),
         health: Health {
-            checks: checks(handle, &vitals, &moments),
+            checks: checks(&vitals, &moments),
         },
         tiles: tiles(&vitals, history.rates()),
         near: near(&vitals),
@@ -130,7 +130,7 @@ fn tiles(vitals: &Vitals, rates: Option<(f64, f64)>) -> Vec<Tile> {
         tile(
             "Peers",
             count(peers),
-            format!("{} seeds, {} leechers", count(seeds), count(leechers)),
+            format!("{}, {}", some(seeds, "seed"), some(leechers, "leecher")),
         ),
         tile("Torrents", count(registry.torrents), each),
         tile("Announces per second", announces, scrapes),
@@ -227,7 +227,7 @@ fn places(census: &Census) -> Places {
     isds.sort_by_key(|(number, ases)| (std::cmp::Reverse(sum(ases)), *number));
     let isd = |(number, ases): &(u16, Vec<(IsdAs, u64)>)| Isd {
         number: *number,
-        peers: count(sum(ases)),
+        peers: some(sum(ases), "peer"),
         ases: bars(
             ases.iter().map(|(ia, peers)| (ia.to_string(), *peers)),
             ASES,
@@ -240,7 +240,7 @@ fn places(census: &Census) -> Places {
         isds: isds.iter().take(ISDS).map(isd).collect(),
         without: (without > 0).then(|| Bar {
             name: percent(without, all),
-            value: count(without),
+            value: some(without, "peer"),
             width: width(without, all),
         }),
     }
@@ -341,12 +341,12 @@ fn limits(vitals: &Vitals) -> Vec<Limit> {
     limits
 }
 
-fn checks(handle: &Handle, vitals: &Vitals, moments: &[Moment]) -> Vec<Check> {
+fn checks(vitals: &Vitals, moments: &[Moment]) -> Vec<Check> {
     let mut checks = Vec::new();
     let listeners = vitals.listeners.iter().filter(|it| it.is_tracker()).count();
-    checks.push(match (vitals.is_stopping, handle.draining(), listeners) {
+    checks.push(match (vitals.is_stopping, vitals.is_draining, listeners) {
         (true, ..) => Check::new("Listeners", Level::Bad, "the tracker is stopping"),
-        (_, Some(_), _) => Check::new("Listeners", Level::Note, "draining: clients are sent away"),
+        (_, true, _) => Check::new("Listeners", Level::Note, "draining: clients are sent away"),
         (_, _, 0) => Check::new("Listeners", Level::Bad, "nobody is served: there are none"),
         (_, _, 1) => Check::new("Listeners", Level::Good, "1 takes requests"),
         (_, _, n) => Check::new("Listeners", Level::Good, format!("{n} take requests")),
@@ -380,6 +380,7 @@ fn checks(handle: &Handle, vitals: &Vitals, moments: &[Moment]) -> Vec<Check> {
             Check::new("Records", Level::Good, format!("{store}, {written}"))
         }
     });
+    checks.extend(snapshot(vitals));
     for buffer in vitals
         .receive_buffers
         .iter()
@@ -400,18 +401,78 @@ fn checks(handle: &Handle, vitals: &Vitals, moments: &[Moment]) -> Vec<Check> {
     let before = moments.first().map_or(drops, |it| it.kernel_drops);
     checks.push(match drops.saturating_sub(before) {
         0 => Check::new("Dropped datagrams", Level::Good, "none in the last hour"),
-        new => Check::new(
-            "Dropped datagrams",
-            Level::Note,
-            format!("{} in the last hour: a receive buffer was full", count(new)),
-        ),
+        new => {
+            let dropping = vitals.receive_buffers.iter().filter(|it| it.dropped > 0);
+            let dropping: Vec<_> = dropping.map(|it| it.listener.to_string()).collect();
+            let text = format!(
+                "{} in the last hour: a receive buffer of {} was full",
+                count(new),
+                dropping.join(", ")
+            );
+            Check::new("Dropped datagrams", Level::Note, text)
+        }
     });
     checks
+}
+
+/// The snapshot of the swarms, if the configuration asks for one.
+fn snapshot(vitals: &Vitals) -> Option<Check> {
+    let state = &vitals.snapshots;
+    let (level, text) = if let Some(error) = &state.last_error {
+        (
+            Level::Note,
+            format!("the last one could not be written: {error}"),
+        )
+    } else if let Some(reason) = &state.off_because {
+        (
+            Level::Note,
+            format!("peers will not survive a restart: {reason}"),
+        )
+    } else if let Some(last) = &state.last {
+        let text = format!(
+            "{}, {}, written {}",
+            some(last.peers, "peer"),
+            bytes(last.bytes),
+            ago_text(last.age())
+        );
+        (Level::Good, text)
+    } else if state.file.is_some() {
+        let due = vitals.snapshot_interval.unwrap_or_default();
+        (
+            Level::Good,
+            format!("the first one is written {} after the start", span(due)),
+        )
+    } else {
+        return None;
+    };
+    Some(Check::new("Snapshot", level, text))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_snapshot_is_named_with_its_trouble() {
+        let server = crate::server::Server::bind(Config::of_a_test()).unwrap();
+        let mut vitals = server.handle().vitals();
+        let said = |vitals: &Vitals| snapshot(vitals).map(|it| (it.level, it.text));
+        assert_eq!(said(&vitals), None);
+        vitals.snapshots.off_because = Some("no directory".into());
+        let text = "peers will not survive a restart: no directory".to_owned();
+        assert_eq!(said(&vitals), Some((Level::Note, text)));
+        vitals.snapshots.off_because = None;
+        vitals.snapshots.file = Some("file".into());
+        vitals.snapshot_interval = Some(Duration::from_secs(300));
+        let text = "the first one is written 5 min after the start".to_owned();
+        assert_eq!(said(&vitals), Some((Level::Good, text)));
+        vitals.snapshots.last = Some(crate::snapshot::SnapshotReport::of_a_test(vitals.now));
+        let text = said(&vitals).unwrap().1;
+        assert!(text.starts_with("1 peer, 1 B, written "), "{text}");
+        vitals.snapshots.last_error = Some("disk full".into());
+        let text = "the last one could not be written: disk full".to_owned();
+        assert_eq!(said(&vitals), Some((Level::Note, text)));
+    }
 
     #[test]
     fn the_name_is_that_of_the_first_public_url() {

@@ -155,7 +155,7 @@ pub(crate) struct Places {
     pub(crate) isds: Vec<Isd>,
     /// ISDs that are not shown.
     pub(crate) more: usize,
-    /// Peers without an ISD-AS. `None`: there are none.
+    /// Peers without an ISD-AS, with their share as the name. `None`: there are none.
     pub(crate) without: Option<Bar>,
 }
 
@@ -253,6 +253,12 @@ pub(crate) fn count(number: u64) -> String {
     text
 }
 
+/// A number of things, as in "1 peer" and "1,200 peers".
+pub(crate) fn some(number: u64, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {thing}{plural}", count(number))
+}
+
 /// A rate with as many digits as matter.
 pub(crate) fn rate(per_second: f64) -> String {
     match per_second {
@@ -343,6 +349,8 @@ mod tests {
         ] {
             assert_eq!(count(number), text);
         }
+        assert_eq!(some(1, "peer"), "1 peer");
+        assert_eq!(some(1200, "peer"), "1,200 peers");
         for (number, text) in [
             (0.0, "0"),
             (0.01, "0.01"),

@@ -1,4 +1,7 @@
-"""Trees of Debian, made once and kept in the build folder. For tests/package/run and tests/compose/examples."""
+"""Trees of Debian, made once and kept in the build folder. For tests/package/run and tests/compose/examples.
+
+    python3 tests/package/debian.py        makes all of them, which takes minutes
+"""
 
 import os
 import pathlib
@@ -7,6 +10,12 @@ import subprocess
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BUILT = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", TOP / "target")).absolute() / "package"
+# The packages of each tree, besides those of a minimal one.
+TREES = {
+    "minimal": [],
+    "systemd": ["systemd", "systemd-sysv", "dbus", "logrotate"],
+    "mariadb": ["mariadb-server"],
+}
 SUITE, MIRROR = "bookworm", "http://deb.debian.org/debian"
 
 
@@ -14,7 +23,7 @@ def run(*argv, **more):
     return subprocess.run([str(arg) for arg in argv], check=True, text=True, **more)
 
 
-def tree(name, make):
+def tree(name):
     """A tree that is made once. An interrupted one does not count."""
     done = BUILT / name
     if not done.exists():
@@ -22,29 +31,24 @@ def tree(name, make):
         shutil.rmtree(making, ignore_errors=True)
         BUILT.mkdir(parents=True, exist_ok=True)
         print(f"making the tree {name}", flush=True)
-        make(making)
+        if TREES[name]:
+            add(making, TREES[name])
+        else:
+            run("debootstrap", "--variant=minbase", SUITE, making, MIRROR, stdout=subprocess.DEVNULL)
         making.rename(done)
     return done
 
 
-def minimal():
-    """What debootstrap makes for containers: dpkg, apt and little else."""
+def add(making, packages):
+    """Makes a minimal tree with more packages."""
+    run("cp", "-a", tree("minimal"), making)
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    run("chroot", making, "apt-get", "update", stdout=subprocess.DEVNULL)
+    run("chroot", making, "apt-get", "install", "-y", "--no-install-recommends", *packages, env=env, **quiet)
+    run("chroot", making, "apt-get", "clean")
 
-    def make(to):
-        run("debootstrap", "--variant=minbase", SUITE, to, MIRROR, stdout=subprocess.DEVNULL)
 
-    return tree("minimal", make)
-
-
-def with_packages(name, *packages):
-    """The minimal tree with more packages."""
-
-    def make(to):
-        run("cp", "-a", minimal(), to)
-        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        run("chroot", to, "apt-get", "update", stdout=subprocess.DEVNULL)
-        run("chroot", to, "apt-get", "install", "-y", "--no-install-recommends", *packages, env=env, **quiet)
-        run("chroot", to, "apt-get", "clean")
-
-    return tree(name, make)
+if __name__ == "__main__":
+    for each in TREES:
+        tree(each)

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use scion_tracker_core::types::InfoHash;
 
 use super::serve;
-use crate::client::{Client, Options, ScionOptions, TrackerUrl, Trust};
+use crate::client::{Client, Options, RequestError, ScionOptions, TrackerUrl, Trust};
 use crate::config::{self, Config};
 use crate::server::{admin_socket, local_url};
 
@@ -58,7 +58,8 @@ impl Args {
     }
 }
 
-/// Scrapes. Any certificate will do: only the answer counts.
+/// Scrapes. Any certificate will do, and a refusal is an answer, too: a private tracker refuses whoever has no
+/// passkey, and a listed one other torrents.
 fn ask(url: &TrackerUrl, timeout: Duration) -> anyhow::Result<()> {
     let client = Client::new(&Options {
         timeout,
@@ -76,8 +77,10 @@ fn ask(url: &TrackerUrl, timeout: Duration) -> anyhow::Result<()> {
     let answer = runtime.block_on(client.scrape(url, &[ANY_TORRENT]));
     // Does not wait for a name lookup that still runs.
     runtime.shutdown_background();
-    answer?;
-    Ok(())
+    match answer {
+        Ok(_) | Err(RequestError::Refused(_)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The first listener that can be asked: it has a port, and does not wait for the header of a proxy.

@@ -51,6 +51,20 @@ fn a_tracker_that_runs_is_healthy_over_every_transport() {
     }
 }
 
+/// It refuses the request of the check, which has no passkey.
+#[test]
+fn a_private_tracker_is_healthy() {
+    let home = home();
+    for flag in ["--udp", "--http", "--https", "--http3"] {
+        let flags = [flag, "127.0.0.1:0", "--private", "--listed"];
+        let mut tracker = Tracker::start(&mut program(home.path(), &flags));
+        let url = tracker.line();
+        let answers = format!("{url} answers\n");
+        check_health(&["health", "--timeout", "60s", &url], &[], 0, &answers);
+        tracker.stop(Signal::TERM);
+    }
+}
+
 #[test]
 fn a_scion_only_tracker_is_checked_over_scion() {
     let home = home();

@@ -4,10 +4,12 @@
 //! over TCP are refused until the window is over. The Unix socket is not concerned.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+
+use super::sources::source;
 
 /// Wrong tokens of a source within a window.
 const MOST: u32 = 10;
@@ -27,14 +29,6 @@ struct Failed {
 #[derive(Debug, Default)]
 pub(super) struct Failures {
     sources: Mutex<HashMap<IpAddr, Failed>>,
-}
-
-/// The first address of an IPv6 /64, or the IPv4 address.
-fn source(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip) & !u128::from(u64::MAX)).into(),
-        ip => ip,
-    }
 }
 
 impl Failures {

@@ -4,7 +4,8 @@
 //! needs a token for what it wants; on loopback, statistics need none. There are no cookies, and nothing
 //! changes without a token, so a page in a browser on the host can neither change nor read anything: what
 //! needs no token is refused if `Host` is not a name of loopback (DNS rebinding), and is not shared with
-//! other origins. The exception is `/stats.json`: any page may read its numbers.
+//! other origins. The exception is `/stats.json`: any page may read its numbers. A token in a request that a
+//! page of another site caused is not even looked at, so that no page can use up the attempts of this host.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -19,7 +20,9 @@ use http::header::{AUTHORIZATION, CACHE_CONTROL, HOST, RETRY_AFTER, WWW_AUTHENTI
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use percent_encoding::percent_decode_str;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::State;
 use super::serve::{Arrived, Via};
@@ -59,9 +62,29 @@ const STATISTICS: &[&str] = &["/api/v1/stats", "/api/v2/stats", "/metrics", "/st
 /// Paths that change something although their method is GET, as in torrust's API.
 const CHANGES: &[&str] = &["/api/v1/keys/reload", "/api/v1/whitelist/reload"];
 
+/// Whether a request changes something.
+fn changes(method: &Method, path: &str) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD) || CHANGES.contains(&path)
+}
+
+/// Header fields by which a request shows that a proxy on this host passes it on.
+const PROXIES: &[&str] = &[
+    "forwarded",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-real-ip",
+];
+/// The answer to a request with a token that a page of another site caused.
+const FOREIGN: Refused = Refused {
+    status: StatusCode::FORBIDDEN,
+    message: Cow::Borrowed("a page of another site may not use a token"),
+    retry: None,
+};
+
 fn need(method: &Method, path: &str) -> Need {
-    let reads = matches!(*method, Method::GET | Method::HEAD) && !CHANGES.contains(&path);
-    match reads {
+    match !changes(method, path) {
         true if PAGE.contains(&path) => Need::Nothing,
         false if *method == Method::POST && path == "/stats" => Need::Nothing,
         true if OPEN.contains(&path) => Need::Nothing,
@@ -99,10 +122,16 @@ async fn guard(
     let decided = decide(&state, arrived.via, &request);
     let mut response = match decided {
         Ok(allowed) => {
+            let is_change = changes(request.method(), &path);
             request.extensions_mut().insert(allowed);
-            // A change that has begun is finished, whether or not the client waits for it.
             let answer = state.shared().changes.spawn(next.run(request));
-            match timeout(ANSWER_TIMEOUT, answer).await {
+            // A change that has begun is finished, whether or not the client waits for it. Nobody needs an
+            // answer to a question that nobody waits for.
+            let answer = match is_change {
+                true => Answer::Change(answer),
+                false => Answer::Question(AbortOnDropHandle::new(answer)),
+            };
+            match timeout(ANSWER_TIMEOUT, answer.join()).await {
                 Ok(Ok(response)) => response,
                 Ok(Err(_)) => {
                     let status = StatusCode::INTERNAL_SERVER_ERROR;
@@ -125,6 +154,23 @@ async fn guard(
         HeaderValue::from_static("nosniff"),
     );
     response
+}
+
+/// An answer that a task makes.
+enum Answer {
+    /// The task goes on if this is dropped.
+    Change(JoinHandle<Response>),
+    /// The task ends if this is dropped.
+    Question(AbortOnDropHandle<Response>),
+}
+
+impl Answer {
+    async fn join(self) -> Result<Response, JoinError> {
+        match self {
+            Self::Change(task) => task.await,
+            Self::Question(task) => task.await,
+        }
+    }
 }
 
 /// Why a request is not answered.
@@ -171,7 +217,12 @@ impl Refused {
 }
 
 fn decide(state: &State, via: Via, request: &Request<Body>) -> Result<Allowed, Refused> {
-    let need = need(request.method(), request.uri().path());
+    let (method, path) = (request.method(), request.uri().path());
+    let need = need(method, path);
+    // A form brings its token in the body.
+    if need == Need::Nothing && changes(method, path) && is_foreign(request.headers()) {
+        return Err(FOREIGN);
+    }
     grant(state, via, need, request.headers(), request.uri())
 }
 
@@ -212,11 +263,10 @@ fn grant(
             is_loopback,
         } => (client.ip(), is_loopback),
     };
-    let is_proxied = ["forwarded", "x-forwarded-for"]
-        .iter()
-        .any(|name| headers.contains_key(*name));
+    let is_proxied = PROXIES.iter().any(|name| headers.contains_key(*name));
     match (need, token(headers, uri)) {
         (Need::Nothing, _) => Ok(Allowed { write: false }),
+        (_, Some(_)) if is_foreign(headers) => Err(FOREIGN),
         (need, Some(token)) => {
             let level = check(state, client, &token)?;
             match need {
@@ -285,6 +335,13 @@ fn token<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Option<Cow<'a, [u8]>> {
     let mut pairs = uri.query()?.split('&');
     let token = pairs.find_map(|pair| pair.strip_prefix("token="))?;
     Some(percent_decode_str(token).into())
+}
+
+/// Whether a page of another site caused the request. Browsers say so to every listener with TLS or on loopback
+/// (<https://www.w3.org/TR/fetch-metadata/>); other programs say nothing.
+fn is_foreign(headers: &HeaderMap) -> bool {
+    let mut sites = headers.get_all("sec-fetch-site").iter();
+    sites.any(|site| matches!(site.as_bytes(), b"cross-site" | b"same-site"))
 }
 
 /// Whether `Host` names loopback, so that the request is not one that a page of another host caused by

@@ -1,12 +1,13 @@
 //! Checks of health: whether the tracker answers, and whether all its parts are ready.
 
-use axum::Json;
 use axum::extract::State as Extract;
-use http::StatusCode;
+use axum::{Extension, Json};
+use http::{HeaderMap, StatusCode, Uri};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::State;
+use super::serve::Arrived;
+use super::{State, guard};
 use crate::server::vitals::Vitals;
 
 /// The state of the tracker.
@@ -77,6 +78,23 @@ struct Check {
     reason: Option<String>,
 }
 
+impl Ready {
+    /// Takes out what only the operator is to know: folders of this host, names of other hosts, users.
+    fn for_strangers(&mut self) {
+        for check in &mut self.checks {
+            if check.part == "listener" {
+                continue;
+            }
+            if let Some((_, file)) = check.name.rsplit_once('/') {
+                check.name = file.to_owned();
+            }
+            if check.reason.is_some() {
+                check.reason = Some("see the log of the tracker".into());
+            }
+        }
+    }
+}
+
 impl Check {
     fn new(part: &'static str, name: impl Into<String>, reason: Option<String>) -> Self {
         Self {
@@ -89,7 +107,8 @@ impl Check {
 }
 
 /// Whether the tracker is ready: each listener, the store of the records, and the snapshot of the swarms, if the
-/// last attempt to write it succeeded. While the tracker drains, no listener is ready. Needs no token.
+/// last attempt to write it succeeded. While the tracker drains, no listener is ready. Needs no token; strangers
+/// are not told the folder of the snapshot, nor what the database said.
 #[utoipa::path(
     get,
     path = "/health/ready",
@@ -100,8 +119,16 @@ impl Check {
     ),
     security(())
 )]
-pub(super) async fn ready(Extract(state): Extract<State>) -> (StatusCode, Json<Ready>) {
-    let ready = check(&state.handle.vitals());
+pub(super) async fn ready(
+    Extract(state): Extract<State>,
+    Extension(arrived): Extension<Arrived>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> (StatusCode, Json<Ready>) {
+    let mut ready = check(&state.handle.vitals());
+    if guard::visitor(&state, arrived.via, &headers, &uri).is_err() {
+        ready.for_strangers();
+    }
     let status = match ready.status {
         "ready" => StatusCode::OK,
         _ => StatusCode::SERVICE_UNAVAILABLE,
@@ -175,6 +202,21 @@ mod tests {
         vitals.records.last_error = Some("connection refused".into());
         let reason = "records: out of reach for 7 s: connection refused";
         assert_eq!(not_ready(&vitals), ("not ready", reason.into()));
+        let mut ready = check(&vitals);
+        ready.checks.push(Check::new(
+            "snapshot",
+            "/srv/secret/swarms.snapshot",
+            Some("cannot write /srv/secret".into()),
+        ));
+        let listener = ready.checks[0].name.clone();
+        ready.for_strangers();
+        assert_eq!(ready.checks[0].name, listener);
+        let shown = serde_json::to_string(&ready).unwrap();
+        assert!(
+            !shown.contains("/srv") && !shown.contains("refused"),
+            "{shown}"
+        );
+        assert!(shown.contains(r#""name":"swarms.snapshot""#), "{shown}");
         vitals.records.outage = None;
         vitals.snapshots.file = Some("/data/swarms.snapshot".into());
         vitals.snapshots.last_error = Some("disk full".into());

@@ -1,10 +1,10 @@
 //! Accepts connections for the admin API and serves HTTP/1.1 on them, within limits of its own, so that
-//! neither clients nor strangers can use it to take memory or time from announces.
+//! neither clients nor strangers can use it to take memory or time from announces, nor keep the operator out.
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::patience::Patient;
+use super::sources::Sources;
 use super::{State, router};
 
 /// Connections of one listener. Further ones wait in the queue of the kernel. TCP and the Unix socket count
@@ -33,6 +35,8 @@ const CONNECTIONS: usize = 64;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time until the head of a request has arrived, also of the next one on a kept connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Time for a client to take some of a reply.
+const TAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a request's head, and of what is buffered of a reply.
 const HEAD_BYTES: usize = 16 * 1024;
 /// Fields of a request's head.
@@ -59,6 +63,16 @@ pub(super) enum Via {
         /// Whether the client is on this host.
         is_loopback: bool,
     },
+}
+
+impl Via {
+    /// Whose connection it is. `None`: that of the user who runs the tracker.
+    const fn client(self) -> Option<IpAddr> {
+        match self {
+            Self::Unix => None,
+            Self::Tcp { client, .. } => Some(client.ip()),
+        }
+    }
 }
 
 /// Serves a TCP listener until `stop`, then lets requests end that are being answered.
@@ -117,11 +131,29 @@ where
     A: Future<Output = io::Result<(S, Via)>>,
     C: Future<Output = ()> + Send + 'static,
 {
-    // Ends the connections also when this future is dropped.
-    let stopping = stop.child_token();
-    let _stop_on_drop = stopping.clone().drop_guard();
     let changes = state.shared().changes.clone();
-    let router = router(state);
+    serve_all(accept, serve, router(state), stop).await;
+    changes.close();
+    changes.wait().await;
+    Ok(())
+}
+
+/// Serves connections with this router until `stop` and the end of the last request. Dropped before, it ends
+/// all connections at once.
+async fn serve_all<S, A, C>(
+    accept: impl Fn() -> A,
+    serve: impl Fn(S, Via, Router, CancellationToken) -> C,
+    router: Router,
+    stop: CancellationToken,
+) where
+    A: Future<Output = io::Result<(S, Via)>>,
+    C: Future<Output = ()> + Send + 'static,
+{
+    // Replies without end have to end also when this future is dropped.
+    let stopping = stop.child_token();
+    let dropped = CancellationToken::new();
+    let _drop = [&stopping, &dropped].map(|token| token.clone().drop_guard());
+    let sources = Sources::default();
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
     let tasks = TaskTracker::new();
     loop {
@@ -135,10 +167,15 @@ where
         };
         match accepted {
             Ok((stream, via)) => {
+                let Some(counted) = sources.count(via.client()) else {
+                    tracing::debug!(client = ?via.client(), "admin API: too many connections of one source");
+                    continue;
+                };
                 let connection = serve(stream, via, router.clone(), stopping.clone());
+                let dropped = dropped.clone();
                 tasks.spawn(async move {
-                    connection.await;
-                    drop(permit);
+                    dropped.run_until_cancelled(connection).await;
+                    drop((permit, counted));
                 });
             }
             Err(error) => {
@@ -147,11 +184,8 @@ where
             }
         }
     }
-    for tracker in [tasks, changes] {
-        tracker.close();
-        tracker.wait().await;
-    }
-    Ok(())
+    tasks.close();
+    tasks.wait().await;
 }
 
 /// Serves one connection until it ends, or until `stop` and the end of the request that is being answered.
@@ -175,7 +209,7 @@ where
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Patient::new(stream, TAKE_TIMEOUT)), service);
     let mut served = pin!(served);
     let ended = tokio::select! {
         ended = served.as_mut() => ended,
@@ -188,3 +222,6 @@ where
         tracing::debug!(%error, "admin API: a connection ended with an error");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,7 @@ mod cert;
 mod certificate;
 mod config;
 mod drain;
+mod events;
 mod generate;
 mod health;
 mod isolate;
@@ -22,9 +23,11 @@ mod lists;
 mod log;
 mod notify;
 mod reload;
+mod rules;
 mod scion;
 mod scrape;
 mod serve;
+mod snapshot;
 mod stats;
 mod torrents;
 mod visible;
@@ -85,6 +88,12 @@ enum Command {
     Ban(ban::Args),
     /// Hand a torrent out only inside some ISDs.
     Isolate(isolate::Args),
+    /// Show and change the rules about networks, clients and ISD-ASes.
+    Rules(rules::Args),
+    /// Follow what requests change, live.
+    Events(events::Args),
+    /// Write a snapshot of the swarms now.
+    Snapshot(snapshot::Args),
     /// Have the running tracker read its configuration, lists and certificate again, as SIGHUP does.
     Reload(reload::Args),
     /// Send clients to other trackers, then stop the running tracker.
@@ -137,6 +146,9 @@ impl Cli {
             Some(Command::Deny(args)) => Ok(args.run(lists::List::Deny)?),
             Some(Command::Ban(args)) => Ok(args.run()?),
             Some(Command::Isolate(args)) => Ok(args.run()?),
+            Some(Command::Rules(args)) => Ok(args.run()?),
+            Some(Command::Events(args)) => Ok(args.run()?),
+            Some(Command::Snapshot(args)) => Ok(args.run()?),
             Some(Command::Reload(args)) => Ok(args.run()?),
             Some(Command::Drain(args)) => Ok(args.run()?),
             Some(Command::Certificate(args)) => Ok(args.run()?),

@@ -1,11 +1,14 @@
-//! A stream whose writes fail if the client takes nothing for too long, so that a client that does not read
-//! cannot keep a connection, and its place among the few, forever.
+//! Limits on the time of clients: for taking a reply and for sending a body. A client that does neither cannot
+//! keep a connection, and its place among the few, forever.
 
+use std::error::Error;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
@@ -89,5 +92,54 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shutdown = Pin::new(&mut self.stream).poll_shutdown(cx);
         self.watch(shutdown, cx)
+    }
+}
+
+/// The body of a request, which fails if it has not ended in time.
+#[derive(Debug)]
+pub(super) struct Timed {
+    body: Incoming,
+    /// Begins when somebody wants the body.
+    timer: Option<Pin<Box<Sleep>>>,
+    time: Duration,
+}
+
+impl Timed {
+    /// Gives a body this time, from when it is first read.
+    pub(super) const fn new(body: Incoming, time: Duration) -> Self {
+        Self {
+            body,
+            timer: None,
+            time,
+        }
+    }
+}
+
+impl Body for Timed {
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(None) = frame {
+            return Poll::Ready(None);
+        }
+        let time = self.time;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(time)));
+        match timer.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Some(Err("the body took too long".into()))),
+            Poll::Pending => frame.map(|frame| frame.map(|frame| frame.map_err(Into::into))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::patience::Patient;
+use super::patience::{Patient, Timed};
 use super::sources::Sources;
 use super::{State, router};
 
@@ -35,6 +35,8 @@ const CONNECTIONS: usize = 64;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time until the head of a request has arrived, also of the next one on a kept connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Time for the body of a request, less than for the answer.
+const BODY_TIMEOUT: Duration = Duration::from_secs(25);
 /// Time for a client to take some of a reply.
 const TAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a request's head, and of what is buffered of a reply.
@@ -199,7 +201,8 @@ where
     };
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let mut request: Request = request.map(axum::body::Body::new);
+        let mut request: Request =
+            request.map(|body| axum::body::Body::new(Timed::new(body, BODY_TIMEOUT)));
         request.extensions_mut().insert(arrived.clone());
         let answer = hyper::service::Service::call(&router, request);
         async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }

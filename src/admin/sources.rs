@@ -34,7 +34,9 @@ pub(super) struct Counted {
 impl Sources {
     /// Counts a connection. `None` if its source has [`MOST`].
     pub(super) fn count(&self, client: Option<IpAddr>) -> Option<Counted> {
-        let source = client.map(source).filter(|ip| !ip.is_loopback());
+        let source = client
+            .filter(|ip| !ip.to_canonical().is_loopback())
+            .map(source);
         if let Some(source) = source {
             let mut open = self.0.lock();
             let open = open.entry(source).or_default();

@@ -17,7 +17,8 @@ use super::visible::visible_json;
 use crate::client::Trust;
 use crate::config::{self, Config, Token};
 use crate::server::listener::admin_socket;
-use request::{Address, Answer, Content, Url};
+pub(super) use request::Ended;
+use request::{Address, Answer, Content, Url, Waits};
 pub(super) use table::{Table, text};
 
 /// Where the tracker is, and how to print its answer.
@@ -189,7 +190,49 @@ impl Api {
         self.ask(method, path, Content::None)
     }
 
+    /// Asks for a resource that may not exist.
+    pub(super) fn find(&self, path: &str) -> anyhow::Result<Option<Value>> {
+        let answer = self.exchange(&Method::GET, path, Content::None)?;
+        match answer.status {
+            StatusCode::NOT_FOUND => Ok(None),
+            _ => self.read(&answer).map(Some),
+        }
+    }
+
+    /// Whether to print JSON.
+    pub(super) const fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Asks for an answer without end. Hands its bytes to `take` until that returns false, `stop` ends, or
+    /// nothing comes for the time of `silence`.
+    pub(super) fn follow<S: Future<Output = ()>>(
+        &self,
+        path: &str,
+        silence: Duration,
+        stop: impl FnOnce() -> anyhow::Result<S>,
+        take: impl FnMut(&[u8]) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<Ended> {
+        let waits = Waits {
+            head: self.timeout,
+            bytes: silence,
+        };
+        let token = self.token.as_deref();
+        let followed = request::follow(&self.address, token, path, waits, stop, take);
+        match followed.map_err(|error| self.explain(error))? {
+            Ok(ended) => Ok(ended),
+            Err(answer) => {
+                self.read(&answer)?;
+                bail!("{} does not answer with a stream", self.address)
+            }
+        }
+    }
+
     fn ask(&self, method: &Method, path: &str, content: Content) -> anyhow::Result<Value> {
+        self.read(&self.exchange(method, path, content)?)
+    }
+
+    fn exchange(&self, method: &Method, path: &str, content: Content) -> anyhow::Result<Answer> {
         let asked = request::ask(
             &self.address,
             self.token.as_deref(),
@@ -197,8 +240,12 @@ impl Api {
             content,
             self.timeout,
         );
-        let Answer { status, body } = asked.map_err(|error| self.explain(error))?;
-        let text = String::from_utf8_lossy(&body);
+        asked.map_err(|error| self.explain(error))
+    }
+
+    /// The JSON of an answer, or its error.
+    fn read(&self, Answer { status, body }: &Answer) -> anyhow::Result<Value> {
+        let text = String::from_utf8_lossy(body);
         if status.is_success() {
             return serde_json::from_str(&text)
                 .with_context(|| format!("{} does not answer with JSON", self.address));
@@ -208,7 +255,7 @@ impl Api {
             .as_ref()
             .and_then(|json| json.get("error")?.as_str())
             .unwrap_or(&text);
-        match status {
+        match *status {
             StatusCode::UNAUTHORIZED if self.token.is_none() => {
                 bail!("{} wants a token: name it with --token-file", self.address)
             }

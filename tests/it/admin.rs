@@ -2,8 +2,11 @@
 
 mod cli;
 mod control;
+mod drain;
 mod events;
 mod guard;
+#[cfg(feature = "sqlite")]
+mod store;
 mod torrust;
 mod v2;
 

@@ -27,6 +27,8 @@ use crate::admin::{self, peers};
 const PING: Duration = Duration::from_secs(15);
 /// Time for a reader to take what was sent.
 const TAKE: Duration = Duration::from_secs(30);
+/// Time for a reader to take the comment that the server stops.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Pieces that wait in the connection besides the queue of events.
 const PIECES: usize = 16;
 
@@ -156,15 +158,19 @@ async fn send_all(mut reader: Reader, mut sender: Sender<Bytes>, stopping: Cance
         let sent = timeout(TAKE, sender.send_data(piece));
         match stopping.run_until_cancelled(sent).await {
             Some(Ok(Ok(()))) => {}
-            _ => return,
+            Some(_) => return,
+            None => break,
         }
         let next = timeout(PING, reader.next());
         piece = match stopping.run_until_cancelled(next).await {
-            None => return,
+            None => break,
             Some(Err(_)) => Bytes::from_static(b": ping\n\n"),
             Some(Ok(next)) => text(&next).into(),
         };
     }
+    // Tells an end in order from one that nobody wanted.
+    let farewell = Bytes::from_static(b": the tracker stops\n\n");
+    let _ = timeout(FAREWELL, sender.send_data(farewell)).await;
 }
 
 /// An event as text: its name, and its data on one line.

@@ -1,4 +1,4 @@
-//! One request to the admin API, over a Unix socket, TCP or TLS.
+//! One request to the admin API, over a Unix socket, TCP or TLS. The answer is read whole, or as it comes.
 
 use std::fmt;
 use std::io;
@@ -10,8 +10,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
-use http::{Method, Request, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
@@ -126,6 +127,109 @@ pub(super) fn ask(
     content: Content,
     time: Duration,
 ) -> anyhow::Result<Answer> {
+    let request = build(address, token, (method, path), content)?;
+    let exchange = async {
+        timeout(time, async {
+            let response = respond(connect(address).await?, request).await?;
+            whole(response).await
+        })
+        .await
+    };
+    run(exchange)?
+        .with_context(|| format!("{address} does not answer within {} s", time.as_secs()))?
+}
+
+/// Runs a future to its end. Does not wait for a name lookup that still runs.
+fn run<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let done = runtime.block_on(future);
+    runtime.shutdown_background();
+    Ok(done)
+}
+
+/// Why an answer without end is no longer read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Ended {
+    /// By the signal that ends this program.
+    Interrupted,
+    /// Nobody wants more.
+    Enough,
+    /// By the tracker.
+    Stream,
+}
+
+/// How long to wait for an answer without end.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waits {
+    /// For its head.
+    pub(super) head: Duration,
+    /// For its next bytes.
+    pub(super) bytes: Duration,
+}
+
+/// Asks for an answer without end, and hands its bytes on as they come, until `take` wants no more or `stop`
+/// ends. An answer with another status than 200 is returned.
+pub(super) fn follow<S: Future<Output = ()>>(
+    address: &Address,
+    token: Option<&str>,
+    path: &str,
+    waits: Waits,
+    stop: impl FnOnce() -> anyhow::Result<S>,
+    mut take: impl FnMut(&[u8]) -> anyhow::Result<bool>,
+) -> anyhow::Result<Result<Ended, Answer>> {
+    let request = build(address, token, (&Method::GET, path), Content::None)?;
+    let exchange = async {
+        let stop = stop()?;
+        let reading = async {
+            let response = timeout(waits.head, async {
+                respond(connect(address).await?, request).await
+            });
+            let late = || {
+                format!(
+                    "{address} does not answer within {} s",
+                    waits.head.as_secs()
+                )
+            };
+            let mut response = response.await.with_context(late)??;
+            if response.status() != StatusCode::OK {
+                let answer = timeout(waits.head, whole(response));
+                return Ok(Err(answer.await.with_context(late)??));
+            }
+            loop {
+                let frame = timeout(waits.bytes, response.frame()).await;
+                let frame = frame.with_context(|| {
+                    format!("{address} has sent nothing for {} s", waits.bytes.as_secs())
+                })?;
+                match frame {
+                    Some(Ok(frame)) => {
+                        if let Ok(bytes) = frame.into_data()
+                            && !take(&bytes)?
+                        {
+                            return Ok(Ok(Ended::Enough));
+                        }
+                    }
+                    // A connection that breaks is an end that nobody announced.
+                    None | Some(Err(_)) => return Ok(Ok(Ended::Stream)),
+                }
+            }
+        };
+        tokio::select! {
+            read = reading => read,
+            () = stop => Ok(Ok(Ended::Interrupted)),
+        }
+    };
+    run(exchange)?
+}
+
+fn build(
+    address: &Address,
+    token: Option<&str>,
+    (method, path): (&Method, &str),
+    content: Content,
+) -> anyhow::Result<Request<Full<Bytes>>> {
     let host = match address {
         Address::Unix(_) => "localhost".into(),
         Address::Tcp(Url { host, port, .. }, _) => format!("{host}:{port}"),
@@ -148,65 +252,52 @@ pub(super) fn ask(
             body
         }
     };
-    let request = request.body(Full::new(Bytes::from(body)))?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    let answer =
-        runtime.block_on(async { timeout(time, connect_and_send(address, request)).await });
-    // Does not wait for a name lookup that still runs.
-    runtime.shutdown_background();
-    answer.with_context(|| format!("{address} does not answer within {} s", time.as_secs()))?
+    Ok(request.body(Full::new(Bytes::from(body)))?)
 }
 
-async fn connect_and_send(
-    address: &Address,
-    request: Request<Full<Bytes>>,
-) -> anyhow::Result<Answer> {
+/// A connection of any kind.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+async fn connect(address: &Address) -> anyhow::Result<Box<dyn Stream>> {
     match address {
-        Address::Unix(path) => send(UnixStream::connect(path).await?, request).await,
+        Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
         Address::Tcp(url, tls) => {
             let bare = url.host.trim_start_matches('[').trim_end_matches(']');
             let cannot = |error: io::Error| anyhow::anyhow!("cannot connect to {url}: {error}");
             let stream = TcpStream::connect((bare, url.port)).await.map_err(cannot)?;
             match tls {
-                None => send(stream, request).await,
+                None => Ok(Box::new(stream)),
                 Some(tls) => {
                     let name = ServerName::try_from(bare.to_owned())?;
                     let stream = tls.connect(name, stream).await.map_err(cannot)?;
-                    send(stream, request).await
+                    Ok(Box::new(stream))
                 }
             }
         }
     }
 }
 
-async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> anyhow::Result<Answer>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+/// Sends a request, and waits for the head of the answer. A task carries its body.
+async fn respond(
+    stream: Box<dyn Stream>,
+    request: Request<Full<Bytes>>,
+) -> anyhow::Result<Response<Incoming>> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let exchange = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES);
-        let body = body.collect().await;
-        let body = body.map_err(|error| anyhow::anyhow!("cannot read the answer: {error}"))?;
-        Ok(Answer {
-            status,
-            body: body.to_bytes(),
-        })
-    };
-    tokio::pin!(exchange, connection);
-    tokio::select! {
-        answer = exchange.as_mut() => answer,
-        ended = connection => {
-            ended?;
-            // What was read before the end is still there.
-            exchange.await
-        }
-    }
+    tokio::spawn(connection);
+    Ok(sender.send_request(request).await?)
+}
+
+async fn whole(response: Response<Incoming>) -> anyhow::Result<Answer> {
+    let status = response.status();
+    let body = Limited::new(response.into_body(), ANSWER_BYTES);
+    let body = body.collect().await;
+    let body = body.map_err(|error| anyhow::anyhow!("cannot read the answer: {error}"))?;
+    Ok(Answer {
+        status,
+        body: body.to_bytes(),
+    })
 }
 
 #[cfg(test)]

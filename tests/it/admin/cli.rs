@@ -1,10 +1,13 @@
 //! The commands that ask a running tracker, against a tracker in a process of its own.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Lines, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Output;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, ChildStdout, Output, Stdio};
+use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::cli::{self, home, program, stderr};
@@ -103,6 +106,70 @@ fn commands_show_and_change_a_running_tracker() {
             ),
         ),
         (&["isolate", "remove", &hash], ""),
+        (
+            &["rules"],
+            "all torrents\n  none are set here; those of the configuration are in force\n\nno torrents with rules of their own\n",
+        ),
+        (
+            &[
+                "rules",
+                "set",
+                "--deny-networks",
+                "198.51.100.0/24,192.0.2.1",
+                "--isd-as",
+                "- 1-ff00:0:110, +",
+            ],
+            "deny networks     198.51.100.0/24, 192.0.2.1/32\nISD-AS            - 1-ff00:0:110, +\n",
+        ),
+        (
+            &[
+                "rules",
+                "add",
+                "--deny-networks",
+                "2001:db8::/32,192.0.2.1/32",
+                "--deny-clients",
+                "-XL",
+            ],
+            "deny networks     198.51.100.0/24, 192.0.2.1/32, 2001:db8::/32\ndeny clients      -XL\nISD-AS            - 1-ff00:0:110, +\n",
+        ),
+        (
+            &[
+                "rules",
+                "remove",
+                "--deny-networks",
+                "192.0.2.1,198.51.100.0/24",
+                "--deny-clients",
+                "-XL",
+            ],
+            "deny networks     2001:db8::/32\nISD-AS            - 1-ff00:0:110, +\n",
+        ),
+        (
+            &["rules", "set", "--isd-as", "", "--proven"],
+            "deny networks     2001:db8::/32\nproven            only a proven ISD-AS counts\n",
+        ),
+        (
+            &[
+                "rules",
+                "set",
+                "--torrent",
+                &hash,
+                "--allow-clients",
+                "-qB,-TR",
+            ],
+            "allow clients     -qB, -TR\n",
+        ),
+        (
+            &["rules", "list", "--torrent", &hash],
+            "allow clients     -qB, -TR\n",
+        ),
+        (
+            &["rules", "list"],
+            &format!(
+                "all torrents\n  deny networks     2001:db8::/32\n  proven            only a proven ISD-AS counts\n\n{hash}\n  allow clients     -qB, -TR\n\n"
+            ),
+        ),
+        (&["rules", "remove", "--torrent", &hash, "--all"], ""),
+        (&["rules", "remove", "--all"], ""),
         (&["torrents"], "no torrents\n"),
         (&["reload"], "reloaded, no setting has changed\n"),
         (&["drain"], "draining until it is stopped\n"),
@@ -130,6 +197,21 @@ fn commands_show_and_change_a_running_tracker() {
             &["torrents", &hash],
             "this torrent has no peers and is in no list (404)",
         ),
+        (
+            &["rules", "add", "--deny-networks", "192.0.2.1"],
+            "no rules are set here; those of the configuration are in force: set all of them",
+        ),
+        (
+            &["rules", "remove", "--all"],
+            "no rules are set here; those of the configuration are in force (404)",
+        ),
+        (&["rules", "set"], "name the parts to set"),
+        (&["rules", "remove"], "name the entries"),
+        (
+            &["rules", "set", "--deny-networks", "192.0.2.1/24"],
+            "deny_networks: 192.0.2.1/24 has bits set beyond its prefix: write 192.0.2.0/24 (400)",
+        ),
+        (&["events", "--torrent", "XX"], "(400)"),
         (&["certificate"], "no listener uses a certificate (404)"),
     ] {
         let said = tracker.fails(args);
@@ -218,6 +300,155 @@ fn drain_stops_the_program() {
     let printed = tracker.prints(&["drain", "--stop-after", "1s"]);
     assert!(printed.starts_with("draining, stops in "), "{printed}");
     assert!(tracker.tracker.child.wait().unwrap().success());
+}
+
+#[test]
+fn a_snapshot_is_written_on_request() {
+    let tracker = Program::start();
+    let announced = tracker.run(&[
+        "announce",
+        &tracker.http,
+        "--info-hash",
+        &"01".repeat(20),
+        "--port",
+        "6881",
+    ]);
+    assert!(announced.status.success(), "{}", stderr(&announced));
+    let shown = tracker.prints(&["snapshot", "--show"]);
+    assert!(
+        shown.contains("swarms.snapshot\nlast      none since the start\n"),
+        "{shown}"
+    );
+    let written = tracker.prints(&["snapshot"]);
+    assert!(written.starts_with("1 peers of 1 torrents, "), "{written}");
+    assert!(written.ends_with(" s\n"), "{written}");
+    let shown = tracker.prints(&["snapshot", "--show"]);
+    assert!(
+        shown.contains("\ncontents  1 peers of 1 torrents, "),
+        "{shown}"
+    );
+    let json = tracker.prints(&["snapshot", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["peers"], 1);
+    let file = tracker
+        .home
+        .path()
+        .join(".local/state/scion-tracker/swarms.snapshot");
+    assert!(file.exists());
+}
+
+/// A process that follows events.
+struct Following {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Following {
+    /// Starts it, and waits until it follows: it shows an announce of a torrent of its own.
+    fn start(tracker: &Program, args: &[&str]) -> Self {
+        let mut command = program(tracker.home.path(), &["events"]);
+        let command = command
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    fn line(&mut self) -> String {
+        self.lines.next().unwrap().unwrap()
+    }
+
+    /// The exit code, and what it said.
+    fn end(self) -> (Option<i32>, String) {
+        let output = self.child.wait_with_output().unwrap();
+        (output.status.code(), stderr(&output))
+    }
+}
+
+impl Program {
+    fn announce(&self, hash: u8) {
+        let hash = format!("{hash:02x}").repeat(20);
+        let args = [
+            "announce",
+            &self.http,
+            "--info-hash",
+            &hash,
+            "--port",
+            "6881",
+        ];
+        let announced = self.run(&args);
+        assert!(announced.status.success(), "{}", stderr(&announced));
+    }
+
+    /// Waits until so many events are followed.
+    fn is_read_by(&self, readers: usize) {
+        let socket = self
+            .home
+            .path()
+            .join(".local/state/scion-tracker/admin.sock");
+        let start = Instant::now();
+        // Eight readers are served at most. Those that this makes leave at once.
+        loop {
+            let mut open = Vec::new();
+            let mut refused = false;
+            while open.len() < 9 && !refused {
+                let mut stream = UnixStream::connect(&socket).unwrap();
+                let request = super::request("GET", "/api/v2/events", &[], "");
+                stream.write_all(request.as_bytes()).unwrap();
+                let mut status = [0; 12];
+                stream.read_exact(&mut status).unwrap();
+                refused = status.ends_with(b"503");
+                open.push(stream);
+            }
+            if open.len() - 1 + readers == 8 {
+                return;
+            }
+            assert!(start.elapsed() < Duration::from_secs(30), "{}", open.len());
+        }
+    }
+}
+
+#[test]
+fn events_are_followed_until_the_end() {
+    let tracker = Program::start();
+    let mut json = Following::start(&tracker, &["--json"]);
+    let mut text = Following::start(&tracker, &["--kinds", "announced"]);
+    let interrupted = Following::start(&tracker, &["--kinds", "refused"]);
+    tracker.is_read_by(3);
+    tracker.announce(1);
+    assert_eq!(
+        text.line(),
+        "announced  010101010101  127.0.0.1:6881  leecher new  0/1"
+    );
+    let event: serde_json::Value = serde_json::from_str(&json.line()).unwrap();
+    assert_eq!(
+        (&event["event"], &event["change"]),
+        (&"announced".into(), &"joined".into())
+    );
+    assert_eq!(event["info_hash"], "01".repeat(20));
+    kill_process(Pid::from_child(&interrupted.child), Signal::INT).unwrap();
+    assert_eq!(interrupted.end(), (Some(0), String::new()));
+    tracker.tracker.stop(Signal::TERM);
+    for following in [json, text] {
+        let said = "scion-tracker: the tracker stops\n";
+        assert_eq!(following.end(), (Some(0), said.into()));
+    }
+}
+
+#[test]
+fn events_of_a_tracker_that_is_killed_end_with_an_error() {
+    let mut tracker = Program::start();
+    let following = Following::start(&tracker, &[]);
+    tracker.is_read_by(1);
+    tracker.tracker.child.kill().unwrap();
+    let (code, said) = following.end();
+    assert_eq!(code, Some(1));
+    assert!(
+        said.contains("the tracker has ended the connection"),
+        "{said}"
+    );
 }
 
 #[test]

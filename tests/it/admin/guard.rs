@@ -63,6 +63,8 @@ fn tokens_decide_what_a_request_may_do() {
         ),
         ("GET", "/api/v1/keys/reload", &[read], 403),
         ("GET", "/api/v1/keys/reload", &[write], 200),
+        ("GET", "/api/v1/stats", &["Via: 1.1 front"], 401),
+        ("GET", "/api/v1/stats", &["X-Real-IP: 192.0.2.1"], 401),
         ("GET", "/nothing", &[], 401),
         ("GET", "/nothing", &[read], 404),
         ("OPTIONS", keys, &[], 401),
@@ -112,6 +114,83 @@ fn whoever_guesses_tokens_has_to_wait() {
         200
     );
     assert_eq!(tracker.ask("GET", "/api/v2/keys").status, 200);
+}
+
+#[test]
+fn a_page_of_another_site_cannot_use_up_the_attempts() {
+    let tracker = Tracker::start();
+    let guess = "/api/v2/keys?token=guess";
+    for site in ["cross-site", "same-site"] {
+        let header = format!("Sec-Fetch-Site: {site}");
+        for (method, target) in [
+            ("GET", guess),
+            ("POST", "/stats"),
+            ("GET", "/stats?token=guess"),
+            ("POST", "/api/v2/allow?token=write-token"),
+        ] {
+            for _ in 0..11 {
+                let reply = tracker.over_tcp(method, target, &[&header]);
+                assert_eq!(reply.status, 403, "{method} {target}: {reply:?}");
+            }
+        }
+        // A link leads to the page.
+        assert_eq!(tracker.over_tcp("GET", "/stats", &[&header]).status, 200);
+    }
+    for site in ["same-origin", "none"] {
+        let header = format!("Sec-Fetch-Site: {site}");
+        let reply = tracker.over_tcp("GET", "/api/v2/keys?token=read-token", &[&header]);
+        assert_eq!(reply.status, 200, "{reply:?}");
+    }
+}
+
+#[test]
+fn strangers_are_not_told_folders() {
+    let tracker = Tracker::start_with(|config| {
+        config.admin.read_token = "read-token".parse().ok();
+        config.snapshot.enabled = true;
+    });
+    let folder = tracker.directory.path().to_str().unwrap();
+    let shown = |target: &str, headers: &[&str]| {
+        let reply = tracker.over_tcp("GET", target, headers);
+        assert_eq!(reply.status, 200, "{reply:?}");
+        assert!(reply.body.contains("swarms.snapshot"), "{reply:?}");
+        reply.body.contains(folder)
+    };
+    let proxied = "X-Forwarded-For: 192.0.2.1";
+    assert!(!shown("/health/ready", &[proxied]));
+    assert!(!shown("/health/ready", &["Host: evil.example"]));
+    assert!(shown("/health/ready?token=read-token", &[proxied]));
+    assert!(shown("/health/ready", &[]));
+}
+
+#[test]
+fn tokens_are_in_no_line_of_the_log() {
+    let home = home();
+    let flags = [
+        "--http",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+        "--admin-token",
+        "secret-token",
+        "--log-level",
+        "trace",
+    ];
+    let mut tracker = crate::cli::Tracker::start(&mut program(home.path(), &flags));
+    tracker.line();
+    let socket = home.path().join(".local/state/scion-tracker/admin.sock");
+    for (target, headers) in [
+        ("/api/v2/keys?token=secret-token", &[][..]),
+        ("/api/v2/keys", &["Authorization: Bearer secret-token"]),
+        ("/api/v2/keys?token=secret-guess", &[]),
+    ] {
+        let stream = UnixStream::connect(&socket).unwrap();
+        let reply = exchange(stream, &request("GET", target, headers, ""));
+        assert_eq!(reply.status, 200, "{reply:?}");
+    }
+    let (_, log) = tracker.stop(rustix::process::Signal::TERM);
+    assert!(log.contains("admin API on unix socket"), "{log}");
+    assert!(!log.contains("secret-"), "{log}");
 }
 
 #[test]

@@ -140,7 +140,7 @@ impl Lists {
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 struct Places {
-    /// Which ISDs and ASes are served, in SCION's syntax, as in "- 1-ff00:0:110, +". The first entry that
+    /// Which ISDs and ASes are served, in SCION's syntax, as in "+ 64-0, -". The first entry that
     /// matches decides. An empty text serves all.
     #[arg(long, value_name = "ACL", allow_hyphen_values = true)]
     isd_as: Option<String>,

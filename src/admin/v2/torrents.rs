@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
+use scion_tracker_core::registry::Registry as _;
 use scion_tracker_core::registry::read::{
     InfoHashPrefix, PeerCounts, PeerView, TorrentOrder, TorrentQuery, TorrentView,
 };
@@ -321,7 +322,9 @@ pub(in crate::admin) async fn get(
         ));
     }
     let (torrent, peers) = found.unzip();
-    let counts = torrent.map_or_else(Default::default, |torrent| torrent.counts);
+    // The downloads of a torrent without peers are known as well.
+    let past = || state.handle.registry().scrape(&info_hash);
+    let counts = torrent.map_or_else(past, |torrent| torrent.counts);
     let peers = peers.unwrap_or_default();
     let mut places = BTreeMap::new();
     for peer in &peers {

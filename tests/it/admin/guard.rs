@@ -173,7 +173,7 @@ fn tokens_are_in_no_line_of_the_log() {
         "127.0.0.1:0",
         "--admin-token",
         "secret-token",
-        "--log-level",
+        "--log",
         "trace",
     ];
     let mut tracker = crate::cli::Tracker::start(&mut program(home.path(), &flags));

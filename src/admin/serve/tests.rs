@@ -1,7 +1,10 @@
 //! Clients that are slow, on purpose or not, and the end of their connections.
 
+use std::pin::Pin;
+
 use axum::routing::get;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
 
 use super::*;
@@ -152,24 +155,21 @@ async fn nobody_waits_for_the_registry_who_is_gone() {
     drop(walking);
 }
 
-/// Hands out the server's ends of connections of this client.
-fn listener(
-    via: Via,
-) -> (
-    tokio::sync::mpsc::UnboundedSender<DuplexStream>,
-    impl Fn() -> std::pin::Pin<Box<dyn Future<Output = io::Result<(DuplexStream, Via)>> + Send>>,
-) {
-    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
-    let receiver = Arc::new(tokio::sync::Mutex::new(receiver));
-    let accept = move || {
+/// An accepted connection of a listener.
+type Accepting = Pin<Box<dyn Future<Output = io::Result<(DuplexStream, Via)>> + Send>>;
+
+/// A listener to which connections of this client are sent.
+fn listener(via: Via) -> (mpsc::Sender<DuplexStream>, impl Fn() -> Accepting) {
+    let (sender, receiver) = mpsc::channel(64);
+    let receiver = Arc::new(Mutex::new(receiver));
+    let accept = move || -> Accepting {
         let receiver = Arc::clone(&receiver);
-        let accepted = async move {
+        Box::pin(async move {
             let stream = receiver.lock().await.recv().await;
             stream
                 .map(|stream| (stream, via))
                 .ok_or_else(|| io::Error::other("no client is left"))
-        };
-        Box::pin(accepted) as std::pin::Pin<Box<dyn Future<Output = _> + Send>>
+        })
     };
     (sender, accept)
 }
@@ -180,10 +180,10 @@ async fn one_source_does_not_take_all_connections() {
     let router = Router::new().route("/", get(|| async { "x" }));
     let stop = CancellationToken::new();
     let serving = tokio::spawn(serve_all(accept, connection, router, stop.clone()));
-    let mut clients: Vec<_> = (0..=super::super::sources::MOST)
+    let mut clients: Vec<_> = (0..=crate::admin::sources::MOST)
         .map(|_| {
             let (client, server) = duplex(1024);
-            sender.send(server).unwrap();
+            sender.try_send(server).unwrap();
             client
         })
         .collect();
@@ -215,7 +215,7 @@ async fn no_connection_outlives_its_listener() {
     let mut clients: Vec<_> = ["GET / HT", "GET /api/v2/events HTTP/1.1\r\nHost: t\r\n\r\n"]
         .map(|sent| {
             let (client, server) = duplex(64);
-            sender.send(server).unwrap();
+            sender.try_send(server).unwrap();
             (sent, client)
         })
         .into();

@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use scion_tracker_core::response::Refusal;
+
 use super::text::Format;
 use super::*;
 use crate::config::Config;
+use crate::counters::Network;
+use crate::samples::Transport;
 use crate::server::Server;
 use crate::server::vitals::{Limited, Process};
-use crate::snapshot::SnapshotReport;
+use crate::snapshot::{LoadReport, SnapshotReport};
 
 const PAGE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/monitoring.md"));
 
@@ -19,6 +23,15 @@ fn vitals() -> Vitals {
     vitals.records.last_write = Some(Duration::ZERO);
     let now = SystemTime::UNIX_EPOCH;
     vitals.snapshots.last = Some(SnapshotReport::of_a_test(now));
+    vitals.snapshots.loaded = Some(LoadReport {
+        written: now,
+        duration: Duration::ZERO,
+        torrents: 1,
+        peers: 1,
+        expired: 0,
+        left_out: 0,
+    });
+    vitals.snapshot_interval = Some(Duration::from_secs(300));
     vitals.process = Some(Process {
         resident: 1,
         open_files: Some(Limited { now: 1, limit: 2 }),
@@ -70,6 +83,12 @@ fn a_sample_belongs_to_the_type_before_it() {
             );
         }
     }
+    let mut refused = vitals();
+    let (refusal, transport) = (Refusal::RateLimit, Transport::Http3);
+    refused.counters.refuse(refusal, transport, Network::Scion);
+    let text = render(refused, Format::Prometheus).unwrap();
+    let row = "scion_tracker_refusals_total{transport=\"http3\",family=\"scion\",reason=\"rate_limit\"} 1\n";
+    assert!(text.contains(row), "{text}");
     let open_metrics = render(vitals(), Format::OpenMetrics).unwrap();
     assert!(open_metrics.ends_with("# EOF\n"));
     assert!(open_metrics.contains("\nscion_tracker_requests_total{"));

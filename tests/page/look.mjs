@@ -1,7 +1,7 @@
 // Looks at the page of statistics in Chromium: what it shows, whether axe-core finds something, with and without
 // JavaScript, signed in and not, on the admin listener and on a public one, of trackers that are empty, large, drain or
 // have lost their database. Makes the screenshots of the docs, of an hour that passes in a minute.
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import assert from 'node:assert/strict';
 import { mkdirSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -61,6 +61,8 @@ async function shot(tab, name, height) {
   const { width } = tab.viewport();
   await tab.evaluate(() => window.scrollTo(0, 0));
   await tab.screenshot({ path, clip: { x: 0, y: 0, width, height }, optimizeForSpeed: false });
+  // 256 colors are enough for a page.
+  if (forDocs) execFileSync('pngquant', ['--force', '--ext', '.png', path]);
   const { size } = statSync(path);
   assert.ok(size < IMAGE_BYTES, `${name}.png has ${size} bytes`);
   step(`${name}.png: ${Math.round(size / 1000)} kB`);

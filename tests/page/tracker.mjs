@@ -105,7 +105,21 @@ class UdpClient {
   }
 }
 
-/** How many peers there are at each moment of an hour: a wave with a small one on it. */
+/** Announces one of many peers: each is in one torrent, few torrents have many. */
+async function announceUdp(client, peer) {
+  const ia = PLACES[(peer * 37) % PLACES.length];
+  const name = CLIENTS[(peer * peer) % CLIENTS.length];
+  const torrent = Math.floor(240 * ((peer * 7919 % 1000) / 1000) ** 2);
+  await client.announce({
+    infoHash: `torrent ${String(torrent).padStart(12, '0')}`,
+    peerId: `-${name}-${String(peer).padStart(12, '0')}`,
+    port: 2000 + Math.floor(peer / 40),
+    left: peer % 3,
+    path: ia ? `/announce?ia=${ia}` : '/announce',
+  });
+}
+
+/** How many announces there are at each moment of an hour: a wave with a small one on it. */
 const wave = (part) => 0.62 + 0.28 * Math.sin(part * 5 - 1.4) + 0.06 * Math.sin(part * 31);
 
 export class Tracker {
@@ -194,25 +208,15 @@ peers_per_source_in_torrent = 255
       }
       const part = (now - begun) / (3600_000 / HURRY);
       const some = Math.round(40 * wave(Math.min(part, 1)));
-      await Promise.all(clients.slice(0, some).map((client, at) => this.announceUdp(client, at)));
+      await Promise.all(Array.from({ length: some }, () => {
+        const peer = Math.floor(Math.random() * 12_000);
+        return announceUdp(clients[peer % clients.length], peer);
+      }));
       if (Math.random() < 0.5) await this.announce(2);
       await wait(40);
     }
     for (const client of clients) client.socket.close();
     bench.kill();
-  }
-
-  async announceUdp(client, at) {
-    const n = (this.announced += 1);
-    const ia = PLACES[(n * 37) % PLACES.length];
-    const name = CLIENTS[(n * n) % CLIENTS.length];
-    await client.announce({
-      infoHash: String.fromCharCode(65 + (n * n + n) % 20).repeat(20),
-      peerId: `-${name}-${String(n % 90).padStart(12, '0')}`,
-      port: 2000 + 100 * at + n % 90,
-      left: n % 3,
-      path: ia ? `/announce?ia=${ia}` : '/announce',
-    });
   }
 
   /** Announces one peer in each of so many ASes with the longest names, in 40 ISDs. */

@@ -32,6 +32,18 @@ class Failure(Exception):
     """Something that must not be."""
 
 
+# Those that were started, so that none is left after a failure.
+RUNNING = []
+
+
+def kill_all():
+    """Ends those that a failed check has left."""
+    for tracker in RUNNING:
+        if tracker.process.poll() is None:
+            tracker.kill()
+    RUNNING.clear()
+
+
 class Tracker:
     """A running program. `database`: a URL, or None for the file in the data directory."""
 
@@ -53,6 +65,7 @@ class Tracker:
             self.process = subprocess.Popen(
                 command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=log, preexec_fn=come_first
             )
+        RUNNING[:] = [it for it in RUNNING if it.process.poll() is None] + [self]
         line = self.process.stdout.readline().decode().strip()
         self.started_in = time.monotonic() - start
         if not line.startswith("udp://"):

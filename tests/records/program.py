@@ -24,8 +24,8 @@ COUNTED = bytes([0x5C] * 20)
 # How long announces are measured in one phase, in seconds, and how many per second are sent.
 PHASE = 1.5
 RATE = 2000
-# How long a server that does not answer goes unnoticed.
-UNNOTICED = 5
+# A server that does not answer is noticed within this: a statement has 4 s, a new connection 3 s.
+UNNOTICED = 8
 
 
 class Failure(Exception):

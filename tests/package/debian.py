@@ -9,7 +9,7 @@ import shutil
 import subprocess
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
-BUILT = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", TOP / "target")).absolute() / "package"
+BUILT = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", TOP / "target")).absolute() / "debian"
 # The packages of each tree, besides those of a minimal one.
 TREES = {
     "minimal": [],

@@ -32,23 +32,21 @@ pub(crate) fn receive_plain_datagrams(socket: &UdpSocket) -> io::Result<()> {
 }
 
 /// Has the kernel fragment datagrams that are longer than the MTU of their link, and allows routers to
-/// (`IP_PMTUDISC_DONT` in ip(7), `IPV6_PMTUDISC_DONT` in ipv6(7)).
+/// (`IP_PMTUDISC_DONT` in ip(7), `IPV6_PMTUDISC_DONT` in ipv6(7), `IPV6_DONTFRAG` in RFC 3542, section 11.2).
 ///
 /// Undoes what [`quinn::udp::UdpSocketState`] sets: no fragments, and errors for long datagrams.
 pub(crate) fn allow_fragments(socket: &UdpSocket) -> io::Result<()> {
-    let (level, option, value) = match socket.local_addr()? {
-        SocketAddr::V4(_) => (
-            libc::IPPROTO_IP,
-            libc::IP_MTU_DISCOVER,
-            libc::IP_PMTUDISC_DONT,
-        ),
-        SocketAddr::V6(_) => (
-            libc::IPPROTO_IPV6,
-            libc::IPV6_MTU_DISCOVER,
-            libc::IPV6_PMTUDISC_DONT,
-        ),
-    };
-    set_int(socket, level, option, value)
+    match socket.local_addr()? {
+        SocketAddr::V4(_) => {
+            let never = libc::IP_PMTUDISC_DONT;
+            set_int(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, never)
+        }
+        SocketAddr::V6(_) => {
+            let never = libc::IPV6_PMTUDISC_DONT;
+            set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, never)?;
+            set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 0)
+        }
+    }
 }
 
 /// Has the kernel keep a connection back until its client has sent something, for this long at most

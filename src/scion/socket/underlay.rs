@@ -208,4 +208,16 @@ mod tests {
             assert_eq!(receiver.recv(&mut [0; 70_000]).unwrap(), length);
         }
     }
+
+    /// The longest datagram over IPv6 is longer than the MTU of the loopback interface, 65,536 bytes.
+    #[tokio::test]
+    async fn datagrams_that_are_longer_than_an_ipv6_link_are_fragmented() {
+        const LONGEST: usize = 65_527;
+        let underlay = Underlay::new(UdpSocket::bind("[::1]:0").unwrap()).unwrap();
+        let receiver = UdpSocket::bind("[::1]:0").unwrap();
+        let to = receiver.local_addr().unwrap();
+        let refused = underlay.send(to, &[0; LONGEST], None);
+        assert_eq!(refused, Refused::default());
+        assert_eq!(receiver.recv(&mut [0; 70_000]).unwrap(), LONGEST);
+    }
 }

@@ -247,7 +247,7 @@ class Network:
 
     def paths(self, host, to, probe=True):
         """The paths from a host to an AS that `scion showpaths` finds. Only those that work with `probe`."""
-        argv = [os.path.join(self.programs, "scion"), "showpaths", to.isd_as, "--format", "json", "--refresh"]
+        argv = [os.path.join(self.programs, "scion"), "showpaths", to.isd_as, "--sciond", DAEMON, "--format", "json", "--refresh"]
         try:
             found = json.loads(output_of(host, argv + ([] if probe else ["--no-probe"]), 30))
         except Failed:
@@ -260,12 +260,13 @@ class Network:
             f"{count} paths from {host.name} to {to.isd_as}",
             lambda: (lambda found: len(found) == count and found)(self.paths(host, to)),
             patience,
+            [it for system in self.systems.values() for it in system.programs.values()],
         )
 
     def ping(self, host, to, count=3):
         """Sends `scion ping` to a host. Returns how many of the requests were answered."""
         remote = f"{to.system.isd_as},{to.address}"
-        argv = [os.path.join(self.programs, "scion"), "ping", remote, "-c", count, "--interval", "100ms", "--format", "json"]
+        argv = [os.path.join(self.programs, "scion"), "ping", remote, "--sciond", DAEMON, "-c", count, "--interval", "100ms", "--format", "json"]
         done = subprocess.run(host.argv(argv), capture_output=True, text=True, timeout=60, check=False)
         try:
             return json.loads(done.stdout)["statistics"]["received"]

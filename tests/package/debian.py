@@ -19,6 +19,10 @@ TREES = {
 SUITE, MIRROR = "bookworm", "http://deb.debian.org/debian"
 
 
+class NoTree(Exception):
+    """No tree can be made here, and why."""
+
+
 def run(*argv, **more):
     return subprocess.run([str(arg) for arg in argv], check=True, text=True, **more)
 
@@ -31,10 +35,13 @@ def tree(name):
         shutil.rmtree(making, ignore_errors=True)
         BUILT.mkdir(parents=True, exist_ok=True)
         print(f"making the tree {name}", flush=True)
-        if TREES[name]:
-            add(making, TREES[name])
-        else:
-            run("debootstrap", "--variant=minbase", SUITE, making, MIRROR, stdout=subprocess.DEVNULL)
+        try:
+            if TREES[name]:
+                add(making, TREES[name])
+            else:
+                run("debootstrap", "--variant=minbase", SUITE, making, MIRROR, stdout=subprocess.DEVNULL)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise NoTree(f"no tree of Debian can be made here: {error}") from error
         making.rename(done)
     return done
 
@@ -50,5 +57,9 @@ def add(making, packages):
 
 
 if __name__ == "__main__":
-    for each in TREES:
-        tree(each)
+    try:
+        for each in TREES:
+            tree(each)
+    except NoTree as error:
+        # Those who need one say so again, and what they could not test.
+        print(error, flush=True)

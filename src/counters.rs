@@ -220,8 +220,9 @@ const LENGTH: usize = Counter::ALL.len();
 const SPLIT: usize = BY_NETWORK.len() * OTHERS;
 /// Refusals for one reason: a cell per transport and network.
 const CELLS: usize = Transport::ALL.len() * Network::ALL.len();
-/// Reasons to refuse. Fewer than 32.
+/// Reasons to refuse.
 const REASONS: usize = Refusal::ALL.len();
+const _: () = assert!(REASONS <= 32, "refused_used has a bit for each");
 
 /// Where refusals over this transport and network are counted among the [`CELLS`] of their reason.
 const fn cell(transport: Transport, network: Network) -> usize {

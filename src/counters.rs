@@ -280,6 +280,7 @@ impl Snapshot {
     }
 
     /// Requests refused for this reason over one transport and network.
+    #[cfg(any(feature = "admin", test))]
     pub(crate) const fn refused_over(
         &self,
         refusal: Refusal,

@@ -13,8 +13,8 @@ pub(crate) mod secrets;
 mod tasks;
 #[cfg(test)]
 mod tests;
-#[cfg(feature = "admin")]
 mod urls;
+#[cfg(feature = "admin")]
 pub(crate) mod vitals;
 
 use std::future::Future;

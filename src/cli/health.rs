@@ -58,8 +58,8 @@ impl Args {
     }
 }
 
-/// Scrapes. Any certificate will do, and a refusal is an answer, too: a private tracker refuses whoever has no
-/// passkey, and a listed one other torrents.
+/// Scrapes. Accepts any certificate. A refusal shows that the tracker answers: a private tracker refuses clients
+/// without a passkey, and a listed one refuses other torrents.
 fn ask(url: &TrackerUrl, timeout: Duration) -> anyhow::Result<()> {
     let client = Client::new(&Options {
         timeout,

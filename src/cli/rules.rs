@@ -189,7 +189,7 @@ impl Args {
                 put(&api, &whose, rules)
             }
             Action::Add { whose, lists } => edit(&api, &whose, lists, |all, items| {
-                let is_new = |item: &String| !all.iter().any(|it| it == item);
+                let is_new = |item: &String| !all.iter().any(|it| is_same(it, item));
                 let new: Vec<_> = items.into_iter().filter(is_new).map(Value::from).collect();
                 all.extend(new);
                 Ok(())

@@ -35,8 +35,8 @@ pub(crate) struct Queue<T> {
 #[derive(Debug)]
 enum Message<T> {
     Item(T),
-    /// Look at the flags.
-    Wake,
+    /// Open the file again.
+    Reopen,
     /// Answer when all that was sent before is written.
     Drained(SyncSender<()>),
 }
@@ -90,11 +90,12 @@ impl<T: Send + 'static> Queue<T> {
         }
     }
 
-    /// Has the thread open its file again, before the next item.
+    /// Has the thread open its file again. What was sent before goes into the old file, unless the
+    /// queue is full: then the thread opens it before the next item.
     pub(crate) fn reopen(&self) {
-        self.shared.reopen.store(true, Ordering::Release);
-        // If the queue is full, the thread sees the flag anyway.
-        let _ = self.sender.try_send(Message::Wake);
+        if self.sender.try_send(Message::Reopen).is_err() {
+            self.shared.reopen.store(true, Ordering::Release);
+        }
     }
 
     /// Items that were lost since the start: the queue was full, or they could not be written.
@@ -155,7 +156,7 @@ impl<T, S: Sink<T>> Writer<T, S> {
                         self.shared.lose(1);
                     }
                 }
-                Message::Wake => {}
+                Message::Reopen => self.sink.reopen(),
                 Message::Drained(done) => {
                     self.rest();
                     let _ = done.try_send(());
@@ -236,6 +237,19 @@ mod tests {
         assert!(written.contains(&"reopened".into()), "{written:?}");
         assert_eq!(written.last(), Some(&format!("lost {lost}")));
         assert_eq!(written.len() as u64, 100 - lost + 2);
+    }
+
+    #[test]
+    fn what_was_sent_before_goes_into_the_old_file() {
+        let (queue, open, read) = slow(4);
+        queue.send(1);
+        queue.send(2);
+        queue.reopen();
+        queue.send(3);
+        drop(open);
+        drop(queue);
+        let written: Vec<_> = read.iter().collect();
+        assert_eq!(written, ["1", "2", "reopened", "3"]);
     }
 
     #[test]

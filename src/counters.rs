@@ -1,7 +1,7 @@
 //! Counts what happened: one row per event, and refusals by reason, transport and network.
 //!
 //! A transport that handles batches counts into a [`Snapshot`] of its own and adds it once per batch.
-//! Requests are also counted by the [`Network`] they came over.
+//! Requests, connections and dropped datagrams are also counted by the [`Network`] they came over.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -136,7 +136,7 @@ counters! {
     ScionTooLong = "scion_too_long",
 }
 
-/// What a request came over.
+/// What a request, a connection or a datagram came over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Network {
     /// IPv4.
@@ -174,19 +174,34 @@ impl Network {
     }
 }
 
-/// The counters that are also counted by network. Fewer than 32.
+/// The counters that are also counted by network.
 const BY_NETWORK: &[Counter] = &[
     Counter::UdpConnects,
     Counter::UdpAnnounces,
     Counter::UdpScrapes,
     Counter::UdpErrors,
+    Counter::UdpMalformed,
+    Counter::UdpBadConnectionId,
     Counter::HttpAnnounces,
     Counter::HttpScrapes,
     Counter::HttpFailures,
+    Counter::HttpRejected,
     Counter::Http3Announces,
     Counter::Http3Scrapes,
     Counter::Http3Failures,
+    Counter::Http3Rejected,
+    Counter::TcpConnections,
+    Counter::TcpRefused,
+    Counter::TcpAborted,
+    Counter::TlsFailures,
+    Counter::QuicConnections,
+    Counter::QuicRefused,
+    Counter::QuicAborted,
+    Counter::QuicRetries,
+    Counter::QuicEvicted,
+    Counter::Http3Excessive,
 ];
+const _: () = assert!(BY_NETWORK.len() <= 32, "split_used has a bit for each");
 
 /// Networks except IPv4, whose count is what the others leave of the whole.
 const OTHERS: usize = Network::ALL.len() - 1;
@@ -202,22 +217,22 @@ const ROWS: [u8; Counter::ALL.len()] = {
     rows
 };
 
-/// Where a counter of one network is among the counters by network. `None` for IPv4 and for counters that are
-/// not counted by network.
+/// Row and column of a counter of one network among the counters by network. `None` for IPv4 and for
+/// counters that are not counted by network.
 #[inline]
-const fn split(counter: Counter, network: Network) -> Option<usize> {
+const fn split(counter: Counter, network: Network) -> Option<(usize, usize)> {
     let row = ROWS[counter as usize] as usize;
     match network {
         Network::V4 => None,
         _ if row == BY_NETWORK.len() => None,
-        _ => Some(row * OTHERS + network as usize - 1),
+        _ => Some((row, network as usize - 1)),
     }
 }
 
 /// Events.
 const LENGTH: usize = Counter::ALL.len();
 /// Counters by network.
-const SPLIT: usize = BY_NETWORK.len() * OTHERS;
+const SPLIT: usize = BY_NETWORK.len();
 /// Refusals for one reason: a cell per transport and network.
 const CELLS: usize = Transport::ALL.len() * Network::ALL.len();
 /// Reasons to refuse.
@@ -233,8 +248,8 @@ const fn cell(transport: Transport, network: Network) -> usize {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     values: [u64; LENGTH],
-    split: [u64; SPLIT],
-    /// Bit set of the counters by network that are not 0.
+    split: [[u64; OTHERS]; SPLIT],
+    /// Bit set of the rows of `split` that are not 0.
     split_used: u32,
     refused: [[u64; CELLS]; REASONS],
     /// Bit set of the reasons with a cell that is not 0.
@@ -245,7 +260,7 @@ impl Default for Snapshot {
     fn default() -> Self {
         Self {
             values: [0; LENGTH],
-            split: [0; SPLIT],
+            split: [[0; OTHERS]; SPLIT],
             split_used: 0,
             refused: [[0; CELLS]; REASONS],
             refused_used: 0,
@@ -264,7 +279,8 @@ impl Snapshot {
         if ROWS[counter as usize] as usize == BY_NETWORK.len() {
             return None;
         }
-        let of = |network| split(counter, network).map_or(0, |at| self.split[at]);
+        let of =
+            |network| split(counter, network).map_or(0, |(row, column)| self.split[row][column]);
         Some(match network {
             Network::V4 => {
                 let others: u64 = Network::ALL.iter().map(|network| of(*network)).sum();
@@ -294,12 +310,12 @@ impl Snapshot {
         self.values[counter as usize] += by;
     }
 
-    /// Counts a request that came over this network.
-    pub(crate) const fn request(&mut self, counter: Counter, network: Network) {
+    /// Counts what came over this network.
+    pub(crate) const fn count_over(&mut self, counter: Counter, network: Network) {
         self.add(counter, 1);
-        if let Some(at) = split(counter, network) {
-            self.split[at] += 1;
-            self.split_used |= 1 << at;
+        if let Some((row, column)) = split(counter, network) {
+            self.split[row][column] += 1;
+            self.split_used |= 1 << row;
         }
     }
 
@@ -319,7 +335,7 @@ impl Snapshot {
 #[derive(Debug)]
 pub(crate) struct Counters {
     values: [AtomicU64; LENGTH],
-    split: [AtomicU64; SPLIT],
+    split: [[AtomicU64; OTHERS]; SPLIT],
     refused: [[AtomicU64; CELLS]; REASONS],
 }
 
@@ -327,7 +343,7 @@ impl Default for Counters {
     fn default() -> Self {
         Self {
             values: [const { AtomicU64::new(0) }; LENGTH],
-            split: [const { AtomicU64::new(0) }; SPLIT],
+            split: [const { [const { AtomicU64::new(0) }; OTHERS] }; SPLIT],
             refused: [const { [const { AtomicU64::new(0) }; CELLS] }; REASONS],
         }
     }
@@ -342,11 +358,11 @@ impl Counters {
         self.add(counter, 1);
     }
 
-    /// Counts a request that came over this network.
-    pub(crate) fn request(&self, counter: Counter, network: Network) {
+    /// Counts what came over this network.
+    pub(crate) fn count_over(&self, counter: Counter, network: Network) {
         self.count(counter);
-        if let Some(at) = split(counter, network) {
-            self.split[at].fetch_add(1, Ordering::Relaxed);
+        if let Some((row, column)) = split(counter, network) {
+            self.split[row][column].fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -358,15 +374,11 @@ impl Counters {
 
     /// Adds a worker's own counts and empties them.
     pub(crate) fn flush(&self, counts: &mut Snapshot) {
-        for (value, count) in self.values.iter().zip(&mut counts.values) {
-            if *count != 0 {
-                value.fetch_add(std::mem::take(count), Ordering::Relaxed);
-            }
-        }
+        move_row(&self.values, &mut counts.values);
         while counts.split_used != 0 {
-            let at = counts.split_used.trailing_zeros() as usize;
+            let row = counts.split_used.trailing_zeros() as usize;
             counts.split_used &= counts.split_used - 1;
-            self.split[at].fetch_add(std::mem::take(&mut counts.split[at]), Ordering::Relaxed);
+            move_row(&self.split[row], &mut counts.split[row]);
         }
         if counts.refused_used != 0 {
             self.flush_refused(counts);
@@ -379,18 +391,17 @@ impl Counters {
         while counts.refused_used != 0 {
             let at = counts.refused_used.trailing_zeros() as usize;
             counts.refused_used &= counts.refused_used - 1;
-            for (value, count) in self.refused[at].iter().zip(&mut counts.refused[at]) {
-                if *count != 0 {
-                    value.fetch_add(std::mem::take(count), Ordering::Relaxed);
-                }
-            }
+            move_row(&self.refused[at], &mut counts.refused[at]);
         }
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot {
             values: std::array::from_fn(|i| self.values[i].load(Ordering::Relaxed)),
-            split: std::array::from_fn(|i| self.split[i].load(Ordering::Relaxed)),
+            split: self
+                .split
+                .each_ref()
+                .map(|row| row.each_ref().map(|it| it.load(Ordering::Relaxed))),
             split_used: 0,
             refused: self
                 .refused
@@ -401,22 +412,32 @@ impl Counters {
     }
 }
 
+/// Adds a worker's own counts and empties them.
+#[inline]
+fn move_row<const N: usize>(values: &[AtomicU64; N], counts: &mut [u64; N]) {
+    for (value, count) in values.iter().zip(counts) {
+        if *count != 0 {
+            value.fetch_add(std::mem::take(count), Ordering::Relaxed);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_counted_by_network() {
+    fn what_comes_over_a_network_is_counted_for_it() {
         use Network::{Scion, Unknown, V4, V6};
         let counters = Counters::default();
         let mut own = Snapshot::default();
         for network in [V4, V6, V6, Scion] {
-            own.request(Counter::UdpAnnounces, network);
+            own.count_over(Counter::UdpAnnounces, network);
         }
         counters.flush(&mut own);
         assert_eq!(own, Snapshot::default());
-        counters.request(Counter::UdpAnnounces, V4);
-        counters.request(Counter::HttpFailures, Unknown);
+        counters.count_over(Counter::UdpAnnounces, V4);
+        counters.count_over(Counter::HttpFailures, Unknown);
         let counted = counters.snapshot();
         let of = |counter, network| counted.of_network(counter, network);
         assert_eq!(counted.get(Counter::UdpAnnounces), 5);
@@ -425,7 +446,12 @@ mod tests {
         }
         assert_eq!(of(Counter::HttpFailures, Unknown), Some(1));
         assert_eq!(of(Counter::HttpFailures, V4), Some(0));
-        assert_eq!(of(Counter::UdpMalformed, V4), None);
+        counters.count_over(Counter::TcpRefused, V6);
+        assert_eq!(
+            counters.snapshot().of_network(Counter::TcpRefused, V6),
+            Some(1)
+        );
+        assert_eq!(of(Counter::UdpSendFailures, V4), None);
     }
 
     #[test]

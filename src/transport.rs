@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::HeaderValue;
+use scion_tracker_core::request::Origin;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::counters::{Counter, Network};
 use crate::service::Service;
 use http::origin::Proxies;
 
@@ -38,6 +40,14 @@ struct Shared {
     options: Arc<Options>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
+}
+
+impl Shared {
+    /// Counts what happened to a connection of this client.
+    fn count(&self, counter: Counter, client: &Origin) {
+        let network = Network::of(client);
+        self.service.counters.count_over(counter, network);
+    }
 }
 
 /// What a stranger may use of connections, bytes and time, over TCP and QUIC.

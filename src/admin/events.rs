@@ -123,6 +123,8 @@ pub(crate) struct Events {
     queues: ArcSwap<Vec<Arc<Queue>>>,
     /// Held while the list of readers changes.
     changing: Mutex<()>,
+    /// Events that readers were too slow for.
+    lost: AtomicU64,
 }
 
 impl Events {
@@ -166,8 +168,19 @@ impl Events {
         for queue in self.queues.load().iter() {
             if queue.filter.wants(event) && queue.events.try_send(*event).is_err() {
                 queue.lost.fetch_add(1, Ordering::Relaxed);
+                self.lost.fetch_add(1, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Readers that are connected, and the most that may be.
+    pub(crate) fn readers(&self) -> (usize, usize) {
+        (self.queues.load().len(), READERS)
+    }
+
+    /// Events that readers were too slow for, since the start. Each reader counts.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// Connects a reader. `None` if there are [`READERS`].

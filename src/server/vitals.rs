@@ -47,6 +47,10 @@ pub(crate) struct Vitals {
     pub(crate) handshakes: Limited,
     /// Bytes.
     pub(crate) connection_memory: Limited,
+    /// Readers of live events.
+    pub(crate) event_readers: Limited,
+    /// Live events that readers were too slow for.
+    pub(crate) lost_events: u64,
     pub(crate) listeners: Vec<Listening>,
     pub(crate) receive_buffers: Vec<ReceiveBuffer>,
     pub(crate) scion_remotes: u64,
@@ -79,6 +83,7 @@ impl Handle {
             limit: connections.limit(over) as u64,
         };
         let (held, limit) = connections.memory();
+        let (readers, most_readers) = self.events().readers();
         Vitals {
             now: SystemTime::now(),
             started: gauges.started,
@@ -97,6 +102,11 @@ impl Handle {
                 now: held as u64,
                 limit: limit as u64,
             },
+            event_readers: Limited {
+                now: readers as u64,
+                limit: most_readers as u64,
+            },
+            lost_events: self.events().lost(),
             listeners: gauges.listeners(),
             receive_buffers: gauges.receive_buffers(),
             scion_remotes: gauges.remotes() as u64,

@@ -166,10 +166,10 @@ fn admit(
     let proxied = shared.options.proxies.trusts(peer.ip());
     let source = (!proxied).then_some(origin.host);
     let Ok(open) = shared.service.connections.enter(Over::Tcp, source) else {
-        shared.service.counters.count(Counter::TcpRefused);
+        shared.count(Counter::TcpRefused, &origin);
         return;
     };
-    shared.service.counters.count(Counter::TcpConnections);
+    shared.count(Counter::TcpConnections, &origin);
     let held = match acceptor {
         Some(_) => HANDSHAKE_BYTES,
         None => CONNECTION_BYTES,
@@ -183,7 +183,7 @@ fn admit(
         false => None,
     };
     let Ok(held) = open.hold(held) else {
-        shared.service.counters.count(Counter::TcpRefused);
+        shared.count(Counter::TcpRefused, &origin);
         return;
     };
     let stream = match stream
@@ -233,7 +233,7 @@ async fn with_preamble(
         let header = in_time(proxy_header(&mut stream), deadline, &held, &shared).await;
         let Some(Ok((client, rest))) = header else {
             tracing::debug!(proxy = %origin.host, "no PROXY protocol header");
-            shared.service.counters.count(Counter::TcpAborted);
+            shared.count(Counter::TcpAborted, &origin);
             return;
         };
         read = rest;
@@ -246,7 +246,7 @@ async fn with_preamble(
                 let held = client.hold(held.base())?;
                 Ok((client, held))
             }) else {
-                shared.service.counters.count(Counter::TcpRefused);
+                shared.count(Counter::TcpRefused, &origin);
                 return;
             };
             (open, held) = (client, its_held);
@@ -263,7 +263,7 @@ async fn with_preamble(
         None => return handshake_failed(&"it took too long", &origin, &shared),
     };
     if held.set_base(TLS_BYTES).is_err() {
-        shared.service.counters.count(Counter::TcpAborted);
+        shared.count(Counter::TcpAborted, &origin);
         return;
     }
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
@@ -279,7 +279,7 @@ async fn with_preamble(
 #[cold]
 fn handshake_failed(reason: &dyn fmt::Display, origin: &Origin, shared: &Shared) {
     tracing::debug!(client = %origin.host, %reason, "TLS handshake failed");
-    shared.service.counters.count(Counter::TlsFailures);
+    shared.count(Counter::TlsFailures, origin);
 }
 
 /// Waits for `future` until the deadline, and when the server stops for at most the drain time. `None`
@@ -342,7 +342,7 @@ async fn serve<S>(
         Ended::Aborted => {
             let client = origin.host;
             tracing::debug!(%client, "HTTP connection ended within a request or its reply");
-            shared.service.counters.count(Counter::TcpAborted);
+            shared.count(Counter::TcpAborted, &origin);
         }
         Ended::Closed => {}
     }

@@ -174,10 +174,10 @@ fn run(mut handler: Handler, socket: &UdpSocket, shutdown: &CancellationToken) {
                 let now = handler.service.now();
                 batch.answer(|datagram, source, reply| {
                     // A reply to port 0 cannot be sent.
-                    if source.port() == 0 {
-                        return handler.silence(Counter::UdpMalformed);
-                    }
                     let origin = Origin::ip(source.ip());
+                    if source.port() == 0 {
+                        return handler.silence(Counter::UdpMalformed, &origin);
+                    }
                     let room = match origin.host.ip() {
                         IpAddr::V4(_) => REPLY,
                         IpAddr::V6(_) => REPLY_V6,

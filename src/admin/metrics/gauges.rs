@@ -129,6 +129,21 @@ fn connections(vitals: &Vitals, out: &mut Out<'_>) -> Written {
         "connection_memory_limit_bytes",
         "Most memory of connections (connections.memory)",
         memory.limit as f64,
+    )?;
+    out.gauge(
+        "event_readers",
+        "Readers of live events that are connected",
+        vitals.event_readers.now as f64,
+    )?;
+    out.gauge(
+        "event_readers_limit",
+        "Most readers of live events",
+        vitals.event_readers.limit as f64,
+    )?;
+    out.counter(
+        "lost_events",
+        "Live events that a reader was too slow for",
+        vitals.lost_events,
     )
 }
 

@@ -8,7 +8,7 @@ use scion_tracker_core::response::Refusal;
 use super::text::Format;
 use super::*;
 use crate::config::Config;
-use crate::counters::Network;
+use crate::counters::{Counter, Network};
 use crate::samples::Transport;
 use crate::server::Server;
 use crate::server::vitals::{Limited, Process};
@@ -92,4 +92,30 @@ fn a_sample_belongs_to_the_type_before_it() {
     let open_metrics = render(vitals(), Format::OpenMetrics).unwrap();
     assert!(open_metrics.ends_with("# EOF\n"));
     assert!(open_metrics.contains("\nscion_tracker_requests_total{"));
+}
+
+#[test]
+fn connections_and_dropped_datagrams_have_a_family() {
+    let mut vitals = vitals();
+    for counter in [
+        Counter::QuicConnections,
+        Counter::TcpRefused,
+        Counter::UdpMalformed,
+    ] {
+        vitals.counters.count_over(counter, Network::V4);
+        vitals.counters.count_over(counter, Network::V6);
+        vitals.counters.count_over(counter, Network::V6);
+    }
+    let text = render(vitals, Format::Prometheus).unwrap();
+    for row in [
+        "connections_total{transport=\"quic\",family=\"ipv4\"} 1\n",
+        "connections_total{transport=\"quic\",family=\"ipv6\"} 2\n",
+        "refused_connections_total{transport=\"tcp\",reason=\"limit\",family=\"ipv6\"} 2\n",
+        "dropped_datagrams_total{transport=\"udp\",reason=\"malformed\",family=\"ipv6\"} 2\n",
+    ] {
+        assert!(
+            text.contains(&format!("scion_tracker_{row}")),
+            "{row}{text}"
+        );
+    }
 }

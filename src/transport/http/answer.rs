@@ -119,6 +119,16 @@ pub(crate) struct RawRequest<'a> {
     pub(crate) early: bool,
 }
 
+impl RawRequest<'_> {
+    /// What it came over.
+    fn network(&self) -> Network {
+        match &self.client {
+            Client::Known(origin) => Network::of(origin),
+            Client::Hidden(_) => Network::Unknown,
+        }
+    }
+}
+
 /// A decoded request of any version of HTTP.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
@@ -139,11 +149,11 @@ enum Action {
     Refuse(Refusal),
     Index,
     /// A file of the page of statistics.
-    Page(page::File),
+    Page(Network, page::File),
     /// An announce or a scrape with an invalid query: answered with a failure reason.
     Invalid(Network, QueryError),
     /// Answered with a 4xx status.
-    Reject(Status),
+    Reject(Network, Status),
 }
 
 impl Request {
@@ -165,7 +175,7 @@ impl Request {
         tracing::debug!(client = %origin.host, reason = status.reason(), "HTTP request refused");
         Self {
             method,
-            action: Action::Reject(status),
+            action: Action::Reject(Network::of(origin), status),
         }
     }
 
@@ -192,12 +202,14 @@ impl Action {
     #[inline]
     fn decode(raw: &RawRequest<'_>) -> Self {
         if raw.method == Method::Other {
-            return Self::Reject(Status::MethodNotAllowed);
+            return Self::reject(raw, Status::MethodNotAllowed);
         }
         let (path, query) = path_and_query(raw.target);
         let Some(Target { action, passkey }) = Target::of(path, query) else {
-            let file = page::File::at(path).map(Self::Page);
-            return file.unwrap_or(Self::Reject(Status::NotFound));
+            return match page::File::at(path) {
+                Some(file) => Self::Page(raw.network(), file),
+                None => Self::reject(raw, Status::NotFound),
+            };
         };
         match action {
             target::Action::Announce => Self::announce(raw, query, passkey),
@@ -218,13 +230,13 @@ impl Action {
         let RawRequest { method, client, .. } = raw;
         let target = ShownTarget(raw.target.as_bytes());
         let reason = match self {
-            Self::Announce(..) | Self::Scrape(..) | Self::Index | Self::Page(_) => {
+            Self::Announce(..) | Self::Scrape(..) | Self::Index | Self::Page(..) => {
                 tracing::trace!(%client, ?method, %target, "HTTP request");
                 return;
             }
             Self::Refuse(refusal) => refusal.message(),
             Self::Invalid(_, error) => error.message(),
-            Self::Reject(status) => status.reason(),
+            Self::Reject(_, status) => status.reason(),
         };
         tracing::debug!(%client, ?method, %target, reason, "HTTP request refused");
     }
@@ -234,7 +246,7 @@ impl Action {
         match query::parse_announce(query) {
             // A replayed event would count twice. A replayed regular announce is harmless.
             Ok(query) if raw.early && query.announce.event != Event::None => {
-                Self::Reject(Status::TooEarly)
+                Self::reject(raw, Status::TooEarly)
             }
             Ok(mut query) => {
                 if query.announce.passkey.is_none() {
@@ -247,11 +259,11 @@ impl Action {
     }
 
     fn invalid(raw: &RawRequest<'_>, error: QueryError) -> Self {
-        let network = match &raw.client {
-            Client::Known(origin) => Network::of(origin),
-            Client::Hidden(_) => Network::Unknown,
-        };
-        Self::Invalid(network, error)
+        Self::Invalid(raw.network(), error)
+    }
+
+    fn reject(raw: &RawRequest<'_>, status: Status) -> Self {
+        Self::Reject(raw.network(), status)
     }
 
     /// Builds an action that needs the client.
@@ -410,7 +422,7 @@ fn respond(
             BENCODED
         }
         Action::Invalid(network, error) => {
-            service.counters.request(transport.failures(), *network);
+            service.counters.count_over(transport.failures(), *network);
             reply::write_failure(error.message(), None, None, &mut scratch.body);
             BENCODED
         }
@@ -418,17 +430,23 @@ fn respond(
             Some(page) => file(page::File::Html, page, scratch),
             None => text(Status::Ok, INDEX, scratch),
         },
-        Action::Page(which) => match &*service.public_page.load() {
+        Action::Page(network, which) => match &*service.public_page.load() {
             Some(page) => file(*which, page, scratch),
-            None => reject(service, transport, Status::NotFound, scratch),
+            None => reject(service, transport, *network, Status::NotFound, scratch),
         },
-        Action::Reject(status) => reject(service, transport, *status, scratch),
+        Action::Reject(network, status) => reject(service, transport, *network, *status, scratch),
     }
 }
 
 /// Answers with a 4xx status.
-fn reject(service: &Service, transport: Transport, status: Status, scratch: &mut Scratch) -> Reply {
-    service.counters.count(transport.rejected());
+fn reject(
+    service: &Service,
+    transport: Transport,
+    network: Network,
+    status: Status,
+    scratch: &mut Scratch,
+) -> Reply {
+    service.counters.count_over(transport.rejected(), network);
     let reply = text(status, status.reason(), scratch);
     scratch.body.push(b'\n');
     reply
@@ -491,7 +509,7 @@ fn announce(
     let network = Network::of(origin);
     match served {
         Ok(reply) => {
-            service.counters.request(transport.announces(), network);
+            service.counters.count_over(transport.announces(), network);
             peers.write(&reply, body);
         }
         Err(refusal) => {
@@ -520,7 +538,7 @@ fn scrape(
     let network = Network::of(origin);
     match counts.collect::<Result<Vec<_>, Refusal>>() {
         Ok(mut entries) => {
-            service.counters.request(transport.scrapes(), network);
+            service.counters.count_over(transport.scrapes(), network);
             reply::write_scrape(&mut entries, rules.terms.min_interval, body);
         }
         Err(refusal) => {
@@ -546,7 +564,7 @@ fn refuse(
     refusal: Refusal,
     body: &mut Vec<u8>,
 ) {
-    service.counters.request(transport.failures(), network);
+    service.counters.count_over(transport.failures(), network);
     let counters = &service.counters;
     counters.refuse(refusal, transport.sampled(), network);
     let retry_in = refusal.retry_in_minutes();

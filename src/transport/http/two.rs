@@ -70,7 +70,7 @@ pub(in crate::transport) async fn serve<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     if held.set_base(held.base() + CONNECTION_BYTES).is_err() {
-        shared.service.counters.count(Counter::TcpAborted);
+        shared.count(Counter::TcpAborted, &origin);
         return;
     }
     let limits = shared.service.limits_for_connection();
@@ -130,7 +130,7 @@ pub(in crate::transport) async fn serve<S>(
         }
     });
     if !regular.await {
-        shared.service.counters.count(Counter::TcpAborted);
+        shared.count(Counter::TcpAborted, &origin);
     }
 }
 

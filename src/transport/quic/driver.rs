@@ -245,7 +245,7 @@ impl Driver {
             let before_retry = limits.handshakes_before_retry.min(limits.handshakes);
             let full = service.connections.is_full(Over::Quic, origin.host);
             if full || in_flight >= before_retry {
-                return self.retry(incoming);
+                return self.retry(incoming, &origin);
             }
         }
         // Closed ones stay for a moment.
@@ -254,13 +254,13 @@ impl Driver {
         let retried = validated && !incoming.may_retry();
         let issued_for = (incoming.remote_address(), *incoming.orig_dst_cid());
         if crowded || (retried && !self.tokens.use_once(issued_for, now)) {
-            return self.refuse(incoming);
+            return self.refuse(incoming, &origin);
         }
         let source = source_of(&origin, options);
         let open = match validated {
             true => match service.connections.enter(Over::Quic, source) {
                 Ok(open) => Some(open),
-                Err(_) => return self.refuse(incoming),
+                Err(_) => return self.refuse(incoming, &origin),
             },
             false => None,
         };
@@ -268,7 +268,7 @@ impl Driver {
         if in_flight >= limits.handshakes {
             match self.handshakes.to_give_up(counted) {
                 Some(handle) if validated => self.give_up(handle, now),
-                _ => return self.refuse(incoming),
+                _ => return self.refuse(incoming, &origin),
             }
         }
         // An address that is not validated may be forged, so its memory is charged to no source yet.
@@ -281,7 +281,7 @@ impl Driver {
                 .hold(None, memory::CONNECTION_BYTES),
         };
         let Ok(held) = held else {
-            return self.refuse(incoming);
+            return self.refuse(incoming, &origin);
         };
         self.name_recipient(incoming.remote_address());
         self.response.clear();
@@ -292,7 +292,7 @@ impl Driver {
             Ok(accepted) => accepted,
             Err(error) => {
                 // The packet is not a valid Initial.
-                self.shared.service.counters.count(Counter::QuicAborted);
+                self.shared.count(Counter::QuicAborted, &origin);
                 if let Some(transmit) = error.response {
                     self.out.send_or_drop(&transmit, &self.response);
                 }
@@ -321,8 +321,8 @@ impl Driver {
     }
 
     /// Asks the client to show that it receives at its address.
-    fn retry(&mut self, incoming: Incoming) {
-        self.shared.service.counters.count(Counter::QuicRetries);
+    fn retry(&mut self, incoming: Incoming, origin: &Origin) {
+        self.shared.count(Counter::QuicRetries, origin);
         self.name_recipient(incoming.remote_address());
         // Fails only for a validated address.
         if let Ok(transmit) = self.endpoint.retry(incoming, &mut self.response) {
@@ -330,16 +330,16 @@ impl Driver {
         }
     }
 
-    fn refuse(&mut self, incoming: Incoming) {
-        self.shared.service.counters.count(Counter::QuicRefused);
+    fn refuse(&mut self, incoming: Incoming, origin: &Origin) {
+        self.shared.count(Counter::QuicRefused, origin);
         let transmit = self.endpoint.refuse(incoming, &mut self.response);
         self.out.send_or_drop(&transmit, &self.response);
     }
 
     /// Ends a handshake in favor of another source.
     fn give_up(&mut self, handle: ConnectionHandle, now: Instant) {
-        self.shared.service.counters.count(Counter::QuicEvicted);
         if let Some(Some(connection)) = self.connections.get_mut(handle.0) {
+            connection.state.count(Counter::QuicEvicted, &self.shared);
             let quic = &mut connection.quic;
             quic.close(now, EXCESSIVE_LOAD, Bytes::new());
             self.response.clear();

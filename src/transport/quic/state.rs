@@ -89,7 +89,7 @@ impl ConnectionState {
                             "QUIC connection lost"
                         );
                     }
-                    shared.service.counters.count(Counter::QuicAborted);
+                    self.count(Counter::QuicAborted, shared);
                 }
                 self.close(now);
             }
@@ -126,11 +126,11 @@ impl ConnectionState {
             }
         };
         let Ok(open) = open else {
-            service.counters.count(Counter::QuicRefused);
+            shared.count(Counter::QuicRefused, &origin);
             quic.close(now, EXCESSIVE_LOAD, Bytes::new());
             return self.close(now);
         };
-        service.counters.count(Counter::QuicConnections);
+        shared.count(Counter::QuicConnections, &origin);
         if protocol(quic).as_deref() == Some(qs::PROTOCOL) {
             let session = qs::Session::new(origin, quic, shared, wakeups, handle, now);
             *self = Self::Qs {
@@ -200,7 +200,7 @@ impl ConnectionState {
         match self {
             Self::Handshake { origin, .. } => {
                 tracing::debug!(client = %origin.host, "QUIC handshake timed out");
-                shared.service.counters.count(Counter::QuicAborted);
+                self.count(Counter::QuicAborted, shared);
                 quic.close(now, VarInt::from_u32(0), Bytes::new());
                 self.close(now);
             }
@@ -252,6 +252,13 @@ impl ConnectionState {
         }
     }
 
+    /// Counts what happened to the connection, unless it is over.
+    pub(super) fn count(&self, counter: Counter, shared: &Shared) {
+        if let Some(origin) = self.origin() {
+            shared.count(counter, &origin);
+        }
+    }
+
     fn close(&mut self, now: Instant) {
         *self = Self::Over {
             until: now + CLOSED,
@@ -288,10 +295,10 @@ impl ConnectionState {
             if let Some(Origin { host, .. }) = self.origin() {
                 tracing::debug!(client = %host, ?code, "HTTP/3 connection closed");
             }
-            shared.service.counters.count(Counter::QuicAborted);
+            self.count(Counter::QuicAborted, shared);
         }
         if code == Code::EXCESSIVE_LOAD {
-            shared.service.counters.count(Counter::Http3Excessive);
+            self.count(Counter::Http3Excessive, shared);
         }
         quic.close(now, code.into(), Bytes::new());
         self.close(now);
@@ -302,7 +309,7 @@ impl ConnectionState {
             if let Some(Origin { host, .. }) = self.origin() {
                 tracing::debug!(client = %host, "connection of HTTP/1.1 over QUIC closed");
             }
-            shared.service.counters.count(Counter::QuicAborted);
+            self.count(Counter::QuicAborted, shared);
         }
         quic.close(now, end.code(), Bytes::new());
         self.close(now);

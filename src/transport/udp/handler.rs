@@ -68,7 +68,7 @@ impl Handler {
     fn respond(&mut self, datagram: &[u8], origin: &Origin, now: Time, reply: &mut [u8]) -> usize {
         let Ok(request) = bep15::parse(datagram, self.max_scrape) else {
             log_dropped(origin, "not a request of BEP 15", datagram);
-            return self.silence(Counter::UdpMalformed);
+            return self.silence(Counter::UdpMalformed, origin);
         };
         if log::is_on(LevelFilter::TRACE) {
             log_request(origin, &request);
@@ -87,7 +87,7 @@ impl Handler {
             } => {
                 if !self.ids.check(connection, &origin.host, now) {
                     log_dropped(origin, WRONG_CONNECTION, datagram);
-                    return self.silence(Counter::UdpBadConnectionId);
+                    return self.silence(Counter::UdpBadConnectionId, origin);
                 }
                 match announce {
                     Ok(announce) => {
@@ -110,7 +110,7 @@ impl Handler {
             } => {
                 if !self.ids.check(connection, &origin.host, now) {
                     log_dropped(origin, WRONG_CONNECTION, datagram);
-                    return self.silence(Counter::UdpBadConnectionId);
+                    return self.silence(Counter::UdpBadConnectionId, origin);
                 }
                 self.scrape(origin, hashes, transaction, now, reply)
             }
@@ -211,11 +211,11 @@ impl Handler {
 
     #[inline]
     fn count(&mut self, counter: Counter, origin: &Origin) {
-        self.counts.request(counter, Network::of(origin));
+        self.counts.count_over(counter, Network::of(origin));
     }
 
-    pub(super) const fn silence(&mut self, counter: Counter) -> usize {
-        self.counts.add(counter, 1);
+    pub(super) fn silence(&mut self, counter: Counter, origin: &Origin) -> usize {
+        self.count(counter, origin);
         0
     }
 }

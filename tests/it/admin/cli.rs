@@ -344,7 +344,7 @@ struct Following {
 }
 
 impl Following {
-    /// Starts it, and waits until it follows: it shows an announce of a torrent of its own.
+    /// Starts it. [`Program::is_read_by`] waits until it follows.
     fn start(tracker: &Program, args: &[&str]) -> Self {
         let mut command = program(tracker.home.path(), &["events"]);
         let command = command
@@ -382,30 +382,23 @@ impl Program {
         assert!(announced.status.success(), "{}", stderr(&announced));
     }
 
-    /// Waits until so many events are followed.
+    /// Waits until events have so many readers.
     fn is_read_by(&self, readers: usize) {
-        let socket = self
-            .home
-            .path()
-            .join(".local/state/scion-tracker/admin.sock");
+        let socket = ".local/state/scion-tracker/admin.sock";
+        let socket = self.home.path().join(socket);
+        let expected = format!("\nscion_tracker_event_readers {readers}.0\n");
         let start = Instant::now();
-        // Eight readers are served at most. Those that this makes leave at once.
         loop {
-            let mut open = Vec::new();
-            let mut refused = false;
-            while open.len() < 9 && !refused {
-                let mut stream = UnixStream::connect(&socket).unwrap();
-                let request = super::request("GET", "/api/v2/events", &[], "");
-                stream.write_all(request.as_bytes()).unwrap();
-                let mut status = [0; 12];
-                stream.read_exact(&mut status).unwrap();
-                refused = status.ends_with(b"503");
-                open.push(stream);
-            }
-            if open.len() - 1 + readers == 8 {
+            let mut stream = UnixStream::connect(&socket).unwrap();
+            let request = super::request("GET", "/metrics", &[], "");
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut metrics = String::new();
+            stream.read_to_string(&mut metrics).unwrap();
+            if metrics.contains(&expected) {
                 return;
             }
-            assert!(start.elapsed() < Duration::from_secs(30), "{}", open.len());
+            assert!(start.elapsed() < Duration::from_secs(30), "{metrics}");
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }

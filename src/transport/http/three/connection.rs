@@ -259,7 +259,7 @@ impl Session {
             return Err(Code::STREAM_CREATION_ERROR);
         }
         for late in self.waiting.extract_if(.., |waiting| waiting.until <= now) {
-            late.give_up(quic, shared);
+            late.give_up(&self.origin, quic, shared);
         }
         if self.deadline > now {
             return Ok(());

@@ -156,12 +156,12 @@ impl Waiting {
     }
 
     /// Aborts the exchange: the client has missed its deadline.
-    pub(super) fn give_up(self, quic: &mut Connection, shared: &Shared) {
+    pub(super) fn give_up(self, origin: &Origin, quic: &mut Connection, shared: &Shared) {
         let code = match self.state {
             State::Request(..) => Code::REQUEST_INCOMPLETE,
             State::Reply(..) => Code::REQUEST_CANCELLED,
         };
-        reject(self.id, code, quic, shared);
+        reject(self.id, code, origin, quic, shared);
     }
 }
 
@@ -219,12 +219,12 @@ fn decode(
         }
         Err(Stop::More) => None,
         Err(Stop::TooLong) => {
-            reject(id, Code::EXCESSIVE_LOAD, quic, shared);
+            reject(id, Code::EXCESSIVE_LOAD, &origin, quic, shared);
             Some(Progress::Done)
         }
         Err(Stop::Reset(code)) => {
             tracing::debug!(client = %origin.host, ?code, "HTTP/3 request malformed");
-            reject(id, code, quic, shared);
+            reject(id, code, &origin, quic, shared);
             Some(Progress::Done)
         }
         Err(Stop::Close(code)) => Some(Progress::Close(code)),
@@ -272,8 +272,8 @@ fn write(id: StreamId, bytes: &[u8], quic: &mut Connection) -> Option<usize> {
 }
 
 /// Ends the stream because of an error of the client.
-fn reject(id: StreamId, code: Code, quic: &mut Connection, shared: &Shared) {
-    shared.service.counters.count(Transport::Http3.rejected());
+fn reject(id: StreamId, code: Code, origin: &Origin, quic: &mut Connection, shared: &Shared) {
+    shared.count(Transport::Http3.rejected(), origin);
     abandon(id, code, quic);
 }
 

@@ -136,6 +136,23 @@ counters! {
     ScionTooLong = "scion_too_long",
 }
 
+impl Counter {
+    /// Requests that were answered, also with a failure.
+    #[cfg(feature = "admin")]
+    pub(crate) const REQUESTS: &[Self] = &[
+        Self::UdpConnects,
+        Self::UdpAnnounces,
+        Self::UdpScrapes,
+        Self::UdpErrors,
+        Self::HttpAnnounces,
+        Self::HttpScrapes,
+        Self::HttpFailures,
+        Self::Http3Announces,
+        Self::Http3Scrapes,
+        Self::Http3Failures,
+    ];
+}
+
 /// What a request, a connection or a datagram came over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Network {

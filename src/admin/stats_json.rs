@@ -146,17 +146,12 @@ fn own(handle: &Handle) -> Own {
     let others = others.map(|place| place.counts.peers()).sum::<u64>();
     let mut requests = Counts::new();
     let mut by_family = Counts::new();
-    for counter in Counter::ALL {
-        let mut is_request = false;
+    for counter in Counter::REQUESTS {
         for network in Network::ALL {
-            if let Some(count) = counters.of_network(*counter, *network) {
-                is_request = true;
-                *by_family.entry(network.label().into()).or_default() += count;
-            }
+            let count = counters.of_network(*counter, *network);
+            *by_family.entry(network.label().into()).or_default() += count.unwrap_or_default();
         }
-        if is_request {
-            requests.insert(counter.label().into(), counters.get(*counter));
-        }
+        requests.insert(counter.label().into(), counters.get(*counter));
     }
     let age = vitals.now.duration_since(taken.at.max(vitals.started));
     let reach = [

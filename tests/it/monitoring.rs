@@ -99,7 +99,10 @@ fn metrics_say_what_was_served_and_where_peers_are() {
     assert_eq!(http("announce", "ipv4"), ANNOUNCES as f64 + 1.0);
     assert_eq!(http("announce", "ipv6"), 0.0);
     assert_eq!(http("failure", "ipv4"), 1.0);
-    assert_eq!(value("rejected_requests_total{transport=\"http\"}"), 1.0);
+    let rejected = "rejected_requests_total{transport=\"http\",family=\"ipv4\"}";
+    assert_eq!(value(rejected), 1.0);
+    let opened = "connections_total{transport=\"tcp\",family=\"ipv4\"}";
+    assert_eq!(value(opened), ANNOUNCES as f64 + 3.0);
     assert_eq!(value("torrents"), 1.0);
     assert_eq!(value("peers_by_isd{isd=\"1\"}"), 21.0);
     assert_eq!(value("peers_by_as{isd_as=\"none\"}"), 0.0);

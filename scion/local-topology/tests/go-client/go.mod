@@ -4,6 +4,7 @@ go 1.26.0
 
 require (
 	github.com/quic-go/quic-go v0.65.0
+	github.com/scion-tracker/scion-tracker/scion/local-topology/tests/go-announce v0.0.0
 	github.com/scionproto/scion v0.12.0
 )
 
@@ -49,3 +50,5 @@ require (
 	modernc.org/strutil v1.2.0 // indirect
 	modernc.org/token v1.1.0 // indirect
 )
+
+replace github.com/scion-tracker/scion-tracker/scion/local-topology/tests/go-announce => ../go-announce

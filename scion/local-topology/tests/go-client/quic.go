@@ -3,20 +3,17 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/url"
-	"os"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
+	"github.com/scion-tracker/scion-tracker/scion/local-topology/tests/go-announce"
 )
 
 // name is the host in URLs: the tracker's certificate contains it.
@@ -25,104 +22,62 @@ const name = "localhost"
 // quicConfig keeps a connection while links fail, and its packets as short as QUIC allows: snet does not
 // say whether a longer one fits the path.
 var quicConfig = &quic.Config{
-	HandshakeIdleTimeout:    patience,
-	MaxIdleTimeout:          2 * patience,
+	HandshakeIdleTimeout:    announce.Patience,
+	MaxIdleTimeout:          2 * announce.Patience,
 	InitialPacketSize:       1200,
 	DisablePathMTUDiscovery: true,
 }
 
-// overHTTP announces with a client of net/http, over HTTP/3 or over a stream per direction.
-type overHTTP struct {
-	scheme string
-	client http.Client
-	conn   *pathConn
-	quic   *quic.Transport
-	tls    *tls.Config
-
-	mutex  sync.Mutex
-	opened int
+// dialer opens QUIC connections over the one socket.
+type dialer struct {
+	conn *pathConn
+	quic quic.Transport
+	tls  *tls.Config
+	http *announce.HTTP
 }
 
-func (o *overHTTP) connections() int {
-	o.mutex.Lock()
-	defer o.mutex.Unlock()
-	return o.opened
+func newDialer(scheme string, conn *pathConn, tls *tls.Config) *dialer {
+	it := &announce.HTTP{Base: fmt.Sprintf("%s://%s:%d", scheme, name, conn.remote.host.Port())}
+	return &dialer{conn: conn, quic: quic.Transport{Conn: conn}, tls: tls, http: it}
 }
 
-func (o *overHTTP) announce(ctx context.Context, peer peer) ([]byte, error) {
-	query := url.Values{
-		"info_hash": {string(infoHash[:])},
-		"peer_id":   {peer.id()},
-		"port":      {strconv.Itoa(int(peer.port))},
-		"left":      {"1"},
-		"numwant":   {strconv.Itoa(int(peer.numwant))},
-		"scion":     {"1"},
-		"compact":   {"1"},
-	}
-	address := fmt.Sprintf("%s://%s:%d/announce?%s", o.scheme, name, o.conn.remote.host.Port(), query.Encode())
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-	if err != nil {
-		return nil, err
-	}
-	response, err := o.client.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<16))
-	if err != nil {
-		return nil, err
-	}
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: %s", response.Status, body)
-	}
-	return body, nil
-}
-
-// dial opens a QUIC connection over the one socket.
-func (o *overHTTP) dial(ctx context.Context) (*quic.Conn, error) {
-	o.mutex.Lock()
-	o.opened++
-	o.mutex.Unlock()
-	return o.quic.Dial(ctx, o.conn.name, o.tls, quicConfig)
+func (d *dialer) dial(ctx context.Context) (*quic.Conn, error) {
+	d.http.Opened.Add(1)
+	return d.quic.Dial(ctx, d.conn.name, d.tls, quicConfig)
 }
 
 // newHTTP3 announces over HTTP/3 with quic-go's client, and verifies the certificate.
-func newHTTP3(conn *pathConn, authority string) (*overHTTP, error) {
-	pem, err := os.ReadFile(authority)
+func newHTTP3(conn *pathConn, authority string) (announce.Client, error) {
+	roots, err := announce.Authority(authority)
 	if err != nil {
 		return nil, err
 	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("no certificate in %s", authority)
-	}
-	it := &overHTTP{scheme: "https", conn: conn, quic: &quic.Transport{Conn: conn}}
-	it.tls = &tls.Config{RootCAs: roots, ServerName: name, NextProtos: []string{http3.NextProtoH3}}
-	it.client.Transport = &http3.Transport{
-		TLSClientConfig: it.tls,
+	settings := &tls.Config{RootCAs: roots, ServerName: name, NextProtos: []string{http3.NextProtoH3}}
+	dialer := newDialer("https", conn, settings)
+	dialer.http.Client.Transport = &http3.Transport{
+		TLSClientConfig: settings,
 		Dial: func(ctx context.Context, _ string, _ *tls.Config, _ *quic.Config) (*quic.Conn, error) {
-			return it.dial(ctx)
+			return dialer.dial(ctx)
 		},
 	}
-	return it, nil
+	return dialer.http, nil
 }
 
 // newStreams announces as shttp of scion-apps does: HTTP/1.1 on one stream per direction (ALPN qs), without
 // verifying the certificate.
-func newStreams(conn *pathConn) *overHTTP {
-	it := &overHTTP{scheme: "http", conn: conn, quic: &quic.Transport{Conn: conn}}
-	it.tls = &tls.Config{InsecureSkipVerify: true, ServerName: name, NextProtos: []string{"qs"}}
-	it.client.Transport = &http.Transport{
+func newStreams(conn *pathConn) announce.Client {
+	settings := &tls.Config{InsecureSkipVerify: true, ServerName: name, NextProtos: []string{"qs"}}
+	dialer := newDialer("http", conn, settings)
+	dialer.http.Client.Transport = &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			connection, err := it.dial(ctx)
+			connection, err := dialer.dial(ctx)
 			if err != nil {
 				return nil, err
 			}
 			return newStreamPair(ctx, connection)
 		},
 	}
-	return it
+	return dialer.http
 }
 
 // streamPair is a QUIC connection in the role of a TCP connection: each side sends on the first stream that it
@@ -178,7 +133,7 @@ func (p *streamPair) Close() error {
 	if err := p.out.Close(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(p.connection.Context(), patience)
+	ctx, cancel := context.WithTimeout(p.connection.Context(), announce.Patience)
 	defer cancel()
 	if stream, err := p.connection.AcceptUniStream(ctx); err == nil {
 		_, _ = io.Copy(io.Discard, stream)

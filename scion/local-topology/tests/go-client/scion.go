@@ -131,6 +131,14 @@ func (c *pathConn) WriteTo(datagram []byte, _ net.Addr) (int, error) {
 	return c.Conn.WriteTo(datagram, &to)
 }
 
+// Read and Write make it the socket of BEP 15.
+func (c *pathConn) Read(buffer []byte) (int, error) {
+	length, _, err := c.ReadFrom(buffer)
+	return length, err
+}
+
+func (c *pathConn) Write(datagram []byte) (int, error) { return c.WriteTo(datagram, nil) }
+
 // changes is the number of times that another path was chosen.
 func (c *pathConn) changes() int {
 	c.mutex.Lock()

@@ -112,11 +112,20 @@ impl DaemonService for Daemon {
         })
     }
 
+    /// There is no control service. Programs such as those of scion-apps ask where it is, to find their own
+    /// address on the way to it: they get the address of the border router.
     async fn services(
         &self,
         _request: proto::ServicesRequest,
     ) -> Result<proto::ServicesResponse, CrpcError> {
-        Err(not_there("no services"))
+        let mut control = proto::ListService::default();
+        control.services.push(proto::Service {
+            uri: self.router.to_string(),
+            ..Default::default()
+        });
+        let mut response = proto::ServicesResponse::default();
+        response.services.insert("control".into(), control);
+        Ok(response)
     }
 
     async fn dr_key_as_host(

@@ -1,8 +1,11 @@
-//! A client in Go, with the libraries of scionproto (snet, daemon) and quic-go, as programs in Go have them.
+//! Clients in Go, with the libraries that programs in Go have: those of scionproto (snet, daemon) and quic-go
+//! here, those of scion-apps in pan.rs.
 //!
 //! Without Go, or where its modules cannot be had, these tests are skipped, and say so.
 
 mod client;
+mod pan;
+mod program;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,8 +18,8 @@ use crate::common::{Tracker, ia, network, own_address, two_isds};
 use crate::failure::{LINKS, flap};
 use client::{GoClient, PROTOCOLS};
 
-/// One client per AS and protocol announces two peers. Each receives all earlier peers. The client in the AS
-/// of the tracker sends to the tracker's port, without a path.
+/// One client per AS and protocol announces two peers, each of which receives all earlier ones, and scrapes.
+/// The client in the AS of the tracker sends to the tracker's port, without a path.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_as_announces() {
     let topology = two_isds().await;
@@ -38,6 +41,8 @@ async fn every_as_announces() {
                 known.push((it.ia, port));
                 known.sort_unstable();
             }
+            let leechers = client.scrape().await;
+            assert_eq!(leechers as usize, known.len(), "{protocol}, {}", it.ia);
         }
     }
     let stats = tracker.handle.stats();

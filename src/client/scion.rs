@@ -109,8 +109,8 @@ pub enum ScionError {
     },
     /// No path is usable.
     #[error(
-        "none of the {count} paths from {from} to {to} is usable: {denied} are denied by the \
-         policy, and the others have expired or begin at a router of another IP version"
+        "none of the {count} paths from {from} to {to} is usable: {}",
+        unusable(*count, *denied)
     )]
     NoUsablePath {
         /// Our AS.
@@ -168,6 +168,22 @@ pub enum ScionError {
     /// A path is malformed, or does not fit into a packet.
     #[error("the SCION daemon returned an invalid path")]
     Path(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Why none of the paths is usable, with how many of them the policy denies.
+fn unusable(count: usize, denied: usize) -> String {
+    let reasons = [
+        ("denied by the policy", denied),
+        (
+            "expired, or beginning at a router of another IP version",
+            count - denied,
+        ),
+    ];
+    let reasons = reasons.iter().filter(|(_, paths)| *paths > 0);
+    let reasons: Vec<_> = reasons
+        .map(|(why, paths)| format!("{paths} {why}"))
+        .collect();
+    reasons.join(", ")
 }
 
 fn within(ports: Option<(u16, u16)>) -> String {

@@ -436,7 +436,8 @@ async fn the_policy_and_the_number_choose_the_path() {
         (
             "- 1, +",
             None,
-            "none of the 2 paths from 2-ff00:0:210 to 1-ff00:0:110 is usable: 2 are denied",
+            "none of the 2 paths from 2-ff00:0:210 to 1-ff00:0:110 is usable: 2 denied by the \
+             policy",
         ),
         ("- 2-ff00:0:210#3, +", Some(1), "path 1 is denied"),
         (
@@ -447,6 +448,18 @@ async fn the_policy_and_the_number_choose_the_path() {
     ] {
         let error = refused(&tracker, options(policy, path)).await;
         assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn the_error_names_only_the_reasons_that_apply() {
+    let rest = "expired, or beginning at a router of another IP version";
+    for (count, denied, says) in [
+        (2, 2, "2 denied by the policy".into()),
+        (3, 1, format!("1 denied by the policy, 2 {rest}")),
+        (1, 0, format!("1 {rest}")),
+    ] {
+        assert_eq!(unusable(count, denied), says);
     }
 }
 

@@ -2,13 +2,13 @@
 //!
 //! Inside the AS of the tracker pan sends to UDP port 30041 of the host, whatever the port of the tracker.
 
-use std::io::Write as _;
+use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use scion_local_topology::{LinkState, Topology};
 use scion_tracker_core::address::IsdAs;
-use tempfile::NamedTempFile;
+use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
@@ -27,10 +27,10 @@ const NAME: &str = "tracker.example";
 /// Runs a program with another file in place of /etc/hosts, where pan looks names up.
 const WITH_HOSTS: &str = r#"mount --bind "$0" /etc/hosts && exec "$@""#;
 
-/// A client and its file of names.
+/// A client and its folder, with its file of names.
 struct PanClient {
     go: GoClient,
-    _hosts: NamedTempFile,
+    _directory: TempDir,
 }
 
 impl PanClient {
@@ -43,9 +43,10 @@ impl PanClient {
         options: &[&str],
     ) -> Option<Self> {
         let program = PAN.path().await?;
-        let mut hosts = NamedTempFile::new().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let hosts = directory.path().join("hosts");
         let (ia, ip) = (tracker.scion.host.ia, tracker.scion.host.ip());
-        writeln!(hosts, "{ia},{ip} {NAME}").unwrap();
+        fs::write(&hosts, format!("{ia},{ip} {NAME}\n")).unwrap();
         let mut command = if protocol == "qs" {
             if !own_mounts().await {
                 return None;
@@ -53,7 +54,7 @@ impl PanClient {
             let mut command = unshare();
             command
                 .args(["sh", "-c", WITH_HOSTS])
-                .arg(hosts.path())
+                .arg(&hosts)
                 .arg(program)
                 .arg(format!("-name={NAME}"));
             command
@@ -65,10 +66,12 @@ impl PanClient {
         command
             .arg(format!("-to={ia},[{ip}]:{}", tracker.scion.port))
             .arg(format!("-local={local}"))
-            .args(options);
+            .args(options)
+            // For its socket, which it cannot remove when it is killed.
+            .env("TMPDIR", directory.path());
         Some(Self {
             go: GoClient::run(command, topology, tracker, from, protocol),
-            _hosts: hosts,
+            _directory: directory,
         })
     }
 }

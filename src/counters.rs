@@ -255,6 +255,7 @@ const CELLS: usize = Transport::ALL.len() * Network::ALL.len();
 /// Reasons to refuse.
 const REASONS: usize = Refusal::ALL.len();
 const _: () = assert!(REASONS <= 32, "refused_used has a bit for each");
+const _: () = assert!(LENGTH <= 64, "used has a bit for each");
 
 /// Where refusals over this transport and network are counted among the [`CELLS`] of their reason.
 const fn cell(transport: Transport, network: Network) -> usize {
@@ -265,6 +266,8 @@ const fn cell(transport: Transport, network: Network) -> usize {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     values: [u64; LENGTH],
+    /// Bit set of the values that are not 0.
+    used: u64,
     split: [[u64; OTHERS]; SPLIT],
     /// Bit set of the rows of `split` that are not 0.
     split_used: u32,
@@ -277,6 +280,7 @@ impl Default for Snapshot {
     fn default() -> Self {
         Self {
             values: [0; LENGTH],
+            used: 0,
             split: [[0; OTHERS]; SPLIT],
             split_used: 0,
             refused: [[0; CELLS]; REASONS],
@@ -325,6 +329,9 @@ impl Snapshot {
 
     pub(crate) const fn add(&mut self, counter: Counter, by: u64) {
         self.values[counter as usize] += by;
+        if by != 0 {
+            self.used |= 1 << counter as usize;
+        }
     }
 
     /// Counts what came over this network.
@@ -391,7 +398,12 @@ impl Counters {
 
     /// Adds a worker's own counts and empties them.
     pub(crate) fn flush(&self, counts: &mut Snapshot) {
-        move_row(&self.values, &mut counts.values);
+        while counts.used != 0 {
+            let at = counts.used.trailing_zeros() as usize;
+            counts.used &= counts.used - 1;
+            let count = std::mem::take(&mut counts.values[at]);
+            self.values[at].fetch_add(count, Ordering::Relaxed);
+        }
         while counts.split_used != 0 {
             let row = counts.split_used.trailing_zeros() as usize;
             counts.split_used &= counts.split_used - 1;
@@ -415,6 +427,7 @@ impl Counters {
     pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot {
             values: std::array::from_fn(|i| self.values[i].load(Ordering::Relaxed)),
+            used: 0,
             split: self
                 .split
                 .each_ref()

@@ -142,6 +142,7 @@ fn router(state: State) -> axum::Router {
         .routes(routes!(v1::torrents::torrent))
         .routes(routes!(v1::torrents::torrents))
         .routes(routes!(v1::stats::stats))
+        .routes(routes!(v1::metrics::metrics))
         // Our own.
         .routes(routes!(v2::torrents::list))
         .routes(routes!(v2::torrents::get))

@@ -58,7 +58,13 @@ const OPEN: &[&str] = &[
 /// a form where others answer 401, and because forms bring their token in the body.
 const PAGE: &[&str] = &["/", "/stats"];
 /// Paths with statistics about no single torrent and no single host. They need no token on loopback.
-const STATISTICS: &[&str] = &["/api/v1/stats", "/api/v2/stats", "/metrics", "/stats.json"];
+const STATISTICS: &[&str] = &[
+    "/api/v1/metrics",
+    "/api/v1/stats",
+    "/api/v2/stats",
+    "/metrics",
+    "/stats.json",
+];
 /// Paths that change something although their method is GET, as in torrust's API.
 const CHANGES: &[&str] = &["/api/v1/keys/reload", "/api/v1/whitelist/reload"];
 
@@ -371,6 +377,7 @@ mod tests {
             (Method::GET, "/api/health_check", Nothing),
             (Method::POST, "/api/health_check", Token(Level::Write)),
             (Method::GET, "/api/v1/stats", Loopback),
+            (Method::GET, "/api/v1/metrics", Loopback),
             (Method::HEAD, "/api/v2/stats", Loopback),
             (Method::DELETE, "/api/v2/stats", Token(Level::Write)),
             (Method::GET, "/api/v1/torrents", Token(Level::Read)),

@@ -9,6 +9,7 @@
 )]
 
 pub(super) mod keys;
+pub(super) mod metrics;
 pub(super) mod stats;
 pub(super) mod torrents;
 pub(super) mod whitelist;

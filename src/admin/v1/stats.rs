@@ -25,7 +25,7 @@ pub(in crate::admin) enum Format {
 pub(in crate::admin) struct StatsQuery {
     /// How the numbers are written: as JSON, if it is left out.
     #[param(inline)]
-    format: Option<Format>,
+    pub(super) format: Option<Format>,
 }
 
 macro_rules! stats {
@@ -35,7 +35,7 @@ macro_rules! stats {
         #[derive(Debug, Serialize, ToSchema)]
         #[schema(as = TorrustStats)]
         pub(in crate::admin) struct Stats {
-            $($(#[doc = $doc])+ $name: u64,)+
+            $($(#[doc = $doc])+ pub(super) $name: u64,)+
         }
 
         impl Stats {
@@ -86,6 +86,40 @@ stats! {
     udp6_scrapes_handled,
 }
 
+impl Stats {
+    /// The numbers of now.
+    pub(super) fn now(state: &admin::State) -> Self {
+        let stats = state.handle.stats();
+        let count = |network, counters: &[Counter]| -> u64 {
+            let counts = counters.iter();
+            let counts = counts.filter_map(|it| stats.counters.of_network(*it, network));
+            counts.sum()
+        };
+        let announces = [Counter::HttpAnnounces, Counter::Http3Announces];
+        let scrapes = [Counter::HttpScrapes, Counter::Http3Scrapes];
+        let requests = [announces, scrapes].concat();
+        let (v4, v6) = (Network::V4, Network::V6);
+        Self {
+            torrents: stats.registry.torrents,
+            seeders: stats.registry.seeders,
+            completed: state.handle.completed(),
+            leechers: stats.registry.leechers,
+            tcp4_connections_handled: count(v4, &requests),
+            tcp4_announces_handled: count(v4, &announces),
+            tcp4_scrapes_handled: count(v4, &scrapes),
+            tcp6_connections_handled: count(v6, &requests),
+            tcp6_announces_handled: count(v6, &announces),
+            tcp6_scrapes_handled: count(v6, &scrapes),
+            udp4_connections_handled: count(v4, &[Counter::UdpConnects]),
+            udp4_announces_handled: count(v4, &[Counter::UdpAnnounces]),
+            udp4_scrapes_handled: count(v4, &[Counter::UdpScrapes]),
+            udp6_connections_handled: count(v6, &[Counter::UdpConnects]),
+            udp6_announces_handled: count(v6, &[Counter::UdpAnnounces]),
+            udp6_scrapes_handled: count(v6, &[Counter::UdpScrapes]),
+        }
+    }
+}
+
 /// What the tracker holds and has done.
 #[utoipa::path(
     get,
@@ -104,34 +138,7 @@ pub(in crate::admin) async fn stats(
     State(state): State<admin::State>,
     Query(query): Query<StatsQuery>,
 ) -> Response {
-    let stats = state.handle.stats();
-    let count = |network, counters: &[Counter]| -> u64 {
-        let counts = counters.iter();
-        let counts = counts.filter_map(|it| stats.counters.of_network(*it, network));
-        counts.sum()
-    };
-    let announces = [Counter::HttpAnnounces, Counter::Http3Announces];
-    let scrapes = [Counter::HttpScrapes, Counter::Http3Scrapes];
-    let requests = [announces, scrapes].concat();
-    let (v4, v6) = (Network::V4, Network::V6);
-    let stats = Stats {
-        torrents: stats.registry.torrents,
-        seeders: stats.registry.seeders,
-        completed: state.handle.completed(),
-        leechers: stats.registry.leechers,
-        tcp4_connections_handled: count(v4, &requests),
-        tcp4_announces_handled: count(v4, &announces),
-        tcp4_scrapes_handled: count(v4, &scrapes),
-        tcp6_connections_handled: count(v6, &requests),
-        tcp6_announces_handled: count(v6, &announces),
-        tcp6_scrapes_handled: count(v6, &scrapes),
-        udp4_connections_handled: count(v4, &[Counter::UdpConnects]),
-        udp4_announces_handled: count(v4, &[Counter::UdpAnnounces]),
-        udp4_scrapes_handled: count(v4, &[Counter::UdpScrapes]),
-        udp6_connections_handled: count(v6, &[Counter::UdpConnects]),
-        udp6_announces_handled: count(v6, &[Counter::UdpAnnounces]),
-        udp6_scrapes_handled: count(v6, &[Counter::UdpScrapes]),
-    };
+    let stats = Stats::now(&state);
     match query.format {
         None | Some(Format::Json) => Json(stats).into_response(),
         Some(Format::Prometheus) => stats.lines().into_response(),

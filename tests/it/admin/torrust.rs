@@ -242,3 +242,46 @@ fn numbers_have_the_names_of_torrust() {
         )
     );
 }
+
+#[test]
+fn metrics_have_the_shape_of_torrust() {
+    let tracker = Tracker::start();
+    tracker.announce(&announce_query(1, 6881, 0));
+    let get = |query: &str| {
+        let target = format!("/api/v1/metrics?{TOKEN}{query}");
+        tracker.over_tcp("GET", &target, &[])
+    };
+    let reply = get("");
+    assert!(reply.head.contains("content-type: application/json"));
+    let json = reply.json();
+    let now = json["metrics"][0]["samples"][0]["recorded_at"].as_str();
+    let now = now.unwrap();
+    let (date, time) = now.split_once('T').unwrap();
+    assert_eq!((&*shape(date), &*shape(time)), ("0-0-0", "0:0:0+0:0"));
+    let body = shape(&reply.body.replace(now, "NOW"));
+    assert!(
+        body.starts_with(
+            r#"{"metrics":[{"type":"counter","name":"http_tracker_core_requests_received_total","unit":"count","description":"Announces and scrapes over HTTP/0.0, HTTP/0 and HTTP/0 since the start.","samples":[{"value":0,"recorded_at":"NOW","labels":[{"name":"client_address_ip_family","value":"inet"},{"name":"request_kind","value":"announce"}]},"#
+        ),
+        "{reply:?}"
+    );
+    assert!(
+        body.ends_with(
+            r#"{"type":"gauge","name":"swarm_coordination_registry_torrents_total","unit":"count","description":"Torrents with peers.","samples":[{"value":0.0,"recorded_at":"NOW","labels":[]}]}]}"#
+        ),
+        "{reply:?}"
+    );
+    let lines = get("&format=prometheus");
+    assert!(lines.head.contains("content-type: text/plain"));
+    for line in [
+        "# TYPE http_tracker_core_requests_received_total counter",
+        "http_tracker_core_requests_received_total{client_address_ip_family=\"inet\",request_kind=\"announce\"} 1",
+        "swarm_coordination_registry_peer_connections_total{peer_role=\"seeder\"} 1",
+        "swarm_coordination_registry_torrents_total 1",
+    ] {
+        assert!(lines.body.lines().any(|it| it == line), "{line}: {lines:?}");
+    }
+    assert_eq!(get("&format=xml").status, 400);
+    let wrong = tracker.over_tcp("GET", "/api/v1/metrics?token=wrong", &[]);
+    assert_eq!(wrong.status, 401);
+}

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http_body_util::BodyExt as _;
 use http_body_util::channel::{Channel, Sender};
 use scion_tracker_core::observe::Change;
 use scion_tracker_core::types::InfoHash;
@@ -23,7 +24,8 @@ use crate::admin::events::{Event, Filter, Kind, Next, READERS, Reader, What};
 use crate::admin::serve::Arrived;
 use crate::admin::{self, peers};
 
-/// Time without an event after which a comment is sent, so that a reader that is gone is noticed.
+/// Time without an event after which a comment is sent, so that a reader is noticed that went without closing
+/// its connection.
 const PING: Duration = Duration::from_secs(15);
 /// Time for a reader to take what was sent.
 const TAKE: Duration = Duration::from_secs(30);
@@ -142,8 +144,15 @@ pub(in crate::admin) async fn events(
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text)
     })?;
     let (sender, body) = Channel::<Bytes>::new(PIECES);
-    let sending = send_all(reader, sender, arrived.stopping);
+    let gone = CancellationToken::new();
+    let sending = send_all(reader, sender, gone.clone(), arrived.stopping);
     state.shared().changes.spawn(sending);
+    // The connection drops the body when the reader closes it, also while there is nothing to send.
+    let connected = gone.drop_guard();
+    let body = body.map_frame(move |frame| {
+        let _ = &connected;
+        frame
+    });
     let headers = [
         (CONTENT_TYPE, "text/event-stream"),
         (CACHE_CONTROL, "no-store"),
@@ -151,8 +160,13 @@ pub(in crate::admin) async fn events(
     Ok((headers, axum::body::Body::new(body)).into_response())
 }
 
-/// Sends events until the reader leaves or is too slow, or the server stops.
-async fn send_all(mut reader: Reader, mut sender: Sender<Bytes>, stopping: CancellationToken) {
+/// Sends events until the reader leaves (`gone`) or is too slow, or the server stops.
+async fn send_all(
+    mut reader: Reader,
+    mut sender: Sender<Bytes>,
+    gone: CancellationToken,
+    stopping: CancellationToken,
+) {
     let mut piece = Bytes::from_static(b": connected\n\n");
     loop {
         let sent = timeout(TAKE, sender.send_data(piece));
@@ -161,11 +175,12 @@ async fn send_all(mut reader: Reader, mut sender: Sender<Bytes>, stopping: Cance
             Some(_) => return,
             None => break,
         }
-        let next = timeout(PING, reader.next());
+        let next = gone.run_until_cancelled(timeout(PING, reader.next()));
         piece = match stopping.run_until_cancelled(next).await {
             None => break,
-            Some(Err(_)) => Bytes::from_static(b": ping\n\n"),
-            Some(Ok(next)) => text(&next).into(),
+            Some(None) => return,
+            Some(Some(Err(_))) => Bytes::from_static(b": ping\n\n"),
+            Some(Some(Ok(next))) => text(&next).into(),
         };
     }
     // Tells an end in order from one that nobody wanted.

@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use scion_tracker::server::Kind;
 use serde_json::Value;
@@ -143,4 +144,23 @@ fn readers_are_bounded_and_end_with_the_tracker() {
         let mut rest = String::new();
         let _ = reader.0.read_to_string(&mut rest);
     }
+}
+
+#[test]
+fn the_place_of_a_reader_that_left_is_free_before_there_is_an_event() {
+    let tracker = Tracker::start();
+    let mut readers: Vec<_> = (0..8).map(|_| Events::connect(&tracker, "")).collect();
+    assert_eq!(tracker.ask("GET", "/api/v2/events").status, 503);
+    readers.pop();
+    // Less than the time after which a comment is sent.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !tracker
+        .ask("GET", "/metrics")
+        .body
+        .contains("\nscion_tracker_event_readers 7.0\n")
+    {
+        assert!(Instant::now() < deadline, "the place is not free");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    readers.push(Events::connect(&tracker, ""));
 }

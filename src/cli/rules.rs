@@ -2,6 +2,7 @@
 
 use anyhow::bail;
 use http::Method;
+use scion_tracker_core::prefix::unmapped;
 use serde_json::{Map, Value, json};
 
 use super::api::{self, Api, Page, entries, escaped, text};
@@ -222,6 +223,7 @@ fn is_same(entry: &Value, text: &str) -> bool {
     let network = |text: &str| {
         let net = text.parse::<ipnet::IpNet>();
         net.or_else(|_| text.parse().map(|ip: std::net::IpAddr| ip.into()))
+            .map(unmapped)
     };
     entry == text || matches!((network(entry), network(text)), (Ok(one), Ok(other)) if one == other)
 }
@@ -368,6 +370,7 @@ mod tests {
     fn an_address_is_a_network() {
         assert!(is_same(&json!("192.0.2.1/32"), "192.0.2.1"));
         assert!(is_same(&json!("2001:db8::/32"), "2001:DB8::/32"));
+        assert!(is_same(&json!("192.0.2.0/24"), "::ffff:192.0.2.0/120"));
         assert!(is_same(&json!("-qB"), "-qB"));
         assert!(!is_same(&json!("192.0.2.1/32"), "192.0.2.2"));
         assert!(!is_same(&json!("-qB"), "-qb"));

@@ -161,7 +161,7 @@ impl FromIterator<IpNet> for PrefixSet {
 }
 
 /// Returns the IPv4 prefix that an IPv4-mapped IPv6 prefix stands for, and any other prefix as it is.
-fn unmapped(net: IpNet) -> IpNet {
+pub fn unmapped(net: IpNet) -> IpNet {
     let IpNet::V6(v6) = net else { return net };
     let mapped = v6.addr().to_ipv4_mapped();
     mapped

@@ -100,10 +100,17 @@ pub(in crate::admin) fn target(text: &str) -> Result<BanTarget, ApiError> {
         };
     };
     let ia = IsdAs::parse_place(ia).map_err(|_| wrong())?;
-    let host = host.strip_suffix("/32").unwrap_or(host);
-    let host = host.strip_suffix("/64").unwrap_or(host);
-    let bare = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
-    let ip = bare.unwrap_or(host).parse().map_err(|_| wrong())?;
+    let ip = match host.parse::<IpNet>() {
+        // As a ban of a host is shown. No other network of an AS can be banned.
+        Ok(net) => match (net, net.prefix_len()) {
+            (IpNet::V4(_), 32) | (IpNet::V6(_), 64) => net.addr(),
+            _ => return Err(wrong()),
+        },
+        Err(_) => {
+            let bare = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+            bare.unwrap_or(host).parse().map_err(|_| wrong())?
+        }
+    };
     Ok(BanTarget::host(Host::new(ia, ip)))
 }
 
@@ -214,6 +221,7 @@ mod tests {
             ("192.0.2.1", "192.0.2.1/32"),
             ("192.0.2.0/24", "192.0.2.0/24"),
             ("::ffff:192.0.2.1", "192.0.2.1/32"),
+            ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
             ("2001:db8::1", "2001:db8::/64"),
             ("2001:db8::/48", "2001:db8::/48"),
             ("1-ff00:0:110,10.0.0.1", "1-ff00:0:110,10.0.0.1/32"),
@@ -223,7 +231,16 @@ mod tests {
             assert_eq!(read.to_string(), shown);
             assert_eq!(target(shown).unwrap(), read);
         }
-        for bad in ["", "host", "1-0,10.0.0.1", "1-ff00:0:110,", "10.0.0.0/33"] {
+        for bad in [
+            "",
+            "host",
+            "1-0,10.0.0.1",
+            "1-ff00:0:110,",
+            "10.0.0.0/33",
+            "1-ff00:0:110,10.0.0.0/8",
+            "1-ff00:0:110,10.0.0.1/64",
+            "1-ff00:0:110,2001:db8::/32",
+        ] {
             assert!(target(bad).is_err(), "{bad}");
         }
     }

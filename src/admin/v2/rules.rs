@@ -8,6 +8,7 @@ use axum::Json;
 use axum::extract::State;
 use ipnet::IpNet;
 use scion_tracker_core::access::PlaceAcl;
+use scion_tracker_core::prefix::unmapped;
 use scion_tracker_core::types::InfoHash;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -86,7 +87,7 @@ fn parse<T: FromStr<Err: Display>>(name: &str, items: &[String]) -> Result<Vec<T
     items.iter().map(parse).collect()
 }
 
-/// Networks without bits beyond their prefix, or single addresses.
+/// Networks without bits beyond their prefix, or single addresses. Those of IPv4-mapped addresses are IPv4.
 fn networks(name: &str, items: &[String]) -> Result<Vec<IpNet>, ApiError> {
     let network = |item: &String| {
         let net = item
@@ -98,7 +99,7 @@ fn networks(name: &str, items: &[String]) -> Result<Vec<IpNet>, ApiError> {
             ))
         })?;
         match net == net.trunc() {
-            true => Ok(net),
+            true => Ok(unmapped(net)),
             false => Err(ApiError::wrong(format!(
                 "{name}: {net} has bits set beyond its prefix: write {}",
                 net.trunc()

@@ -145,6 +145,11 @@ fn rules_replace_those_of_the_configuration() {
     assert_eq!(tracker.ask("DELETE", "/api/v2/rules").status, 200);
     assert_eq!(tracker.ask("DELETE", "/api/v2/rules").status, 404);
     assert!(serves(1));
+    let mapped = json!({ "deny_networks": ["::ffff:192.0.2.1", "::ffff:198.51.100.0/120"] });
+    let put = tracker.send("PUT", "/api/v2/rules", &mapped).json();
+    let v4 = json!(["192.0.2.1/32", "198.51.100.0/24"]);
+    assert_eq!(put["deny_networks"], v4);
+    assert_eq!(tracker.ask("DELETE", "/api/v2/rules").status, 200);
     let one = format!("/api/v2/rules/torrents/{}", hex(1));
     assert_eq!(tracker.ask("GET", &one).status, 404);
     let put = tracker.send("PUT", &one, &json!({ "deny_networks": ["127.0.0.1"] }));

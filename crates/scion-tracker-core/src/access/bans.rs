@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv6Net};
 
 use crate::address::{Host, IsdAs};
-use crate::prefix::PrefixMap;
+use crate::prefix::{PrefixMap, unmapped};
 
 /// What is banned. Made by [`BanTarget::host`] and [`BanTarget::network`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,10 +29,11 @@ impl BanTarget {
         }
     }
 
-    /// A network of plain IP. IPv6 networks smaller than a /64 are banned as the /64 around them.
+    /// A network of plain IP. IPv6 networks smaller than a /64 are banned as the /64 around them. One of
+    /// IPv4-mapped addresses is the IPv4 network.
     pub fn network(net: IpNet) -> Self {
-        let net = match net {
-            IpNet::V6(v6) if v6.prefix_len() > 64 && v6.addr().to_ipv4_mapped().is_none() => {
+        let net = match unmapped(net) {
+            IpNet::V6(v6) if v6.prefix_len() > 64 => {
                 Ipv6Net::new(v6.addr(), 64).map_or(net, IpNet::V6)
             }
             net => net,
@@ -155,6 +156,24 @@ mod tests {
 
     fn host(ia: &str, ip: &str) -> Host {
         Host::new(ia.parse().unwrap(), ip.parse().unwrap())
+    }
+
+    #[test]
+    fn a_network_of_mapped_addresses_is_the_ipv4_network() {
+        let network = |text: &str| BanTarget::network(text.parse().unwrap());
+        for (mapped, v4) in [
+            ("::ffff:192.0.2.1/128", "192.0.2.1/32"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+        ] {
+            assert_eq!(network(mapped), network(v4));
+            assert_eq!(network(mapped).to_string(), v4);
+        }
+        assert_eq!(
+            network("192.0.2.1/32"),
+            BanTarget::host(host("0-0", "::ffff:192.0.2.1"))
+        );
+        assert_eq!(network("2001:db8::1/128").to_string(), "2001:db8::/64");
     }
 
     #[test]

@@ -185,6 +185,7 @@ impl Failure {
                 Some(
                     BindError::Config(_)
                         | BindError::Topology { .. }
+                        | BindError::List(_)
                         | BindError::Tls(TlsError::Pem { .. } | TlsError::Unusable { .. })
                 )
             );

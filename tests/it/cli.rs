@@ -270,6 +270,14 @@ fn wrong_configuration_exits_with_78() {
         "a certificate from /nowhere.pem",
     );
     check_fails(&["--log", "a=b=c"], &[], 78, "log.level");
+    // Another start would end the same way.
+    let list = dir.path().join("allow");
+    fs::write(&list, "# A comment.\nxyz\n").unwrap();
+    let list = list.to_str().unwrap();
+    fs::write(file, format!("[access]\nlisted = true\nallow = '{list}'\n")).unwrap();
+    let place = format!("{list}:2: ");
+    check_fails(&["config", "check", file], &[], 78, &place);
+    check_fails(&["--config", file], &[], 78, &place);
 }
 
 #[test]

@@ -152,7 +152,7 @@ fn parse_announce_fields(query: &str) -> Result<AnnounceQuery, QueryError> {
             b"no_peer_id" => first(&mut no_peer_id, read_flag(value) == Some(true)),
             b"key" => first(&mut key, read_key(value)),
             b"ip" | b"ipv4" | b"ipv6" => named_ip = named_ip.or_else(|| read_ip(value)),
-            b"passkey" => passkey = passkey.or_else(|| Passkey::from_bytes(value)),
+            b"passkey" => passkey = passkey.or_else(|| read_passkey(value)),
             _ => {}
         }
     }
@@ -205,7 +205,7 @@ fn parse_scrape_fields(query: &str, max: usize) -> Result<ScrapeQuery, QueryErro
         match name {
             b"info_hash" if hashes.len() == max => return Err(QueryError::TooManyInfoHashes),
             b"info_hash" => hashes.push(read_info_hash(value)?),
-            b"passkey" => passkey = passkey.or_else(|| Passkey::from_bytes(value)),
+            b"passkey" => passkey = passkey.or_else(|| read_passkey(value)),
             _ => {}
         }
     }
@@ -237,7 +237,7 @@ pub(crate) fn parse_url_query(query: &[u8]) -> Result<UrlFields, QueryError> {
             b"ia" => claim.read_ia(value)?,
             b"scion" => claim.read_scion(value)?,
             b"scion46" => first(&mut reads_scion46, read_flag(value) == Some(true)),
-            b"passkey" => passkey = passkey.or_else(|| Passkey::from_bytes(value)),
+            b"passkey" => passkey = passkey.or_else(|| read_passkey(value)),
             _ => {}
         }
     }
@@ -246,6 +246,17 @@ pub(crate) fn parse_url_query(query: &[u8]) -> Result<UrlFields, QueryError> {
         passkey,
         reads_scion46: reads_scion46.unwrap_or(false),
     })
+}
+
+/// Reads a passkey. `None` if it is none.
+fn read_passkey(value: &[u8]) -> Option<Passkey> {
+    Passkey::from_bytes(value).or_else(|| decoded_passkey(value))
+}
+
+/// Reads a passkey that is percent-encoded, as no client has to do it.
+#[cold]
+fn decoded_passkey(value: &[u8]) -> Option<Passkey> {
+    decode(value, &mut [0; Passkey::MAX]).and_then(Passkey::from_bytes)
 }
 
 /// Names and values as they stand, still encoded. A name without `=` has an empty value.

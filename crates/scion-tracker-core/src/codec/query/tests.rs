@@ -422,12 +422,17 @@ proptest! {
 #[test]
 fn the_first_passkey_that_is_one_counts() {
     let passkey = |text: &str| Some(text.parse::<Passkey>().unwrap());
+    let longest = format!("&passkey={}", "%61".repeat(64));
     for (extra, expected) in [
+        (&*longest, passkey(&"a".repeat(64))),
+        (&*format!("{longest}a"), None),
         ("", None),
         ("&passkey=a_-9", passkey("a_-9")),
         ("&passkey=a&passkey=b", passkey("a")),
         ("&passkey=&passkey=b", passkey("b")),
         ("&passkey=a%2Fb", None),
+        ("&passkey=%61%5f%2D9", passkey("a_-9")),
+        ("&passkey=a%5", None),
         ("&key=abcdef", None),
     ] {
         assert_eq!(read(extra).passkey, expected, "{extra}");

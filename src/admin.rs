@@ -192,5 +192,8 @@ fn router(state: State) -> axum::Router {
         "/api/openapi.json",
         axum::routing::get(move || async move { description.response() }),
     );
+    let router = router
+        .fallback(guard::unknown)
+        .method_not_allowed_fallback(guard::wrong_method);
     guard::protect(router, &state).with_state(state)
 }

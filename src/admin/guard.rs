@@ -114,6 +114,17 @@ pub(super) fn protect(router: Router<State>, state: &State) -> Router<State> {
         .layer(middleware::from_fn_with_state(state.clone(), guard))
 }
 
+/// Answers a request for a path that does not exist.
+pub(super) async fn unknown(uri: Uri) -> Response {
+    Refused::new(StatusCode::NOT_FOUND, "there is no such path").response(uri.path())
+}
+
+/// Answers a request with a method that its path does not have. The field `Allow` says which it has.
+pub(super) async fn wrong_method(uri: Uri) -> Response {
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    Refused::new(status, "this path does not have this method").response(uri.path())
+}
+
 /// Lets a request through that may be answered.
 async fn guard(
     axum::extract::State(state): axum::extract::State<State>,

@@ -364,3 +364,23 @@ fn the_description_names_every_route() {
         }
     }
 }
+
+#[test]
+fn what_does_not_exist_is_answered_with_a_reason() {
+    let tracker = Tracker::start();
+    for (method, target, status, allow) in [
+        ("GET", "/api/v2/nothing", 404, None),
+        ("PUT", "/api/v2/allow/", 404, None),
+        ("PATCH", "/api/v2/keys", 405, Some("allow: get,head,post")),
+    ] {
+        let reply = tracker.ask(method, target);
+        assert_eq!(reply.status, status, "{method} {target}: {reply:?}");
+        assert!(reply.json()["error"].is_string(), "{reply:?}");
+        assert!(
+            allow.is_none_or(|allow| reply.head.contains(allow)),
+            "{reply:?}"
+        );
+    }
+    let other = tracker.ask("GET", "/api/v1/nothing");
+    assert_eq!((other.status, &*other.body), (404, "there is no such path"));
+}

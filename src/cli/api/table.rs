@@ -48,7 +48,7 @@ impl<const N: usize> Table<N> {
         if self.rows.len() == 1 {
             return String::new();
         }
-        let width = |at: usize| self.rows.iter().map(|row| row[at].chars().count()).max();
+        let width = |at: usize| self.rows.iter().map(|row| columns(&row[at])).max();
         let widths: [usize; N] = std::array::from_fn(|at| width(at).unwrap_or_default());
         let mut lines = String::new();
         for row in &self.rows {
@@ -57,7 +57,7 @@ impl<const N: usize> Table<N> {
                 if at > 0 {
                     line += GAP;
                 }
-                let pad = " ".repeat(widths[at] - cell.chars().count());
+                let pad = " ".repeat(widths[at] - columns(cell));
                 match self.numbers[at] {
                     true => line.extend([pad.as_str(), cell.as_str()]),
                     false => line.extend([cell.as_str(), pad.as_str()]),
@@ -72,9 +72,40 @@ impl<const N: usize> Table<N> {
 
 /// A line that fits a terminal.
 fn cut(line: &str) -> String {
-    match line.chars().count() > WIDTH {
-        false => line.into(),
-        true => line.chars().take(WIDTH - 1).chain(['…']).collect(),
+    if columns(line) <= WIDTH {
+        return line.into();
+    }
+    let mut used = 0;
+    let fits = |c: &char| {
+        used += width(*c);
+        used < WIDTH
+    };
+    line.chars().take_while(fits).chain(['…']).collect()
+}
+
+/// Columns that a text takes on a terminal.
+fn columns(text: &str) -> usize {
+    text.chars().map(width).sum()
+}
+
+/// Columns that a character takes: two for the blocks whose characters are wide (Unicode Standard Annex 11,
+/// East Asian Width). Characters that take none have been escaped.
+const fn width(c: char) -> usize {
+    match c {
+        '\u{1100}'..='\u{115f}'
+        | '\u{2e80}'..='\u{303e}'
+        | '\u{3041}'..='\u{a4cf}'
+        | '\u{a960}'..='\u{a97f}'
+        | '\u{ac00}'..='\u{d7a3}'
+        | '\u{f900}'..='\u{faff}'
+        | '\u{fe30}'..='\u{fe6f}'
+        | '\u{ff01}'..='\u{ff60}'
+        | '\u{ffe0}'..='\u{ffe6}'
+        | '\u{1f300}'..='\u{1f64f}'
+        | '\u{1f680}'..='\u{1f6ff}'
+        | '\u{1f900}'..='\u{1faff}'
+        | '\u{20000}'..='\u{3fffd}' => 2,
+        _ => 1,
     }
 }
 
@@ -97,6 +128,20 @@ mod tests {
         assert!(lines[2].starts_with("longer  1000000  xxx"), "{shown}");
         assert!(lines[2].ends_with("x…"), "{shown}");
         assert_eq!(lines[2].chars().count(), 80);
+    }
+
+    #[test]
+    fn wide_characters_take_two_columns() {
+        let mut table = Table::new(["owner", "note"]);
+        table.row(["日本".into(), "日本🦀".repeat(20)]);
+        table.row(["Zoë".into(), "x".into()]);
+        let shown = table.show();
+        let lines: Vec<_> = shown.lines().collect();
+        assert_eq!(lines[0], "owner  note");
+        assert!(lines[1].starts_with("日本   日本🦀"), "{shown}");
+        assert!(lines[1].ends_with('…'), "{shown}");
+        assert!((79..=80).contains(&columns(lines[1])), "{shown}");
+        assert_eq!(lines[2], "Zoë    x");
     }
 
     #[test]

@@ -83,7 +83,7 @@ pub(super) fn clients() -> RefOr<Schema> {
 pub(super) fn isds() -> RefOr<Schema> {
     let isd = ObjectBuilder::new()
         .schema_type(Type::Integer)
-        .minimum(Some(0))
+        .minimum(Some(1))
         .maximum(Some(u16::MAX));
     ArrayBuilder::new().items(isd).max_items(Some(100)).into()
 }

@@ -152,6 +152,7 @@ pub struct Access {
 #[non_exhaustive]
 pub struct TorrentAccess {
     /// The ISDs in which it is handed out. `None`: it is not isolated.
+    #[serde(deserialize_with = "isds")]
     pub isds: Option<Vec<u16>>,
     /// Whether only a proven ISD-AS counts, for `isds` and `isd_as`.
     pub proven: bool,
@@ -256,6 +257,14 @@ fn acl<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PlaceAcl, D::Error>
     PlaceAcl::from_entries(entries.iter().map(String::as_str)).map_err(D::Error::custom)
 }
 
+fn isds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u16>>, D::Error> {
+    let isds = Vec::<u16>::deserialize(deserializer)?;
+    match isds.contains(&0) {
+        true => Err(D::Error::custom("0 is no ISD: name each ISD")),
+        false => Ok(Some(isds)),
+    }
+}
+
 fn torrents<'de, D>(deserializer: D) -> Result<BTreeMap<InfoHash, TorrentAccess>, D::Error>
 where
     D: Deserializer<'de>,
@@ -317,5 +326,20 @@ impl fmt::Display for TorrentAccess {
             parts.push(format!("isd_as = {}", texts(self.isd_as.entries())));
         }
         write!(f, "{{ {} }}", parts.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn isds_of_a_torrent_are_named_one_by_one() {
+        let isds = |text: &str| toml::from_str::<TorrentAccess>(text).map(|it| it.isds);
+        assert_eq!(isds("isds = [64, 65]").unwrap(), Some(vec![64, 65]));
+        assert_eq!(isds("isds = []").unwrap(), Some(vec![]));
+        assert_eq!(isds("").unwrap(), None);
+        let error = isds("isds = [64, 0]").unwrap_err().to_string();
+        assert!(error.contains("0 is no ISD"), "{error}");
     }
 }

@@ -100,6 +100,9 @@ pub(in crate::admin) async fn put(
     if body.isds.len() > ISDS {
         return Err(ApiError::wrong("a torrent has at most 100 ISDs"));
     }
+    if body.isds.contains(&0) {
+        return Err(ApiError::wrong("0 is no ISD: name each ISD"));
+    }
     let isolation = Isolation {
         isds: body.isds.into_iter().map(Isd).collect(),
         proven_only: body.proven,

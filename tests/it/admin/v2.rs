@@ -230,6 +230,10 @@ fn a_torrent_is_isolated_in_its_isds() {
         torrent.json()["isolation"],
         json!({ "isds": [1], "proven": false })
     );
+    for wrong in [json!([0]), json!([64, 0]), json!([65_536])] {
+        let reply = tracker.send("PUT", &one, &json!({ "isds": wrong }));
+        assert_eq!(reply.status, 400, "{reply:?}");
+    }
     assert_eq!(tracker.ask("DELETE", &one).status, 200);
     assert_eq!(tracker.ask("DELETE", &one).status, 404);
     assert!(

@@ -19,7 +19,7 @@ use crate::records::PasskeyRecord;
 /// A passkey.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::admin) struct Key {
-    /// The passkey. With a token that may only read, its first two characters and "…".
+    /// The passkey. With a token that may only read, its first two characters at most, and "…".
     key: String,
     /// When it expires, in seconds since 1970. Null: never.
     valid_until: Option<u64>,

@@ -11,7 +11,7 @@ use subtle::ConstantTimeEq as _;
 /// A passkey: 1 to 64 characters of `[0-9A-Za-z_-]`. It is not the `key` of an announce.
 ///
 /// The time of a comparison does not depend on where two passkeys differ. A passkey is a secret, so
-/// `Debug` shows at most its first two characters.
+/// `Debug` shows its first two characters at most, and nothing of a short one.
 #[derive(Clone, Copy)]
 pub struct Passkey {
     length: NonZeroU8,
@@ -76,7 +76,8 @@ impl FromStr for Passkey {
 
 impl fmt::Debug for Passkey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = self.as_bytes().len().min(2);
+        // Two characters of few are too many.
+        let shown = if self.as_bytes().len() < 8 { 0 } else { 2 };
         write!(f, "{}…", self.as_bytes()[..shown].escape_ascii())
     }
 }
@@ -117,6 +118,10 @@ mod tests {
     fn debug_hides_the_secret() {
         let passkey: Passkey = "topsecret".parse().unwrap();
         assert_eq!(format!("{passkey:?}"), "to…");
+        for short in ["a", "ab", "abcdefg"] {
+            let passkey: Passkey = short.parse().unwrap();
+            assert_eq!(format!("{passkey:?}"), "…");
+        }
     }
 
     #[test]

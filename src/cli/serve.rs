@@ -41,10 +41,11 @@ pub(super) struct Args {
     /// what that file says. Without --scion, the tracker then listens on SCION port 31969.
     #[arg(long, value_name = "ADDR:PORT")]
     scion_daemon: Option<DaemonAddr>,
-    /// Serve only requests with a passkey. The passkeys are in a file: access.passkeys.
+    /// Serve only requests with a passkey: of the file access.passkeys, or added with
+    /// `scion-tracker keys`.
     #[arg(long)]
     private: bool,
-    /// Serve only torrents of the allow list, which is in a file: access.allow.
+    /// Serve only listed torrents: of the file access.allow, or added with `scion-tracker allow`.
     #[arg(long)]
     listed: bool,
     /// Token of the admin API. Other users of this host can read flags: admin.token_file is safer.

@@ -24,11 +24,13 @@ use super::value::{self, ListError, ListItem};
 )]
 #[non_exhaustive]
 pub struct Access {
-    /// Whether only requests with a passkey of the file `passkeys` are served.
+    /// Whether only requests with a passkey are served: one of the file `passkeys`, or one that was added at
+    /// run time.
     #[config(env = "SCION_TRACKER_PRIVATE", default = false)]
     pub private: bool,
 
-    /// Whether only torrents of the file `allow` are served.
+    /// Whether only listed torrents are served: those of the file `allow`, and those that were added at run
+    /// time.
     #[config(env = "SCION_TRACKER_LISTED", default = false)]
     pub listed: bool,
 

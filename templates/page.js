@@ -17,7 +17,7 @@
   async function refresh() {
     const main = document.getElementById('main');
     if (paused || document.hidden || main.contains(document.activeElement)) return;
-    const answer = await fetch(location.href, { cache: 'no-store' });
+    const answer = await fetch(location.href, { cache: 'no-store', signal: AbortSignal.timeout(10000) });
     if (!answer.ok) throw new Error(answer.statusText);
     const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
     const open = [...main.querySelectorAll('details')].map((it) => it.open);

@@ -122,6 +122,22 @@ async function refreshes(browser, tracker) {
   step('with JavaScript the numbers are refreshed in place');
 }
 
+/** A page in a browser says so if the tracker hangs: it neither answers nor closes the connection. */
+async function hangs(browser, tracker) {
+  const tab = await open(browser, `${tracker.admin}/`);
+  const pill = () => text(tab, '.pill');
+  assert.equal(await pill(), 'All is well');
+  process.kill(tracker.process.pid, 'SIGSTOP');
+  try {
+    await until('a warning', async () => (await pill()) === 'The tracker does not answer');
+  } finally {
+    process.kill(tracker.process.pid, 'SIGCONT');
+  }
+  await until('an answer', async () => (await pill()) === 'All is well');
+  await tab.close();
+  step('a tracker that hangs is not said to be well');
+}
+
 async function submit(tab, form, fields) {
   for (const [name, value] of Object.entries(fields)) await tab.type(`${form} [name=${name}]`, value);
   await Promise.all([tab.waitForNavigation(), tab.click(`${form} button`)]);
@@ -312,6 +328,7 @@ try {
   await (forDocs ? picturesOfAnHour(browser) : looks(browser, tracker));
   await withoutScript(browser, tracker);
   await refreshes(browser, tracker);
+  await hangs(browser, tracker);
   await operates(browser, tracker);
   await isPublic(browser, tracker);
   await byKeyboard(browser, tracker);

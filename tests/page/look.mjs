@@ -268,6 +268,35 @@ async function isLarge(browser) {
   }
 }
 
+/** Long names, long errors and large numbers on a narrow phone. */
+async function isNarrow(browser) {
+  const host = `${'a-tracker-with-a-long-name-'.repeat(2)}x.${'w'.repeat(60)}.example.org`;
+  const tracker = await Tracker.start(binary, { settings: 'torrents = true', urls: [`udp://${host}:6969/announce`] });
+  try {
+    await tracker.announce(100);
+    await until('a table', async () => (await get(`${tracker.admin}/`)).body.includes('<details>'));
+    const tab = await open(browser, `${tracker.admin}/`, { width: 320, height: 900 });
+    await tab.$eval('details', (it) => { it.open = true; });
+    await check(tab, 'a phone of 320 px');
+    await tab.$$eval('.big', (all) => all.forEach((it) => { it.innerText = '12,345,678'; }));
+    await tab.$$eval('details td', (all) => all.forEach((it) => { it.innerText = '12,345,678'; }));
+    const cut = await tab.$$eval('.big, details table', (all) => all.filter((it) => it.scrollWidth > it.clientWidth
+      || it.getBoundingClientRect().right > it.closest('.card').getBoundingClientRect().right).map((it) => it.innerText));
+    assert.deepEqual(cut, [], 'large numbers');
+    await submit(tab, '.operator', { token: TOKEN });
+    await submit(tab, 'form:has([value=torrent])', { info_hash: '41'.repeat(20) });
+    assert.match(await text(tab, '.notice'), /Torrent 4141/);
+    await check(tab, 'a torrent on a phone of 320 px');
+    await submit(tab, 'form:has([value=ban])', { target: 'W'.repeat(100) });
+    assert.match(await text(tab, '.notice'), /WWW[^]*is not an address/);
+    await check(tab, 'an error on a phone of 320 px');
+    await whole(tab, 'state-narrow');
+    await tab.close();
+  } finally {
+    tracker.stop();
+  }
+}
+
 async function drains(browser) {
   const tracker = await Tracker.start(binary);
   try {
@@ -334,6 +363,7 @@ try {
   await byKeyboard(browser, tracker);
   await isEmpty(browser);
   await isLarge(browser);
+  await isNarrow(browser);
   await drains(browser);
   await hasNoStore(browser);
   console.log('page: all checks passed');

@@ -16,6 +16,8 @@ const PLACES = [
   ['19-ffaa:0:1303', 7], ['19-ffaa:1:10a', 4], ['17-ffaa:0:1102', 3], [null, 10],
 ].flatMap(([ia, weight]) => Array(weight).fill(ia));
 
+const URLS = ['udp://tracker.example.org:6969/announce', 'https://tracker.example.org/announce'];
+
 /** How much faster the clock of a tracker with `hurry` runs. */
 export const HURRY = 60;
 
@@ -126,7 +128,7 @@ export class Tracker {
   announced = 0;
 
   /** With `hurry`, the clock of the tracker runs faster, by Debian's faketime. */
-  static async start(binary, { settings = '', hurry = false } = {}) {
+  static async start(binary, { settings = '', hurry = false, urls = URLS } = {}) {
     const tracker = new Tracker();
     tracker.binary = binary;
     tracker.directory = mkdtempSync(join(tmpdir(), 'scion-tracker-page-'));
@@ -138,7 +140,7 @@ export class Tracker {
     const config = join(tracker.directory, 'config.toml');
     writeFileSync(config, `
 data_dir = '${join(tracker.directory, 'data')}'
-public_urls = ['udp://tracker.example.org:6969/announce', 'https://tracker.example.org/announce']
+public_urls = ${JSON.stringify(urls)}
 [listen]
 udp = ['127.0.0.1:${http1}']
 http = ['127.0.0.1:${http1}']

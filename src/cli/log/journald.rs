@@ -25,7 +25,7 @@ pub(super) fn is_stderr() -> bool {
 /// The datagram of one line.
 pub(super) fn encode(record: &Record) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
-    field(&mut out, "MESSAGE", record.message.as_bytes());
+    field(&mut out, "MESSAGE", record.text().as_bytes());
     field(
         &mut out,
         "PRIORITY",
@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn a_line_is_a_datagram_of_fields() {
-        let message = "cannot read\nthe \x1b[31mcertificate";
+        let message =
+            "cannot read\nthe \x1b[31mcertificate path=/tls/cert.pem why.not=say \"no\"\\";
         let expected = [
             b"MESSAGE\n",
             &(message.len() as u64).to_le_bytes()[..],

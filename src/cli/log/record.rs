@@ -6,6 +6,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
+use super::super::visible::visible;
 use crate::log::queue::Queue;
 
 /// Bytes of a value that are logged at most: a line has to fit a datagram.
@@ -47,6 +48,16 @@ impl Record {
             Level::INFO => 6,
             Level::DEBUG | Level::TRACE => 7,
         }
+    }
+
+    /// The message with its fields, as in `message name=value`: `journalctl` shows nothing but this.
+    pub(super) fn text(&self) -> String {
+        let mut text = Cut(self.message.clone());
+        for (name, value) in &self.fields {
+            // It fails when the text is long enough.
+            let _ = write!(text, " {name}={}", visible(value));
+        }
+        text.0
     }
 
     fn add(&mut self, field: &Field, value: fmt::Arguments<'_>) {

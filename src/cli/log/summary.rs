@@ -15,13 +15,26 @@ struct Served {
     scrapes: u64,
     /// Announces and scrapes.
     refused: u64,
-    /// Datagrams and requests that were none of a tracker.
+    /// Datagrams and requests that cannot be read, or are none of a tracker.
     malformed: u64,
 }
 
 impl Served {
     fn of(counters: &Snapshot) -> Self {
-        let sum = |all: &[Counter]| all.iter().map(|it| counters.get(*it)).sum();
+        let sum = |all: &[Counter]| -> u64 { all.iter().map(|it| counters.get(*it)).sum() };
+        let refused = Refusal::ALL.iter().map(|it| counters.refused(*it)).sum();
+        // Answers with an error: refusals, and requests that cannot be read.
+        let failed = sum(&[
+            Counter::UdpErrors,
+            Counter::HttpFailures,
+            Counter::Http3Failures,
+        ]);
+        let dropped = sum(&[
+            Counter::UdpMalformed,
+            Counter::UdpBadConnectionId,
+            Counter::HttpRejected,
+            Counter::Http3Rejected,
+        ]);
         Self {
             announces: sum(&[
                 Counter::UdpAnnounces,
@@ -33,13 +46,9 @@ impl Served {
                 Counter::HttpScrapes,
                 Counter::Http3Scrapes,
             ]),
-            refused: Refusal::ALL.iter().map(|it| counters.refused(*it)).sum(),
-            malformed: sum(&[
-                Counter::UdpMalformed,
-                Counter::UdpBadConnectionId,
-                Counter::HttpRejected,
-                Counter::Http3Rejected,
-            ]),
+            refused,
+            // A counter may be ahead of another one for a moment.
+            malformed: dropped + failed.saturating_sub(refused),
         }
     }
 
@@ -48,7 +57,7 @@ impl Served {
             announces: self.announces - before.announces,
             scrapes: self.scrapes - before.scrapes,
             refused: self.refused - before.refused,
-            malformed: self.malformed - before.malformed,
+            malformed: self.malformed.saturating_sub(before.malformed),
         }
     }
 }
@@ -122,9 +131,12 @@ mod tests {
         counters.add(Counter::UdpAnnounces, 3);
         counters.add(Counter::Http3Announces, 4);
         counters.refuse(Refusal::RateLimit, Transport::Udp, Network::V4);
+        counters.add(Counter::UdpErrors, 1);
+        counters.add(Counter::HttpFailures, 2);
         let expected = Served {
             announces: 7,
             refused: 1,
+            malformed: 2,
             ..Served::default()
         };
         assert_eq!(summary.next(&counters), Some(expected));

@@ -120,7 +120,7 @@ pub struct Census {
     pub scion: PeerCounts,
     /// Those that both reach.
     pub both: PeerCounts,
-    /// By place, the largest first. No more than 16,384 places.
+    /// By place, the largest first. No more than 16,384 places, and in addition [`IsdAs::NONE`].
     pub places: Vec<PlaceCount>,
     /// Peers of all other places.
     pub other_places: PeerCounts,
@@ -180,7 +180,9 @@ impl CensusWalk {
             Reach::Both => &mut census.both,
         };
         reached.count(seeder);
-        match slot(&mut self.places, PLACES, ia) {
+        // However many ISD-ASes peers claim, those without one are told apart from them.
+        let most = PLACES + usize::from(ia.is_none());
+        match slot(&mut self.places, most, ia) {
             Some((counts, of_them)) => {
                 counts.count(seeder);
                 *of_them += u64::from(proven);
@@ -242,5 +244,28 @@ impl Memory {
         });
         census.walk = walk;
         finished
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::memory::Ceilings;
+
+    #[test]
+    fn peers_without_a_place_are_told_apart_from_any_number_of_claimed_ones() {
+        let mut walk = Memory::new(Ceilings::default(), [1, 2, 3, 4]).census();
+        let addr = CompactAddr::new([192, 0, 2, 1].into(), 6881);
+        let mut count = |ia| walk.peer(ia, false, &addr, (Reach::Ip, false, PeerId([0; 20])));
+        for number in 1..=PLACES as u32 + 3 {
+            count(format!("1-{number}").parse().unwrap());
+        }
+        count(IsdAs::NONE);
+        count(IsdAs::NONE);
+        let census = walk.finish();
+        assert_eq!(census.places.len(), PLACES + 1);
+        assert_eq!(census.places[0].ia, IsdAs::NONE);
+        assert_eq!(census.places[0].counts.peers(), 2);
+        assert_eq!(census.other_places.peers(), 3);
     }
 }

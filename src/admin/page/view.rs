@@ -259,11 +259,11 @@ pub(crate) fn some(number: u64, thing: &str) -> String {
     format!("{} {thing}{plural}", count(number))
 }
 
-/// A rate with as many digits as matter.
+/// A number, such as a rate, with as many digits as matter. Whole numbers have no decimals.
 pub(crate) fn rate(per_second: f64) -> String {
     match per_second {
         x if x >= 99.5 => count(x.round() as u64),
-        x if x >= 9.95 => format!("{x:.0}"),
+        x if x >= 9.95 || x.fract() == 0.0 => format!("{x:.0}"),
         x if x >= 0.05 => format!("{x:.1}"),
         x if x > 0.0 => format!("{x:.2}"),
         _ => "0".into(),
@@ -355,6 +355,7 @@ mod tests {
             (0.0, "0"),
             (0.01, "0.01"),
             (0.25, "0.2"),
+            (1.0, "1"),
             (1.26, "1.3"),
             (42.4, "42"),
             (1234.5, "1,235"),

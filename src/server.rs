@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::{self as lists, Lists, ReadLists};
 pub use crate::access::{LineError, ListError};
 use crate::config::{Changes, Config};
-use crate::counters::{self, Snapshot};
+use crate::counters::Snapshot;
 use crate::log::access::AccessLog;
 use crate::records::{Loaded, OpenError, Records};
 use crate::scion::daemon::DaemonError;
@@ -237,12 +237,8 @@ impl Handle {
 
     /// What the tracker has done since its start, and what it holds.
     pub fn stats(&self) -> Stats {
-        let mut counted = self.service.counters.snapshot();
-        if let Some(log) = &self.service.access_log {
-            counted.add(counters::Counter::AccessLogLost, log.lost());
-        }
         Stats {
-            counters: counted,
+            counters: self.service.counted(),
             registry: self.service.tracker.registry().totals(),
         }
     }

@@ -12,7 +12,7 @@ use scion_tracker_core::tracker::Rules;
 use scion_tracker_core::types::{Rng, Time};
 
 use crate::clock::Clock;
-use crate::counters::Counters;
+use crate::counters::{Counter, Counters, Snapshot};
 use crate::gauges::Gauges;
 use crate::log::access::AccessLog;
 use crate::samples::Samples;
@@ -78,6 +78,15 @@ impl Service {
 
     pub(crate) fn now(&self) -> Time {
         self.clock.now()
+    }
+
+    /// What was counted since the start, also what the access log counts itself.
+    pub(crate) fn counted(&self) -> Snapshot {
+        let mut counted = self.counters.snapshot();
+        if let Some(log) = &self.access_log {
+            counted.add(Counter::AccessLogLost, log.lost());
+        }
+        counted
     }
 
     /// Whether connections end after their next reply.

@@ -87,7 +87,7 @@ impl Handle {
         Vitals {
             now: SystemTime::now(),
             started: gauges.started,
-            counters: service.counters.snapshot(),
+            counters: service.counted(),
             registry: registry.totals(),
             ceilings: registry.ceilings(),
             latency: Transport::ALL.map(|transport| service.samples.latency(transport)),

@@ -525,6 +525,8 @@ fn an_access_log_on_a_slow_disk_loses_lines_and_delays_nobody() {
             read_reply(&mut reader);
         }
     }
+    #[cfg(feature = "admin")]
+    let counted = lost_lines_of_metrics(home.path());
     // Now the disk is fast again.
     let mut read = File::open(&path).unwrap();
     let reading = std::thread::spawn(move || {
@@ -544,6 +546,8 @@ fn an_access_log_on_a_slow_disk_loses_lines_and_delays_nobody() {
     let lost: serde_json::Value = serde_json::from_str(lost).unwrap();
     let lost = lost["lost"].as_u64().unwrap();
     assert!(lost > 0);
+    #[cfg(feature = "admin")]
+    assert_eq!(counted, lost);
     assert_eq!(written.len() as u64 + lost, announces);
     assert!(
         log.contains(&format!(
@@ -552,6 +556,20 @@ fn an_access_log_on_a_slow_disk_loses_lines_and_delays_nobody() {
         )),
         "{log}"
     );
+}
+
+/// Lines of the access log that were lost, as `/metrics` says.
+#[cfg(feature = "admin")]
+fn lost_lines_of_metrics(home: &Path) -> u64 {
+    let socket = home.join(".local/state/scion-tracker/admin.sock");
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+    let request = b"GET /metrics HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).unwrap();
+    let mut metrics = String::new();
+    stream.read_to_string(&mut metrics).unwrap();
+    let mut lines = metrics.lines();
+    let lost = lines.find_map(|it| it.strip_prefix("scion_tracker_lost_access_log_lines_total "));
+    lost.unwrap().parse().unwrap()
 }
 
 /// Reads one reply of HTTP/1.1 with a length.

@@ -1,6 +1,6 @@
 //! A monotonic clock in seconds, for the core, which must not read one itself.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use scion_tracker_core::types::Time;
 
@@ -19,6 +19,11 @@ impl Clock {
 
     pub(crate) fn now(&self) -> Time {
         // A u32 holds 136 years of seconds.
-        Time::from_secs(self.start.elapsed().as_secs() as u32)
+        Time::from_secs(self.elapsed().as_secs() as u32)
+    }
+
+    /// Time since its creation.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.start.elapsed()
     }
 }

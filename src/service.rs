@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+#[cfg(feature = "admin")]
+use std::time::Duration;
 
 use arc_swap::cache::Cache;
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
@@ -87,6 +89,12 @@ impl Service {
             counted.add(Counter::AccessLogLost, log.lost());
         }
         counted
+    }
+
+    /// Time since the start, whatever the clock of the system says.
+    #[cfg(feature = "admin")]
+    pub(crate) fn uptime(&self) -> Duration {
+        self.clock.elapsed()
     }
 
     /// Whether connections end after their next reply.

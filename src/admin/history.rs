@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::{self, MissedTickBehavior};
@@ -31,7 +31,8 @@ const EVENTS: usize = 20;
 /// The state at one moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Moment {
-    pub(super) at: SystemTime,
+    /// Time since the start of the server: the clock of the system can be set.
+    pub(super) at: Duration,
     /// Announces since the start over UDP, HTTP and HTTP/3.
     pub(super) announces: [u64; 3],
     pub(super) scrapes: u64,
@@ -48,7 +49,7 @@ impl Moment {
             Http3Announces, Http3Scrapes, HttpAnnounces, HttpScrapes, UdpAnnounces, UdpScrapes,
         };
         Self {
-            at: vitals.now,
+            at: vitals.uptime,
             announces: [UdpAnnounces, HttpAnnounces, Http3Announces].map(count),
             scrapes: [UdpScrapes, HttpScrapes, Http3Scrapes]
                 .map(count)
@@ -62,7 +63,7 @@ impl Moment {
 
     /// Seconds since an earlier moment, never 0.
     pub(super) fn since(&self, earlier: &Self) -> f64 {
-        let time = self.at.duration_since(earlier.at).unwrap_or_default();
+        let time = self.at.saturating_sub(earlier.at);
         time.as_secs_f64().max(0.001)
     }
 
@@ -78,7 +79,8 @@ impl Moment {
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Event {
-    pub(super) at: SystemTime,
+    /// Time since the start of the server.
+    pub(super) at: Duration,
     pub(super) is_problem: bool,
     pub(super) text: String,
 }
@@ -109,7 +111,7 @@ impl History {
         let happened = match &inner.last {
             Some((before, was)) => happened((before, was), (&vitals, &config)),
             None => vec![Event {
-                at: vitals.started,
+                at: Duration::ZERO,
                 is_problem: false,
                 text: format!("started, version {}", env!("CARGO_PKG_VERSION")),
             }],
@@ -155,10 +157,7 @@ impl Inner {
         }
         self.ticks = 0;
         self.moments.push_back(moment);
-        let is_old = |it: &Moment| {
-            let age = moment.at.duration_since(it.at);
-            age.is_ok_and(|age| age > SPAN)
-        };
+        let is_old = |it: &Moment| moment.at.saturating_sub(it.at) > SPAN;
         while self.moments.front().is_some_and(is_old) {
             self.moments.pop_front();
         }
@@ -169,10 +168,6 @@ impl Inner {
                 keep = !keep;
                 keep
             });
-        }
-        // If the clock of the system goes back, moments do not get old.
-        while self.moments.len() > MOMENTS + 1 {
-            self.moments.pop_front();
         }
     }
 
@@ -191,7 +186,7 @@ fn happened(
     let mut events = Vec::new();
     let mut add = |is_problem, text: String| {
         events.push(Event {
-            at: now.now,
+            at: now.uptime,
             is_problem,
             text,
         });
@@ -289,13 +284,11 @@ pub(crate) async fn watch(
 
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
-
     use super::*;
 
     fn moment(seconds: u64) -> Moment {
         Moment {
-            at: UNIX_EPOCH + Duration::from_secs(seconds),
+            at: Duration::from_secs(seconds),
             announces: [seconds * 2, seconds, 0],
             scrapes: seconds,
             seeders: 1,
@@ -323,6 +316,30 @@ mod tests {
         let span = inner.moments.back().unwrap().since(first);
         assert!((3560.0..=3600.0).contains(&span), "{span}");
         assert_eq!(inner.recent.len(), RECENT);
+    }
+
+    #[test]
+    fn the_clock_of_the_system_may_be_set() {
+        let server = crate::server::Server::bind(Config::of_a_test()).unwrap();
+        let mut vitals = server.handle().vitals();
+        let history = History::default();
+        let day = Duration::from_secs(24 * 3600);
+        for (tick, now) in [vitals.now, vitals.now - day, vitals.now + day]
+            .into_iter()
+            .enumerate()
+        {
+            vitals.now = now;
+            vitals.uptime = TICK * tick as u32;
+            vitals.counters.add(Counter::UdpAnnounces, 10);
+            history.note(vitals.clone(), Arc::new(Config::default()));
+        }
+        let moments = history.moments();
+        let rates = moments
+            .windows(2)
+            .map(|pair| pair[1].announce_rates(&pair[0])[0]);
+        assert_eq!(rates.collect::<Vec<_>>(), [2.0, 2.0]);
+        assert_eq!(history.rates(), Some((2.0, 0.0)));
+        assert_eq!(moments.last().unwrap().at, TICK * 2);
     }
 
     #[test]

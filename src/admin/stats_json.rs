@@ -164,7 +164,7 @@ fn own(handle: &Handle) -> Own {
     Own {
         version: env!("CARGO_PKG_VERSION"),
         announce_urls: handle.urls(),
-        uptime: vitals.uptime().as_secs(),
+        uptime: vitals.uptime.as_secs(),
         census_age: age.unwrap_or_default().as_secs(),
         peers_by_reach: reach.map(|(name, it)| (name.into(), it.peers())).into(),
         peers_by_isd: isds.into_iter().collect(),

@@ -34,6 +34,8 @@ pub(crate) struct Process {
 pub(crate) struct Vitals {
     pub(crate) now: SystemTime,
     pub(crate) started: SystemTime,
+    /// Time since the start. Unlike `now`, it does not jump when the clock of the system is set.
+    pub(crate) uptime: Duration,
     pub(crate) counters: Snapshot,
     pub(crate) registry: Totals,
     pub(crate) ceilings: Ceilings,
@@ -65,13 +67,6 @@ pub(crate) struct Vitals {
     pub(crate) is_draining: bool,
 }
 
-impl Vitals {
-    /// Time since the start.
-    pub(crate) fn uptime(&self) -> Duration {
-        self.now.duration_since(self.started).unwrap_or_default()
-    }
-}
-
 impl Handle {
     /// Reads the state of the server. Takes some microseconds, and no lock that requests wait for.
     pub(crate) fn vitals(&self) -> Vitals {
@@ -87,6 +82,7 @@ impl Handle {
         Vitals {
             now: SystemTime::now(),
             started: gauges.started,
+            uptime: service.uptime(),
             counters: service.counted(),
             registry: registry.totals(),
             ceilings: registry.ceilings(),

@@ -58,7 +58,7 @@ pub(super) fn view(handle: &Handle, audience: Audience) -> View {
     View {
         name: name(&config, &urls),
         version: env!("CARGO_PKG_VERSION"),
-        uptime: span(vitals.uptime()),
+        uptime: span(vitals.uptime),
         now: unix_time::text(unix(vitals.now)),
         health: Health {
             checks: checks(&vitals, &moments),
@@ -78,7 +78,7 @@ pub(super) fn view(handle: &Handle, audience: Audience) -> View {
         hosts: is_signed.then(|| hosts(handle)),
         events: match is_public {
             true => vec![],
-            false => events(history.events(), vitals.now),
+            false => events(history.events(), vitals.uptime),
         },
         operator,
         is_public,
@@ -175,18 +175,11 @@ fn hour(moments: &[Moment]) -> Hour {
         let later = moments.iter().skip(1);
         later.map(|it| of(it) as f64).collect::<Vec<_>>()
     };
-    let last = moments.last();
-    let ago = |it: &Moment| {
-        last.map_or(0.0, |last| {
-            last.at
-                .duration_since(it.at)
-                .unwrap_or_default()
-                .as_secs_f64()
-        })
-    };
+    let last = moments.last().map_or(Duration::ZERO, |last| last.at);
+    let ago = |it: &Moment| ago_text(last.saturating_sub(it.at));
     let row = |(moment, rates): (&Moment, &[f64; 3])| {
         [
-            ago_text(Duration::from_secs_f64(ago(moment))),
+            ago(moment),
             rate(rates.iter().sum()),
             count(moment.seeders + moment.leechers),
         ]
@@ -197,9 +190,7 @@ fn hour(moments: &[Moment]) -> Hour {
         announces: Chart::new(&[series(0), series(1), series(2)]),
         peers: Chart::new(&[peers(|it| it.seeders), peers(|it| it.leechers)]),
         rows: rows.into_iter().rev().step_by(every).map(row).collect(),
-        begin: moments.get(1).map_or_else(String::new, |first| {
-            ago_text(Duration::from_secs_f64(ago(first)))
-        }),
+        begin: moments.get(1).map_or_else(String::new, ago),
     }
 }
 
@@ -296,9 +287,9 @@ fn hosts(handle: &Handle) -> Vec<Bar> {
     )
 }
 
-fn events(events: Vec<history::Event>, now: SystemTime) -> Vec<Event> {
+fn events(events: Vec<history::Event>, uptime: Duration) -> Vec<Event> {
     let event = |it: history::Event| Event {
-        ago: ago_text(now.duration_since(it.at).unwrap_or_default()),
+        ago: ago_text(uptime.saturating_sub(it.at)),
         level: match it.is_problem {
             true => Level::Note,
             false => Level::Good,

@@ -10,6 +10,8 @@
 )]
 mod book;
 mod completed;
+#[cfg(any(feature = "sqlite", feature = "mysql", feature = "postgres"))]
+mod file;
 mod queue;
 #[cfg(any(feature = "sqlite", feature = "mysql", feature = "postgres"))]
 mod sql;

@@ -6,10 +6,6 @@
 //! never added twice.
 
 use std::collections::HashMap;
-use std::fs::OpenOptions;
-use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use scion_tracker_core::access::{Ban, BanTarget, Expiry, Isolation};
@@ -20,6 +16,7 @@ use sqlx::Error;
 use sqlx::migrate::MigrateError;
 
 use super::book::{Change, Entries};
+use super::file::TheFile;
 use super::sql::{Columns, Connection, Value, classify, in_time, timed_out};
 use super::tables::{COMPLETED, ROWS, Row, bytes, insert, seconds, write_rows};
 use super::{Counts, Loaded, OpenError, PasskeyRecord, RecordsError, RulesRecord, StoreKind};
@@ -52,43 +49,6 @@ pub(super) struct Store {
     was_taken: bool,
     /// The file, if it is one.
     file: Option<TheFile>,
-}
-
-/// A file, which must stay where it was at the start. What is committed to one that was moved away is not there
-/// after a restart, and one that took its place has other records than those in force.
-#[derive(Debug)]
-struct TheFile {
-    path: PathBuf,
-    /// Device and inode.
-    identity: (u64, u64),
-}
-
-impl TheFile {
-    /// Creates a file that only its owner can read, and the directory around it. A file that is there stays.
-    fn create(path: &Path) -> io::Result<Self> {
-        if let Some(directory) = path.parent().filter(|it| !it.as_os_str().is_empty()) {
-            std::fs::create_dir_all(directory)?;
-        }
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).mode(0o600);
-        let metadata = options.open(path)?.metadata()?;
-        Ok(Self {
-            path: path.to_owned(),
-            identity: (metadata.dev(), metadata.ino()),
-        })
-    }
-
-    fn check(&self) -> Result<(), RecordsError> {
-        let path = self.path.display();
-        let reason = match std::fs::metadata(&self.path) {
-            Ok(it) if (it.dev(), it.ino()) == self.identity => return Ok(()),
-            Ok(_) => {
-                format!("another file has replaced {path}: start the tracker again to read it")
-            }
-            Err(error) => format!("{path} was moved away: {error}"),
-        };
-        Err(RecordsError::Unreachable(reason))
-    }
 }
 
 impl Store {
@@ -146,6 +106,9 @@ impl Store {
         let (owner, _) = take(&mut connection).await.map_err(failed)?;
         let loaded = in_time(limit, load(&mut connection)).await;
         let loaded = loaded.map_err(failed)?;
+        if let Some(file) = &store.file {
+            file.warn_if_public();
+        }
         store.owner = owner;
         store.connection = Some(connection);
         Ok((store, loaded))

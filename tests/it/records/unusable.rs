@@ -1,6 +1,7 @@
 //! A database that cannot be used at the start: the error says why, and the file stays as it is.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use scion_tracker::Server;
@@ -118,4 +119,27 @@ fn the_program_says_where_its_records_are_or_why_they_are_not_kept() {
             "mysql://me:***@host/db (set by a flag) cannot be used: this program was built without";
         cli::check_fails(&named, &[], 78, expected);
     }
+}
+
+#[test]
+fn records_that_every_user_can_read_are_a_warning_at_the_start() {
+    let home = cli::home();
+    let directory = home.path().join("records");
+    let file = directory.join("records.db");
+    let database = format!("sqlite:{}", file.display());
+    let flags = ["--udp", "127.0.0.1:0", "--database", &database];
+    let log = || cli::check_serves(&mut cli::program(home.path(), &flags), "udp://");
+    let warning = format!(
+        "every user of this host can read the records in {}",
+        file.display()
+    );
+    assert!(!log().contains("every user"), "a new file is private");
+    fs::set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    let said = log();
+    assert_eq!(said.matches(&warning).count(), 1, "{said}");
+    // The directory keeps them out.
+    fs::set_permissions(&directory, Permissions::from_mode(0o700)).unwrap();
+    let said = log();
+    assert!(!said.contains("every user"), "{said}");
 }

@@ -470,3 +470,6 @@ fn kind_of(error: &(dyn sqlx::error::DatabaseError + 'static)) -> Kind {
         _ => Kind::Other,
     }
 }
+
+#[cfg(test)]
+mod tests;

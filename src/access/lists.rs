@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -82,11 +83,19 @@ fn read<T>(
     parse: impl FnOnce(&[u8]) -> Result<T, (usize, LineError)>,
 ) -> Result<T, ListError> {
     let path = path.to_path_buf();
-    let bytes = match fs::read(&path) {
+    let bytes = match read_file(&path) {
         Ok(bytes) => bytes,
         Err(source) => return Err(ListError::Read { path, source }),
     };
     parse(&bytes).map_err(|(line, kind)| ListError::Line { path, line, kind })
+}
+
+/// Reads a file. A pipe is refused: whoever opens it may wait forever, and it can be read only once.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    match fs::metadata(path)?.file_type().is_fifo() {
+        true => Err(io::Error::other("it is a pipe and not a file")),
+        false => fs::read(path),
+    }
 }
 
 /// Hands each line to `parse`. An error comes with the number of its line.
@@ -274,6 +283,22 @@ mod tests {
             assert!(!error.1.to_string().contains("secret"), "{error:?}");
             assert_eq!(error, (line, kind));
         }
+    }
+
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("allow");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        let (done, is_done) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let read = torrents(&pipe, Access::default().allowed());
+            let _ = done.send(read.map(|set| set.len()));
+        });
+        let read = is_done.recv_timeout(std::time::Duration::from_secs(20));
+        let error = read.expect("it waits for the pipe").unwrap_err();
+        assert!(matches!(error, ListError::Read { .. }), "{error:?}");
     }
 
     proptest! {

@@ -121,7 +121,6 @@ impl DaemonService for Daemon {
         let mut control = proto::ListService::default();
         control.services.push(proto::Service {
             uri: self.router.to_string(),
-            ..Default::default()
         });
         let mut response = proto::ServicesResponse::default();
         response.services.insert("control".into(), control);

@@ -66,17 +66,18 @@ impl Handler {
     }
 
     fn respond(&mut self, datagram: &[u8], origin: &Origin, now: Time, reply: &mut [u8]) -> usize {
-        let Ok(request) = bep15::parse(datagram, self.max_scrape) else {
+        let Ok(mut request) = bep15::parse(datagram, self.max_scrape) else {
             log_dropped(origin, "not a request of BEP 15", datagram);
             return self.silence(Counter::UdpMalformed, origin);
         };
         if log::is_on(LevelFilter::TRACE) {
             log_request(origin, &request);
         }
-        match request {
+        // Read where it is: an announce is long.
+        match &mut request {
             Request::Connect { transaction } => {
                 self.count(Counter::UdpConnects, origin);
-                bep15::write_connect(reply, transaction, self.ids.issue(&origin.host, now))
+                bep15::write_connect(reply, *transaction, self.ids.issue(&origin.host, now))
             }
             Request::Announce {
                 connection,
@@ -85,21 +86,21 @@ impl Handler {
                 reads_scion46,
                 url: _,
             } => {
-                if !self.ids.check(connection, &origin.host, now) {
+                if !self.ids.check(*connection, &origin.host, now) {
                     log_dropped(origin, WRONG_CONNECTION, datagram);
                     return self.silence(Counter::UdpBadConnectionId, origin);
                 }
                 match announce {
                     Ok(announce) => {
-                        let layout = match reads_scion46 && origin.is_scion() {
+                        let layout = match *reads_scion46 && origin.is_scion() {
                             true => Layout::Scion46,
                             false => Layout::of(origin),
                         };
-                        self.announce(origin, announce, layout, transaction, now, reply)
+                        self.announce(origin, announce, layout, *transaction, now, reply)
                     }
                     Err(error) => {
                         log_refused(origin, "announce", error.message());
-                        self.error(origin, transaction, &error.to_string(), reply)
+                        self.error(origin, *transaction, &error.to_string(), reply)
                     }
                 }
             }
@@ -108,11 +109,11 @@ impl Handler {
                 transaction,
                 hashes,
             } => {
-                if !self.ids.check(connection, &origin.host, now) {
+                if !self.ids.check(*connection, &origin.host, now) {
                     log_dropped(origin, WRONG_CONNECTION, datagram);
                     return self.silence(Counter::UdpBadConnectionId, origin);
                 }
-                self.scrape(origin, hashes, transaction, now, reply)
+                self.scrape(origin, *hashes, *transaction, now, reply)
             }
         }
     }
@@ -120,7 +121,7 @@ impl Handler {
     fn announce(
         &mut self,
         origin: &Origin,
-        mut announce: AnnounceRequest,
+        announce: &mut AnnounceRequest,
         layout: Layout,
         transaction: TransactionId,
         now: Time,
@@ -140,12 +141,12 @@ impl Handler {
         };
         let tracker = &self.service.tracker;
         let answer = match self.sampler.is_measuring() {
-            false => tracker.announce(&mut context, origin, &announce, carries, &mut writer),
+            false => tracker.announce(&mut context, origin, announce, carries, &mut writer),
             true => samples::announce(
                 &self.service,
                 &mut context,
                 origin,
-                &announce,
+                announce,
                 carries,
                 &mut writer,
             ),

@@ -6,8 +6,8 @@ use super::url::{UrlData, push_url};
 use super::{ANNOUNCE, CONNECT, MAGIC, Malformed, SCRAPE, TransactionId};
 use super::{bytes_at, u32_at, u64_at};
 use crate::codec::connection::ConnectionId;
-use crate::codec::query::{QueryError, UrlFields, write_claim};
-use crate::request::{AnnounceRequest, Event};
+use crate::codec::query::{QueryError, write_claim};
+use crate::request::{AnnounceRequest, Claim, Event};
 use crate::types::{InfoHash, PeerId};
 
 /// Most hashes in one scrape (BEP 15: up to about 74). Further ones are not answered.
@@ -116,12 +116,6 @@ pub fn peek_announce(datagram: &[u8]) -> Option<(InfoHash, u16)> {
 #[inline]
 fn read_announce<'a>(packet: &[u8; 98], options: &'a [u8]) -> Request<'a> {
     let url = UrlData::new(options);
-    let from_url = match options {
-        // What most clients send: nothing, or (aria2) zeros, which is EndOfOptions.
-        [] | [0, ..] => Ok(UrlFields::default()),
-        _ => url.fields(),
-    };
-    let reads_scion46 = from_url.as_ref().is_ok_and(|url| url.reads_scion46);
     let event = read_event(u32_at(packet, 80));
     let left = u64_at(packet, 64);
     let numwant = match read_numwant(u32_at(packet, 92)) {
@@ -129,7 +123,7 @@ fn read_announce<'a>(packet: &[u8; 98], options: &'a [u8]) -> Request<'a> {
         Some(0) if left != 0 && event != Event::Stopped => None,
         numwant => numwant,
     };
-    let announce = from_url.map(|UrlFields { claim, passkey, .. }| AnnounceRequest {
+    let announce = AnnounceRequest {
         info_hash: InfoHash(bytes_at(packet, 16)),
         peer_id: PeerId(bytes_at(packet, 36)),
         port: u16::from_be_bytes(bytes_at(packet, 96)),
@@ -139,16 +133,45 @@ fn read_announce<'a>(packet: &[u8; 98], options: &'a [u8]) -> Request<'a> {
         event,
         numwant,
         key: Some(u32_at(packet, 88)).filter(|key| *key != 0),
-        claim,
+        claim: Claim::default(),
         named_ip: read_ip(u32_at(packet, 84)),
-        passkey,
-    });
-    Request::Announce {
+        passkey: None,
+    };
+    let mut request = Request::Announce {
         connection: ConnectionId(u64_at(packet, 0)),
         transaction: TransactionId(u32_at(packet, 12)),
-        announce,
+        announce: Ok(announce),
+        reads_scion46: false,
+        url,
+    };
+    // Afterwards and in place, so that announces without fields in the URL are not copied.
+    if !url.is_plain() {
+        read_url(&mut request);
+    }
+    request
+}
+
+/// Adds the fields of the URL to an announce.
+#[cold]
+fn read_url(request: &mut Request<'_>) {
+    let Request::Announce {
+        announce: result,
         reads_scion46,
         url,
+        ..
+    } = request
+    else {
+        return;
+    };
+    match url.fields() {
+        Ok(fields) => {
+            if let Ok(announce) = result {
+                announce.claim = fields.claim;
+                announce.passkey = fields.passkey;
+                *reads_scion46 = fields.reads_scion46;
+            }
+        }
+        Err(error) => *result = Err(error),
     }
 }
 

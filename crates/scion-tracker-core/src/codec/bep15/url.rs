@@ -17,6 +17,9 @@ const END_OF_OPTIONS: u8 = 0;
 const NOP: u8 = 1;
 const URL_DATA: u8 = 2;
 
+/// The options of most clients that send any: the path `/announce` in one piece.
+const PLAIN: &[u8] = b"\x02\x09/announce";
+
 /// The options of an announce, not looked into yet.
 #[derive(Clone, Copy)]
 pub struct UrlData<'a>(&'a [u8]);
@@ -48,6 +51,13 @@ impl<'a> UrlData<'a> {
         let url = std::str::from_utf8(buffer).ok()?;
         let (path, query) = url.split_once('?').unwrap_or((url, ""));
         Some(Url { path, query })
+    }
+
+    /// Whether there is no field to read, at a glance: what clients send for a URL without a passkey.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        // aria2 sends zeros, which are EndOfOptions.
+        matches!(self.0, [] | [END_OF_OPTIONS, ..] | PLAIN)
     }
 
     /// The fields of the URL. The passkey is the one in the query, else the one in the path.

@@ -156,22 +156,24 @@ impl Places {
                 warning: None,
             };
         }
-        let trusted = self.is_trusted(origin.host.ip());
-        let ip = announce
-            .named_ip
-            .filter(|_| trusted)
-            .unwrap_or_else(|| origin.host.ip());
+        let own_ip = origin.host.ip();
+        let trusted = self.is_trusted(own_ip);
+        let ip = match announce.named_ip {
+            Some(named) if trusted => named.to_canonical(),
+            _ => own_ip,
+        };
         let scope = match self.local.contains(ip) {
             true => Scope::Local,
             false => Scope::Global,
         };
+        let speaks_scion = announce.claim.is_scion();
         let mut resolved = Resolved {
             ia: IsdAs::NONE,
             addr: CompactAddr::new(ip, port),
             reach: Reach::Ip,
             scope,
             verified: false,
-            accepts: over_ip(ip, scope, carries, announce.claim.is_scion()),
+            accepts: over_ip(Family::of(ip), scope, carries, speaks_scion),
             warning: None,
         };
         if self.policy != PlacePolicy::Ignore
@@ -180,7 +182,9 @@ impl Places {
             resolved.ia = *ia;
             resolved.verified = true;
         }
-        self.take_claim(announce, ip.to_canonical(), trusted, &mut resolved);
+        if speaks_scion {
+            self.take_claim(announce, ip, trusted, &mut resolved);
+        }
         resolved
     }
 
@@ -258,8 +262,8 @@ fn over_scion(carries: Carries) -> Accepts {
 
 /// A requester over IP reaches peers of its own family. Peers of the other family fill the rest of a
 /// reply that carries both. Only a local requester reaches local peers.
-fn over_ip(ip: IpAddr, scope: Scope, carries: Carries, speaks_scion: bool) -> Accepts {
-    let accepts = over_ip_globally(ip, carries, speaks_scion);
+fn over_ip(own: Family, scope: Scope, carries: Carries, speaks_scion: bool) -> Accepts {
+    let accepts = over_ip_globally(own, carries, speaks_scion);
     match scope {
         Scope::Global => accepts,
         Scope::Local => Accepts {
@@ -269,7 +273,7 @@ fn over_ip(ip: IpAddr, scope: Scope, carries: Carries, speaks_scion: bool) -> Ac
     }
 }
 
-fn over_ip_globally(ip: IpAddr, carries: Carries, speaks_scion: bool) -> Accepts {
+fn over_ip_globally(own: Family, carries: Carries, speaks_scion: bool) -> Accepts {
     const GLOBAL: Scope = Scope::Global;
     let of = |classes: Classes, family| {
         classes
@@ -282,9 +286,9 @@ fn over_ip_globally(ip: IpAddr, carries: Carries, speaks_scion: bool) -> Accepts
             then: Classes::NONE,
         };
     }
-    let (own, other) = match Family::of(ip.to_canonical()) {
-        Family::V4 => (Family::V4, Family::V6),
-        Family::V6 => (Family::V6, Family::V4),
+    let other = match own {
+        Family::V4 => Family::V6,
+        Family::V6 => Family::V4,
     };
     if !speaks_scion {
         return Accepts {

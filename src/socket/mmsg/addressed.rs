@@ -1,6 +1,5 @@
 //! Batches on a socket that is not connected: each datagram with its address.
 
-use std::cmp::Reverse;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -26,19 +25,40 @@ pub(crate) struct ReceiveBatch<const LEN: usize>(Incoming<LEN>);
 pub(crate) struct SendBatch<const LEN: usize> {
     messages: Outgoing<LEN>,
     queued: ArrayVec<Queued, BATCH>,
+    /// The addresses of the queued datagrams, most of them once.
+    receivers: ArrayVec<SocketAddr, BATCH>,
     /// Datagrams that the kernel cuts a message into, 1 if it does not.
     segments: usize,
     /// See [`SendBatch::too_long`].
     too_long: usize,
 }
 
-/// A queued datagram, as it is sorted before it is sent.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Queued {
-    to: SocketAddr,
-    length: Reverse<usize>,
-    /// Number of its buffer.
-    buffer: usize,
+/// A queued datagram, as it is sorted before it is sent. One number, which is fast to compare.
+///
+/// ```text
+/// bits 32-47   number of its receiver
+/// bits 16-31   complement of its length, so that longer ones come first
+/// bits  0-15   number of its buffer
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Queued(u64);
+
+impl Queued {
+    const fn new(receiver: usize, length: u16, buffer: usize) -> Self {
+        Self((receiver as u64) << 32 | (!length as u64) << 16 | buffer as u64)
+    }
+
+    const fn receiver(self) -> usize {
+        (self.0 >> 32) as usize
+    }
+
+    const fn length(self) -> usize {
+        !((self.0 >> 16) as u16) as usize
+    }
+
+    const fn buffer(self) -> usize {
+        self.0 as u16 as usize
+    }
 }
 
 impl<const LEN: usize> ReceiveBatch<LEN> {
@@ -67,6 +87,7 @@ impl<const LEN: usize> SendBatch<LEN> {
         Self {
             messages: Outgoing::new(),
             queued: ArrayVec::new(),
+            receivers: ArrayVec::new(),
             segments: segments.max(1),
             too_long: 0,
         }
@@ -83,11 +104,26 @@ impl<const LEN: usize> SendBatch<LEN> {
     /// # Panics
     /// If there was no buffer.
     pub(crate) fn queue(&mut self, length: usize, to: SocketAddr) {
-        self.queued.push(Queued {
-            to,
-            length: Reverse(length.min(LEN)),
-            buffer: self.queued.len(),
-        });
+        let receiver = self.receiver(to);
+        let length = length.min(LEN).min(LONGEST) as u16;
+        let buffer = self.queued.len();
+        self.queued.push(Queued::new(receiver, length, buffer));
+    }
+
+    /// The number of this receiver among those of the batch. An address that was seen long ago gets a number
+    /// of its own again, which only means more messages.
+    #[inline]
+    fn receiver(&mut self, to: SocketAddr) -> usize {
+        /// Few trackers have more border routers.
+        const LOOKED_AT: usize = 8;
+        let latest = self.receivers.iter().rev().take(LOOKED_AT);
+        match latest.enumerate().find(|(_, it)| **it == to) {
+            Some((back, _)) => self.receivers.len() - 1 - back,
+            None => {
+                self.receivers.push(to);
+                self.receivers.len() - 1
+            }
+        }
     }
 
     /// The queued datagrams, in their order.
@@ -95,7 +131,7 @@ impl<const LEN: usize> SendBatch<LEN> {
         let buffers = self.messages.buffers().iter_mut();
         buffers
             .zip(&self.queued)
-            .map(|(buffer, datagram)| &mut buffer[..datagram.length.0])
+            .map(|(buffer, datagram)| &mut buffer[..datagram.length()])
     }
 
     /// Sends the queued datagrams. Returns how many datagrams could not be sent: as with any UDP, a full
@@ -141,6 +177,7 @@ impl<const LEN: usize> SendBatch<LEN> {
             }
         }
         self.queued.clear();
+        self.receivers.clear();
         failed
     }
 
@@ -159,10 +196,10 @@ impl<const LEN: usize> SendBatch<LEN> {
             let count = together(&self.queued[at..], segments);
             for (vector, datagram) in (at..at + count).zip(&self.queued[at..]) {
                 self.messages
-                    .set_vector(vector, datagram.buffer, datagram.length.0);
+                    .set_vector(vector, datagram.buffer(), datagram.length());
             }
-            let to = RawAddr::from(first.to);
-            let segment = (count > 1).then(|| Control::segment(first.length.0 as u16));
+            let to = RawAddr::from(self.receivers[first.receiver()]);
+            let segment = (count > 1).then(|| Control::segment(first.length() as u16));
             let control = segment.as_ref().map(|(control, length)| (control, *length));
             self.messages
                 .set_message(messages, at..at + count, Some(&to), control);
@@ -179,14 +216,14 @@ fn together(queued: &[Queued], segments: usize) -> usize {
     let Some(first) = queued.first() else {
         return 0;
     };
-    let mut total = first.length.0;
+    let mut total = first.length();
     let mut count = 1;
     for pair in queued.windows(2) {
         let [last, next] = pair else { break };
-        let length = next.length.0;
+        let length = next.length();
         total += length;
-        let fits = last.length == first.length && (1..=first.length.0).contains(&length);
-        if count == segments || next.to != first.to || !fits || total > LONGEST {
+        let fits = last.length() == first.length() && (1..=first.length()).contains(&length);
+        if count == segments || next.receiver() != first.receiver() || !fits || total > LONGEST {
             break;
         }
         count += 1;
@@ -328,16 +365,54 @@ mod tests {
     }
 
     #[test]
+    fn datagrams_of_many_receivers_each_reach_theirs() {
+        const RECEIVERS: usize = 11;
+        let from = bound("127.0.0.1:0");
+        let to: Vec<_> = (0..RECEIVERS).map(|_| bound("127.0.0.1:0")).collect();
+        let mut outgoing = SendBatch::<4>::new(BATCH);
+        for number in 0..BATCH {
+            let receiver = &to[number * 7 % RECEIVERS];
+            outgoing.buffer().unwrap().fill(number as u8);
+            outgoing.queue(1 + number % 4, receiver.local_addr().unwrap());
+        }
+        assert_eq!(outgoing.send(&from), 0);
+        for (at, receiver) in to.iter().enumerate() {
+            let mut expected: Vec<_> = (0..BATCH)
+                .filter(|number| number * 7 % RECEIVERS == at)
+                .map(|number| vec![number as u8; 1 + number % 4])
+                .collect();
+            let mut received: Vec<_> = expected
+                .iter()
+                .map(|_| {
+                    let mut buffer = [0; 8];
+                    let length = receiver.recv(&mut buffer).unwrap();
+                    buffer[..length].to_vec()
+                })
+                .collect();
+            expected.sort();
+            received.sort();
+            assert_eq!(received, expected, "receiver {at}");
+        }
+    }
+
+    #[test]
+    fn a_queued_datagram_holds_its_numbers() {
+        for numbers in [(0, 0, 0), (63, 65_507, 63), (1, 1280, 0)] {
+            let queued = Queued::new(numbers.0, numbers.1, numbers.2);
+            let read = (queued.receiver(), queued.length() as u16, queued.buffer());
+            assert_eq!(read, numbers);
+        }
+        assert!(Queued::new(0, 9, 0) < Queued::new(0, 8, 0));
+        assert!(Queued::new(0, 8, 0) < Queued::new(1, 9, 0));
+    }
+
+    #[test]
     fn datagrams_of_one_length_to_one_address_go_together() {
-        let (one, two) = ("10.0.0.1:1".parse().unwrap(), "10.0.0.1:2".parse().unwrap());
-        let queued = |datagrams: &[(SocketAddr, usize)]| -> Vec<_> {
+        let (one, two) = (0, 1);
+        let queued = |datagrams: &[(usize, u16)]| -> Vec<_> {
             let datagrams = datagrams.iter();
             datagrams
-                .map(|(to, length)| Queued {
-                    to: *to,
-                    length: Reverse(*length),
-                    buffer: 0,
-                })
+                .map(|(to, length)| Queued::new(*to, *length, 0))
                 .collect()
         };
         for (datagrams, segments, count) in [

@@ -281,15 +281,15 @@ impl ScionSocket {
 
     /// Reads packet number `at` of a batch. `None` if the packet was dropped and counted, or was an
     /// SCMP error about a path in use.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read<'a>(&self, batch: &'a PacketBatch, at: usize) -> Option<Incoming<'a>> {
         let Some((bytes, underlay)) = batch.received.datagram(at) else {
             self.counters.count(Counter::ScionMalformed);
             return None;
         };
         match self.filter.admit(bytes, underlay) {
-            Ok(Admitted::Datagram(datagram, packet)) => {
-                if !packet.checksum_is_right() {
+            Ok(Admitted::Datagram(datagram, checksum_is_right)) => {
+                if !checksum_is_right {
                     self.counters.count(Counter::ScionWrongChecksum);
                 }
                 Some(Incoming::Datagram(datagram))

@@ -49,8 +49,8 @@ impl From<Reject> for Counter {
 /// A packet for this endpoint.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Admitted<'a> {
-    /// A UDP datagram.
-    Datagram(Datagram<'a>, Packet<'a>),
+    /// A UDP datagram, and whether its checksum is right.
+    Datagram(Datagram<'a>, bool),
     /// An SCMP message, within its packet.
     Control(Packet<'a>),
 }
@@ -137,13 +137,19 @@ impl Filter {
     }
 
     /// Reads a packet from this underlay address, and checks that it is for this endpoint.
-    #[inline]
+    // Inlined, as its callers are: as functions they would hand the datagram on through memory.
+    #[inline(always)]
     pub(super) fn admit<'a>(
         &self,
         bytes: &'a [u8],
         underlay: SocketAddr,
     ) -> Result<Admitted<'a>, Reject> {
-        let packet = parse(bytes)?;
+        let parsed = parse(bytes);
+        // Read where it is: a packet is long.
+        let packet = match &parsed {
+            Ok(packet) => packet,
+            Err(error) => return Err((*error).into()),
+        };
         if packet.destination != self.local.host {
             return Err(Reject::Elsewhere);
         }
@@ -151,7 +157,7 @@ impl Filter {
         // errors from routers of our own AS are the exception: they have the reversed path of the
         // packet that they quote.
         let inside = packet.source.ia == self.local.host.ia;
-        let quotes = matches!(packet.message, Message::Scmp(scmp) if scmp.quote().is_some());
+        let quotes = matches!(&packet.message, Message::Scmp(scmp) if scmp.quote().is_some());
         if packet.path.is_empty() != inside && !(inside && quotes) {
             return Err(Reject::Path);
         }
@@ -163,9 +169,9 @@ impl Filter {
         if !fits {
             return Err(Reject::Underlay);
         }
-        let udp = match packet.message {
+        let udp = match &packet.message {
             Message::Udp(udp) => udp,
-            Message::Scmp(_) => return Ok(Admitted::Control(packet)),
+            Message::Scmp(_) => return Ok(Admitted::Control(*packet)),
         };
         if udp.destination_port != self.local.port {
             return Err(Reject::Elsewhere);
@@ -178,7 +184,7 @@ impl Filter {
             path: packet.path,
             underlay,
         };
-        Ok(Admitted::Datagram(datagram, packet))
+        Ok(Admitted::Datagram(datagram, packet.checksum_is_right()))
     }
 
     /// Whether this is the underlay address of a host of our AS, or the dispatcher of our own host.

@@ -409,11 +409,14 @@ const fn is_name_byte(byte: u8) -> bool {
 /// no white space at either end.
 fn is_field_value(value: &[u8]) -> bool {
     let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let is_text = |byte: u8| (byte >= b' ') & (byte != 0x7f) | (byte == b'\t');
+    // The processor looks at all bytes of a chunk at once.
+    let (chunks, rest) = value.as_chunks::<16>();
+    let are_text = |chunk: &[u8; 16]| chunk.iter().fold(true, |all, byte| all & is_text(*byte));
     !blank(value.first())
         && !blank(value.last())
-        && value
-            .iter()
-            .all(|byte| (*byte >= b' ' && *byte != 0x7f) || *byte == b'\t')
+        && chunks.iter().all(are_text)
+        && rest.iter().all(|byte| is_text(*byte))
 }
 
 fn decimal(value: &[u8]) -> Option<u64> {
@@ -451,5 +454,34 @@ fn write(reply: &Reply, method: Method, scratch: &mut Scratch, out: &mut Vec<u8>
         out.push(frame::DATA as u8);
         frame::push_varint(scratch.body.len() as u32, out);
         out.extend_from_slice(&scratch.body);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn field_values_have_no_control_characters_at_any_place() {
+        for length in 1..40 {
+            for at in 0..length {
+                for byte in 0..=u8::MAX {
+                    let mut value = vec![b'x'; length];
+                    value[at] = byte;
+                    let end = at == 0 || at == length - 1;
+                    let expected = match byte {
+                        b' ' | b'\t' => !end,
+                        0x7f => false,
+                        _ => byte >= b' ',
+                    };
+                    assert_eq!(
+                        is_field_value(&value),
+                        expected,
+                        "{byte:#x} at {at} of {length}"
+                    );
+                }
+            }
+        }
+        assert!(is_field_value(b""));
     }
 }

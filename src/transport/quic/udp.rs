@@ -20,6 +20,8 @@ const COALESCED: usize = 1 << 16;
 pub(super) struct Receiver {
     socket: Arc<dyn AsyncUdpSocket>,
     buffers: Box<[u8]>,
+    /// Where the socket says what it has put into each buffer. Kept, because it takes long to clear.
+    metas: [RecvMeta; BATCH_SIZE],
     errors: ReceiveErrors,
     service: Arc<Service>,
 }
@@ -35,6 +37,7 @@ impl Receiver {
         Self {
             socket,
             buffers: vec![0; buffer * BATCH_SIZE].into(),
+            metas: [RecvMeta::default(); BATCH_SIZE],
             errors: ReceiveErrors::new("QUIC"),
             service,
         }
@@ -47,12 +50,11 @@ impl Receiver {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         ready!(self.errors.poll_paused(cx));
-        let mut metas = [RecvMeta::default(); BATCH_SIZE];
         let size = self.buffers.len() / BATCH_SIZE;
         let mut chunks = self.buffers.chunks_mut(size);
         let mut buffers: [IoSliceMut<'_>; BATCH_SIZE] =
             std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
-        let count = match self.socket.poll_recv(cx, &mut buffers, &mut metas) {
+        let count = match self.socket.poll_recv(cx, &mut buffers, &mut self.metas) {
             Poll::Ready(Ok(count)) => count,
             Poll::Ready(Err(error)) => {
                 return self.errors.bear(Err(error), &self.service.counters, cx);
@@ -60,7 +62,7 @@ impl Receiver {
             Poll::Pending => return Poll::Pending,
         };
         let now = Instant::now();
-        for (at, meta) in metas.iter().take(count).enumerate() {
+        for (at, meta) in self.metas.iter().take(count).enumerate() {
             for datagram in 0..meta.len.div_ceil(meta.stride.max(1)) {
                 let start = at * size + datagram * meta.stride;
                 let end = (start + meta.stride).min(at * size + meta.len);

@@ -92,6 +92,11 @@ pub(in crate::admin) fn target(text: &str) -> Result<BanTarget, ApiError> {
         let net = text.parse::<IpNet>();
         let ip = || text.parse::<IpAddr>();
         return match net {
+            Ok(net) if net != net.trunc() => Err(ApiError::wrong(format!(
+                "{net} has bits set beyond its prefix: write {}, or {} for this host alone",
+                net.trunc(),
+                net.addr()
+            ))),
             Ok(net) => Ok(BanTarget::network(net)),
             Err(_) => match ip() {
                 Ok(ip) => Ok(BanTarget::host(Host::ip_only(ip))),
@@ -237,6 +242,9 @@ mod tests {
             "1-0,10.0.0.1",
             "1-ff00:0:110,",
             "10.0.0.0/33",
+            "10.0.0.1/8",
+            "::ffff:192.0.2.1/120",
+            "2001:db8::1/64",
             "1-ff00:0:110,10.0.0.0/8",
             "1-ff00:0:110,10.0.0.1/64",
             "1-ff00:0:110,2001:db8::/32",

@@ -25,31 +25,10 @@ fn pattern(pattern: String) -> Schema {
         .into()
 }
 
-/// An address, a network, or a SCION host.
-pub(super) fn ban_target() -> RefOr<Schema> {
-    let all = AnyOfBuilder::new()
-        .item(format(KnownFormat::Ipv4))
-        .item(format(KnownFormat::Ipv6))
-        .item(pattern(format!("^{IPV4}/(3[0-2]|[12]?[0-9])$")))
-        .item(pattern(
-            "^([0-9a-f]{1,4}:){1,6}:/(12[0-8]|1[01][0-9]|[1-9]?[0-9])$".into(),
-        ))
-        .item(pattern(format!(
-            "^[1-9][0-9]{{0,3}}-([1-9][0-9]{{0,8}}|[1-9a-f][0-9a-f]{{0,3}}:[0-9a-f]{{1,4}}:[0-9a-f]{{1,4}}),{IPV4}$"
-        )))
-        .description(Some(
-            "An address, a network, or a SCION host as in \"1-ff00:0:110,10.0.0.1\". Of an IPv6 address the whole /64 is banned.",
-        ));
-    all.into()
-}
-
-/// Most entries of a list of rules.
-const RULES: usize = 10_000;
-
-/// A list of networks without bits beyond their prefix, in their usual forms.
-pub(super) fn networks() -> RefOr<Schema> {
+/// An address, or a network without bits beyond its prefix, in their usual forms.
+fn address_or_network() -> AnyOfBuilder {
     const BYTE: &str = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
-    let network = AnyOfBuilder::new()
+    AnyOfBuilder::new()
         .item(format(KnownFormat::Ipv4))
         .item(format(KnownFormat::Ipv6))
         .item(pattern(format!(
@@ -58,9 +37,28 @@ pub(super) fn networks() -> RefOr<Schema> {
         .item(pattern(
             "^([0-9a-f]{1,4}:){2}:/(12[0-8]|1[01][0-9]|[4-9][0-9]|3[2-9])$".into(),
         ))
+}
+
+/// An address, a network, or a SCION host.
+pub(super) fn ban_target() -> RefOr<Schema> {
+    let all = address_or_network()
+        .item(pattern(format!(
+            "^[1-9][0-9]{{0,3}}-([1-9][0-9]{{0,8}}|[1-9a-f][0-9a-f]{{0,3}}:[0-9a-f]{{1,4}}:[0-9a-f]{{1,4}}),{IPV4}$"
+        )))
         .description(Some(
-            "An address, or a network. Also networks in other forms than these are taken, if no bit beyond their prefix is set.",
+            "An address, a network, or a SCION host as in \"1-ff00:0:110,10.0.0.1\". Of an IPv6 address the whole /64 is banned. Also networks in other forms than these are taken, if no bit beyond their prefix is set.",
         ));
+    all.into()
+}
+
+/// Most entries of a list of rules.
+const RULES: usize = 10_000;
+
+/// A list of networks.
+pub(super) fn networks() -> RefOr<Schema> {
+    let network = address_or_network().description(Some(
+        "An address, or a network. Also networks in other forms than these are taken, if no bit beyond their prefix is set.",
+    ));
     ArrayBuilder::new()
         .items(network)
         .max_items(Some(RULES))

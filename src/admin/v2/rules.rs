@@ -40,9 +40,9 @@ pub(in crate::admin) struct RulesBody {
     #[schema(schema_with = clients_schema)]
     deny_clients: Vec<String>,
     /// Which ISDs and ASes are served, in SCION's syntax, as in "- 1-ff00:0:110, +". The first entry that matches
-    /// decides. Empty: all.
+    /// decides. An ISD or AS of 0 stands for any; what matches everything is the last entry. Empty: all.
     #[schema(
-        pattern = "^(([+-] [0-9]{1,4}-(0|[1-9][0-9]{0,8}|[1-9a-f][0-9a-f]{0,3}:[0-9a-f]{1,4}:[0-9a-f]{1,4}), )*[+-])?$"
+        pattern = "^(([+-] [1-9][0-9]{0,3}-(0|[1-9][0-9]{0,8}|[1-9a-f][0-9a-f]{0,3}:[0-9a-f]{1,4}:[0-9a-f]{1,4}), )*[+-])?$"
     )]
     isd_as: String,
     /// Whether only a proven ISD-AS counts for `isd_as`.

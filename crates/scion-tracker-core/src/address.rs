@@ -379,6 +379,13 @@ impl CompactAddr {
         }
     }
 
+    /// The port, in network byte order.
+    pub(crate) const fn port_bytes(&self) -> [u8; 2] {
+        match *self {
+            Self::V4([.., high, low]) | Self::V6([.., high, low]) => [high, low],
+        }
+    }
+
     /// The address and the port.
     pub fn socket_addr(&self) -> SocketAddr {
         match *self {

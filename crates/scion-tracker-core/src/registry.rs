@@ -114,6 +114,21 @@ impl Classes {
     /// The empty set.
     pub const NONE: Self = Self(0);
 
+    /// All that plain IP reaches.
+    const OVER_IP: Self = Self(0x5555);
+    /// All that SCION reaches.
+    const OVER_SCION: Self = Self(0x4646);
+
+    /// The bits of IPv4 and of IPv6.
+    const fn families(self) -> [u8; 2] {
+        self.0.to_le_bytes()
+    }
+
+    /// The classes that both sets contain.
+    const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// `class` is the number of the bit of a class among those of its family.
     const fn bit(family: Family, class: u8) -> u16 {
         match family {

@@ -78,10 +78,13 @@ impl<'a> AddrBytes<'a> {
 
     /// The port.
     pub const fn port(&self) -> u16 {
+        u16::from_be_bytes(self.port_bytes())
+    }
+
+    /// The port, in network byte order.
+    pub(crate) const fn port_bytes(&self) -> [u8; 2] {
         match *self {
-            Self::V4(&[.., high, low]) | Self::V6(&[.., high, low]) => {
-                u16::from_be_bytes([high, low])
-            }
+            Self::V4(&[.., high, low]) | Self::V6(&[.., high, low]) => [high, low],
         }
     }
 }
@@ -104,6 +107,24 @@ pub struct Peer<'a> {
 pub trait PeerSink {
     /// Adds a peer.
     fn push(&mut self, peer: Peer<'_>);
+
+    /// Where IPv4 peers can be written without [`PeerSink::push`], if the reply lists each of them as such a row
+    /// or not at all. After that, call [`PeerSink::filled`].
+    fn rows(&mut self) -> Option<Rows<'_>> {
+        None
+    }
+
+    /// Adds the peers that stand in this many of the first [`PeerSink::rows`].
+    fn filled(&mut self, _rows: usize) {}
+}
+
+/// The free rows of a compact list.
+#[derive(Debug)]
+pub enum Rows<'a> {
+    /// Address 4, port 2: peers that plain IP reaches (BEP 15, BEP 23).
+    Ip(&'a mut [[u8; 6]]),
+    /// ISD-AS 8, address 4, port 2: peers that SCION reaches (docs/bittorrent-scion-peers.md).
+    Scion(&'a mut [[u8; 14]]),
 }
 
 /// Drops the peers, for announces that want none.

@@ -7,6 +7,7 @@ mod ceilings;
 mod clients;
 mod look;
 mod retain;
+mod rows;
 mod scope;
 mod seeds;
 
@@ -49,6 +50,7 @@ pub fn run<S: Subject>(subject: &S) {
     counts_partial_seeds_apart(subject);
     never_exceeds_numwant_nor_repeats(subject);
     hands_out_only_whom_the_requester_reaches(subject);
+    rows::writes_rows_as_it_pushes_peers(subject);
     scope::hands_out_local_peers_only_to_who_accepts_them(subject);
     scope::follows_a_peer_into_another_scope(subject);
     fills_with_the_second_set(subject);

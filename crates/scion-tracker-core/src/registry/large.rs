@@ -12,7 +12,7 @@ use crate::registry::large::class_index::{ClassIndex, Cursor, Slot, one};
 use crate::registry::large::group::Group;
 use crate::registry::large::hosts::Hosts;
 use crate::registry::large::view::{ByFamily, ClassView, View};
-use crate::registry::table::record::{Flags, Packed, Record, family};
+use crate::registry::table::record::{Flags, Packed, Record, Tick, family};
 use crate::registry::{Classes, PeerEntry};
 use crate::request::Family;
 use crate::select::Tally;
@@ -162,13 +162,13 @@ impl LargeSwarm {
     }
 
     /// The record of a peer, and its address in whatever form it is kept.
-    pub(super) fn head(&self, slot: Slot) -> Record<()> {
-        fn head<P>(indexes: &[ClassIndex<P>], slot: Slot) -> Record<()>
+    pub(super) fn head(&self, slot: Slot) -> &Record<()> {
+        fn head<P>(indexes: &[ClassIndex<P>], slot: Slot) -> &Record<()>
         where
             P: Packed + std::hash::Hash,
         {
             let isd = &indexes[slot.index as usize].isds[slot.isd as usize];
-            *isd.groups[slot.group as usize].at(slot.position).1
+            isd.groups[slot.group as usize].at(slot.position).1
         }
         match slot.family {
             Family::V4 => head(&self.four, slot),
@@ -193,6 +193,30 @@ impl LargeSwarm {
         }
     }
 
+    /// Refreshes the peer at a slot from its announce. Returns where it is now, and whether that completes a
+    /// download.
+    pub(super) fn renew(
+        &mut self,
+        slot: Slot,
+        peer: &PeerEntry,
+        now: Tick,
+        keys: &RandomState,
+    ) -> (Slot, bool) {
+        let known = self.head(slot).known();
+        let before = known.flags;
+        let (head, completes) = Record::of(peer, Some(known), false, now);
+        // Most announces change neither counts nor the place among the others.
+        if head.flags == before {
+            indexes!(self, slot.family, indexes => {
+                let isd = &mut indexes[slot.index as usize].isds[slot.isd as usize];
+                isd.groups[slot.group as usize].renew(slot.position, head);
+            });
+            return (slot, completes);
+        }
+        let slot = self.update(slot, peer.ia, &peer.addr, head, keys);
+        (slot, completes)
+    }
+
     /// Replaces all of a peer but its address; a change of class moves it.
     pub(super) fn update(
         &mut self,
@@ -202,7 +226,7 @@ impl LargeSwarm {
         head: Record<()>,
         keys: &RandomState,
     ) -> Slot {
-        let before = self.head(slot);
+        let before = *self.head(slot);
         if before.flags.class() != head.flags.class() {
             self.remove(slot, ia, addr, keys);
             return self.insert(ia, addr, head, keys);
@@ -223,7 +247,7 @@ impl LargeSwarm {
 
     /// Removes the peer at a slot, which is the one with this ISD-AS and address.
     pub(super) fn remove(&mut self, slot: Slot, ia: IsdAs, addr: &CompactAddr, keys: &RandomState) {
-        let head = self.head(slot);
+        let head = *self.head(slot);
         self.count_out(head.flags);
         self.hosts.remove(head.flags.class().source(ia, addr), keys);
         indexes!(self, slot.family, indexes => {

@@ -23,7 +23,7 @@ use crate::registry::prefetch::prefetch_value;
 use crate::registry::shard::{Aligned, ENTRY_BYTES, Entry, Shard};
 use crate::registry::sources::Sources;
 use crate::registry::swarm::Swarm;
-use crate::registry::table::record::{Class, Flags, Record, Tick};
+use crate::registry::table::record::{Class, Flags, Known, Record, Tick};
 use crate::registry::{Outcome, PeerEntry, Registry, Selection};
 use crate::request::{Event, PeerKey};
 use crate::response::{PeerSink, Refusal, SwarmCounts};
@@ -398,8 +398,8 @@ impl Memory {
         let position = swarm.and_then(|swarm| swarm.find(peer, &self.keys));
         let before = swarm
             .zip(position)
-            .and_then(|(swarm, position)| swarm.head(position))
-            .map(|head| head.flags);
+            .and_then(|(swarm, position)| swarm.known(position))
+            .map(|known| known.flags);
         let was_seed = before.map(Flags::seed);
         if position.is_none() {
             self.admit(Class::of(peer).source(peer.ia, &peer.addr), swarm)?;
@@ -470,16 +470,16 @@ impl Memory {
         let mut change = Change::Unknown;
         let entry = &mut shard.entries[at];
         if let Some(position) = entry.swarm.find(peer, &self.keys)
-            && let Some(head) = entry.swarm.head(position)
-            && head.id == peer.id
+            && let Some(Known { flags, id, .. }) = entry.swarm.known(position)
+            && *id == peer.id
         {
             let before = entry.swarm.heap_bytes();
             entry.swarm.remove(peer, position, &self.keys);
             self.account(before, entry.swarm.heap_bytes());
-            let class = head.flags.class();
+            let class = flags.class();
             self.sources.remove(class.source(peer.ia, &peer.addr));
             self.clients.leaves(peer);
-            shard.leave(head.flags.seed());
+            shard.leave(flags.seed());
             change = Change::Left;
         }
         let entry = &shard.entries[at];

@@ -8,9 +8,10 @@ use crate::address::{CompactAddr, Host, IsdAs};
 use crate::registry::sources;
 use crate::registry::swarm::seeds::HandedOut;
 use crate::registry::swarm::{Order, want};
-use crate::registry::table::record::{Chosen as _, Packed, Picks, Record, family};
-use crate::registry::{Classes, MAX_NUMWANT, PeerEntry, Selection};
-use crate::response::{Peer, PeerSink};
+use crate::registry::table::record::{Chosen as _, Flags, Packed, Picks, Record, Tick, family};
+use crate::registry::{Accepts, Classes, MAX_NUMWANT, PeerEntry, Selection};
+use crate::request::Family;
+use crate::response::{AddrBytes, Peer, PeerSink, Rows};
 use crate::select::{Draw, Kind, Mode, Pool, Pools, SEEDS_FOR_SEEDS, Standing, Tally, Tier, Want};
 use crate::types::Rng;
 
@@ -34,6 +35,22 @@ impl<P: Packed> PlacedRecord<P> {
 
     pub(super) const fn ia(&self) -> IsdAs {
         IsdAs::from_u64(u64::from_be_bytes(self.ia))
+    }
+
+    /// Of an IPv4 peer, its row in [`Rows::Ip`].
+    fn ip_row(&self) -> [u8; 6] {
+        match self.record.addr.bytes() {
+            AddrBytes::V4(addr) => *addr,
+            AddrBytes::V6(_) => [0; 6],
+        }
+    }
+
+    /// Of an IPv4 peer, its row in [`Rows::Scion`].
+    fn scion_row(&self) -> [u8; 14] {
+        let mut row = [0; 14];
+        row[..8].copy_from_slice(&self.ia);
+        row[8..].copy_from_slice(&self.ip_row());
+        row
     }
 
     // Inlined, so that no peer of a reply is put into memory.
@@ -78,21 +95,26 @@ impl<P: Packed> SmallSwarm<P> {
 
     /// How many clients are seeds and leechers, and how many of the leechers are partial seeds.
     pub(super) fn counts(&self) -> (Tally, u32) {
-        let mut tally = Tally::default();
-        let mut partial = 0;
-        for peer in &self.0 {
-            let flags = peer.record.flags;
-            if flags.twin() {
-                continue;
+        /// What a peer adds, by the low four bits of its flags: seeds, leechers and partial seeds, in a byte each.
+        const ADDED: [u32; 16] = {
+            let mut added = [0; 16];
+            let mut bits = 0;
+            while bits < 16 {
+                let flags = Flags::low(bits);
+                if !flags.twin() {
+                    let leecher = !flags.seed() as u32;
+                    added[bits as usize] =
+                        flags.seed() as u32 | leecher << 8 | (flags.partial() as u32) << 16;
+                }
+                bits += 1;
             }
-            if flags.seed() {
-                tally.seeds += 1;
-            } else {
-                tally.leechers += 1;
-                partial += u32::from(flags.partial());
-            }
-        }
-        (tally, partial)
+            added
+        };
+        let all = self.0.iter();
+        let added = all.map(|peer| ADDED[usize::from(peer.record.flags.to_bits() & 15)]);
+        // At most `MOST` of each, so no byte overflows.
+        let [seeds, leechers, partial, _] = added.sum::<u32>().to_le_bytes().map(u32::from);
+        (Tally { seeds, leechers }, partial)
     }
 
     /// How many peers of the host are here.
@@ -131,6 +153,15 @@ impl<P: Packed> SmallSwarm<P> {
         *record = head.at(record.addr);
     }
 
+    /// Refreshes a peer from its announce. Returns whether that completes a download.
+    #[inline]
+    pub(super) fn renew(&mut self, at: usize, peer: &PeerEntry, now: Tick) -> bool {
+        let record = &mut self.0[at].record;
+        let (head, completes) = Record::of(peer, Some(record.known()), false, now);
+        *record = head.at(record.addr);
+        completes
+    }
+
     /// Whether everybody has room in the reply and may be in it, so that there is nothing to choose.
     pub(super) fn all_fit(&self, requester: &PeerEntry, selection: &Selection<'_>) -> bool {
         // The requester itself is among them.
@@ -139,6 +170,9 @@ impl<P: Packed> SmallSwarm<P> {
     }
 
     /// Hands out everybody whom the requester reaches and has a use for.
+    // A function of its own: among the other ways to hand out, this loop, which most replies run through, would
+    // have to keep its variables in memory.
+    #[inline(never)]
     pub(super) fn hand_out_all<S: PeerSink>(
         &self,
         requester: &PeerEntry,
@@ -147,27 +181,21 @@ impl<P: Packed> SmallSwarm<P> {
         order: Order<'_>,
         sink: &mut S,
     ) {
-        let leechers_only = want(requester) == Want::Leechers;
-        for classes in [selection.accepts.first, selection.accepts.then] {
-            if classes.is_empty() {
-                continue;
-            }
-            for at in order.of(self.0.len()) {
-                if at == me {
-                    continue;
-                }
-                let placed = &self.0[at];
-                let (peer, flags) = (placed.peer(), placed.record.flags);
-                let reached = flags.class().is_in(classes, family(&peer.addr));
-                if reached && !(leechers_only && flags.seed()) {
-                    order.push(peer, sink);
-                }
+        let wanted = match want(requester) {
+            Want::Leechers => Kinds::leechers,
+            Want::Anyone | Want::Seeds => Kinds::all,
+        };
+        for classes in listed::<P, S>(selection, sink) {
+            if !classes.is_empty() {
+                let all = order.of(self.0.len());
+                self.hand_over(all, wanted(classes), me, order, sink);
             }
         }
     }
 
     /// Hands out to a seed the leechers that it reaches, all of which [fit](Self::all_fit), and then up to
     /// [`SEEDS_FOR_SEEDS`] seeds. Leaves the seeds to the caller if there are more and places matter.
+    #[inline(never)]
     pub(super) fn hand_out_to_seed<S: PeerSink>(
         &self,
         requester: &PeerEntry,
@@ -176,50 +204,171 @@ impl<P: Packed> SmallSwarm<P> {
         order: Order<'_>,
         sink: &mut S,
     ) -> HandedOut {
-        let sets = [selection.accepts.first, selection.accepts.then];
-        // Positions, by set.
-        let mut leechers = [const { ArrayVec::<u8, MOST>::new_const() }; 2];
-        let mut seeds = [const { ArrayVec::<u8, MOST>::new_const() }; 2];
-        for (at, PlacedRecord { record, .. }) in self.0.iter().enumerate() {
-            let (flags, family) = (record.flags, family(&record.addr.bytes()));
-            let reached = |set: &Classes| flags.class().is_in(*set, family);
-            let Some(set) = sets.iter().position(reached) else {
-                continue;
-            };
-            if at != me {
-                let list = if flags.seed() {
-                    &mut seeds
-                } else {
-                    &mut leechers
-                };
-                list[set].push(at as u8);
+        let sets = listed::<P, S>(selection, sink);
+        let mut leechers = 0;
+        for classes in sets {
+            if !classes.is_empty() {
+                let all = order.of(self.0.len());
+                leechers += self.hand_over(all, Kinds::leechers(classes), me, order, sink);
             }
         }
-        let mut push = |positions: &[u8], count: usize| {
-            for number in order.of(positions.len()).take(count) {
-                let placed = &self.0[usize::from(positions[number])];
-                order.push(placed.peer(), sink);
-            }
-        };
-        for leechers in &leechers {
-            push(leechers, leechers.len());
-        }
-        let leechers = leechers[0].len() + leechers[1].len();
         let room = selection.numwant.saturating_sub(leechers);
         let mut left = room.min(SEEDS_FOR_SEEDS);
+        let seeds = sets.map(|classes| self.positions(Kinds::seeds(classes), me));
         if seeds[0].len() + seeds[1].len() > left && selection.policy.by_tiers(requester.ia) {
             return HandedOut::Leechers(leechers);
         }
-        for seeds in &seeds {
+        for (seeds, classes) in seeds.iter().zip(sets) {
             let count = left.min(seeds.len());
-            push(seeds, count);
+            let some = order.of(seeds.len()).take(count);
+            let some = some.map(|number| usize::from(seeds[number]));
+            self.hand_over(some, Kinds::seeds(classes), me, order, sink);
             left -= count;
         }
         HandedOut::All
     }
 
+    /// Where the others of these kinds are.
+    fn positions(&self, kinds: Kinds, me: usize) -> ArrayVec<u8, MOST> {
+        if kinds.is_empty() {
+            return ArrayVec::new();
+        }
+        let mut positions = [0; MOST];
+        let mut count = 0;
+        for (at, PlacedRecord { record, .. }) in self.0.iter().enumerate() {
+            // Without a branch: kinds come in no order. There are fewer than `MOST` before this one.
+            positions[count % MOST] = at as u8;
+            count += usize::from(kinds.have(record) && at != me);
+        }
+        let mut positions = ArrayVec::from(positions);
+        positions.truncate(count);
+        positions
+    }
+
+    /// Hands out those of these kinds who are at these positions, but not the requester. Returns how many.
+    // Inlined, so that each loop has the tests of its iterator inside.
+    #[inline(always)]
+    fn hand_over<S: PeerSink>(
+        &self,
+        positions: impl Iterator<Item = usize>,
+        kinds: Kinds,
+        me: usize,
+        order: Order<'_>,
+        sink: &mut S,
+    ) -> usize {
+        let goes = |at: usize, placed: &PlacedRecord<P>| {
+            let (record, peer) = (&placed.record, placed.peer());
+            kinds.have(record)
+                && !(order.has_port_of(&peer) && (at == me || order.is_of_requester(&peer)))
+        };
+        let filled = match rows::<P, S>(sink) {
+            Some(Rows::Ip(rows)) => self.fill(positions, goes, rows, PlacedRecord::ip_row),
+            Some(Rows::Scion(rows)) => self.fill(positions, goes, rows, PlacedRecord::scion_row),
+            None => {
+                let mut pushed = 0;
+                for at in positions {
+                    if goes(at, &self.0[at]) {
+                        sink.push(self.0[at].peer());
+                        pushed += 1;
+                    }
+                }
+                return pushed;
+            }
+        };
+        sink.filled(filled);
+        filled
+    }
+
+    /// Writes the rows of those who go. Returns how many.
+    #[inline(always)]
+    fn fill<const N: usize>(
+        &self,
+        positions: impl Iterator<Item = usize>,
+        goes: impl Fn(usize, &PlacedRecord<P>) -> bool,
+        rows: &mut [[u8; N]],
+        row: impl Fn(&PlacedRecord<P>) -> [u8; N],
+    ) -> usize {
+        let all = rows.len();
+        let mut free = rows.iter_mut();
+        for at in positions {
+            let placed = &self.0[at];
+            if goes(at, placed) {
+                let Some(room) = free.next() else { break };
+                *room = row(placed);
+            }
+        }
+        all - free.len()
+    }
+
     pub(super) fn view(&self, me: &PeerEntry, position: usize, classes: Classes) -> View<'_, P> {
         View::new(&self.0, me.ia, position, classes)
+    }
+}
+
+/// Which peers are handed out: one bit for each of the [`Flags::kind`]s of either family.
+#[derive(Debug, Clone, Copy)]
+struct Kinds {
+    v4: u32,
+    v6: u32,
+}
+
+impl Kinds {
+    fn all(classes: Classes) -> Self {
+        Self::leechers(classes).or(Self::seeds(classes))
+    }
+
+    fn leechers(classes: Classes) -> Self {
+        Self::of(classes, 0)
+    }
+
+    fn seeds(classes: Classes) -> Self {
+        Self::of(classes, 16)
+    }
+
+    /// Proven and claimed ones.
+    fn of(classes: Classes, first: u32) -> Self {
+        let [v4, v6] = classes
+            .families()
+            .map(|bits| (u32::from(bits) * 0x101) << first);
+        Self { v4, v6 }
+    }
+
+    fn or(self, other: Self) -> Self {
+        Self {
+            v4: self.v4 | other.v4,
+            v6: self.v6 | other.v6,
+        }
+    }
+
+    const fn is_empty(self) -> bool {
+        self.v4 == 0 && self.v6 == 0
+    }
+
+    #[inline(always)]
+    fn have<P: Packed>(self, record: &Record<P>) -> bool {
+        let bits = match record.family() {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        };
+        bits.wrapping_shr(record.flags.kind()) & 1 != 0
+    }
+}
+
+/// The rows of a reply, if all peers of a swarm can stand in them.
+fn rows<P: Packed, S: PeerSink>(sink: &mut S) -> Option<Rows<'_>> {
+    match P::FAMILY {
+        Some(Family::V4) => sink.rows(),
+        _ => None,
+    }
+}
+
+/// The classes that a requester accepts, first and then, as far as its reply lists them.
+fn listed<P: Packed, S: PeerSink>(selection: &Selection<'_>, sink: &mut S) -> [Classes; 2] {
+    let Accepts { first, then } = selection.accepts;
+    match rows::<P, S>(sink) {
+        Some(Rows::Ip(_)) => [first, then].map(|set| set.and(Classes::OVER_IP)),
+        Some(Rows::Scion(_)) => [first, then].map(|set| set.and(Classes::OVER_SCION)),
+        None => [first, then],
     }
 }
 

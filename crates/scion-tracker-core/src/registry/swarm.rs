@@ -13,7 +13,7 @@ use crate::registry::large::group::Group;
 use crate::registry::large::view::View;
 use crate::registry::prefetch::{prefetch_slice, prefetch_value};
 use crate::registry::small::{self, PlacedRecord, SmallSwarm};
-use crate::registry::table::record::{Chosen, Class, Flags, Packed, Picks, Record, Tick};
+use crate::registry::table::record::{Chosen, Class, Known, Packed, Picks, Record, Tick};
 use crate::registry::{MAX_NUMWANT, PeerEntry, Selection};
 use crate::request::Event;
 use crate::response::{Peer, PeerSink, SwarmCounts};
@@ -119,12 +119,13 @@ impl Swarm {
         }
     }
 
-    /// What is kept of a peer, its address left out.
-    pub(super) fn head(&self, position: Position) -> Option<Record<()>> {
+    /// What is known of a peer.
+    #[inline]
+    pub(super) fn known(&self, position: Position) -> Option<Known<'_>> {
         match (self, position) {
-            (Self::Four(small), Position::Small(at)) => Some(small.0[at].record.head()),
-            (Self::Mixed(small), Position::Small(at)) => Some(small.0[at].record.head()),
-            (Self::Large(large), Position::Large(slot)) => Some(large.head(slot)),
+            (Self::Four(small), Position::Small(at)) => Some(small.0[at].record.known()),
+            (Self::Mixed(small), Position::Small(at)) => Some(small.0[at].record.known()),
+            (Self::Large(large), Position::Large(slot)) => Some(large.head(slot).known()),
             _ => None,
         }
     }
@@ -148,32 +149,24 @@ impl Swarm {
         now: Tick,
         keys: &RandomState,
     ) -> (Position, bool) {
-        let before = position.and_then(|position| self.head(position));
-        let mut flags = Flags::of(peer);
-        if twin {
-            flags = flags.with_twin();
+        match (&mut *self, position) {
+            (Self::Four(small), Some(position @ Position::Small(at))) => {
+                (position, small.renew(at, peer, now))
+            }
+            (Self::Mixed(small), Some(position @ Position::Small(at))) => {
+                (position, small.renew(at, peer, now))
+            }
+            (Self::Large(large), Some(Position::Large(slot))) => {
+                let (slot, completes) = large.renew(slot, peer, now, keys);
+                (Position::Large(slot), completes)
+            }
+            (_, None) => {
+                let (head, completes) = Record::of(peer, None, twin, now);
+                (self.insert(peer.ia, &peer.addr, head, keys), completes)
+            }
+            // A position belongs to the form of swarm that returned it.
+            (_, Some(position)) => (position, false),
         }
-        let completes = flags.succeed(before.map(|head| head.flags), peer.event);
-        if flags.twin() && before.is_some_and(|head| head.id != peer.id) {
-            flags = flags.without_twin();
-        }
-        // Another client at the address, or another session of the same one, which may not know the length
-        // of its torrent again.
-        if peer.seeder && before.is_some_and(|head| head.id != peer.id) {
-            flags = flags.without_finished();
-        }
-        let head = Record {
-            addr: (),
-            id: peer.id,
-            seen: now,
-            flags,
-        };
-        let (ia, addr) = (peer.ia, &peer.addr);
-        let position = match position {
-            None => self.insert(ia, addr, head, keys),
-            Some(position) => self.update(position, ia, addr, head, keys),
-        };
-        (position, completes)
     }
 
     /// Replaces all of the peer at `position` but its ISD-AS and address, which are these. Returns where it is
@@ -501,8 +494,7 @@ impl<'a, S: PeerSink> Chosen<'a> for Straight<'_, S> {
 #[derive(Clone, Copy)]
 pub(super) struct Order<'a> {
     requester: &'a PeerEntry,
-    /// The port of a requester that IP reaches, and no port of any other one.
-    port: u32,
+    port: [u8; 2],
     draw: u64,
 }
 
@@ -510,10 +502,7 @@ impl<'a> Order<'a> {
     pub(super) fn new(requester: &'a PeerEntry, rng: &mut Rng) -> Self {
         Self {
             requester,
-            port: match requester.reach.over_ip() {
-                true => requester.addr.socket_addr().port().into(),
-                false => u32::MAX,
-            },
+            port: requester.addr.port_bytes(),
             draw: rng.u64(..),
         }
     }
@@ -531,9 +520,8 @@ impl<'a> Order<'a> {
         (0..count).map(move |_| {
             let at = next;
             next += stride;
-            if next >= count {
-                next -= count;
-            }
+            let (round, short) = next.overflowing_sub(count);
+            next = if short { next } else { round };
             at
         })
     }
@@ -547,20 +535,28 @@ impl<'a> Order<'a> {
         }
     }
 
-    /// Hands a peer over, unless it is the requester itself under another ISD-AS, from an earlier announce. Only
-    /// on the Internet are two with one address one host; an address inside an AS is another one in the
-    /// next AS.
+    /// Hands a peer over, unless it is the requester itself.
     // Inlined: as a function it would get the peer through memory and test again what callers know.
     #[inline(always)]
     pub(super) fn push<S: PeerSink>(self, peer: Peer<'_>, sink: &mut S) {
-        let requester = self.requester;
-        // A port decides for nearly every peer.
-        let itself = u32::from(peer.addr.port()) == self.port
-            && peer.addr.is(&requester.addr)
-            && *peer.id == requester.id
-            && peer.reach.over_ip();
-        if !itself {
+        if !(self.has_port_of(&peer) && self.is_of_requester(&peer)) {
             sink.push(peer);
         }
+    }
+
+    /// Whether a peer has the port of the requester: a quick test, which nearly every other peer fails.
+    #[inline(always)]
+    pub(super) fn has_port_of(self, peer: &Peer<'_>) -> bool {
+        peer.addr.port_bytes() == self.port
+    }
+
+    /// Whether a peer is the requester itself under another ISD-AS, from an earlier announce. Only on the Internet
+    /// are two with one address one host; an address inside an AS is another one in the next AS.
+    pub(super) fn is_of_requester(self, peer: &Peer<'_>) -> bool {
+        let requester = self.requester;
+        requester.reach.over_ip()
+            && peer.reach.over_ip()
+            && peer.addr.is(&requester.addr)
+            && *peer.id == requester.id
     }
 }

@@ -8,7 +8,7 @@ use super::{TransactionId, u32_at, u64_at};
 use crate::address::IsdAs;
 use crate::codec::compact::{Layout, Unpack};
 use crate::codec::connection::ConnectionId;
-use crate::response::{AddrBytes, AnnounceReply, Peer, PeerSink, Reach, SwarmCounts};
+use crate::response::{AddrBytes, AnnounceReply, Peer, PeerSink, Reach, Rows, SwarmCounts};
 
 /// Bytes of an announce reply before the list.
 pub const ANNOUNCE_HEADER: usize = 20;
@@ -136,6 +136,24 @@ impl PeerSink for AnnounceWriter<'_> {
             AddrBytes::V4(addr) if self.takes_mapped => self.append_mapped(peer.ia, addr),
             _ => {}
         }
+    }
+
+    #[inline]
+    fn rows(&mut self) -> Option<Rows<'_>> {
+        if !self.takes4 {
+            return None;
+        }
+        let room = self.buffer.get_mut(self.length..)?;
+        Some(match self.scion {
+            true => Rows::Scion(room.as_chunks_mut().0),
+            false => Rows::Ip(room.as_chunks_mut().0),
+        })
+    }
+
+    #[inline]
+    fn filled(&mut self, rows: usize) {
+        let size = if self.scion { 14 } else { 6 };
+        self.length += rows * size;
     }
 }
 

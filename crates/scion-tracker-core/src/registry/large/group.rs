@@ -61,6 +61,17 @@ impl<P: Packed + std::hash::Hash> Group<P> {
         (&self.addrs[position], &self.heads[position])
     }
 
+    /// Replaces the state of the peer at a position by one with the same flags.
+    #[inline]
+    pub(in crate::registry) fn renew(&mut self, position: u32, head: Record<()>) {
+        let state = &mut self.heads[position as usize];
+        debug_assert_eq!(
+            state.flags, head.flags,
+            "a change of flags may move the peer"
+        );
+        *state = head;
+    }
+
     /// The peers of a kind: addresses and states.
     #[inline]
     pub(in crate::registry) fn of(&self, kind: Kind) -> (&[P], &[Record<()>]) {

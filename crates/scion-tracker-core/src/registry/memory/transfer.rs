@@ -345,14 +345,15 @@ impl Memory {
         let swarm = &mut shard.entries[at].swarm;
         let bytes = swarm.heap_bytes();
         let position = swarm.find_at(*ia, addr, &self.keys);
-        let before = position.and_then(|position| swarm.head(position));
+        let before = position.and_then(|position| swarm.known(position));
+        let before = before.map(|known| (known.seen, known.flags));
         match position.zip(before) {
             // It has come twice, or has announced already.
-            Some((_, before)) if before.seen.age(now) <= peer.age => return true,
-            Some((position, before)) => {
+            Some((_, (seen, _))) if seen.age(now) <= peer.age => return true,
+            Some((position, (_, flags))) => {
                 swarm.update(position, *ia, addr, head, &self.keys);
-                self.sources.remove(source(before.flags));
-                shard.leave(before.flags.seed());
+                self.sources.remove(source(flags));
+                shard.leave(flags.seed());
             }
             None if self.admit(source(head.flags), Some(swarm)).is_err() => return false,
             None => {

@@ -6,7 +6,7 @@ use super::{Order, Position, Requester, Swarm};
 use crate::registry::table::record::Picks;
 use crate::registry::{MAX_NUMWANT, PeerEntry, Selection};
 use crate::request::Event;
-use crate::response::{Peer, PeerSink};
+use crate::response::{Peer, PeerSink, Rows};
 use crate::select::{SEEDS_FOR_SEEDS, Want};
 use crate::types::Rng;
 
@@ -65,8 +65,8 @@ impl Swarm {
     /// torrent: one that was not seen as a leecher before.
     pub(super) fn may_be_leecher(&self, peer: &PeerEntry, position: Position) -> bool {
         let finished = self
-            .head(position)
-            .is_some_and(|head| head.id == peer.id && head.flags.was_leecher());
+            .known(position)
+            .is_some_and(|known| *known.id == peer.id && known.flags.was_leecher());
         peer.seeder && peer.event != Event::Paused && !finished
     }
 }
@@ -90,5 +90,14 @@ impl<S: PeerSink> PeerSink for Counted<'_, S> {
     fn push(&mut self, peer: Peer<'_>) {
         self.pushed += 1;
         self.sink.push(peer);
+    }
+
+    fn rows(&mut self) -> Option<Rows<'_>> {
+        self.sink.rows()
+    }
+
+    fn filled(&mut self, rows: usize) {
+        self.pushed += rows;
+        self.sink.filled(rows);
     }
 }

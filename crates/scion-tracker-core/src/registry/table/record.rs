@@ -67,6 +67,11 @@ impl Flags {
         Self(bits)
     }
 
+    /// The flags of these low four bits, of a peer of [`Reach::Ip`].
+    pub(in crate::registry) const fn low(bits: u8) -> Self {
+        Self(bits & 15)
+    }
+
     /// The byte.
     pub(in crate::registry) const fn to_bits(self) -> u8 {
         self.0
@@ -96,6 +101,11 @@ impl Flags {
 
     pub(in crate::registry) const fn class(self) -> Class {
         Class(self.0 >> 4)
+    }
+
+    /// A number whose low five bits are those of the class and, above them, whether it is a seed.
+    pub(in crate::registry) const fn kind(self) -> u32 {
+        self.0.rotate_right(4) as u32
     }
 
     /// Whether the peer is a leecher, or has become a seed while it was known.
@@ -187,12 +197,17 @@ impl Class {
 pub(in crate::registry) trait Packed:
     Copy + Eq + std::fmt::Debug + 'static
 {
+    /// The family of all addresses of this form. `None` if it holds both.
+    const FAMILY: Option<Family>;
+
     /// `None` if an address of this family does not fit.
     fn pack(addr: &CompactAddr) -> Option<Self>;
     fn bytes(&self) -> AddrBytes<'_>;
 }
 
 impl Packed for [u8; 6] {
+    const FAMILY: Option<Family> = Some(Family::V4);
+
     fn pack(addr: &CompactAddr) -> Option<Self> {
         match addr {
             CompactAddr::V4(bytes) => Some(*bytes),
@@ -212,6 +227,8 @@ const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
 /// Holds both families. IPv4 is in its mapped form, which no IPv6 peer has (see
 /// [`CompactAddr::new`]).
 impl Packed for [u8; 18] {
+    const FAMILY: Option<Family> = None;
+
     fn pack(addr: &CompactAddr) -> Option<Self> {
         match addr {
             CompactAddr::V4(bytes) => {
@@ -249,7 +266,57 @@ pub(in crate::registry) struct Record<P> {
     pub(in crate::registry) flags: Flags,
 }
 
+/// What an announce may have to know of the one before it.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::registry) struct Known<'a> {
+    pub(in crate::registry) id: &'a PeerId,
+    pub(in crate::registry) seen: Tick,
+    pub(in crate::registry) flags: Flags,
+}
+
+impl Record<()> {
+    /// What is kept of a peer that announces, and whether this announce completes a download. `before` is what
+    /// was kept of it. `twin` says of a newcomer that its client is counted already.
+    #[inline]
+    pub(in crate::registry) fn of(
+        peer: &PeerEntry,
+        before: Option<Known<'_>>,
+        twin: bool,
+        now: Tick,
+    ) -> (Self, bool) {
+        let mut flags = Flags::of(peer);
+        if twin {
+            flags = flags.with_twin();
+        }
+        let completes = flags.succeed(before.map(|known| known.flags), peer.event);
+        if before.is_some_and(|known| *known.id != peer.id) {
+            flags = flags.without_twin();
+            // Another client at the address, or another session of the same one, which may not know the
+            // length of its torrent again.
+            if peer.seeder {
+                flags = flags.without_finished();
+            }
+        }
+        let head = Self {
+            addr: (),
+            id: peer.id,
+            seen: now,
+            flags,
+        };
+        (head, completes)
+    }
+}
+
 impl<P> Record<P> {
+    #[inline]
+    pub(in crate::registry) const fn known(&self) -> Known<'_> {
+        Known {
+            id: &self.id,
+            seen: self.seen,
+            flags: self.flags,
+        }
+    }
+
     /// The record without its address.
     pub(in crate::registry) const fn head(&self) -> Record<()> {
         Record {
@@ -268,6 +335,12 @@ impl<P> Record<P> {
             seen: self.seen,
             flags: self.flags,
         }
+    }
+}
+
+impl<P: Packed> Record<P> {
+    pub(in crate::registry) fn family(&self) -> Family {
+        P::FAMILY.unwrap_or_else(|| family(&self.addr.bytes()))
     }
 }
 

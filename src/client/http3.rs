@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf as _, BufMut as _, BytesMut};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http::{Request, header};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{
@@ -23,6 +23,8 @@ use super::{
     Cause, HttpReply, MAX_REPLY, RequestError, TrackerAddr, TrackerUrl, USER_AGENT, resolve,
 };
 use crate::scion::socket::INITIAL_RTT;
+
+type Sender = h3::client::SendRequest<h3_quinn::OpenStreams, Bytes>;
 
 /// H3_NO_ERROR (RFC 9114, section 8.1).
 const NO_ERROR: VarInt = VarInt::from_u32(0x100);
@@ -118,11 +120,7 @@ pub(super) async fn get_over_scion(
         let lost = connection.clone();
         let reply = match over {
             Over::Http3 => ask(connection, url).await,
-            Over::Qs => {
-                let reply = qs::ask(&connection, url, addr).await;
-                closed(&connection).await;
-                reply
-            }
+            Over::Qs => qs::ask(&connection, url, addr).await,
         };
         reply.map_err(|error| match lost.close_reason() {
             Some(reason) if is_lost(&reason) => quic(addr, reason),
@@ -205,32 +203,42 @@ fn http3(error: impl std::error::Error + Send + Sync + 'static) -> RequestError 
 }
 
 async fn ask(connection: Connection, url: &TrackerUrl) -> Result<HttpReply, RequestError> {
-    let reply = exchange(connection.clone(), url).await;
-    connection.close(NO_ERROR, b"");
-    closed(&connection).await;
-    reply
-}
-
-/// Waits briefly until the close is sent: without it, the tracker would keep the connection until
-/// its idle timeout. The draining period after it is not needed here.
-async fn closed(connection: &Connection) {
-    // A closed connection sends nothing else.
-    let datagrams = || connection.stats().udp_tx.datagrams;
-    let before = datagrams();
-    let sent = async {
-        while datagrams() == before {
-            sleep(Duration::from_millis(1)).await;
-        }
-    };
-    let _ = timeout(Duration::from_millis(100), sent).await;
-}
-
-async fn exchange(connection: Connection, url: &TrackerUrl) -> Result<HttpReply, RequestError> {
-    let connection = h3_quinn::Connection::new(connection);
-    let (mut driver, mut sender) = h3::client::new(connection).await.map_err(http3)?;
+    let over = h3_quinn::Connection::new(connection.clone());
+    let (mut driver, mut sender) = h3::client::new(over).await.map_err(http3)?;
     // The task ends with this set, at the latest when this function returns.
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { std::future::poll_fn(|cx| driver.poll_close(cx)).await });
+    let reply = exchange(&mut sender, url).await;
+    // Before the sender is dropped: then the driver closes the connection, at a time of its own.
+    close(&connection, NO_ERROR).await;
+    reply
+}
+
+/// Closes a connection and waits briefly until the close is sent: without it, the tracker would keep the
+/// connection until its idle timeout. The draining period after it is not needed here.
+pub(super) async fn close(connection: &Connection, code: VarInt) {
+    if connection.close_reason().is_some() {
+        return;
+    }
+    let datagrams = || connection.stats().udp_tx.datagrams;
+    let before = datagrams();
+    connection.close(code, b"");
+    // A closed connection sends nothing but the close.
+    let closed = datagrams();
+    // If something was sent in between, on another thread, that was probably the close.
+    let patience = match closed > before {
+        true => Duration::from_millis(5),
+        false => Duration::from_millis(100),
+    };
+    let sent = async {
+        while datagrams() == closed {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let _ = timeout(patience, sent).await;
+}
+
+async fn exchange(sender: &mut Sender, url: &TrackerUrl) -> Result<HttpReply, RequestError> {
     let request = Request::get(format!("https://{}{}", url.authority(), url.target()))
         .header(header::USER_AGENT, USER_AGENT)
         .body(())

@@ -15,6 +15,7 @@ use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::time::timeout;
 
 use super::http;
+use super::http3::close;
 use super::{HttpReply, RequestError, TrackerAddr, TrackerUrl};
 
 /// Name of the protocol in TLS (ALPN).
@@ -43,7 +44,7 @@ pub(super) async fn ask(
             if let Ok(Err(error)) = timeout(CLOSING, carrying).await {
                 tracing::debug!("the connection to {addr} was not closed in order: {error}");
             }
-            connection.close(OK, b"");
+            close(connection, OK).await;
             return reply;
         }
         carried = &mut carrying => carried,
@@ -51,7 +52,7 @@ pub(super) async fn ask(
     // Closes the pipe, in which the reply may be.
     drop(carrying);
     let reply = asking.await;
-    connection.close(OK, b"");
+    close(connection, OK).await;
     match carried {
         Err(source) if reply.is_err() => Err(RequestError::Io { addr, source }),
         _ => reply,

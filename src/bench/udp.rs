@@ -24,6 +24,7 @@ use super::mix::Kind;
 use super::pace::Pace;
 use super::report::{Failure, Tally};
 use super::{BenchError, Plan, Shared, connections};
+use crate::socket::allow_fragments;
 use crate::socket::mmsg::{ConnectedReceiver, ConnectedSender};
 
 /// Longest datagram in both directions, in bytes.
@@ -139,6 +140,9 @@ fn open(plan: &Plan, connection: u32) -> Result<(UdpSocket, Wire), BenchError> {
         let socket = UdpSocket::bind(SocketAddr::new(source.ip, 0))?;
         socket.connect(plan.to)?;
         socket.set_nonblocking(true)?;
+        if source.scion.is_some() {
+            allow_fragments(&socket)?;
+        }
         let buffers = socket2::SockRef::from(&socket);
         // The kernel may allow less.
         buffers.set_recv_buffer_size(SOCKET_BUFFER)?;

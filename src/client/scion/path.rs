@@ -158,7 +158,7 @@ impl ScionPath {
     }
 
     /// The MTU in bytes that QUIC needs, if that of the path is smaller. Requests over HTTP/3 then
-    /// work only where routers fragment the underlay, as those of scionproto do.
+    /// work only where routers fragment the underlay, as those of scionproto do on links of their own.
     pub fn too_small_for_quic(&self) -> Option<usize> {
         let mtu = usize::from(self.mtu?);
         (mtu < self.quic_packet).then_some(self.quic_packet)

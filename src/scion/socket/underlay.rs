@@ -28,8 +28,8 @@ pub(crate) type Replies = SendBatch<REPLY>;
 /// The socket. Receiving waits, sending does not: a datagram that the socket does not accept is
 /// lost, as on a full link.
 ///
-/// Datagrams may be fragmented on the way, as those of scionproto are. The headers of SCION leave too
-/// little of many links for the smallest packets of QUIC.
+/// Datagrams may be fragmented, by this host and on the way. The headers of SCION leave too little of many
+/// links for the smallest packets of QUIC.
 pub(super) struct Underlay {
     socket: Readable<UdpSocket>,
     state: UdpSocketState,

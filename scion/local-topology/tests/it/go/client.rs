@@ -8,7 +8,7 @@ use scion_tracker_core::codec::bep15::{Reply, parse_reply};
 use scion_tracker_core::codec::compact::Layout;
 use scion_tracker_core::codec::reply::{parse_announce_reply, parse_scrape_reply};
 use serde::Deserialize;
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
@@ -29,6 +29,7 @@ pub(crate) struct GoClient {
     output: Lines<BufReader<ChildStdout>>,
     log: NamedTempFile,
     _process: Child,
+    _directory: Option<TempDir>,
 }
 
 /// The answer to an announce.
@@ -107,7 +108,14 @@ impl GoClient {
             output: BufReader::new(process.stdout.take().unwrap()).lines(),
             log,
             _process: process,
+            _directory: None,
         }
+    }
+
+    /// Keeps a folder as long as the client runs.
+    pub(super) fn with(mut self, directory: TempDir) -> Self {
+        self._directory = Some(directory);
+        self
     }
 
     /// Announces the peer at this port.

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use scion_local_topology::{LinkState, Topology};
 use scion_tracker_core::address::IsdAs;
-use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
@@ -16,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::{GoClient, PROTOCOLS};
 use super::program::{Program, skipped};
+use super::{check_every_as, check_long_replies};
 use crate::common::{Tracker, ia, own_address, two_isds};
 use crate::failure::{LINKS, flap};
 
@@ -27,53 +27,43 @@ const NAME: &str = "tracker.example";
 /// Runs a program with another file in place of /etc/hosts, where pan looks names up.
 const WITH_HOSTS: &str = r#"mount --bind "$0" /etc/hosts && exec "$@""#;
 
-/// A client and its folder, with its file of names.
-struct PanClient {
-    go: GoClient,
-    _directory: TempDir,
-}
-
-impl PanClient {
-    /// Starts a client. `None`, which it says, if it cannot be built, or if it cannot have its own names.
-    async fn start(
-        topology: &Topology,
-        tracker: &Tracker,
-        from: IsdAs,
-        protocol: &'static str,
-        options: &[&str],
-    ) -> Option<Self> {
-        let program = PAN.path().await?;
-        let directory = tempfile::tempdir().unwrap();
-        let hosts = directory.path().join("hosts");
-        let (ia, ip) = (tracker.scion.host.ia, tracker.scion.host.ip());
-        fs::write(&hosts, format!("{ia},{ip} {NAME}\n")).unwrap();
-        let mut command = if protocol == "qs" {
-            if !own_mounts().await {
-                return None;
-            }
-            let mut command = unshare();
-            command
-                .args(["sh", "-c", WITH_HOSTS])
-                .arg(&hosts)
-                .arg(program)
-                .arg(format!("-name={NAME}"));
-            command
-        } else {
-            Command::new(program)
-        };
-        // Another host than the tracker's, also in its AS.
-        let local = own_address(17);
+/// Starts a client. `None`, which it says, if it cannot be built, or if it cannot have its own names.
+async fn start(
+    topology: &Topology,
+    tracker: &Tracker,
+    from: IsdAs,
+    protocol: &'static str,
+    options: &[&str],
+) -> Option<GoClient> {
+    let program = PAN.path().await?;
+    let directory = tempfile::tempdir().unwrap();
+    let hosts = directory.path().join("hosts");
+    let (ia, ip) = (tracker.scion.host.ia, tracker.scion.host.ip());
+    fs::write(&hosts, format!("{ia},{ip} {NAME}\n")).unwrap();
+    let mut command = if protocol == "qs" {
+        if !own_mounts().await {
+            return None;
+        }
+        let mut command = unshare();
         command
+            .args(["sh", "-c", WITH_HOSTS])
+            .arg(&hosts)
+            .arg(program)
+            .arg(format!("-name={NAME}"));
+        command
+    } else {
+        Command::new(program)
+    };
+    // Another host than the tracker's, also in its AS.
+    let local = own_address(17);
+    command
             .arg(format!("-to={ia},[{ip}]:{}", tracker.scion.port))
             .arg(format!("-local={local}"))
             .args(options)
             // For its socket, which it cannot remove when it is killed.
             .env("TMPDIR", directory.path());
-        Some(Self {
-            go: GoClient::run(command, topology, tracker, from, protocol),
-            _directory: directory,
-        })
-    }
+    let client = GoClient::run(command, topology, tracker, from, protocol);
+    Some(client.with(directory))
 }
 
 /// A program with its own mounts.
@@ -102,7 +92,6 @@ async fn own_mounts() -> bool {
     *allowed.await
 }
 
-/// One client per AS and protocol announces two peers, each of which receives all earlier ones, and scrapes.
 /// The tracker receives on port 30041 too, for the clients of its own AS.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_as_announces_and_scrapes() {
@@ -110,48 +99,19 @@ async fn every_as_announces_and_scrapes() {
     let topology = two_isds().await;
     let address = format!("{AS},[{}]:0", own_address(16));
     let tracker = Tracker::start_with(&address, |config| config.scion.endhost_port = Some(true));
-    let mut known = Vec::new();
-    for protocol in PROTOCOLS {
-        for it in &topology.config().ases {
-            let client = PanClient::start(&topology, &tracker, it.ia, protocol, &[]).await;
-            let Some(mut client) = client else { continue };
-            for _ in 0..2 {
-                let port = 7001 + known.len() as u16;
-                let answer = client.go.announce(port, 200).await;
-                let mut given = answer.peers;
-                given.sort_unstable();
-                assert_eq!(given, known, "{protocol}, {}", it.ia);
-                assert_eq!(answer.connections, 1, "{protocol}, {}", it.ia);
-                known.push((it.ia, port));
-                known.sort_unstable();
-            }
-            let leechers = client.go.scrape().await;
-            assert_eq!(leechers as usize, known.len(), "{protocol}, {}", it.ia);
-        }
-    }
-    let stats = tracker.handle.stats();
-    assert_eq!(stats.registry.leechers, known.len() as u64, "{stats:?}");
+    let start = async |from, protocol| start(&topology, &tracker, from, protocol, &[]).await;
+    check_every_as(&topology, &tracker, start).await;
     tracker.stop().await;
     topology.stop().await;
 }
 
-/// The longest replies: 200 peers over HTTP, and as many as fit a packet of 1280 bytes over UDP.
 #[tokio::test(flavor = "multi_thread")]
 async fn long_replies_arrive() {
     let topology = two_isds().await;
     let tracker = Tracker::start("1-ff00:0:111");
     let from = ia("2-ff00:0:212");
-    let filling = PanClient::start(&topology, &tracker, from, "udp", &[]).await;
-    let Some(mut filling) = filling else { return };
-    for port in 8000..8250 {
-        filling.go.announce(port, 1).await;
-    }
-    for (protocol, expected) in [("qs", 200), ("h3", 200), ("udp", 78)] {
-        let client = PanClient::start(&topology, &tracker, from, protocol, &[]).await;
-        let Some(mut client) = client else { continue };
-        let answer = client.go.announce(9000, 200).await;
-        assert_eq!(answer.peers.len(), expected, "{protocol}");
-    }
+    check_long_replies(async |protocol| start(&topology, &tracker, from, protocol, &[]).await)
+        .await;
     tracker.stop().await;
     topology.stop().await;
 }
@@ -166,13 +126,13 @@ async fn a_connection_outlives_links() {
     'protocols: for (protocol, first) in PROTOCOLS.into_iter().zip([7000, 7200, 7400]) {
         let mut changes = 0;
         for (link, first) in LINKS.into_iter().zip([first, first + 100]) {
-            let client = PanClient::start(&topology, &tracker, from, protocol, &[]).await;
+            let client = start(&topology, &tracker, from, protocol, &[]).await;
             let Some(mut client) = client else {
                 continue 'protocols;
             };
-            client.go.announce(first, 200).await;
+            client.announce(first, 200).await;
             topology.set_link(link, LinkState::Down).unwrap();
-            let answer = client.go.announce(first + 1, 200).await;
+            let answer = client.announce(first + 1, 200).await;
             assert_eq!(answer.connections, 1, "{protocol}, {link}");
             changes += answer.path_changes;
             topology.set_link(link, LinkState::Up).unwrap();
@@ -181,7 +141,7 @@ async fn a_connection_outlives_links() {
             let since = Instant::now();
             let mut port = first + 2;
             while since.elapsed() < Duration::from_secs(1) {
-                let answer = client.go.announce(port, 200).await;
+                let answer = client.announce(port, 200).await;
                 assert_eq!(answer.connections, 1, "{protocol}, {link}, peer {port}");
                 port = (port + 1).min(first + 99);
             }
@@ -206,13 +166,13 @@ async fn a_policy_chooses_the_path() {
     let denied = &links.find(|it| it.name == LINKS[0]).unwrap().from;
     let rules = format!("-acl=- {}#{},+", denied.ia, denied.number);
     for (protocol, port) in PROTOCOLS.into_iter().zip([7000, 7010, 7020]) {
-        let client = PanClient::start(&topology, &tracker, from, protocol, &[&rules]).await;
+        let client = start(&topology, &tracker, from, protocol, &[&rules]).await;
         let Some(mut client) = client else { continue };
         topology.set_link(LINKS[0], LinkState::Down).unwrap();
-        client.go.announce(port, 200).await;
+        client.announce(port, 200).await;
         topology.set_link(LINKS[0], LinkState::Up).unwrap();
         topology.set_link(LINKS[1], LinkState::Down).unwrap();
-        let mut asking = Box::pin(client.go.announce(port + 1, 200));
+        let mut asking = Box::pin(client.announce(port + 1, 200));
         let early = timeout(Duration::from_millis(500), &mut asking).await;
         assert!(early.is_err(), "{protocol}: {early:?}");
         topology.set_link(LINKS[1], LinkState::Up).unwrap();

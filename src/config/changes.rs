@@ -1,6 +1,7 @@
 //! Compares two configurations: which settings differ, and which of these take effect without a restart.
 
 use super::Config;
+use crate::server::listener::listeners;
 
 /// When a setting takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +22,8 @@ pub struct Changes {
     pub need_restart: Vec<&'static str>,
 }
 
-/// The table of settings, handed to the macro that generates something from it: when each takes effect, its
-/// key, and its field.
+/// The table of settings except listeners, which have a table of their own and need a restart. It is handed to
+/// the macro that generates something from it: when each takes effect, its key, and its field.
 macro_rules! settings {
     ($generate:ident) => {
         $generate! {
@@ -86,12 +87,6 @@ macro_rules! settings {
             Restart {
                 "data_dir": data_dir,
                 "workers": workers,
-                "listen.udp": listen.udp,
-                "listen.http": listen.http,
-                "listen.https": listen.https,
-                "listen.http3": listen.http3,
-                "listen.scion": listen.scion,
-                "listen.admin": listen.admin,
                 "admin.socket": admin.socket,
                 "admin.tls": admin.tls,
                 "admin.allow_plain": admin.allow_plain,
@@ -130,6 +125,7 @@ macro_rules! generate {
             /// Compares two configurations.
             pub(crate) fn between(old: &Config, new: &Config) -> Self {
                 let mut changes = Self::default();
+                changes.compare_listeners(old, new);
                 $($(
                     if old.$($field).+ != new.$($field).+ {
                         match When::$when {
@@ -144,6 +140,32 @@ macro_rules! generate {
     };
 }
 settings!(generate);
+
+macro_rules! generate_listeners {
+    ($({
+        $(#[doc = $doc:tt])+
+        $name:ident: $kind:ident = $listener:ty,
+        settings: $settings:ident,
+        env: $env:tt,
+        default: $default:tt,
+        flag: $flag:tt, $value:tt,
+        besides: $besides:tt,
+    })+) => {
+        #[cfg(test)]
+        const LISTENERS: &[&str] = &[$( concat!("listen.", stringify!($name)), )+];
+
+        impl Changes {
+            fn compare_listeners(&mut self, old: &Config, new: &Config) {
+                $(
+                    if old.listen.$name != new.listen.$name {
+                        self.need_restart.push(concat!("listen.", stringify!($name)));
+                    }
+                )+
+            }
+        }
+    };
+}
+listeners!(generate_listeners);
 
 #[cfg(test)]
 mod tests {
@@ -167,7 +189,7 @@ mod tests {
         let mut all = Vec::new();
         keys(&Config::META, "", &mut all);
         all.sort();
-        let mut compared = KEYS.to_vec();
+        let mut compared = [KEYS, LISTENERS].concat();
         compared.sort_unstable();
         assert_eq!(all, compared);
     }
@@ -180,9 +202,10 @@ mod tests {
         new.announce.numwant = 7;
         new.log.level = "debug".into();
         new.workers = std::num::NonZeroUsize::new(3);
+        new.listen.http3.clear();
         let expected = Changes {
             reloaded: vec!["announce.numwant", "log.level"],
-            need_restart: vec!["workers"],
+            need_restart: vec!["listen.http3", "workers"],
         };
         assert_eq!(Changes::between(&old, &new), expected);
     }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use confique::{Config as _, Layer as _};
 use humantime::format_duration;
 use scion_tracker_core::registry::memory::Ceilings;
 
+use super::listener::Taken;
 use super::{Config, Layer, Listen, load};
 use crate::budget::Budget;
 use crate::records;
@@ -289,39 +289,23 @@ fn check_admin(config: &Config, sources: &Sources) -> Result<(), String> {
     Ok(())
 }
 
-/// Finds an address that two listeners cannot share: UDP and HTTP/3 use UDP, HTTP and HTTPS use TCP.
+/// Finds an address that two listeners cannot share.
 fn check_addresses(listen: &Listen, sources: &Sources) -> Result<(), String> {
-    type Addresses = (&'static str, Vec<SocketAddr>, fn(&Layer) -> bool);
-    let udp = listen.udp.iter().map(|it| it.address).collect();
-    let http3 = listen.http3.iter().map(|it| it.address).collect();
-    let http = listen.http.iter().map(|it| it.address).collect();
-    let https = listen.https.iter().map(|it| it.address).collect();
-    // The tracker starts without an optional one.
-    let admin = listen.admin.iter().filter(|it| !it.optional);
-    let admin = admin.map(|it| it.address).collect();
-    let over_udp: [Addresses; 2] = [
-        ("listen.udp", udp, |layer| layer.listen.udp.is_some()),
-        ("listen.http3", http3, |layer| layer.listen.http3.is_some()),
-    ];
-    let over_tcp: [Addresses; 3] = [
-        ("listen.http", http, |layer| layer.listen.http.is_some()),
-        ("listen.https", https, |layer| layer.listen.https.is_some()),
-        ("listen.admin", admin, |layer| layer.listen.admin.is_some()),
-    ];
-    for kinds in [&over_udp[..], &over_tcp] {
-        let mut seen = BTreeMap::new();
-        for (key, addresses, is_set) in kinds {
-            for &address in addresses {
-                let setting = || sources.setting(key, address, is_set);
-                match seen.insert(address, setting()) {
-                    // The system picks a port for each.
-                    None => {}
-                    Some(_) if address.port() == 0 => {}
-                    Some(other) => {
-                        return Err(format!("{other} and {} are the same address", setting()));
-                    }
-                }
-            }
+    let mut seen = BTreeMap::new();
+    for taken in listen.addresses() {
+        let Taken {
+            key,
+            is_set,
+            protocol,
+            address,
+        } = taken;
+        // The system picks a port for each.
+        if address.port() == 0 {
+            continue;
+        }
+        let setting = sources.setting(key, address, is_set);
+        if let Some(other) = seen.insert((protocol, address), setting.clone()) {
+            return Err(format!("{other} and {setting} are the same address"));
         }
     }
     Ok(())
@@ -378,6 +362,12 @@ mod tests {
                 "",
                 "",
                 "listen.udp = [::1]:1 (set by a flag) and listen.http3 = [::1]:1 (set by a flag) are the same address",
+            ),
+            (
+                "listen.scion = ['1-ff00:0:110,[10.0.0.1]:1']",
+                "",
+                "listen.udp = ['10.0.0.1:1']\nlisten.http = ['10.0.0.1:1']",
+                "listen.udp = 10.0.0.1:1 (set in test.toml:1) and listen.scion = 10.0.0.1:1 (set by a flag) are the same address",
             ),
             (
                 "",

@@ -24,6 +24,7 @@ use super::{
     UdpListener,
 };
 use crate::scion::daemon::DaemonAddr;
+use crate::server::listener::listeners;
 
 /// How a value is written in the configuration file.
 trait Shown {
@@ -93,7 +94,7 @@ fn instead(key: &str, config: &Config) -> String {
 macro_rules! generate {
     ($($when:ident { $($key:literal: $($field:ident).+,)* })*) => {
         fn lines(config: &Config, sources: &Sources) -> Vec<Line> {
-            let mut lines: Vec<Line> = Vec::new();
+            let mut lines = listeners(config, sources);
             $($({
                 let value = config.$($field).+.toml();
                 let source = match value {
@@ -110,6 +111,32 @@ macro_rules! generate {
     };
 }
 settings!(generate);
+
+macro_rules! generate_listeners {
+    ($({
+        $(#[doc = $doc:tt])+
+        $name:ident: $kind:ident = $listener:ty,
+        settings: $settings:ident,
+        env: $env:tt,
+        default: $default:tt,
+        flag: $flag:tt, $value:tt,
+        besides: $besides:tt,
+    })+) => {
+        fn listeners(config: &Config, sources: &Sources) -> Vec<Line> {
+            vec![$( Line {
+                section: "listen",
+                name: stringify!($name),
+                value: config.listen.$name.toml(),
+                source: sources.of(
+                    concat!("listen.", stringify!($name)),
+                    |layer: &Layer| layer.listen.$name.is_some(),
+                ),
+                order: 0,
+            }, )+]
+        }
+    };
+}
+listeners!(generate_listeners);
 
 /// A secret. [`instead`] says that it is set.
 impl Shown for Token {

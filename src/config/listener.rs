@@ -59,6 +59,22 @@ macro_rules! generate {
                 }
             }
 
+            /// The addresses that listeners take, in the order of the table.
+            pub(super) fn addresses(&self) -> Vec<Taken> {
+                let mut taken = Vec::new();
+                $(
+                    for (protocol, address) in self.$name.iter().filter_map(Settings::takes) {
+                        taken.push(Taken {
+                            key: concat!("listen.", stringify!($name)),
+                            is_set: |layer| layer.listen.$name.is_some(),
+                            protocol,
+                            address,
+                        });
+                    }
+                )+
+                taken
+            }
+
             /// Finds listeners whose settings contradict each other.
             pub(super) fn check(&self) -> Result<(), String> {
                 $(
@@ -87,8 +103,28 @@ macro_rules! generate {
 }
 listeners!(generate);
 
+/// An address that a listener takes.
+pub(super) struct Taken {
+    /// The key that names the listener.
+    pub(super) key: &'static str,
+    /// Whether a source of the configuration sets that key.
+    pub(super) is_set: fn(&super::Layer) -> bool,
+    pub(super) protocol: Protocol,
+    pub(super) address: SocketAddr,
+}
+
+/// The protocol of a port. Two listeners can have the same port of different protocols.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Protocol {
+    Udp,
+    Tcp,
+}
+
 /// One listener of a kind.
 trait Settings: Sized {
+    /// The address that it takes. `None` if the server also starts without it.
+    fn takes(&self) -> Option<(Protocol, SocketAddr)>;
+
     /// Adds a listener at an address that a service manager has bound, unless there is one. Whether the
     /// kind can use such a socket.
     #[cfg_attr(
@@ -234,6 +270,10 @@ macro_rules! adopt {
 }
 
 impl Settings for UdpListener {
+    fn takes(&self) -> Option<(Protocol, SocketAddr)> {
+        Some((Protocol::Udp, self.address))
+    }
+
     adopt!();
 }
 
@@ -250,6 +290,10 @@ impl<'de> Deserialize<'de> for UdpListener {
 }
 
 impl Settings for Listener {
+    fn takes(&self) -> Option<(Protocol, SocketAddr)> {
+        Some((Protocol::Tcp, self.address))
+    }
+
     adopt!();
 
     fn check(&self) -> Result<(), String> {
@@ -301,7 +345,11 @@ impl<'de> Deserialize<'de> for Listener {
     }
 }
 
-impl Settings for AdminListener {}
+impl Settings for AdminListener {
+    fn takes(&self) -> Option<(Protocol, SocketAddr)> {
+        (!self.optional).then_some((Protocol::Tcp, self.address))
+    }
+}
 
 impl From<SocketAddr> for AdminListener {
     /// A listener that the server does not start without.
@@ -351,6 +399,10 @@ impl<'de> Deserialize<'de> for AdminListener {
 }
 
 impl Settings for Http3Listener {
+    fn takes(&self) -> Option<(Protocol, SocketAddr)> {
+        Some((Protocol::Udp, self.address))
+    }
+
     adopt!();
 
     fn check(&self) -> Result<(), String> {
@@ -419,7 +471,11 @@ impl ListItem for ScionListener {
     }
 }
 
-impl Settings for ScionListener {}
+impl Settings for ScionListener {
+    fn takes(&self) -> Option<(Protocol, SocketAddr)> {
+        Some((Protocol::Udp, SocketAddr::new(self.host.ip(), self.port)))
+    }
+}
 
 impl<'de> Deserialize<'de> for ScionListener {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

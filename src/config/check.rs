@@ -58,6 +58,7 @@ impl Source {
                 Some(line) => format!("{}:{line}", path.display()),
                 None => path.display().to_string(),
             },
+            Self::Host if key == "memory" => "what fits this host".into(),
             Self::Host => "SCION_DAEMON or SCION_DAEMON_ADDRESS".into(),
         }
     }
@@ -100,7 +101,7 @@ impl Sources {
         }
         let source = match layers.iter().find(|(_, layer)| is_set(layer)) {
             None => "the default".into(),
-            Some((Source::Host, _)) if key == "memory" => "what fits this host".into(),
+            Some((source @ Source::Host, _)) if key == "memory" => source.name(key),
             Some((source @ Source::File { .. }, _)) => format!("set in {}", source.name(key)),
             Some((source, _)) => format!("set by {}", source.name(key)),
         };

@@ -1,6 +1,6 @@
 """The programs that are compared: where they come from and how they are started.
 
-Rivals run with their own defaults, but for: one worker where the number can be set, a log of errors
+Rivals run with their own defaults, except: one worker where the number can be set, a log of errors
 alone, an address on loopback.
 """
 

@@ -104,14 +104,14 @@ def lines(row, result):
 
 
 def markdown(results):
-    """All that stands between the markers."""
+    """All that is between the markers."""
     rows = [row for row in ROWS if row.key in results["rows"]]
     out = [
         BEGIN,
         "",
         "![what this tracker costs in parts of others](performance/compare.svg)",
         "",
-        f"Medians and, in parentheses, least and most of the rounds. {results['machine']}, but for rows whose "
+        f"Medians and, in parentheses, least and most of the rounds. {results['machine']}, except for rows whose "
         "note below names another machine.",
         "",
         "| | CPU s per million replies, or memory | replies/s | peers a reply | this tracker in parts of it | goal |",

@@ -20,7 +20,7 @@ pub(super) const LONGEST: u32 = 365 * 24 * 60 * 60;
 
 /// Name of the request header in which proxies name the client, in lower case.
 ///
-/// `forwarded` is read as RFC 7239 has it. Any other header is a list of addresses separated by commas,
+/// `forwarded` is read as defined by RFC 7239. Any other header is a list of addresses separated by commas,
 /// or a single address. The default is `x-forwarded-for`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -62,7 +62,7 @@ impl TryFrom<String> for ClientHeader {
     }
 }
 
-/// A network as the configuration has it: ADDRESS/LENGTH without host bits, or an address alone.
+/// A network as it is written in the configuration: ADDRESS/LENGTH without host bits, or an address alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
 pub(super) struct Network(pub(super) IpNet);

@@ -109,17 +109,17 @@ def markdown(results):
     out = [
         BEGIN,
         "",
-        "![what this tracker costs in parts of others](performance/compare.svg)",
+        "![cost of this tracker relative to others](performance/compare.svg)",
         "",
-        f"Medians and, in parentheses, least and most of the rounds. {results['machine']}, except for rows whose "
+        f"Medians, with the minimum and maximum of the rounds in parentheses. {results['machine']}, except for rows whose "
         "note below names another machine.",
         "",
-        "| | CPU s per million replies, or memory | replies/s | peers a reply | this tracker in parts of it | goal |",
+        "| | CPU s per million replies, or memory | replies/s | peers per reply | this tracker relative to it | goal |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
         out += lines(row, results["rows"][row.key])
-    out += ["", "What was asked (`scion-tracker bench` with these options, where no other program is named):", ""]
+    out += ["", "The load of each row (options of `scion-tracker bench`, unless another program is named):", ""]
     for row in rows:
         result = results["rows"][row.key]
         own = [

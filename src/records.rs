@@ -42,6 +42,7 @@ pub(crate) use queue::Records;
 
 /// A passkey that was added at run time.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PasskeyRecord {
     /// The secret.
     pub passkey: Passkey,
@@ -72,6 +73,7 @@ impl PasskeyRecord {
 /// Rules that were set at run time, for all torrents or for one. They replace those of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct RulesRecord {
     /// Networks that are served. If there is one, clients at other addresses are refused.
     pub allow_networks: Vec<IpNet>,
@@ -160,6 +162,7 @@ mod acl {
 
 /// A part of a sorted list.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Page<T> {
     /// The entries, sorted.
     pub entries: Vec<T>,

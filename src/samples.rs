@@ -63,6 +63,7 @@ impl Transport {
 
 /// How near a peer is to the client that it was handed out to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Proximity {
     /// In the same AS.
     SameAs,

@@ -133,14 +133,13 @@ fn a_restart_keeps_all_records() {
         isds: Vec::new(),
         proven_only: false,
     };
-    let rules = RulesRecord {
-        allow_networks: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
-        deny_networks: vec!["10.0.0.0/8".parse().unwrap()],
-        allow_clients: vec!["-SC".parse().unwrap()],
-        deny_clients: vec!["-SC\"\\".parse().unwrap()],
-        isd_as: "- 1-ff00:0:110, + 1, +".parse().unwrap(),
-        proven: true,
-    };
+    let mut rules = RulesRecord::default();
+    rules.allow_networks = vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
+    rules.deny_networks = vec!["10.0.0.0/8".parse().unwrap()];
+    rules.allow_clients = vec!["-SC".parse().unwrap()];
+    rules.deny_clients = vec!["-SC\"\\".parse().unwrap()];
+    rules.isd_as = "- 1-ff00:0:110, + 1, +".parse().unwrap();
+    rules.proven = true;
     let mut record = PasskeyRecord::new("a_-Z".parse().unwrap(), Expiry::At(unix_now() + 9999));
     record.note = Some("a note".into());
     let first = start(&path);

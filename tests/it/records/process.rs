@@ -47,11 +47,10 @@ fn passkey(number: usize) -> PasskeyRecord {
 }
 
 fn rules(number: usize) -> RulesRecord {
-    RulesRecord {
-        deny_clients: vec![format!("-X{number}").parse().unwrap()],
-        isd_as: "- 1-ff00:0:110, +".parse().unwrap(),
-        ..RulesRecord::default()
-    }
+    let mut rules = RulesRecord::default();
+    rules.deny_clients = vec![format!("-X{number}").parse().unwrap()];
+    rules.isd_as = "- 1-ff00:0:110, +".parse().unwrap();
+    rules
 }
 
 /// Makes one change and waits for its commit.

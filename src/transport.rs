@@ -57,7 +57,7 @@ impl Shared {
 pub(crate) struct Limits {
     /// TCP connections open at once, of all listeners together.
     pub(crate) tcp_connections: usize,
-    /// QUIC connections open at once, of all listeners together. An idle one takes some 45 KB.
+    /// QUIC connections open at once, of all listeners together. An idle one takes about 22 KB.
     pub(crate) quic_connections: usize,
     /// Connections of one source open at once, TCP and QUIC together. A source is a host in its
     /// ISD-AS, IPv6 hosts by their /64. Trusted proxies are not counted as sources.

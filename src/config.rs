@@ -105,7 +105,8 @@ pub struct Config {
     pub memory: Option<usize>,
 
     /// Workers per UDP, HTTP, HTTPS and HTTP/3 listener, each with its own socket. Without it, one per
-    /// core.
+    /// core. A SCION listener has one: border routers send the packets of all clients from one
+    /// address, so the kernel could not divide them.
     #[config(env = "SCION_TRACKER_WORKERS")]
     pub workers: Option<NonZeroUsize>,
 

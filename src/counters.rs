@@ -63,7 +63,7 @@ counters! {
     HttpRejected = "http_rejected",
     /// TCP connections accepted.
     TcpConnections = "tcp_connections",
-    /// TCP connections closed at once because of the limit a source or the limit of all.
+    /// TCP connections closed at once because of the limit per source or the overall limit.
     TcpRefused = "tcp_refused",
     /// TCP connections ended by a deadline or a protocol error.
     TcpAborted = "tcp_aborted",
@@ -85,7 +85,7 @@ counters! {
     Http3Excessive = "http3_excessive",
     /// QUIC connections that completed the handshake.
     QuicConnections = "quic_connections",
-    /// QUIC connection attempts refused because of the limit a source or the limit of all.
+    /// QUIC connection attempts refused because of the limit per source or the overall limit.
     QuicRefused = "quic_refused",
     /// QUIC connection attempts answered with Retry.
     QuicRetries = "quic_retries",
@@ -155,6 +155,7 @@ impl Counter {
 
 /// What a request, a connection or a datagram came over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Network {
     /// IPv4.
     V4,

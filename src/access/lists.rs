@@ -1,4 +1,4 @@
-//! Reads lists of torrents and passkeys, one entry a line.
+//! Reads lists of torrents and passkeys, one entry per line.
 
 use std::fmt;
 use std::fs;

@@ -83,7 +83,7 @@ impl Tokens {
     }
 }
 
-/// The tokens of a file: one a line, with comments.
+/// The tokens of a file: one per line, with comments.
 fn from_file(key: &'static str, path: &Path) -> Result<Vec<Token>, TokensError> {
     let mut text = String::new();
     let read = File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_string(&mut text));

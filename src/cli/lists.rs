@@ -44,13 +44,13 @@ struct Torrents {
     /// Info hashes: 40 hexadecimal digits, or 64 for version 2.
     #[arg(value_name = "HASH")]
     hashes: Vec<String>,
-    /// File of info hashes, one a line. "-" reads standard input.
+    /// File of info hashes, one per line. "-" reads standard input.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
 }
 
 impl Torrents {
-    /// All info hashes, one a line.
+    /// All info hashes, one per line.
     fn read(self) -> anyhow::Result<String> {
         let mut text: String = self.hashes.iter().flat_map(|it| [it, "\n"]).collect();
         if let Some(path) = self.file {

@@ -292,7 +292,7 @@ fn indented(lines: &str) -> String {
     lines.lines().map(|line| format!("  {line}\n")).collect()
 }
 
-/// The parts of rules that restrict something, one a line.
+/// The parts of rules that restrict something, one per line.
 fn show(rules: &Value) -> String {
     let mut shown = String::new();
     for name in LISTS {

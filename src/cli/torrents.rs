@@ -19,10 +19,10 @@ pub(super) struct Args {
     /// info hash.
     #[arg(long, value_name = "BY")]
     sort: Option<Sort>,
-    /// Only torrents whose info hash begins so.
+    /// Only torrents whose info hash begins with these digits.
     #[arg(long, value_name = "DIGITS")]
     prefix: Option<String>,
-    /// Only torrents with so many peers.
+    /// Only torrents with at least this many peers.
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     least_peers: u32,
     #[command(flatten)]

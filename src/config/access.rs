@@ -34,13 +34,13 @@ pub struct Access {
     #[config(env = "SCION_TRACKER_LISTED", default = false)]
     pub listed: bool,
 
-    /// File of passkeys, one a line: the passkey, when it expires (a date, seconds since 1970, or - for
+    /// File of passkeys, one per line: the passkey, when it expires (a date, seconds since 1970, or - for
     /// never) and a note. Only the passkey is needed. This file and the next two are read again when they
     /// change, and on SIGHUP. A file with an error leaves the old list in force.
     #[config(env = "SCION_TRACKER_PASSKEYS", parse_env = value::path)]
     pub passkeys: Option<PathBuf>,
 
-    /// File of torrents that are served if `listed` is true, one a line: the info hash, as 40 hexadecimal
+    /// File of torrents that are served if `listed` is true, one per line: the info hash, as 40 hexadecimal
     /// digits, or 64 for version 2. What follows it after a space is a comment, as is a line with #.
     #[config(env = "SCION_TRACKER_ACCESS_ALLOW", parse_env = value::path)]
     pub allow: Option<PathBuf>,

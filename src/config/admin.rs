@@ -24,7 +24,7 @@ pub struct Admin {
     #[config(env = "SCION_TRACKER_ADMIN_TOKEN", deserialize_with = value::text)]
     pub token: Option<Token>,
 
-    /// File of such tokens, one a line. A line with # is a comment. The file is read again on a reload, so
+    /// File of such tokens, one per line. A line with # is a comment. The file is read again on a reload, so
     /// that a token can be replaced: add the new one, reload, and later remove the old one.
     #[config(env = "SCION_TRACKER_ADMIN_TOKEN_FILE", parse_env = value::path)]
     pub token_file: Option<PathBuf>,

@@ -39,13 +39,13 @@ pub(in crate::admin) struct AddedAll {
     removed_peers: u64,
 }
 
-/// Info hashes, one a line. What follows one after a space is a comment, as is a line with #.
+/// Info hashes, one per line. What follows one after a space is a comment, as is a line with #.
 #[derive(Debug, ToSchema)]
 #[schema(value_type = String, pattern = "^(([0-9A-Fa-f]{40}|[0-9A-Fa-f]{64})( .*)?\n|#.*\n)+$")]
 #[expect(dead_code, reason = "the description of a body")]
 pub(in crate::admin) struct HashLines(String);
 
-/// Reads a text like a list in a file: an info hash a line, with comments.
+/// Reads a text like a list in a file: one info hash per line, with comments.
 fn hashes(text: &str) -> Result<Vec<InfoHash>, ApiError> {
     let mut hashes = Vec::new();
     for (at, line) in text.lines().enumerate() {
@@ -61,7 +61,7 @@ fn hashes(text: &str) -> Result<Vec<InfoHash>, ApiError> {
     }
     match text.is_empty() {
         true => Err(ApiError::wrong(
-            "there is no body: send info hashes, one a line",
+            "there is no body: send info hashes, one per line",
         )),
         false => Ok(hashes),
     }
@@ -144,12 +144,12 @@ macro_rules! list {
                 Json(Listed::new(page, &paging, |hash| hash.to_string()))
             }
 
-            #[doc = concat!("Adds many to the ", $what, ", an info hash a line.")]
+            #[doc = concat!("Adds many to the ", $what, ", one info hash per line.")]
             #[utoipa::path(
                 post,
                 path = $path,
                 tag = $tag,
-                request_body(content = HashLines, content_type = "text/plain", description = "Info hashes, one a line. What follows one after a space is a comment, as is a line with #."),
+                request_body(content = HashLines, content_type = "text/plain", description = "Info hashes, one per line. What follows one after a space is a comment, as is a line with #."),
                 responses(
                     (status = 200, description = "They are there.", body = AddedAll),
                     (status = 400, description = "A line is wrong. Nothing was added.", body = ApiError),

@@ -281,7 +281,7 @@ fn pairs(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// Where this byte stands first. Eight bytes a step: looking for separators was a quarter of what
+/// Where this byte is first found. Eight bytes per step: looking for separators was a quarter of what
 /// reading a query took.
 fn find(bytes: &[u8], wanted: u8) -> Option<usize> {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);

@@ -90,7 +90,7 @@ fn read<T>(
     parse(&bytes).map_err(|(line, kind)| ListError::Line { path, line, kind })
 }
 
-/// Reads a file. Refuses a pipe: opening one can wait for ever, and what it holds can be read only once.
+/// Reads a file. Refuses a pipe: opening one can wait forever, and what it holds can be read only once.
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     match fs::metadata(path)?.file_type().is_fifo() {
         true => Err(io::Error::other("it is a pipe and not a file")),

@@ -1,5 +1,5 @@
 //! Announces and scrapes over UDP (BEP 15) on plain IP and over SCION, with the retransmissions of
-//! BEP 15. Bears trackers that forget connection ids and that cut their replies.
+//! BEP 15. Copes with trackers that forget connection ids and that cut their replies.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

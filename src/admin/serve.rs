@@ -18,13 +18,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::patience::{Patient, Timed};
+use super::patience::{Patient, Timed, discard_rests};
 use super::sources::Sources;
 use super::{State, router};
 
@@ -37,6 +37,10 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time for the body of a request, less than for the answer.
 const BODY_TIMEOUT: Duration = Duration::from_secs(25);
+/// Bytes that are read of a body that nobody wants: one above its limit that is not absurd still ends.
+const REST_BYTES: usize = 2 << 20;
+/// Time for them.
+const REST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for a client to take some of a reply.
 const TAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a request's head, and of what is buffered of a reply.
@@ -200,9 +204,10 @@ where
         stopping: stop.clone(),
     };
     let router = TowerToHyperService::new(router);
+    let (rests, mut unwanted) = mpsc::channel(1);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request: Request =
-            request.map(|body| axum::body::Body::new(Timed::new(body, BODY_TIMEOUT)));
+            Timed::new(request, BODY_TIMEOUT, &rests).map(axum::body::Body::new);
         request.extensions_mut().insert(arrived.clone());
         let answer = hyper::service::Service::call(&router, request);
         async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
@@ -214,12 +219,19 @@ where
         .max_headers(HEADERS)
         .serve_connection(TokioIo::new(Patient::new(stream, TAKE_TIMEOUT)), service);
     let mut served = pin!(served);
-    let ended = tokio::select! {
-        ended = served.as_mut() => ended,
-        () = stop.cancelled() => {
-            served.as_mut().graceful_shutdown();
-            served.await
+    let served = async {
+        tokio::select! {
+            ended = served.as_mut() => ended,
+            () = stop.cancelled() => {
+                served.as_mut().graceful_shutdown();
+                served.await
+            }
         }
+    };
+    let ended = tokio::select! {
+        ended = served => ended,
+        // Goes on as long as the service is there.
+        () = discard_rests(&mut unwanted, REST_BYTES, REST_TIMEOUT) => Ok(()),
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "admin API: a connection ended with an error");

@@ -110,23 +110,76 @@ async fn a_body_that_never_ends_is_given_up() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_body_of_a_refused_request_is_not_read() {
-    let (_server, state) = api();
-    let (mut client, connection) = connect(router(state), stranger(), 1024);
+/// Begins a request that is refused, with a body of this length. Returns the client's end and the connection.
+async fn refused(
+    state: &State,
+    length: usize,
+    header: &str,
+) -> (DuplexStream, tokio::task::JoinHandle<()>) {
+    let (mut client, connection) = connect(router(state.clone()), stranger(), 1024);
     let serving = tokio::spawn(connection);
-    let head =
-        "POST /api/v2/allow HTTP/1.1\r\nHost: t\r\nContent-Length: 1000000000\r\n\r\n".to_owned();
+    let head = format!(
+        "POST /api/v2/allow HTTP/1.1\r\nHost: t\r\n{header}Content-Length: {length}\r\n\r\n"
+    );
     client.write_all(head.as_bytes()).await.unwrap();
+    (client, serving)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_client_that_sends_before_it_reads_gets_its_answer() {
+    let (_server, state) = api();
+    let (mut client, serving) = refused(&state, 1 << 20, "").await;
+    client.write_all(&[b'#'; 1 << 20]).await.unwrap();
+    // The connection goes on.
+    client
+        .write_all(b"GET /api/health_check HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answers = String::new();
+    client.read_to_string(&mut answers).await.unwrap();
+    assert!(answers.starts_with("HTTP/1.1 401 "), "{answers}");
+    assert!(answers.contains("HTTP/1.1 200 "), "{answers}");
+    serving.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_nobody_wants_is_read_up_to_a_limit() {
+    let (_server, state) = api();
+    let (mut client, serving) = refused(&state, 1_000_000_000, "").await;
     let mut sent = 0;
     while client.write_all(&[b'#'; 1000]).await.is_ok() {
         sent += 1000;
-        assert!(sent < 1_000_000, "it reads on");
+        assert!(sent < REST_BYTES + 100_000, "it reads on");
     }
+    assert!(sent >= REST_BYTES, "{sent}");
     let mut answer = Vec::new();
     let _ = client.read_to_end(&mut answer).await;
     assert!(answer.starts_with(b"HTTP/1.1 401 "));
     serving.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_nobody_wants_is_waited_for_but_not_for_long() {
+    let (_server, state) = api();
+    let start = Instant::now();
+    let (mut client, serving) = refused(&state, 1000, "").await;
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    serving.await.unwrap();
+    assert_eq!(start.elapsed().as_secs(), REST_TIMEOUT.as_secs());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_asks_before_it_sends_is_answered_at_once() {
+    let (_server, state) = api();
+    let start = Instant::now();
+    let (mut client, serving) = refused(&state, 1000, "Expect: 100-continue\r\n").await;
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    serving.await.unwrap();
+    assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]

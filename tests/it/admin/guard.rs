@@ -383,3 +383,40 @@ fn requests_are_bounded() {
     );
     assert_eq!(reply.status, 415, "{reply:?}");
 }
+
+#[test]
+fn a_refused_client_that_goes_on_sending_before_it_reads_gets_its_answer() {
+    let tracker = Tracker::start();
+    let body = "#".repeat(1 << 20);
+    let longer = "#".repeat(2 << 20);
+    let allow = "/api/v2/allow";
+    let (none, write) = ("X: y", "Authorization: Bearer write-token");
+    let (read, wrong) = (
+        "Authorization: Bearer read-token",
+        "Authorization: Bearer wrong-token",
+    );
+    let cases = [
+        ("POST", allow, none, &body, 401),
+        ("POST", allow, read, &body, 403),
+        ("POST", "/nothing", write, &body, 404),
+        ("PATCH", allow, write, &body, 405),
+        ("POST", allow, write, &longer, 413),
+        ("POST", "/api/v2/bans", write, &body, 415),
+    ];
+    // After ten wrong tokens the address has to wait.
+    let guesses = [("POST", allow, wrong, &body, 401); 10];
+    let waits = [("POST", allow, wrong, &body, 429)];
+    for (method, target, token, body, status) in cases.into_iter().chain(guesses).chain(waits) {
+        let headers = [token, "Content-Type: text/plain"];
+        let request = request(method, target, &headers, body);
+        let (head, body) = request.split_at(request.len() - body.len());
+        let mut stream = tracker.tcp();
+        io::Write::write_all(&mut stream, head.as_bytes()).unwrap();
+        if status != 413 {
+            // The answer is there, and the client does not look.
+            assert_ne!(stream.peek(&mut [0]).unwrap(), 0);
+        }
+        let reply = exchange(stream, body);
+        assert_eq!(reply.status, status, "{method} {target} {token}: {reply:?}");
+    }
+}

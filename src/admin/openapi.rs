@@ -5,7 +5,8 @@ use std::sync::Arc;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use utoipa::openapi::path::{Operation, PathItem};
-use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::request_body::RequestBody;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{
     Components, ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required,
@@ -58,7 +59,22 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (&mut Operation, bool
     })
 }
 
+/// Says of a body that may be missing that it is not null. utoipa writes `Option<T>` as T or null.
+fn never_null(body: &mut RequestBody) {
+    for content in body.content.values_mut() {
+        if let RefOr::T(content) = content
+            && let Some(RefOr::T(Schema::OneOf(either))) = &content.schema
+            && let Some(schema) = either.items.first()
+        {
+            content.schema = Some(schema.clone());
+        }
+    }
+}
+
 fn complete_operation(path: &str, operation: &mut Operation, has_body: bool) {
+    if let Some(RefOr::T(body)) = &mut operation.request_body {
+        never_null(body);
+    }
     let mut add = |status: &str, text: &str| {
         let responses = &mut operation.responses.responses;
         let response = || RefOr::T(error(path, text));

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Done, failed, not_recorded, reload};
-use crate::admin::error::{ApiError, Body};
+use crate::admin::error::{ApiError, OptionalBody};
 use crate::admin::schemas::LONGEST;
 use crate::admin::{self, unix_time};
 use crate::records::PasskeyRecord;
@@ -30,7 +30,7 @@ pub(in crate::admin) struct AuthKey {
 }
 
 /// A passkey to add.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 pub(in crate::admin) struct AddKey {
     /// The passkey. Null: the tracker makes one.
     #[serde(rename = "key")]
@@ -118,12 +118,12 @@ pub(in crate::admin) async fn generate(
     }
 }
 
-/// Adds a passkey, or makes one.
+/// Adds a passkey, or makes one. Without a body, it makes one that never expires.
 #[utoipa::path(
     post,
     path = "/api/v1/keys",
     tag = "torrust",
-    request_body = AddKey,
+    request_body = Option<AddKey>,
     responses(
         (status = 200, description = "The passkey.", body = AuthKey),
         (status = 400, description = "The passkey or the body is wrong.", body = String, content_type = "text/plain"),
@@ -131,10 +131,10 @@ pub(in crate::admin) async fn generate(
 )]
 pub(in crate::admin) async fn add_key(
     State(state): State<admin::State>,
-    body: Result<Body<AddKey>, ApiError>,
+    body: Result<OptionalBody<AddKey>, ApiError>,
 ) -> Response {
     let AddKey { key, seconds_valid } = match body {
-        Ok(Body(body)) => body,
+        Ok(OptionalBody(body)) => body,
         Err(error) => return error.into_text(),
     };
     if let Some(seconds) = seconds_valid

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::admin;
-use crate::admin::error::{ApiError, Body};
+use crate::admin::error::{ApiError, OptionalBody};
 use crate::server::{Draining, ReloadRequestError};
 
 /// The longest time to drain, in seconds: a day.
@@ -129,17 +129,17 @@ pub(in crate::admin) async fn draining(State(state): State<admin::State>) -> Jso
 }
 
 /// Sends clients away: the health check answers 503, and connections end after their next reply. Announces are
-/// served as before. Then the tracker stops, if a time is named.
+/// served as before. Then the tracker stops, if a time is named. Without a body, none is.
 #[utoipa::path(
     post,
     path = "/api/v2/drain",
     tag = "control",
-    request_body = DrainRequest,
+    request_body = Option<DrainRequest>,
     responses((status = 200, description = "The state.", body = DrainState))
 )]
 pub(in crate::admin) async fn drain(
     State(state): State<admin::State>,
-    Body(DrainRequest { seconds }): Body<DrainRequest>,
+    OptionalBody(DrainRequest { seconds }): OptionalBody<DrainRequest>,
 ) -> Result<Json<DrainState>, ApiError> {
     if seconds.is_some_and(|seconds| seconds > LONGEST) {
         return Err(ApiError::wrong("seconds is at most 86400"));

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use super::{Listed, Paging, Removed};
-use crate::admin::error::{ApiError, Body, Path, Query};
+use crate::admin::error::{ApiError, Body, OptionalBody, Path, Query};
 use crate::admin::guard::Allowed;
 use crate::admin::schemas::LONGEST;
 use crate::admin::v1::keys::{random, text};
@@ -171,18 +171,19 @@ pub(in crate::admin) async fn list(
     Json(Listed::new(page, &paging, |it| Key::new(it, allowed)))
 }
 
-/// Adds a passkey, or makes one. One that is known gets these settings.
+/// Adds a passkey, or makes one. One that is known gets these settings. Without a body, it makes one that never
+/// expires.
 #[utoipa::path(
     post,
     path = "/api/v2/keys",
     tag = "keys",
-    request_body = NewKey,
+    request_body = Option<NewKey>,
     responses((status = 201, description = "The passkey.", body = Key))
 )]
 pub(in crate::admin) async fn add(
     State(state): State<admin::State>,
     Extension(allowed): Extension<Allowed>,
-    Body(new): Body<NewKey>,
+    OptionalBody(new): OptionalBody<NewKey>,
 ) -> Result<(StatusCode, Json<Key>), ApiError> {
     let passkey = match new.key {
         Some(key) => key

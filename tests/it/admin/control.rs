@@ -60,10 +60,8 @@ fn a_tracker_that_drains_sends_its_clients_away_and_stops() {
     let off = json!({ "draining": false, "seconds_left": null });
     assert_eq!(tracker.ask("GET", "/api/v2/drain").json(), off);
     let drained = tracker.send("POST", "/api/v2/drain", &json!({}));
-    assert_eq!(
-        drained.json(),
-        json!({ "draining": true, "seconds_left": null })
-    );
+    let on = json!({ "draining": true, "seconds_left": null });
+    assert_eq!(drained.json(), on);
     let health = tracker.ask("GET", "/api/health_check");
     assert_eq!(
         (health.status, &*health.body),
@@ -80,6 +78,10 @@ fn a_tracker_that_drains_sends_its_clients_away_and_stops() {
     assert_eq!(tracker.ask("DELETE", "/api/v2/drain").json(), off);
     assert_eq!(tracker.ask("GET", "/api/health_check").status, 200);
     assert!(announce(&mut TcpStream::connect(http).unwrap()).1);
+    // Without a body the defaults hold.
+    let drained = tracker.ask("POST", "/api/v2/drain");
+    assert_eq!((drained.status, drained.json()), (200, on));
+    assert_eq!(tracker.ask("DELETE", "/api/v2/drain").json(), off);
     let wrong = tracker.send("POST", "/api/v2/drain", &json!({ "seconds": 86_401 }));
     assert_eq!(wrong.status, 400);
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Tracker, announce_query, hex};
+use super::{Tracker, announce_query, exchange, hex, request};
 
 #[test]
 fn keys_are_kept_with_note_and_owner() {
@@ -63,8 +63,8 @@ fn lists_are_changed_one_by_one_and_as_text() {
     let tracker = Tracker::start();
     let text = |path: &str, text: &str| {
         let headers = ["Content-Type: text/plain; charset=utf-8"];
-        let request = super::request("POST", path, &headers, text);
-        super::exchange(tracker.unix(), &request)
+        let request = request("POST", path, &headers, text);
+        exchange(tracker.unix(), &request)
     };
     let lines = format!("# two\n{} first\n\n{}\n", hex(1), hex(2));
     let added = text("/api/v2/allow", &lines).json();
@@ -113,8 +113,8 @@ fn many_hashes_are_added_at_once() {
     let tracker = Tracker::start();
     let lines: String = (0..20_000u32).map(|at| format!("{at:040x}\n")).collect();
     let headers = ["Content-Type: text/plain"];
-    let request = super::request("POST", "/api/v2/allow", &headers, &lines);
-    let added = super::exchange(tracker.unix(), &request);
+    let request = request("POST", "/api/v2/allow", &headers, &lines);
+    let added = exchange(tracker.unix(), &request);
     assert_eq!(added.json()["new"], 20_000, "{added:?}");
     assert_eq!(
         tracker.ask("GET", "/api/v2/stats").json()["allowed"],
@@ -387,4 +387,33 @@ fn what_does_not_exist_is_answered_with_a_reason() {
     }
     let other = tracker.ask("GET", "/api/v1/nothing");
     assert_eq!((other.status, &*other.body), (404, "there is no such path"));
+}
+
+#[test]
+fn a_body_of_optional_fields_may_be_missing() {
+    let tracker = Tracker::start();
+    let description = tracker.ask("GET", "/api/openapi.json").json();
+    for (path, status, schema) in [
+        ("/api/v2/drain", 200, "DrainRequest"),
+        ("/api/v2/keys", 201, "NewKey"),
+        ("/api/v1/keys", 200, "AddKey"),
+    ] {
+        let reply = tracker.ask("POST", path);
+        assert_eq!(reply.status, status, "{path}: {reply:?}");
+        let text = ["Content-Type: text/plain"];
+        let reply = exchange(tracker.unix(), &request("POST", path, &text, "{}"));
+        assert_eq!(reply.status, 415, "{path}: {reply:?}");
+        let null = tracker.send("POST", path, &Value::Null);
+        assert_eq!(null.status, 400, "{path}: {null:?}");
+        let body = &description["paths"][path]["post"]["requestBody"];
+        let schema = format!("#/components/schemas/{schema}");
+        let expected =
+            json!({ "content": { "application/json": { "schema": { "$ref": schema } } } });
+        assert_eq!(*body, expected, "{path}");
+    }
+    let keys = tracker.ask("GET", "/api/v2/keys").json();
+    assert_eq!(keys["total"], 2);
+    assert_eq!(keys["entries"][0]["valid_until"], Value::Null);
+    // What has a field that is needed wants a body.
+    assert_eq!(tracker.ask("POST", "/api/v2/bans").status, 415);
 }

@@ -146,13 +146,44 @@ impl Sampler {
         self.begun.is_some()
     }
 
-    /// Ends the answer.
+    /// Ends an answer to a request of BEP 15: the bytes of `reply` up to `length`, none for no reply.
+    #[inline]
+    pub(crate) fn end_udp(
+        &mut self,
+        service: &Service,
+        origin: &Origin,
+        reply: &[u8],
+        length: usize,
+    ) {
+        if let Some(begun) = self.begun.take() {
+            let reply = reply.get(..length).unwrap_or_default();
+            service.samples.took_udp(begun.elapsed(), origin, reply);
+        }
+    }
+
+    /// Ends an answer over another transport.
     #[inline]
     pub(crate) fn end(&mut self, service: &Service, transport: Transport) {
         if let Some(begun) = self.begun.take() {
             service.samples.took(transport, begun.elapsed());
         }
     }
+}
+
+/// A request of BEP 15 that was answered without an error. The numbers are those of its action.
+#[cfg(any(feature = "admin", test))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UdpRequest {
+    Connect = 0,
+    Announce = 1,
+    Scrape = 2,
+}
+
+/// Measured answers, and their time.
+#[derive(Debug, Default)]
+struct Sum {
+    answers: AtomicU64,
+    nanoseconds: AtomicU64,
 }
 
 /// The measured answers of one transport.
@@ -167,6 +198,8 @@ struct Latency {
 #[derive(Debug, Default)]
 pub(crate) struct Samples {
     latency: [Latency; Transport::ALL.len()],
+    /// Of UDP over IP: connect requests, announces and scrapes.
+    udp: [Sum; 3],
     handed_out: [AtomicU64; Proximity::ALL.len()],
 }
 
@@ -188,6 +221,35 @@ impl Samples {
         latency.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         let sum = &latency.nanoseconds;
         sum.fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+
+    #[cold]
+    fn took_udp(&self, time: Duration, origin: &Origin, reply: &[u8]) {
+        self.took(Transport::Udp, time);
+        // A reply begins with its action.
+        let Some((action, _)) = reply.split_first_chunk() else {
+            return;
+        };
+        let action = u32::from_be_bytes(*action) as usize;
+        if let Some(sum) = self.udp.get(action)
+            && !origin.is_scion()
+        {
+            let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+            sum.answers.fetch_add(1, Ordering::Relaxed);
+            sum.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+        }
+    }
+
+    /// The mean time of answers to such requests over UDP over IP. Zero if none was measured.
+    #[cfg(any(feature = "admin", test))]
+    pub(crate) fn udp_mean(&self, request: UdpRequest) -> Duration {
+        let Sum {
+            answers,
+            nanoseconds,
+        } = &self.udp[request as usize];
+        let nanoseconds = nanoseconds.load(Ordering::Relaxed);
+        let mean = nanoseconds.checked_div(answers.load(Ordering::Relaxed));
+        Duration::from_nanos(mean.unwrap_or_default())
     }
 
     pub(crate) fn latency(&self, transport: Transport) -> Histogram {
@@ -271,6 +333,28 @@ mod tests {
         assert_eq!(latency.buckets, expected);
         assert_eq!(latency.sum, Duration::from_nanos(500_002_002));
         assert_eq!(samples.latency(Transport::Udp), Histogram::default());
+    }
+
+    #[test]
+    fn times_of_udp_are_apart_by_request_and_without_scion() {
+        let samples = Samples::default();
+        let ip = Origin::ip([192, 0, 2, 1].into());
+        for (nanoseconds, reply) in [
+            (100, &[0, 0, 0, 0, 9][..]),
+            (1_000, &[0, 0, 0, 1]),
+            (2_001, &[0, 0, 0, 1]),
+            // An error, and no reply.
+            (1 << 40, &[0, 0, 0, 3]),
+            (1 << 40, &[]),
+        ] {
+            samples.took_udp(Duration::from_nanos(nanoseconds), &ip, reply);
+        }
+        let mean = |request| samples.udp_mean(request).as_nanos();
+        assert_eq!(mean(UdpRequest::Connect), 100);
+        assert_eq!(mean(UdpRequest::Announce), 1_500);
+        assert_eq!(mean(UdpRequest::Scrape), 0);
+        let latency = samples.latency(Transport::Udp);
+        assert_eq!(latency.buckets.iter().sum::<u64>(), 5);
     }
 
     #[test]

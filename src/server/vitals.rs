@@ -10,7 +10,7 @@ use super::{Handle, Listening};
 use crate::counters::Snapshot;
 use crate::gauges::ReceiveBuffer;
 use crate::records::RecordsState;
-use crate::samples::{Histogram, Proximity, Transport};
+use crate::samples::{Histogram, Proximity, Transport, UdpRequest};
 use crate::snapshot::SnapshotState;
 use crate::transport::connections::Over;
 
@@ -119,6 +119,11 @@ impl Handle {
 }
 
 impl Handle {
+    /// The mean time of answers to such requests over UDP over IP. Zero if none was measured.
+    pub(crate) fn udp_mean(&self, request: UdpRequest) -> Duration {
+        self.service.samples.udp_mean(request)
+    }
+
     /// The interval in force: a reload does not change it.
     fn snapshot_interval(&self) -> Option<Duration> {
         let config = &self.started.snapshot;

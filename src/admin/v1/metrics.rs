@@ -28,7 +28,7 @@ struct Metric {
     kind: Kind,
     /// Its name.
     name: &'static str,
-    /// What it counts in: always "count".
+    /// What it counts in: "count" or "nanoseconds".
     unit: &'static str,
     /// What it is.
     description: &'static str,
@@ -82,6 +82,7 @@ struct Label {
 
 const FAMILY: &str = "client_address_ip_family";
 const REQUEST: &str = "request_kind";
+const RESULT: &str = "result";
 const ROLE: &str = "peer_role";
 
 impl Metrics {
@@ -90,30 +91,42 @@ impl Metrics {
         let recorded_at = unix_time::text(unix)
             .replacen(' ', "T", 1)
             .replace(" UTC", "+00:00");
-        let metric =
-            |kind, name, description, samples: &[(&[(&'static str, &'static str)], u64)]| {
-                let sample = |(labels, value): &(&[(&'static str, &'static str)], u64)| Sample {
-                    value: match kind {
-                        Kind::Counter => Number::Whole(*value),
-                        Kind::Gauge => Number::Decimal(*value as f64),
-                    },
-                    recorded_at: recorded_at.clone(),
-                    labels: labels
-                        .iter()
-                        .map(|&(name, value)| Label { name, value })
-                        .collect(),
-                };
-                Metric {
-                    kind,
-                    name,
-                    unit: "count",
-                    description,
-                    samples: samples.iter().map(sample).collect(),
-                }
+        let metric = |kind,
+                      name: &'static str,
+                      description,
+                      samples: &[(&[(&'static str, &'static str)], u64)]| {
+            let sample = |(labels, value): &(&[(&'static str, &'static str)], u64)| Sample {
+                value: match kind {
+                    Kind::Counter => Number::Whole(*value),
+                    Kind::Gauge => Number::Decimal(*value as f64),
+                },
+                recorded_at: recorded_at.clone(),
+                labels: labels
+                    .iter()
+                    .map(|&(name, value)| Label { name, value })
+                    .collect(),
             };
+            Metric {
+                kind,
+                name,
+                unit: match name.ends_with("_ns") {
+                    true => "nanoseconds",
+                    false => "count",
+                },
+                description,
+                samples: samples.iter().map(sample).collect(),
+            }
+        };
         let (v4, v6) = ((FAMILY, "inet"), (FAMILY, "inet6"));
         let connect = (REQUEST, "connect");
         let (announce, scrape) = ((REQUEST, "announce"), (REQUEST, "scrape"));
+        let (ok, error) = ((RESULT, "ok"), (RESULT, "error"));
+        let answered4 = stats.udp4_connections_handled
+            + stats.udp4_announces_handled
+            + stats.udp4_scrapes_handled;
+        let answered6 = stats.udp6_connections_handled
+            + stats.udp6_announces_handled
+            + stats.udp6_scrapes_handled;
         Self {
             metrics: vec![
                 metric(
@@ -147,6 +160,44 @@ impl Metrics {
                     ],
                 ),
                 metric(
+                    Kind::Counter,
+                    "udp_tracker_server_errors_total",
+                    "Datagrams over UDP that were refused, no request, or had a wrong connection id.",
+                    &[
+                        (&[v4], stats.udp4_errors_handled),
+                        (&[v6], stats.udp6_errors_handled),
+                    ],
+                ),
+                metric(
+                    Kind::Counter,
+                    "udp_tracker_server_requests_aborted_total",
+                    "Requests over UDP whose reply the socket would not take, also over SCION.",
+                    &[(&[], stats.udp_requests_aborted)],
+                ),
+                metric(
+                    Kind::Counter,
+                    "udp_tracker_server_requests_banned_total",
+                    "Requests over UDP that were refused because their host is banned.",
+                    &[(&[], stats.udp_requests_banned)],
+                ),
+                metric(
+                    Kind::Counter,
+                    "udp_tracker_server_requests_received_total",
+                    "Datagrams over UDP since the start.",
+                    &[(&[v4], stats.udp4_requests), (&[v6], stats.udp6_requests)],
+                ),
+                metric(
+                    Kind::Counter,
+                    "udp_tracker_server_responses_sent_total",
+                    "Replies over UDP since the start.",
+                    &[
+                        (&[v4, ok], answered4),
+                        (&[v4, error], stats.udp4_responses.saturating_sub(answered4)),
+                        (&[v6, ok], answered6),
+                        (&[v6, error], stats.udp6_responses.saturating_sub(answered6)),
+                    ],
+                ),
+                metric(
                     Kind::Gauge,
                     "swarm_coordination_registry_peer_connections_total",
                     "Peers.",
@@ -160,6 +211,22 @@ impl Metrics {
                     "swarm_coordination_registry_torrents_total",
                     "Torrents with peers.",
                     &[(&[], stats.torrents)],
+                ),
+                metric(
+                    Kind::Gauge,
+                    "udp_tracker_server_ips_banned_total",
+                    "Hosts and networks that are banned now, over any transport.",
+                    &[(&[], stats.udp_banned_ips_total)],
+                ),
+                metric(
+                    Kind::Gauge,
+                    "udp_tracker_server_performance_avg_processing_time_ns",
+                    "Mean time of the answers over UDP, of one answer in 61. 0: none was measured.",
+                    &[
+                        (&[connect], stats.udp_avg_connect_processing_time_ns),
+                        (&[announce], stats.udp_avg_announce_processing_time_ns),
+                        (&[scrape], stats.udp_avg_scrape_processing_time_ns),
+                    ],
                 ),
             ],
         }

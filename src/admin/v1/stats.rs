@@ -3,11 +3,13 @@
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
+use scion_tracker_core::response::Refusal;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::admin;
 use crate::counters::{Counter, Network};
+use crate::samples::{Transport, UdpRequest};
 
 /// How numbers are written.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
@@ -72,18 +74,43 @@ stats! {
     tcp6_announces_handled,
     /// Scrapes over HTTP/1.1, HTTP/2 and HTTP/3 from IPv6.
     tcp6_scrapes_handled,
+    /// Requests over UDP whose reply the socket would not take, also over SCION.
+    udp_requests_aborted,
+    /// Requests over UDP that were refused because their host or network is banned.
+    udp_requests_banned,
+    /// Hosts and networks that are banned now, over any transport.
+    udp_banned_ips_total,
+    /// Mean time of the answers to connect requests over UDP, in nanoseconds, of one answer in 61. 0: none was
+    /// measured.
+    udp_avg_connect_processing_time_ns,
+    /// Mean time of the answers to announces over UDP, in the same way.
+    udp_avg_announce_processing_time_ns,
+    /// Mean time of the answers to scrapes over UDP, in the same way.
+    udp_avg_scrape_processing_time_ns,
+    /// Datagrams over UDP from IPv4.
+    udp4_requests,
     /// Connect requests over UDP from IPv4.
     udp4_connections_handled,
     /// Announces over UDP from IPv4.
     udp4_announces_handled,
     /// Scrapes over UDP from IPv4.
     udp4_scrapes_handled,
+    /// Replies over UDP to IPv4, also errors.
+    udp4_responses,
+    /// Datagrams over UDP from IPv4 that were refused, no request of BEP 15, or had a wrong connection id.
+    udp4_errors_handled,
+    /// Datagrams over UDP from IPv6.
+    udp6_requests,
     /// Connect requests over UDP from IPv6.
     udp6_connections_handled,
     /// Announces over UDP from IPv6.
     udp6_announces_handled,
     /// Scrapes over UDP from IPv6.
     udp6_scrapes_handled,
+    /// Replies over UDP to IPv6, also errors.
+    udp6_responses,
+    /// Datagrams over UDP from IPv6 that were refused, no request of BEP 15, or had a wrong connection id.
+    udp6_errors_handled,
 }
 
 impl Stats {
@@ -98,7 +125,24 @@ impl Stats {
         let announces = [Counter::HttpAnnounces, Counter::Http3Announces];
         let scrapes = [Counter::HttpScrapes, Counter::Http3Scrapes];
         let requests = [announces, scrapes].concat();
+        let replies = [
+            Counter::UdpConnects,
+            Counter::UdpAnnounces,
+            Counter::UdpScrapes,
+            Counter::UdpErrors,
+        ];
+        let silent = [Counter::UdpMalformed, Counter::UdpBadConnectionId];
+        let datagrams = [&replies[..], &silent].concat();
+        let errors = [&[Counter::UdpErrors][..], &silent].concat();
         let (v4, v6) = (Network::V4, Network::V6);
+        let banned = [v4, v6].map(|network| {
+            let counters = &stats.counters;
+            counters.refused_over(Refusal::HostBanned, Transport::Udp, network)
+        });
+        let mean = |request| {
+            let mean = state.handle.udp_mean(request).as_nanos();
+            u64::try_from(mean).unwrap_or(u64::MAX)
+        };
         Self {
             torrents: stats.registry.torrents,
             seeders: stats.registry.seeders,
@@ -110,12 +154,24 @@ impl Stats {
             tcp6_connections_handled: count(v6, &requests),
             tcp6_announces_handled: count(v6, &announces),
             tcp6_scrapes_handled: count(v6, &scrapes),
+            udp_requests_aborted: stats.counters.get(Counter::UdpSendFailures),
+            udp_requests_banned: banned.iter().sum(),
+            udp_banned_ips_total: state.handle.rules().access.bans().count() as u64,
+            udp_avg_connect_processing_time_ns: mean(UdpRequest::Connect),
+            udp_avg_announce_processing_time_ns: mean(UdpRequest::Announce),
+            udp_avg_scrape_processing_time_ns: mean(UdpRequest::Scrape),
+            udp4_requests: count(v4, &datagrams),
             udp4_connections_handled: count(v4, &[Counter::UdpConnects]),
             udp4_announces_handled: count(v4, &[Counter::UdpAnnounces]),
             udp4_scrapes_handled: count(v4, &[Counter::UdpScrapes]),
+            udp4_responses: count(v4, &replies),
+            udp4_errors_handled: count(v4, &errors),
+            udp6_requests: count(v6, &datagrams),
             udp6_connections_handled: count(v6, &[Counter::UdpConnects]),
             udp6_announces_handled: count(v6, &[Counter::UdpAnnounces]),
             udp6_scrapes_handled: count(v6, &[Counter::UdpScrapes]),
+            udp6_responses: count(v6, &replies),
+            udp6_errors_handled: count(v6, &errors),
         }
     }
 }

@@ -61,7 +61,7 @@ impl Handler {
     ) -> usize {
         self.sampler.begin();
         let length = self.respond(datagram, origin, now, reply);
-        self.sampler.end(&self.service, Transport::Udp);
+        self.sampler.end_udp(&self.service, origin, reply, length);
         length
     }
 

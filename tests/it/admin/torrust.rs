@@ -1,7 +1,11 @@
 //! The calls of Torrust Index and of torrust's scripts, compared byte for byte in shape with what torrust
 //! answers.
 
+use std::net::UdpSocket;
+use std::time::Duration;
+
 use scion_tracker::server::Kind;
+use serde_json::json;
 
 use super::{Tracker, announce_query, hex};
 
@@ -218,7 +222,7 @@ fn numbers_have_the_names_of_torrust() {
     let reply = tracker.over_tcp("GET", &format!("/api/v1/stats?{TOKEN}"), &[]);
     assert_eq!(
         reply.body,
-        r#"{"torrents":1,"seeders":1,"completed":0,"leechers":0,"tcp4_connections_handled":1,"tcp4_announces_handled":1,"tcp4_scrapes_handled":0,"tcp6_connections_handled":0,"tcp6_announces_handled":0,"tcp6_scrapes_handled":0,"udp4_connections_handled":0,"udp4_announces_handled":0,"udp4_scrapes_handled":0,"udp6_connections_handled":0,"udp6_announces_handled":0,"udp6_scrapes_handled":0}"#
+        r#"{"torrents":1,"seeders":1,"completed":0,"leechers":0,"tcp4_connections_handled":1,"tcp4_announces_handled":1,"tcp4_scrapes_handled":0,"tcp6_connections_handled":0,"tcp6_announces_handled":0,"tcp6_scrapes_handled":0,"udp_requests_aborted":0,"udp_requests_banned":0,"udp_banned_ips_total":0,"udp_avg_connect_processing_time_ns":0,"udp_avg_announce_processing_time_ns":0,"udp_avg_scrape_processing_time_ns":0,"udp4_requests":0,"udp4_connections_handled":0,"udp4_announces_handled":0,"udp4_scrapes_handled":0,"udp4_responses":0,"udp4_errors_handled":0,"udp6_requests":0,"udp6_connections_handled":0,"udp6_announces_handled":0,"udp6_scrapes_handled":0,"udp6_responses":0,"udp6_errors_handled":0}"#
     );
     let target = format!("/api/v1/stats?{TOKEN}&format=prometheus");
     let lines = tracker.over_tcp("GET", &target, &[]);
@@ -226,7 +230,7 @@ fn numbers_have_the_names_of_torrust() {
         lines.body.starts_with("torrents 1\nseeders 1\n"),
         "{lines:?}"
     );
-    assert_eq!(lines.body.lines().count(), 16);
+    assert_eq!(lines.body.lines().count(), 28);
     assert_eq!(
         tracker.running.url(Kind::Admin).split("//").nth(1).unwrap(),
         format!("{}/", tracker.admin)
@@ -241,6 +245,68 @@ fn numbers_have_the_names_of_torrust() {
             r#"Unhandled rejection: Err { reason: "token not valid" }"#
         )
     );
+}
+
+#[test]
+fn requests_over_udp_are_counted_and_timed() {
+    let tracker = Tracker::start();
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    udp.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    udp.connect(tracker.running.address(Kind::Udp)).unwrap();
+    let ask = |request: &[u8]| {
+        let mut reply = [0; 1500];
+        udp.send(request).unwrap();
+        let length = udp.recv(&mut reply).unwrap();
+        reply[..length].to_vec()
+    };
+    let connect = [&0x0417_2710_1980_u64.to_be_bytes()[..], &[0; 8]].concat();
+    let connection = ask(&connect)[8..16].to_vec();
+    // One answer in 61 is measured, the last one of these.
+    for _ in 1..61 {
+        ask(&connect);
+    }
+    let scrape = [&connection, &[0, 0, 0, 2, 0, 0, 0, 9][..], &[1; 20]].concat();
+    assert_eq!(ask(&scrape)[..4], [0, 0, 0, 2]);
+    // Neither is answered.
+    udp.send(b"?").unwrap();
+    udp.send(&[&[0; 8], &scrape[8..]].concat()).unwrap();
+    ask(&connect);
+    let stats = || tracker.over_tcp("GET", &format!("/api/v1/stats?{TOKEN}"), &[]);
+    let stats = || stats().json();
+    let before = stats();
+    let ban = json!({ "target": "127.0.0.1" });
+    assert_eq!(tracker.send("POST", "/api/v2/bans", &ban).status, 200);
+    assert_eq!(ask(&scrape)[..4], [0, 0, 0, 3]);
+    let after = stats();
+    for (name, expected) in [
+        ("udp4_requests", [65, 66]),
+        ("udp4_connections_handled", [62, 62]),
+        ("udp4_scrapes_handled", [1, 1]),
+        ("udp4_responses", [63, 64]),
+        ("udp4_errors_handled", [2, 3]),
+        ("udp6_requests", [0, 0]),
+        ("udp_requests_aborted", [0, 0]),
+        ("udp_requests_banned", [0, 1]),
+        ("udp_banned_ips_total", [0, 1]),
+        ("udp_avg_scrape_processing_time_ns", [0, 0]),
+    ] {
+        assert_eq!([&before[name], &after[name]], expected, "{name}");
+    }
+    let mean = after["udp_avg_connect_processing_time_ns"]
+        .as_u64()
+        .unwrap();
+    assert!(mean > 0, "{after}");
+    let target = format!("/api/v1/metrics?{TOKEN}&format=prometheus");
+    let lines = tracker.over_tcp("GET", &target, &[]).body;
+    for line in [
+        "udp_tracker_server_requests_received_total{client_address_ip_family=\"inet\"} 66",
+        "udp_tracker_server_responses_sent_total{client_address_ip_family=\"inet\",result=\"error\"} 1",
+        "udp_tracker_server_errors_total{client_address_ip_family=\"inet\"} 3",
+        "udp_tracker_server_requests_banned_total 1",
+        "udp_tracker_server_ips_banned_total 1",
+    ] {
+        assert!(lines.lines().any(|it| it == line), "{line}: {lines}");
+    }
 }
 
 #[test]
@@ -267,7 +333,7 @@ fn metrics_have_the_shape_of_torrust() {
     );
     assert!(
         body.ends_with(
-            r#"{"type":"gauge","name":"swarm_coordination_registry_torrents_total","unit":"count","description":"Torrents with peers.","samples":[{"value":0.0,"recorded_at":"NOW","labels":[]}]}]}"#
+            r#"{"type":"gauge","name":"udp_tracker_server_performance_avg_processing_time_ns","unit":"nanoseconds","description":"Mean time of the answers over UDP, of one answer in 0. 0: none was measured.","samples":[{"value":0.0,"recorded_at":"NOW","labels":[{"name":"request_kind","value":"connect"}]},{"value":0.0,"recorded_at":"NOW","labels":[{"name":"request_kind","value":"announce"}]},{"value":0.0,"recorded_at":"NOW","labels":[{"name":"request_kind","value":"scrape"}]}]}]}"#
         ),
         "{reply:?}"
     );

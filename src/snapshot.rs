@@ -111,7 +111,7 @@ pub struct SnapshotState {
     pub loaded: Option<LoadReport>,
     /// The last snapshot of this run.
     pub last: Option<SnapshotReport>,
-    /// Why the last attempt failed, if it did.
+    /// Why the last attempt failed, if it did. Before the first one: why it would fail.
     pub last_error: Option<String>,
     /// Snapshots that could not be written since the start.
     pub failures: u64,
@@ -158,6 +158,14 @@ impl Directory {
             }),
         }
     }
+
+    /// Checks that a snapshot can be written here, as writing one begins. Also removes what a run that was
+    /// killed has left.
+    fn check(&self) -> Result<(), SnapshotError> {
+        let new = self.path.join(NEW);
+        let made = create(&new).and_then(|_| fs::remove_file(&new));
+        made.map_err(|source| SnapshotError::Io { path: new, source })
+    }
 }
 
 /// What ends a snapshot that is being written.
@@ -188,8 +196,13 @@ impl Snapshots {
             None => None,
             Some(Ok(directory)) => {
                 let file = directory.path.join(FILE);
-                // Of a run that was killed.
-                let _ = fs::remove_file(directory.path.join(NEW));
+                if let Err(error) = directory.check() {
+                    let error = error.full();
+                    tracing::warn!(
+                        "swarms will not survive a restart: {error}; let this user write there, name another directory with --data-dir or data_dir, or set snapshot.enabled = false"
+                    );
+                    state.last_error = Some(error);
+                }
                 (memory, state.loaded) = load::load(&file, &empty)?.unzip();
                 state.file = Some(file);
                 Some(directory)
@@ -387,6 +400,18 @@ fn write(
     })
 }
 
+/// Makes an empty file that only we can read: it gets secrets, and addresses of peers.
+fn create(new: &Path) -> io::Result<File> {
+    // Of a run that was killed, or of somebody else: a new file has our mode, and is not behind a link.
+    if let Err(error) = fs::remove_file(new)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600).open(new)
+}
+
 /// Writes a file that is on the disk when this returns. [`io::ErrorKind::Interrupted`] if it is stopped.
 fn write_new(
     new: &Path,
@@ -395,16 +420,7 @@ fn write_new(
     stopped: &AtomicBool,
 ) -> io::Result<SnapshotReport> {
     let begun = std::time::Instant::now();
-    // Of a run that was killed, or of somebody else: a new file has our mode, and is not behind a link.
-    if let Err(error) = fs::remove_file(new)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        return Err(error);
-    }
-    // It has secrets in it, and addresses of peers.
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create_new(true).mode(0o600);
-    let mut encoder = Encoder::new(file.open(new)?, unix_now())?;
+    let mut encoder = Encoder::new(create(new)?, unix_now())?;
     let mut export = Export::new(now);
     while !registry.export_step(&mut export, |part| encoder.add(&part)) {
         encoder.end_step()?;

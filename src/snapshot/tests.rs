@@ -176,6 +176,29 @@ fn a_snapshot_that_fails_leaves_the_old_one() {
     ));
 }
 
+#[test]
+fn a_start_knows_whether_a_snapshot_can_be_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let (snapshots, memory) = start(Some(path));
+    assert_eq!(snapshots.state().last_error, None);
+    assert!(!path.join(NEW).exists());
+    fill(&memory, 5);
+    snapshots.write(&service(memory)).unwrap();
+    drop(snapshots);
+    // Something is in the way. It also stops root, whom no permission stops.
+    fs::create_dir(path.join(NEW)).unwrap();
+    let (snapshots, memory) = start(Some(path));
+    let state = snapshots.state();
+    assert!(state.last_error.unwrap().contains(NEW));
+    assert_eq!(state.failures, 0);
+    // What is there is read all the same, and written when that is possible again.
+    assert_eq!(peers(&memory), 500);
+    fs::remove_dir(path.join(NEW)).unwrap();
+    snapshots.write(&service(memory)).unwrap();
+    assert_eq!(snapshots.state().last_error, None);
+}
+
 /// Whoever can put a link into the directory does not choose what is overwritten.
 #[test]
 fn a_snapshot_is_not_written_through_a_link() {

@@ -258,3 +258,23 @@ fn stricter_rules_hold_after_a_restart() {
     );
     last.stop();
 }
+
+#[test]
+fn a_data_directory_that_cannot_be_written_is_a_warning_of_the_start() {
+    let home = home();
+    let data = tempfile::tempdir().unwrap();
+    let said = |block: bool| {
+        let new = data.path().join("swarms.snapshot.new");
+        if block {
+            // No permission stops root, but this does.
+            fs::create_dir(&new).unwrap();
+        }
+        let flags = ["--data-dir", data.path().to_str().unwrap()];
+        let Run { tracker, .. } = run(&home, &flags);
+        let (_, log) = tracker.stop(Signal::TERM);
+        let (start, _) = log.split_once("listening on").unwrap();
+        start.contains("swarms will not survive a restart: cannot write")
+    };
+    assert!(!said(false));
+    assert!(said(true));
+}

@@ -410,10 +410,7 @@ fn checks(vitals: &Vitals, moments: &[Moment]) -> Vec<Check> {
 fn snapshot(vitals: &Vitals) -> Option<Check> {
     let state = &vitals.snapshots;
     let (level, text) = if let Some(error) = &state.last_error {
-        (
-            Level::Note,
-            format!("the last one could not be written: {error}"),
-        )
+        (Level::Note, format!("it cannot be written: {error}"))
     } else if let Some(reason) = &state.off_because {
         (
             Level::Note,
@@ -461,7 +458,7 @@ mod tests {
         let text = said(&vitals).unwrap().1;
         assert!(text.starts_with("1 peer, 1 B, written "), "{text}");
         vitals.snapshots.last_error = Some("disk full".into());
-        let text = "the last one could not be written: disk full".to_owned();
+        let text = "it cannot be written: disk full".to_owned();
         assert_eq!(said(&vitals), Some((Level::Note, text)));
     }
 

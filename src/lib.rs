@@ -54,6 +54,7 @@ mod bench;
 mod budget;
 mod clock;
 mod counters;
+mod data_dir;
 #[cfg_attr(
     not(feature = "admin"),
     expect(dead_code, reason = "only the metrics read them")

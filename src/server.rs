@@ -40,6 +40,7 @@ use crate::access::{self as lists, Lists, ReadLists};
 pub use crate::access::{LineError, ListError};
 use crate::config::{Changes, Config};
 use crate::counters::Snapshot;
+use crate::data_dir;
 use crate::log::access::AccessLog;
 use crate::records::{Loaded, OpenError, Records};
 use crate::scion::daemon::DaemonError;
@@ -398,6 +399,9 @@ impl Server {
     /// ten seconds. If the database of the records does not answer, this blocks for up to half a minute.
     pub fn bind(config: Config) -> Result<Self, BindError> {
         config.check().map_err(BindError::Config)?;
+        if let Some(directory) = listener::data_dir(&config) {
+            data_dir::remove_stale(&directory);
+        }
         #[cfg(feature = "admin")]
         let admin = crate::admin::Shared::new(&config.admin)
             .map_err(|error| BindError::Config(error.to_string()))?;

@@ -11,11 +11,13 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use scion_tracker_core::codec::connection::PastSecret;
+
+use crate::data_dir;
 
 /// The file in the data directory.
 const FILE: &str = "udp-secrets";
@@ -105,7 +107,7 @@ fn keep(
     };
     retain_live(&mut runs, validity, now);
     runs.insert(0, Run { start: now, key });
-    write(directory, &file, &runs)?;
+    write(&file, &runs)?;
     let past = runs[1..].iter().filter_map(|run| {
         // Rounded up, as this run may have begun late in its second.
         let age = u32::try_from(now - run.start + 1).ok()?;
@@ -150,19 +152,14 @@ fn parse(line: &str) -> Option<Run> {
 }
 
 /// Replaces the file atomically. Only its owner can read it.
-fn write(directory: &Path, file: &Path, runs: &[Run]) -> io::Result<()> {
+fn write(file: &Path, runs: &[Run]) -> io::Result<()> {
     let mut text =
         "# Secrets of the connection ids of UDP trackers. Keep them to yourself.\n".to_owned();
     for Run { start, key } in runs {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{start} {:032x}", u128::from_be_bytes(*key));
     }
-    // Has mode 0600.
-    let mut new = tempfile::NamedTempFile::new_in(directory)?;
-    new.write_all(text.as_bytes())?;
-    new.as_file().sync_all()?;
-    new.persist(file)?;
-    Ok(())
+    data_dir::replace(file, &text, 0o600)
 }
 
 #[cfg(test)]

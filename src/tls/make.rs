@@ -1,9 +1,8 @@
 //! Creates certificates: the self-signed one of a tracker, and a small authority for tests and
 //! labs.
 
-use std::fs::{self, Permissions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -17,6 +16,7 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::{PrivateKeyDer, ServerName};
 
 use super::{provider, read};
+use crate::data_dir;
 
 /// Names that every certificate contains.
 const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
@@ -210,19 +210,8 @@ fn names_all(kept: &CertifiedKey, names: &[String]) -> bool {
     })
 }
 
-/// Writes a file atomically.
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), MakeError> {
-    let directory = path.parent().unwrap_or_else(|| Path::new("."));
-    tempfile::Builder::new()
-        .permissions(Permissions::from_mode(mode))
-        .tempfile_in(directory)
-        .and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            file.as_file().sync_all()?;
-            file.persist(path)?;
-            Ok(())
-        })
-        .map_err(cannot_write(path))
+    data_dir::replace(path, text, mode).map_err(cannot_write(path))
 }
 
 fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> MakeError {

@@ -1,9 +1,10 @@
 //! The server embedded in another program.
 
+use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpStream, UdpSocket};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::pem::PemObject as _;
@@ -186,4 +187,19 @@ fn datagrams_that_the_kernel_drops_are_counted() {
         }
     }
     tracker.stop();
+}
+
+#[test]
+fn files_that_an_earlier_run_did_not_complete_are_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let left = directory.path().join(".scion-tracker-new-x");
+    let old = SystemTime::now() - Duration::from_secs(3600);
+    File::create(&left).unwrap().set_modified(old).unwrap();
+    let mut config = common::config();
+    config.data_dir = Some(directory.path().to_owned());
+    Server::bind(config).unwrap();
+    let names = fs::read_dir(directory.path()).unwrap();
+    let mut names: Vec<_> = names.map(|it| it.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["self-signed.key", "self-signed.pem", "udp-secrets"]);
 }

@@ -19,7 +19,7 @@ use crate::config::{self, Config, Token};
 use crate::server::listener::admin_socket;
 pub(super) use request::Ended;
 use request::{Address, Answer, Content, Url, Waits};
-pub(super) use table::{Table, text};
+pub(super) use table::{Table, text, wrapped};
 
 /// Where the tracker is, and how to print its answer.
 #[derive(Debug, clap::Args)]

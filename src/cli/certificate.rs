@@ -17,11 +17,33 @@ impl Args {
                 Some(true) => "self-signed",
                 _ => "from files",
             };
-            format!(
-                "SHA-256 {}\n{made}, expires {}\n",
-                text(&certificate["sha256"]),
-                time(&certificate["expires"])
-            )
+            let expires = time(&certificate["expires"]);
+            fingerprint(&text(&certificate["sha256"])) + &format!("{made}, expires {expires}\n")
         })
+    }
+}
+
+/// The fingerprint on two lines, which fit a terminal.
+fn fingerprint(digits: &str) -> String {
+    // A colon follows each pair of digits.
+    const LINE: usize = 16 * 3;
+    match digits.split_at_checked(LINE) {
+        Some((start, rest)) => format!("SHA-256  {start}\n         {rest}\n"),
+        None => format!("SHA-256  {digits}\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_fits_80_columns() {
+        let digits = ["AB"; 32].join(":");
+        let shown = fingerprint(&digits);
+        let lines: Vec<_> = shown.lines().collect();
+        assert_eq!(lines[0], format!("SHA-256  {}:", ["AB"; 16].join(":")));
+        assert_eq!(lines[1], format!("         {}", ["AB"; 16].join(":")));
+        assert_eq!(fingerprint("-"), "SHA-256  -\n");
     }
 }

@@ -60,7 +60,11 @@ fn show(stats: &Value) -> String {
     shown.push('\n');
     let mut table = Table::new(["now", ">"]);
     for name in NUMBERS {
-        table.row([name.into(), text(&stats[name])]);
+        let value = match (name, stats[name].as_u64()) {
+            ("memory", Some(bytes)) => bytesize::ByteSize(bytes).to_string(),
+            _ => text(&stats[name]),
+        };
+        table.row([name.into(), value]);
     }
     shown += &table.show();
     for (key, title) in [("events", "since the start"), ("refused", "refused")] {

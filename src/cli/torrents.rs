@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::api::{self, Api, Page, Table, entries, escaped, text};
+use super::api::{self, Api, Page, Table, entries, escaped, text, wrapped};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -107,12 +107,12 @@ fn torrent(torrent: &Value) -> String {
         shown += &format!("{name:<11}{}\n", text(&torrent[name]));
     }
     if let Some(isds) = torrent["isolation"]["isds"].as_array() {
-        let isds: Vec<_> = isds.iter().map(text).collect();
         let proven = match torrent["isolation"]["proven"].as_bool() {
-            Some(true) => ", proven only",
-            _ => "",
+            Some(true) => Some("(proven only)".to_owned()),
+            _ => None,
         };
-        shown += &format!("{:<11}ISD {}{proven}\n", "isolated", isds.join(" "));
+        let words = isds.iter().map(text).chain(proven);
+        shown += &wrapped(&format!("{:<11}ISD ", "isolated"), words);
     }
     for table in [by_place(torrent), of_peers(torrent)] {
         if !table.is_empty() {

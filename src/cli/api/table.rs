@@ -6,8 +6,10 @@ use crate::cli::visible::visible;
 
 /// Columns of a terminal.
 const WIDTH: usize = 80;
-/// Spaces between two columns.
+/// Spaces between two columns, and before the second line of a row.
 const GAP: &str = "  ";
+/// Room that a last column has at least, unless its texts are shorter.
+const LAST: usize = 20;
 
 /// A text, number or truth value of an answer, with what a terminal must not see escaped. "-" for null.
 pub(in crate::cli) fn text(value: &Value) -> String {
@@ -20,7 +22,8 @@ pub(in crate::cli) fn text(value: &Value) -> String {
     }
 }
 
-/// A table: a line of names, then the rows. The last column is cut where the terminal ends.
+/// A table: a line of names, then the rows. The last column is cut where the terminal ends. If the others leave
+/// too little room for it, each row takes two lines: the first cell, then the others.
 #[derive(Debug)]
 pub(in crate::cli) struct Table<const N: usize> {
     rows: Vec<[String; N]>,
@@ -50,10 +53,18 @@ impl<const N: usize> Table<N> {
         }
         let width = |at: usize| self.rows.iter().map(|row| columns(&row[at])).max();
         let widths: [usize; N] = std::array::from_fn(|at| width(at).unwrap_or_default());
+        let (last, others) = widths.split_last().unwrap_or((&0, &[]));
+        let others: usize = others.iter().map(|width| width + GAP.len()).sum();
+        let takes_two_lines = N > 2 && others + last.min(&LAST) > WIDTH;
         let mut lines = String::new();
         for row in &self.rows {
             let mut line = String::new();
             for (at, cell) in row.iter().enumerate() {
+                if at == 1 && takes_two_lines {
+                    lines += &cut(line.trim_end());
+                    lines.push('\n');
+                    line.clear();
+                }
                 if at > 0 {
                     line += GAP;
                 }
@@ -68,6 +79,26 @@ impl<const N: usize> Table<N> {
         }
         lines
     }
+}
+
+/// Words on as many lines of a terminal as they need. The first line has this name before it, the others have
+/// as much space.
+pub(in crate::cli) fn wrapped(name: &str, words: impl Iterator<Item = String>) -> String {
+    let mut lines = String::new();
+    let mut line = name.to_owned();
+    let indent = columns(name);
+    for word in words {
+        if columns(&line) > indent && columns(&line) + 1 + columns(&word) > WIDTH {
+            lines += &line;
+            lines.push('\n');
+            line = " ".repeat(indent);
+        }
+        if columns(&line) > indent {
+            line.push(' ');
+        }
+        line += &word;
+    }
+    lines + &line + "\n"
 }
 
 /// A line that fits a terminal.
@@ -131,6 +162,24 @@ mod tests {
     }
 
     #[test]
+    fn rows_that_are_too_long_take_two_lines() {
+        let mut table = Table::new(["passkey", "expires", "uses>", "note"]);
+        table.row(["k".repeat(64), "never".into(), "1".into(), "x".repeat(100)]);
+        table.row(["short".into(), "2026".into(), "100".into(), "-".into()]);
+        let shown = table.show();
+        let lines: Vec<_> = shown.lines().collect();
+        assert_eq!(lines[..2], ["passkey", "  expires  uses  note"], "{shown}");
+        assert_eq!(lines[2], "k".repeat(64));
+        assert!(lines[3].starts_with("  never       1  xxx"), "{shown}");
+        assert_eq!(columns(lines[3]), WIDTH);
+        assert_eq!(lines[4..], ["short", "  2026      100  -"], "{shown}");
+        // There is room for a short last column.
+        let mut table = Table::new(["torrent", "proven", "ISDs"]);
+        table.row(["h".repeat(64), "no".into(), "64 65".into()]);
+        assert_eq!(table.show().lines().count(), 2);
+    }
+
+    #[test]
     fn wide_characters_take_two_columns() {
         let mut table = Table::new(["owner", "note"]);
         table.row(["日本".into(), "日本🦀".repeat(20)]);
@@ -142,6 +191,17 @@ mod tests {
         assert!(lines[1].ends_with('…'), "{shown}");
         assert!((79..=80).contains(&columns(lines[1])), "{shown}");
         assert_eq!(lines[2], "Zoë    x");
+    }
+
+    #[test]
+    fn words_are_wrapped_under_each_other() {
+        let words = |count| (1..=count).map(|it: u32| it.to_string());
+        assert_eq!(wrapped("ISD  ", words(3)), "ISD  1 2 3\n");
+        let shown = wrapped("ISD  ", words(60));
+        let lines: Vec<_> = shown.lines().collect();
+        assert!(lines.iter().all(|line| columns(line) <= WIDTH), "{shown}");
+        assert!(lines[1].starts_with("     2"), "{shown}");
+        assert_eq!(shown.split_whitespace().count(), 61);
     }
 
     #[test]

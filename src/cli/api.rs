@@ -284,6 +284,36 @@ impl Api {
         }
     }
 
+    /// Prints a resource.
+    pub(super) fn show(
+        &self,
+        path: &str,
+        show: impl FnOnce(&Value) -> String,
+    ) -> anyhow::Result<()> {
+        self.print(&self.get(path)?, show)
+    }
+
+    /// Prints a page of a list: what `show` makes of the entries, and whether there are more.
+    pub(super) fn list(
+        &self,
+        path: &str,
+        page: &Page,
+        what: &str,
+        show: impl FnOnce(&[Value]) -> String,
+    ) -> anyhow::Result<()> {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let path = format!("{path}{separator}{}", page.query());
+        self.show(&path, |answer| {
+            show(entries(answer)) + &page.footer(answer, what)
+        })
+    }
+
+    /// Removes a resource. Prints the answer only with --json.
+    pub(super) fn remove(&self, path: &str) -> anyhow::Result<()> {
+        let answer = self.change(&Method::DELETE, path)?;
+        self.print(&answer, |_| String::new())
+    }
+
     /// Prints an answer as it came with --json, or what `show` makes of it.
     pub(super) fn print(
         &self,

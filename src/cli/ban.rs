@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::api::{self, Page, Table, entries, escaped, text, time};
+use super::api::{self, Page, Table, escaped, text, time};
 use crate::config;
 
 #[derive(Debug, clap::Args)]
@@ -55,12 +55,7 @@ impl Args {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let api = self.api.open()?;
         match self.action.unwrap_or_else(|| Action::List(Page::default())) {
-            Action::List(page) => {
-                let answer = api.get(&format!("/api/v2/bans?{}", page.query()))?;
-                api.print(&answer, |answer| {
-                    bans(entries(answer)) + &page.footer(answer, "bans")
-                })
-            }
+            Action::List(page) => api.list("/api/v2/bans", &page, "bans", bans),
             Action::Add {
                 target,
                 time,
@@ -76,16 +71,11 @@ impl Args {
             }
             Action::Remove { targets } => {
                 for target in targets {
-                    let path = format!("/api/v2/bans?target={}", escaped(&target));
-                    let answer = api.change(&Method::DELETE, &path)?;
-                    api.print(&answer, |_| String::new())?;
+                    api.remove(&format!("/api/v2/bans?target={}", escaped(&target)))?;
                 }
                 Ok(())
             }
-            Action::Hosts { limit } => {
-                let answer = api.get(&format!("/api/v2/hosts?limit={limit}"))?;
-                api.print(&answer, hosts)
-            }
+            Action::Hosts { limit } => api.show(&format!("/api/v2/hosts?limit={limit}"), hosts),
         }
     }
 }

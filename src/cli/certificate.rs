@@ -11,8 +11,7 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let api = self.api.open()?;
-        let answer = api.get("/api/v2/certificate")?;
-        api.print(&answer, |certificate| {
+        api.show("/api/v2/certificate", |certificate| {
             let made = match certificate["self_signed"].as_bool() {
                 Some(true) => "self-signed",
                 _ => "from files",

@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use super::api::{self, Page, Table, entries, escaped, text};
+use super::api::{self, Page, Table, escaped, text};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -41,12 +41,7 @@ impl Args {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let api = self.api.open()?;
         match self.action.unwrap_or_else(|| Action::List(Page::default())) {
-            Action::List(page) => {
-                let answer = api.get(&format!("/api/v2/isolation?{}", page.query()))?;
-                api.print(&answer, |answer| {
-                    table(entries(answer)) + &page.footer(answer, "isolated torrents")
-                })
-            }
+            Action::List(page) => api.list("/api/v2/isolation", &page, "isolated torrents", table),
             Action::Add {
                 info_hash,
                 isds,
@@ -63,9 +58,7 @@ impl Args {
                 })
             }
             Action::Remove { info_hash } => {
-                let path = format!("/api/v2/isolation/{}", escaped(&info_hash));
-                let answer = api.change(&Method::DELETE, &path)?;
-                api.print(&answer, |_| String::new())
+                api.remove(&format!("/api/v2/isolation/{}", escaped(&info_hash)))
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::api::{self, Page, Table, entries, escaped, text, time};
+use super::api::{self, Page, Table, escaped, text, time};
 use crate::config;
 
 #[derive(Debug, clap::Args)]
@@ -49,12 +49,7 @@ impl Args {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let api = self.api.open()?;
         match self.action.unwrap_or_else(|| Action::List(Page::default())) {
-            Action::List(page) => {
-                let answer = api.get(&format!("/api/v2/keys?{}", page.query()))?;
-                api.print(&answer, |answer| {
-                    table(entries(answer)) + &page.footer(answer, "passkeys")
-                })
-            }
+            Action::List(page) => api.list("/api/v2/keys", &page, "passkeys", table),
             Action::Add(Add {
                 key,
                 valid,
@@ -72,9 +67,7 @@ impl Args {
             }
             Action::Remove { keys } => {
                 for key in keys {
-                    let path = format!("/api/v2/keys/{}", escaped(&key));
-                    let answer = api.change(&Method::DELETE, &path)?;
-                    api.print(&answer, |_| String::new())?;
+                    api.remove(&format!("/api/v2/keys/{}", escaped(&key)))?;
                 }
                 Ok(())
             }

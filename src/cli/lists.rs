@@ -5,10 +5,9 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use http::Method;
 use serde_json::Value;
 
-use super::api::{self, Page, entries, escaped, text};
+use super::api::{self, Page, escaped, text};
 
 /// Which list.
 #[derive(Debug, Clone, Copy)]
@@ -93,13 +92,9 @@ impl Args {
             List::Deny => "/api/v2/deny",
         };
         match self.action.unwrap_or_else(|| Action::List(Page::default())) {
-            Action::List(page) => {
-                let answer = api.get(&format!("{path}?{}", page.query()))?;
-                api.print(&answer, |answer| {
-                    let hashes = entries(answer).iter().map(|it| text(it) + "\n");
-                    hashes.collect::<String>() + &page.footer(answer, "torrents")
-                })
-            }
+            Action::List(page) => api.list(path, &page, "torrents", |hashes| {
+                hashes.iter().map(|it| text(it) + "\n").collect()
+            }),
             Action::Add(torrents) => {
                 for piece in pieces(&torrents.read()?) {
                     let answer = api.send_text(path, piece.into())?;
@@ -115,9 +110,8 @@ impl Args {
                     }
                     let hash = line.split_whitespace().next().unwrap_or_default();
                     let path = format!("{path}/{}", escaped(hash));
-                    let answer = api.change(&Method::DELETE, &path);
-                    let answer = answer.with_context(|| format!("cannot remove {hash}"))?;
-                    api.print(&answer, |_| String::new())?;
+                    let removed = api.remove(&path);
+                    removed.with_context(|| format!("cannot remove {hash}"))?;
                 }
                 Ok(())
             }

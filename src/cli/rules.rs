@@ -161,10 +161,7 @@ impl Args {
             Action::List {
                 torrent: Some(hash),
                 ..
-            } => {
-                let rules = api.get(&path(Some(&hash)))?;
-                api.print(&rules, show)
-            }
+            } => api.show(&path(Some(&hash)), show),
             Action::List {
                 torrent: None,
                 page,
@@ -197,10 +194,7 @@ impl Args {
             }),
             Action::Remove {
                 whose, all: true, ..
-            } => {
-                let answer = api.change(&Method::DELETE, &whose.path())?;
-                api.print(&answer, |_| String::new())
-            }
+            } => api.remove(&whose.path()),
             Action::Remove { whose, lists, .. } => edit(&api, &whose, lists, |all, items| {
                 for item in items {
                     let before = all.len();

@@ -19,8 +19,7 @@ impl Args {
         let api = self.api.open()?;
         let path = "/api/v2/snapshot";
         if self.show {
-            let answer = api.get(path)?;
-            return api.print(&answer, state);
+            return api.show(path, state);
         }
         let answer = api.change(&Method::POST, path)?;
         api.print(&answer, |written| {

@@ -28,9 +28,7 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let api = self.api.open()?;
-        let answer = api.get("/api/v2/stats")?;
-        api.print(&answer, show)
+        self.api.open()?.show("/api/v2/stats", show)
     }
 }
 

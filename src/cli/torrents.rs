@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::api::{self, Api, Page, Table, entries, escaped, text, wrapped};
+use super::api::{self, Api, Page, Table, escaped, text, wrapped};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -68,21 +68,18 @@ impl Args {
             return one(&api, &hash, peers);
         }
         if places {
-            let answer = api.get("/api/v2/places")?;
-            return api.print(&answer, by_place);
+            return api.show("/api/v2/places", by_place);
         }
-        let mut path = format!("/api/v2/torrents?{}", page.query());
+        let mut path = format!("/api/v2/torrents?least_peers={least_peers}");
         if let Some(sort) = sort {
             path += &format!("&sort={}", sort.name());
         }
         if let Some(prefix) = prefix {
             path += &format!("&prefix={}", escaped(&prefix));
         }
-        path += &format!("&least_peers={least_peers}");
-        let answer = api.get(&path)?;
-        api.print(&answer, |answer| {
+        api.list(&path, &page, "torrents", |torrents| {
             let mut table = Table::new(["torrent", "seeders>", "leechers>", "completed>"]);
-            for torrent in entries(answer) {
+            for torrent in torrents {
                 table.row([
                     text(&torrent["info_hash"]),
                     text(&torrent["seeders"]),
@@ -90,15 +87,14 @@ impl Args {
                     text(&torrent["completed"]),
                 ]);
             }
-            table.show() + &page.footer(answer, "torrents")
+            table.show()
         })
     }
 }
 
 fn one(api: &Api, info_hash: &str, peers: u32) -> anyhow::Result<()> {
     let path = format!("/api/v2/torrents/{}?peers={peers}", escaped(info_hash));
-    let answer = api.get(&path)?;
-    api.print(&answer, torrent)
+    api.show(&path, torrent)
 }
 
 fn torrent(torrent: &Value) -> String {

@@ -298,6 +298,19 @@ mod tests {
     }
 
     #[test]
+    fn what_the_host_says_is_named() {
+        let layer = |text| from_toml("host".as_ref(), text).unwrap();
+        let host = "memory = '1GiB'\nscion.daemon = '127.0.0.1:30255'";
+        let (text, _) = shown(Sources::new(vec![(Source::Host, layer(host))]));
+        for line in [
+            "memory = 1073741824  # what fits this host",
+            "daemon = \"127.0.0.1:30255\"  # SCION_DAEMON or SCION_DAEMON_ADDRESS",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line}: {text}");
+        }
+    }
+
+    #[test]
     fn secrets_are_not_shown() {
         let (text, _) = shown(sources(
             "admin.token = 'MyAccessToken'",

@@ -287,6 +287,16 @@ async function isNarrow(browser) {
     await submit(tab, 'form:has([value=torrent])', { info_hash: '41'.repeat(20) });
     assert.match(await text(tab, '.notice'), /Torrent 4141/);
     await check(tab, 'a torrent on a phone of 320 px');
+    const lines = await tab.$$eval('.torrents code', (all) => all.map((it) => it.getClientRects().length));
+    assert.ok(lines.length > 0 && lines.every((count) => count <= 2), `info hashes on ${lines} lines`);
+    // The hash of a version 2 torrent: its first 40 digits are the name here. An error shows all of them.
+    await submit(tab, 'form:has([value=torrent])', { info_hash: '41'.repeat(32) });
+    assert.match(await text(tab, '.notice'), /Torrent (41){20}\n/);
+    await check(tab, 'a torrent of version 2 on a phone of 320 px');
+    await tab.$eval('form:has([value=torrent])', (it) => { it.noValidate = true; });
+    await submit(tab, 'form:has([value=torrent])', { info_hash: `${'41'.repeat(31)}4x` });
+    assert.match(await text(tab, '.notice'), /(41){31}4x[^]*40/);
+    await check(tab, 'a wrong info hash of 64 digits on a phone of 320 px');
     await submit(tab, 'form:has([value=ban])', { target: 'W'.repeat(100) });
     assert.match(await text(tab, '.notice'), /WWW[^]*is not an address/);
     await check(tab, 'an error on a phone of 320 px');

@@ -337,30 +337,30 @@ mod tests {
     use crate::client::Options;
 
     fn answer() -> AnnounceAnswer {
-        let peer = |ia: &str, addr: &str, id: Option<&[u8; 20]>| AnswerPeer {
-            endpoint: Endpoint {
+        let peer = |ia: &str, addr: &str, id: Option<&[u8; 20]>| {
+            let mut peer = AnswerPeer::at(Endpoint {
                 ia: ia.parse().unwrap(),
                 addr: addr.parse().unwrap(),
-            },
-            id: id.map(|id| PeerId(*id)),
+            });
+            peer.id = id.map(|id| PeerId(*id));
+            peer
         };
-        AnnounceAnswer {
-            interval: 1830,
-            min_interval: Some(300),
-            complete: Some(3),
-            incomplete: Some(12),
-            external_ip: Some("192.0.2.1".parse().unwrap()),
-            peers: vec![
-                peer(
-                    "1-ff00:0:110",
-                    "10.0.0.1:6881",
-                    Some(b"-LT20A0-2Hk2RLxj.gRc"),
-                ),
-                peer("0-0", "[2001:db8::1]:80", Some(b"\x1b[31m..............\n")),
-                peer("0-0", "192.0.2.2:1", None),
-            ],
-            ..AnnounceAnswer::default()
-        }
+        let mut answer = AnnounceAnswer::default();
+        answer.interval = 1830;
+        answer.min_interval = Some(300);
+        answer.complete = Some(3);
+        answer.incomplete = Some(12);
+        answer.external_ip = Some("192.0.2.1".parse().unwrap());
+        answer.peers = vec![
+            peer(
+                "1-ff00:0:110",
+                "10.0.0.1:6881",
+                Some(b"-LT20A0-2Hk2RLxj.gRc"),
+            ),
+            peer("0-0", "[2001:db8::1]:80", Some(b"\x1b[31m..............\n")),
+            peer("0-0", "192.0.2.2:1", None),
+        ];
+        answer
     }
 
     #[test]
@@ -376,11 +376,9 @@ mod tests {
              -             [2001:db8::1]:80  \\x1b[31m..............\\n\n\
              -             192.0.2.2:1       -\n"
         );
-        let nobody = AnnounceAnswer {
-            interval: 60,
-            warning: Some("a\nb".to_owned()),
-            ..AnnounceAnswer::default()
-        };
+        let mut nobody = AnnounceAnswer::default();
+        nobody.interval = 60;
+        nobody.warning = Some("a\nb".to_owned());
         assert_eq!(
             Shown::new(&nobody, None).to_text(),
             "next announce: in 1m\nwarning: a\\nb\nno peers\n"
@@ -396,17 +394,14 @@ mod tests {
             "1-ff00:0:110",
             "1-ff00:0:110",
         ];
-        let peer = |(port, ia): (usize, &&str)| AnswerPeer {
-            endpoint: Endpoint {
+        let peer = |(port, ia): (usize, &&str)| {
+            AnswerPeer::at(Endpoint {
                 ia: ia.parse().unwrap(),
                 addr: ([10, 0, 0, 1], port as u16 + 1).into(),
-            },
-            id: None,
+            })
         };
-        let answer = AnnounceAnswer {
-            peers: places.iter().enumerate().map(peer).collect(),
-            ..AnnounceAnswer::default()
-        };
+        let mut answer = AnnounceAnswer::default();
+        answer.peers = places.iter().enumerate().map(peer).collect();
         for (own, order) in [
             (Some("1-ff00:0:110"), ["4", "5", "3", "1", "2"]),
             (Some("2-ff00:0:1"), ["1", "3", "4", "5", "2"]),

@@ -97,10 +97,8 @@ mod tests {
             downloaders: 10,
             completed: 1000,
         };
-        let answer = ScrapeAnswer {
-            files: vec![(InfoHash([0x11; 20]), counts)],
-            min_request_interval: None,
-        };
+        let mut answer = ScrapeAnswer::default();
+        answer.files = vec![(InfoHash([0x11; 20]), counts)];
         assert_eq!(
             to_text(&show(&answer, Scheme::Http)),
             "INFO HASH                                 SEEDS  LEECHERS  LOADING  DOWNLOADED\n\

@@ -135,16 +135,15 @@ pub(super) fn read_announce(reply: Reply<'_>) -> Result<AnnounceAnswer, RequestE
     };
     let layout = peers.layout();
     let (peers, unreadable): (Vec<_>, Vec<_>) = peers
-        .map(|endpoint| AnswerPeer { endpoint, id: None })
+        .map(AnswerPeer::at)
         .partition(|peer| layout.reaches(&peer.endpoint));
-    Ok(AnnounceAnswer {
-        interval: u64::from(interval),
-        complete: Some(u64::from(seeders)),
-        incomplete: Some(u64::from(leechers)),
-        peers,
-        unreadable: unreadable.len(),
-        ..AnnounceAnswer::default()
-    })
+    let mut answer = AnnounceAnswer::default();
+    answer.interval = u64::from(interval);
+    answer.complete = Some(u64::from(seeders));
+    answer.incomplete = Some(u64::from(leechers));
+    answer.peers = peers;
+    answer.unreadable = unreadable.len();
+    Ok(answer)
 }
 
 impl Sessions {

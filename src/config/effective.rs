@@ -379,19 +379,6 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_from_the_host_is_named() {
-        let host = "memory = '1GiB'\nscion.daemon = '127.0.0.1:30255'";
-        let host = from_toml("host.toml".as_ref(), host).unwrap();
-        let (text, _) = shown(Sources::new(vec![(Source::Host, host)]));
-        for line in [
-            "memory = 1073741824  # what fits this host",
-            "daemon = \"127.0.0.1:30255\"  # SCION_DAEMON or SCION_DAEMON_ADDRESS",
-        ] {
-            assert!(text.lines().any(|it| it == line), "{line}: {text}");
-        }
-    }
-
-    #[test]
     fn keys_are_found_in_every_way_to_write_them() {
         let lines = load::lines(
             "workers = 1\nannounce.interval = 5\nlog = { level = 'info',\n format = 'json' }\n[[listen.http]]\naddress = '1'\n[[listen.http]]\naddress = '2'\n",

@@ -19,7 +19,7 @@ pub(crate) struct ReceiveBatch<const LEN: usize>(Incoming<LEN>);
 
 /// Sends batches of datagrams of at most `LEN` bytes.
 ///
-/// Datagrams to one address, as all for one border router are, go by falling length, so that many of them
+/// Datagrams to one address, as all for one border router are, go longest first, so that many of them
 /// can be handed over as one message that the kernel cuts again: most of what a datagram costs the kernel is
 /// its way to the device.
 pub(crate) struct SendBatch<const LEN: usize> {

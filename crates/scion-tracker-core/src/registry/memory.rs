@@ -52,6 +52,7 @@ struct Wanted<'a> {
 
 /// What the registry holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Totals {
     /// Swarms.
     pub torrents: u64,

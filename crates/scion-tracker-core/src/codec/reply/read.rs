@@ -59,6 +59,7 @@ pub enum Retry {
 
 /// An announce reply.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct AnnounceAnswer {
     /// Seconds until the next regular announce: 1800 if the reply has peers but does not say.
     pub interval: u64,
@@ -83,6 +84,7 @@ pub struct AnnounceAnswer {
 
 /// A peer of an announce reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AnswerPeer {
     /// Its address.
     pub endpoint: Endpoint,
@@ -90,8 +92,16 @@ pub struct AnswerPeer {
     pub id: Option<PeerId>,
 }
 
+impl AnswerPeer {
+    /// A peer of a reply without peer ids.
+    pub const fn at(endpoint: Endpoint) -> Self {
+        Self { endpoint, id: None }
+    }
+}
+
 /// A scrape reply.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct ScrapeAnswer {
     /// Counts per torrent, in the order of the reply. Missing counts are zero; missing `downloaders`
     /// are as many as `incomplete`.
@@ -123,7 +133,7 @@ pub fn parse_announce_reply(reply: &[u8]) -> Result<AnnounceAnswer, ReplyError> 
             Some(Value::Bytes(list)) => {
                 let packed = layout.unpack(list).ok_or(ReplyError::Field(key))?;
                 packed.for_each(|endpoint| {
-                    let peer = AnswerPeer { endpoint, id: None };
+                    let peer = AnswerPeer::at(endpoint);
                     answer.take(layout.reaches(&endpoint).then_some(peer));
                 });
             }

@@ -1,4 +1,4 @@
-//! What a requester gets that stays what it is.
+//! Tests announces that store nothing: HEAD, and port 0.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,4 @@
-//! What an operator removes at once: the peers of a denied torrent, and those outside of an isolated one.
+//! Tests what an operator removes at once: the peers of a denied torrent, and those outside of an isolated one.
 
 use std::collections::HashSet;
 

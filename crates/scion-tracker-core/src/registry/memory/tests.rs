@@ -1,4 +1,4 @@
-//! The contract on the memory registry, and what its books say.
+//! The contract on the memory registry, and its accounting.
 
 use super::*;
 use crate::address::{Host, IsdAs};

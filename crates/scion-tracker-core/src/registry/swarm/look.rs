@@ -1,4 +1,4 @@
-//! Chooses peers for a requester that stays what it is: nothing is stored, refreshed or counted.
+//! Chooses peers for a request that stores nothing: nothing is refreshed or counted either.
 
 use ahash::RandomState;
 

@@ -89,7 +89,10 @@ impl PeerSink for Pushed {
 fn member(number: u32, ipv6: bool) -> Who {
     // Every third number is IPv6.
     let number = if ipv6 { number } else { number * 3 + 1 };
-    let mut who = numbered(["1-1", "0-0", "2-1"][number as usize / 3 % 3], number);
+    let mut who = numbered(
+        ["1-1", "0-0", "513-ff00:0:110"][number as usize / 3 % 3],
+        number,
+    );
     if !who.0.ia.is_none() && number % 4 < 2 {
         who.0.reach = Reach::Scion;
     }

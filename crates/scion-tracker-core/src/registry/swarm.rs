@@ -365,31 +365,7 @@ impl Swarm {
                 };
                 let mut view = View::default();
                 large.show(&mut view, peer, slot, selection.accepts.first, keys);
-                let reachable = view.everyone().of(want(peer).into()) as usize;
-                // One draw over everybody, whose order is as good as any.
-                if selection.policy.draws_from_all(peer.ia, numwant, reachable) {
-                    let mut chosen = Straight { order, sink };
-                    return choose(
-                        peer,
-                        selection,
-                        numwant,
-                        want(peer),
-                        &view,
-                        rng,
-                        &mut chosen,
-                    );
-                }
-                let mut chosen = Picks::new();
-                choose(
-                    peer,
-                    selection,
-                    numwant,
-                    want(peer),
-                    &view,
-                    rng,
-                    &mut chosen,
-                );
-                return order.push_all(&chosen, sink);
+                return hand_out_some(peer, selection, want(peer), &view, order, rng, sink);
             }
             _ => {}
         }
@@ -459,6 +435,29 @@ fn choose<C, V: Pools<C>>(
     chosen: &mut C,
 ) {
     select::choose(selection.policy, peer.ia, numwant, want, view, rng, chosen);
+}
+
+/// Hands out what is chosen of a view.
+fn hand_out_some<S: PeerSink>(
+    peer: &PeerEntry,
+    selection: &Selection<'_>,
+    want: Want,
+    view: &View<'_>,
+    order: Order<'_>,
+    rng: &mut Rng,
+    sink: &mut S,
+) {
+    let numwant = selection.numwant.min(MAX_NUMWANT);
+    let reachable = view.everyone().of(want.into()) as usize;
+    // One draw over everybody, whose order is as good as any.
+    if selection.policy.draws_from_all(peer.ia, numwant, reachable) {
+        let mut chosen = Straight { order, sink };
+        choose(peer, selection, numwant, want, view, rng, &mut chosen);
+    } else {
+        let mut chosen = Picks::new();
+        choose(peer, selection, numwant, want, view, rng, &mut chosen);
+        order.push_all(&chosen, sink);
+    }
 }
 
 /// Which peers a requester gets first.

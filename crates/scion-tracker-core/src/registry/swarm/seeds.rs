@@ -2,7 +2,8 @@
 
 use ahash::RandomState;
 
-use super::{Order, Position, Requester, Swarm};
+use super::{Order, Position, Requester, Swarm, hand_out_some};
+use crate::registry::large::view::View;
 use crate::registry::table::record::Picks;
 use crate::registry::{MAX_NUMWANT, PeerEntry, Selection};
 use crate::request::Event;
@@ -35,6 +36,29 @@ impl Swarm {
             {
                 small.hand_out_to_seed(peer, at, selection, order, sink)
             }
+            // One view serves both.
+            (Self::Large(large), Position::Large(slot))
+                if numwant > 0 && selection.accepts.then.is_empty() =>
+            {
+                let mut view = View::default();
+                large.show(&mut view, peer, slot, selection.accepts.first, keys);
+                let mut given = Counted { sink, pushed: 0 };
+                hand_out_some(
+                    peer,
+                    selection,
+                    Want::Leechers,
+                    &view,
+                    order,
+                    rng,
+                    &mut given,
+                );
+                let room = numwant.saturating_sub(given.pushed);
+                if room > 0 && self.may_be_leecher(peer, position) {
+                    let seeds = seeds(selection, room);
+                    hand_out_some(peer, &seeds, Want::Seeds, &view, order, rng, sink);
+                }
+                return;
+            }
             _ => {
                 let mut leechers = Counted { sink, pushed: 0 };
                 self.hand_out(peer, position, selection, keys, rng, &mut leechers);
@@ -47,16 +71,13 @@ impl Swarm {
         let HandedOut::Leechers(leechers) = handed_out else {
             return;
         };
-        let left = numwant.saturating_sub(leechers);
-        if left == 0 {
+        let room = numwant.saturating_sub(leechers);
+        if room == 0 {
             return;
         }
-        let seeds = Selection {
-            numwant: left.min(SEEDS_FOR_SEEDS),
-            ..*selection
-        };
         let mut chosen = Picks::new();
         let requester = Requester { peer, position };
+        let seeds = seeds(selection, room);
         self.choose(requester, Want::Seeds, &seeds, keys, rng, &mut chosen);
         order.push_all(&chosen, sink);
     }
@@ -68,6 +89,14 @@ impl Swarm {
             .known(position)
             .is_some_and(|known| *known.id == peer.id && known.flags.was_leecher());
         peer.seeder && peer.event != Event::Paused && !finished
+    }
+}
+
+/// The selection of the seeds that fill this room.
+fn seeds<'a>(selection: &Selection<'a>, room: usize) -> Selection<'a> {
+    Selection {
+        numwant: room.min(SEEDS_FOR_SEEDS),
+        ..*selection
     }
 }
 

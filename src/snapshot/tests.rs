@@ -186,7 +186,7 @@ fn a_start_knows_whether_a_snapshot_can_be_written() {
     fill(&memory, 5);
     snapshots.write(&service(memory)).unwrap();
     drop(snapshots);
-    // Something is in the way. It also stops root, whom no permission stops.
+    // A directory has the name of the file. Unlike permissions, this also stops root.
     fs::create_dir(path.join(NEW)).unwrap();
     let (snapshots, memory) = start(Some(path));
     let state = snapshots.state();

@@ -152,8 +152,8 @@ impl ConnectionIds {
 }
 
 fn mac(key: &Key, host: &Host, window: u32) -> u64 {
-    // Made anew, so that the compiler knows that nothing has been hashed. Whole words are then hashed without a
-    // test of what is left of the one before.
+    // A new hasher, so that the compiler knows that it is empty. It then leaves out the tests for a word that is
+    // not complete.
     let Key(first, second) = *key;
     let mut hasher = SipHasher24::new_with_keys(first, second);
     // Integers are hashed as they stand in memory.

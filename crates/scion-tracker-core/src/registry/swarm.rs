@@ -449,7 +449,7 @@ fn hand_out_some<S: PeerSink>(
 ) {
     let numwant = selection.numwant.min(MAX_NUMWANT);
     let reachable = view.everyone().of(want.into()) as usize;
-    // One draw over everybody, whose order is as good as any.
+    // One draw over everybody has a random order. Peers need no list of their own to be shuffled in.
     if selection.policy.draws_from_all(peer.ia, numwant, reachable) {
         let mut chosen = Straight { order, sink };
         choose(peer, selection, numwant, want, view, rng, &mut chosen);
